@@ -1,0 +1,79 @@
+"""The paper's estimator: a central difference of the lower losses along the meta gradient.
+
+With v = P grad L_meta(phi_end) and epsilon = 0.01 / ||v|| (DARTS, arXiv 1806.09055, section 2.3),
+
+    d L_meta / d w_k = - sum_u (1 / D_u) [L_k(phi + epsilon v) - L_k(phi - epsilon v)] / (2 epsilon).
+
+It costs two more forward passes of every micro-batch of the window, and the two perturbed models
+must be distinguishable at the parameters' precision: it breaks down on bf16 parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamprm.bilevel.hypergradient.base import (
+    Hypergradient,
+    LowerStep,
+    Problem,
+    meta_gradient,
+    trainable,
+)
+from dreamprm.bilevel.hypergradient.preconditioner import Preconditioning, step_jacobian
+
+
+class FiniteDifference:
+    """See the module's text; the arguments are those of `InnerProduct`."""
+
+    EPSILON = 0.01
+
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: torch.optim.Optimizer,
+        preconditioning: Preconditioning = "adam",
+    ) -> None:
+        self.problem, self.optimizer, self.preconditioning = problem, optimizer, preconditioning
+        self.parameters = trainable(problem.model)
+        self._steps: list[tuple[LowerStep, float, list[Tensor | float]]] = []
+
+    def start_window(self) -> None:
+        self._steps.clear()
+
+    def observe(self, index: int, gradient: list[Tensor | None]) -> None:
+        pass  # works from losses
+
+    @torch.no_grad()
+    def after_step(self, step: LowerStep, scale: float) -> None:
+        jacobian = step_jacobian(
+            self.optimizer, self.parameters, self.preconditioning, step.remaining
+        )
+        self._steps.append((step, scale, jacobian))
+
+    def compute(self, w: Tensor, meta_batch: Any) -> Hypergradient:
+        loss, gradient = meta_gradient(self.problem, meta_batch)
+        value, seen = torch.zeros_like(w), torch.zeros_like(w, dtype=torch.bool)
+        with torch.no_grad():
+            for step, scale, jacobian in self._steps:
+                v = [g * p for g, p in zip(gradient, jacobian, strict=True)]
+                norm = torch.stack([part.square().sum() for part in v]).sum().sqrt()
+                epsilon = self.EPSILON / float(norm.clamp(min=1e-30))
+                above = self._losses(step, v, epsilon)
+                below = self._losses(step, v, -epsilon)
+                for domain, high, low in zip(step.domains, above, below, strict=True):
+                    value[domain] -= step.share * scale * (high - low) / (2 * epsilon)
+                    seen[domain] = True
+        return Hypergradient(value, seen, loss)
+
+    def _losses(self, step: LowerStep, v: list[Tensor], epsilon: float) -> list[float]:
+        """Losses of a step's micro-batches at phi + epsilon v; phi is restored bit by bit."""
+        before = [p.detach().clone() for p in self.parameters]
+        for p, direction in zip(self.parameters, v, strict=True):
+            p.add_(direction, alpha=epsilon)
+        losses = [float(self.problem.lower_loss(batch)) for batch in step.batches]
+        for p, old in zip(self.parameters, before, strict=True):
+            p.copy_(old)
+        return losses

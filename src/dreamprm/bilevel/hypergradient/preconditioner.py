@@ -1,0 +1,74 @@
+"""P: how far a change of the gradient moves the parameters, for the optimiser in use.
+
+For SGD, d phi' / d g = -eta. For AdamW it is diagonal (SAMA, arXiv 2310.05674): with
+phi' = phi - eta mhat / (sqrt(vhat) + eps),
+
+    d phi' / d g = -eta [ (1 - b1) / c1 / (sqrt(vhat) + eps)
+                          - mhat (1 - b2) g / (c2 sqrt(vhat) (sqrt(vhat) + eps)^2) ],
+
+with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient also lives on in the moments: over the r steps that
+are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2) about
+r (1 - b2), taking the second moment to be steady within a window.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dreamprm.errors import DreamPRMError
+
+Preconditioning = Literal["none", "adam"]
+
+
+def step_jacobian(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    kind: Preconditioning,
+    remaining: int = 1,
+) -> list[Tensor | float]:
+    """Diagonal of -d phi_end / d g for the optimiser's last step, one entry per parameter.
+
+    Args:
+        optimizer: just after its step; `p.grad` still holds the gradient of that step.
+        parameters: phi, in order.
+        kind: `none`: the learning rate alone (exact for SGD); `adam`: exact for AdamW.
+        remaining: steps until the end of the window, the last step included.
+
+    Returns:
+        Per parameter a tensor of its shape, or a plain factor.
+    """
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    result: list[Tensor | float] = []
+    for p in parameters:
+        group = groups[id(p)]
+        lr = float(group["lr"])
+        if kind == "none":
+            result.append(lr)
+            continue
+        state = optimizer.state.get(p)
+        if not state:  # never had a gradient: the optimiser does not move it
+            result.append(0.0)
+            continue
+        if "exp_avg_sq" not in state:
+            raise DreamPRMError(
+                f"preconditioning 'adam' needs an Adam optimiser, not {type(optimizer).__name__}; "
+                "use preconditioning 'none'"
+            )
+        b1, b2 = group["betas"]
+        t = float(state["step"])
+        c1, c2 = 1 - b1**t, 1 - b2**t
+        root = (state["exp_avg_sq"] / c2).sqrt()  # sqrt(vhat)
+        below = root + group["eps"]
+        first = sum((1 - b1) * b1**i / (1 - b1 ** (t + i)) for i in range(remaining))
+        diagonal = first / below
+        if p.grad is not None:
+            second = sum((1 - b2) * b2**i / (1 - b2 ** (t + i)) for i in range(remaining))
+            mhat = state["exp_avg"] / c1
+            # vhat = 0 means g = 0 here and always before: nothing to divide.
+            steep = mhat * p.grad * second / (root.clamp(min=1e-30) * below**2)
+            diagonal = diagonal - torch.where(root > 0, steep, 0.0)
+        result.append(lr * diagonal)
+    return result

@@ -1,0 +1,49 @@
+"""The one exception that means "your input is wrong", as opposed to "our code is wrong".
+
+The command line prints a `DreamPRMError` as one line and exits with a code that is not 0; every
+other exception keeps its traceback, because it is a bug.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DreamPRMError(Exception):
+    """Bad input or a failed environment. The message says what, where, and how to mend it."""
+
+
+class DataError(DreamPRMError):
+    """A fact about a data file.
+
+    Args:
+        message: what is wrong, and how to mend it.
+        file: the file it is wrong in.
+        row: 1-based row (line of a JSONL file, element of a JSON list).
+        field: the record's field.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | Path | None = None,
+        row: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.message, self.file, self.row, self.field = message, file, row, field
+        where = [str(file)] if file is not None else []
+        if row is not None:
+            where.append(f"row {row}")
+        if field is not None:
+            where.append(f"field '{field}'")
+        super().__init__(": ".join([", ".join(where), message]) if where else message)
+
+    def at(self, *, file: str | Path | None = None, row: int | None = None) -> DataError:
+        """The same error, told where it happened (what is already known is kept)."""
+        return DataError(
+            self.message,
+            file=self.file if self.file is not None else file,
+            row=self.row if self.row is not None else row,
+            field=self.field,
+        )

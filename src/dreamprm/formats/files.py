@@ -1,0 +1,176 @@
+"""What all readers and writers share: atomic files, image references, duplicate ids.
+
+On disk an image path is relative to the folder of the file that names it, so that a folder of data
+can be moved as a whole; in memory it is a path that can be opened from the working directory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.records import Question, Record
+
+R = TypeVar("R", bound=Record)
+
+
+class DataWarning(UserWarning):
+    """A fact about a data file that a user should know, though the file can be used."""
+
+
+_SIGNATURES = (
+    (b"\x89PNG", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"GIF8", "gif"),
+    (b"RIFF", "webp"),
+    (b"BM", "bmp"),
+)
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of `path` once the block ends without an error.
+
+    A kill, a full disk or an exception leaves the old file as it was.
+
+    Raises:
+        DreamPRMError: the file cannot be written; names it and the cause.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600, which colleagues could not read
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: str | Path, error: OSError) -> DreamPRMError:
+    """The one line told when the system refuses a write."""
+    cause = error.strerror or str(error)
+    return DreamPRMError(f"{path}: cannot write: {cause}; free space or choose another place")
+
+
+@contextmanager
+def open_for_reading(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a data file; a missing or unreadable one is a DataError that names it."""
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 (only a failure to open is our error)
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise DataError(f"cannot be read: {cause}; correct the path", file=path) from error
+    with file:
+        yield file
+
+
+def encode_image(data: bytes) -> str:
+    """Encoded image bytes as a data URL."""
+    kind = next((name for start, name in _SIGNATURES if data.startswith(start)), "x-unknown")
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def decode_image(url: str) -> bytes:
+    """The bytes of a data URL."""
+    head, comma, body = url.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise DataError("a data URL must be 'data:image/...;base64,...'", field="images")
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise DataError(f"a data URL is not valid base64: {error}", field="images") from error
+
+
+def image_from_disk(reference: str | bytes, folder: Path) -> str | bytes:
+    """Turn an image reference as stored in a file of `folder` into one that can be opened."""
+    if isinstance(reference, bytes):
+        return reference
+    if reference.startswith("data:"):
+        return decode_image(reference)
+    if "://" in reference:
+        return reference
+    return os.path.normpath(folder / reference)
+
+
+def image_to_disk(reference: str, folder: Path) -> str:
+    """Turn a path into what a file in `folder` should say.
+
+    Relative when the image lies below the folder or below its parent (`images/` beside `data/`),
+    so that the whole can be moved; else absolute.
+    """
+    if "://" in reference or reference.startswith("data:"):
+        return reference
+    image, base = Path(os.path.abspath(reference)), Path(os.path.abspath(folder))
+    near = image.is_relative_to(base) or (
+        base.parent != base.parent.parent and image.is_relative_to(base.parent)
+    )
+    return Path(os.path.relpath(image, base)).as_posix() if near else str(image)
+
+
+def from_disk(record: R, folder: Path) -> R:
+    """Make the images of a record that was just read resolvable; other records pass unchanged."""
+    if not isinstance(record, Question) or not record.images:
+        return record
+    images = tuple(image_from_disk(image, folder) for image in record.images)
+    return record.model_copy(update={"images": images})
+
+
+def check_new_id(question_id: str, row: int, seen: dict[str, int], path: str | Path) -> None:
+    """Note a question id in `seen` (id -> row); one seen before is a DataError."""
+    if question_id in seen:
+        raise DataError(
+            f"question id '{question_id}' is already used in row {seen[question_id]}; ids must be "
+            "unique, so rename or remove one of the two",
+            file=path,
+            row=row,
+            field="id",
+        )
+    seen[question_id] = row
+
+
+def load_json_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a JSON list, as most published sets are stored, or of a JSONL file."""
+    with open_for_reading(path) as file:
+        content = file.read()
+    try:
+        rows = json.loads(content)
+    except ValueError as error:
+        try:
+            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+        except ValueError:
+            message = f"not JSON ({error}); the file may be cut off, so fetch or make it again"
+            raise DataError(message, file=path) from error
+    if isinstance(rows, dict):
+        rows = [rows]
+    if not isinstance(rows, list):
+        raise DataError("must hold a list of objects", file=path)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError("is no object; correct or remove it", file=path, row=number)
+    return rows
+
+
+def write_json_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write a JSON list, replacing the file in one step."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(rows, ensure_ascii=False, indent=1).encode() + b"\n")

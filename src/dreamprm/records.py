@@ -1,0 +1,128 @@
+"""The records that every part of the library exchanges.
+
+The unit is the trajectory, never the prefix row: all steps of a trajectory are scored in one
+forward pass. Monte Carlo labels keep their counts, so that a label of 1 of 1 and one of 8 of 8 stay
+different things.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
+
+from dreamprm.errors import DataError
+
+UNKNOWN_ANSWER = "(unknown)"
+"""Gold answer of a question whose source gives outcomes but no gold answer (DreamPRM's meta set)."""
+
+
+class StepLabel(NamedTuple):
+    """Monte Carlo label of a prefix: `correct` of `total` completions reached the right answer."""
+
+    correct: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """Estimated probability, in [0, 1], that the prefix leads to the right answer."""
+        return self.correct / self.total
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, no unknown fields, errors name the field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, row: Any) -> Self:
+        """Validate an outside row.
+
+        Raises:
+            DataError: naming the first bad field; the reader adds file and row.
+        """
+        try:
+            return cls.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or None
+            message = first["msg"].removeprefix("Value error, ")
+            raise DataError(message, field=field) from error
+
+
+class Question(Record):
+    """A question about zero or more images.
+
+    Attributes:
+        id: unique within a file set.
+        domain: the data set it comes from; carries one weight.
+        text: the question, without options.
+        images: paths (relative to the file that holds the record), or encoded bytes.
+        options: texts of the options, without letters; empty for an open question.
+        answer: gold answer: a letter where there are options, else text or a number.
+        subject: finer grouping within a domain (MMMU has 30).
+    """
+
+    id: str
+    domain: str
+    text: str
+    images: tuple[str | bytes, ...] = ()
+    options: tuple[str, ...] = ()
+    answer: str
+    subject: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field in ("id", "domain", "text", "answer"):
+            if not getattr(self, field).strip():
+                raise ValueError(f"{field} is empty; give it a value or remove the row")
+        return self
+
+
+class Trajectory(Record):
+    """One full reasoning about a question. Candidates of one question differ in `sample_index`.
+
+    Attributes:
+        steps: text of each step, in order, without the final-answer line.
+        answer: the final answer as extracted from the text; None when there is none.
+        outcome: is the final answer right; None when it was not verified.
+        labels: per step a Monte Carlo label or None (not labelled); None when no step is labelled.
+        policy: name of the model that wrote it.
+    """
+
+    question_id: str
+    steps: tuple[str, ...]
+    answer: str | None = None
+    outcome: bool | None = None
+    labels: tuple[StepLabel | None, ...] | None = None
+    policy: str = "unknown"
+    sample_index: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.steps:
+            raise ValueError("steps: a trajectory without steps cannot be scored; remove the row")
+        if self.labels is None:
+            return self
+        if len(self.labels) != len(self.steps):
+            raise ValueError(
+                f"labels: {len(self.labels)} labels for {len(self.steps)} steps; give one per step "
+                "(null where a step is not labelled)"
+            )
+        for i, label in enumerate(self.labels, start=1):
+            if label is None:
+                continue
+            if label.total < 1 or not 0 <= label.correct <= label.total:
+                raise ValueError(
+                    f"labels: label of step {i} is {label.correct} of {label.total}, outside 0-1; "
+                    "need 0 <= correct <= total and total >= 1"
+                )
+        return self
+
+
+class StepScores(Record):
+    """A PRM's raw output for one trajectory: one logit per step (sigmoid gives the step score)."""
+
+    question_id: str
+    sample_index: int
+    logits: tuple[FiniteFloat, ...]

@@ -1,0 +1,130 @@
+"""An evaluation -> the parts of a report: tables, and examples worth looking at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dreamprm.errors import DataError
+from dreamprm.evaluation.evaluate import Evaluation, group_candidates
+from dreamprm.images import load_image
+from dreamprm.records import Question, StepScores, Trajectory
+from dreamprm.report.data import AccuracyTable, Example, ExampleCandidate
+from dreamprm.search.aggregation import log_sigmoid
+
+LARGEST_IMAGE = 640  # pixels per side on the page
+
+
+def accuracy_table(
+    evaluation: Evaluation, title: str, *, main_method: str = "dreamprm", note: str = ""
+) -> AccuracyTable:
+    """All benchmarks, their average, and the main method's paired differences to the others."""
+    others = [m for m in evaluation.values if m != main_method]
+    has_main = main_method in evaluation.values
+    return AccuracyTable(
+        title=title,
+        accuracy=evaluation.accuracy,
+        average=evaluation.average,
+        differences={m: evaluation.difference(main_method, m) for m in others if has_main},
+        note=note,
+    )
+
+
+def examples(
+    evaluation: Evaluation,
+    questions: Sequence[Question],
+    trajectories: Sequence[Trajectory],
+    scores: Sequence[StepScores],
+    *,
+    main_method: str = "dreamprm",
+    rival: str = "prm_uniform",
+    limit: int = 24,
+    image_root: Path | None = None,
+) -> tuple[Example, ...]:
+    """Up to `limit` questions: the main method and its rival disagreeing both ways, and the rest.
+
+    Each of the three kinds gets a third, so that neither successes nor failures crowd out the
+    other. How frequent a kind is cannot be read from this selection; the tables tell.
+
+    Args:
+        evaluation: of these questions, trajectories and scores; its first n candidates are shown.
+        scores: step logits of the main method.
+        image_root: folder that relative image paths start from.
+    """
+    if main_method not in evaluation.aggregated:
+        raise DataError(f"report: method '{main_method}' has no scores to show examples of")
+    candidates = group_candidates(questions, trajectories)
+    logits = {(s.question_id, s.sample_index): s.logits for s in scores}
+    by_id = {question.id: question for question in questions}
+
+    kinds: dict[str, list[str]] = {"won": [], "lost": [], "same": []}
+    for benchmark, ids in evaluation.question_ids.items():
+        main = evaluation.values[main_method][benchmark][0]  # (questions,)
+        other = evaluation.values.get(rival, {}).get(benchmark, main[None])[0]
+        for question_id, a, b in zip(ids, main, other, strict=True):
+            kinds["won" if a > b else "lost" if a < b else "same"].append(question_id)
+    share = max(1, limit // len(kinds))
+    picked = [q for ids in kinds.values() for q in _spread(ids, share)]
+    left = [q for ids in kinds.values() for q in ids if q not in set(picked)]
+    picked = (picked + _spread(left, limit - len(picked)))[:limit]
+
+    return tuple(
+        _example(
+            evaluation, by_id[q], candidates[q][: evaluation.n], logits, main_method, image_root
+        )
+        for q in picked
+    )
+
+
+def _spread(ids: Sequence[str], count: int) -> list[str]:
+    """At most `count` of them, evenly spaced: the list runs through one benchmark after another."""
+    count = max(0, min(count, len(ids)))
+    return [ids[i * len(ids) // count] for i in range(count)]
+
+
+def _example(
+    evaluation: Evaluation,
+    question: Question,
+    candidates: Sequence[Trajectory],
+    logits: dict[tuple[str, int], tuple[float, ...]],
+    main_method: str,
+    image_root: Path | None,
+) -> Example:
+    shown = []
+    for c in candidates:
+        at = (c.question_id, c.sample_index)
+        step_logits = np.asarray(logits[at], dtype=np.float64)
+        shown.append(
+            ExampleCandidate(
+                steps=c.steps,
+                step_scores=tuple(np.exp(log_sigmoid(step_logits)).tolist()),
+                score=evaluation.aggregated[main_method][at],
+                answer=c.answer,
+                outcome=bool(c.outcome),
+                sample_index=c.sample_index,
+                chosen_by=tuple(
+                    method
+                    for method, choice in evaluation.chosen.items()
+                    if choice.get(question.id) == c.sample_index
+                ),
+            )
+        )
+    return Example(
+        question=question.text,
+        options=question.options,
+        answer=question.answer,
+        images=tuple(_png(image, image_root) for image in question.images),
+        benchmark=question.domain,
+        candidates=tuple(shown),
+    )
+
+
+def _png(reference: str | bytes, root: Path | None) -> bytes:
+    image = load_image(reference, root)
+    image.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))  # never enlarges
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,306 @@
+"use strict";
+// Text from the data reaches the page through textContent only; Plotly reads a little markup in
+// its labels, so what goes there is escaped first (function `plain`).
+(() => {
+  window.addEventListener("error", (event) => {
+    document.body.dataset.error = event.message;
+    const box = document.getElementById("error");
+    box.textContent = "Part of this page failed: " + event.message;
+    box.hidden = false;
+  });
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const label = (method) => (Object.hasOwn(data.labels, method) ? data.labels[method] : method);
+  const plain = (text) =>
+    String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const element = (tag, className, text) => {
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  };
+
+  // ---- charts. Okabe and Ito's colours: distinct with any colour vision.
+  const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1",
+    "#7F7F7F"];
+  const SYMBOLS = ["square", "diamond", "triangle-up", "cross", "star", "hexagon"];
+  const style = getComputedStyle(document.body);
+  const cssColour = (name) => style.getPropertyValue(name).trim();
+  const ink = cssColour("--ink"), line = cssColour("--line");
+  const narrow = window.innerWidth < 760;
+  const baseLayout = () => ({
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: style.fontFamily, size: 14, color: ink },
+    hoverlabel: { font: { family: style.fontFamily, size: 14 } },
+    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" },
+  });
+  const axisTitle = (text) => ({ text, font: { size: 14 } });
+  const config = { displayModeBar: false, responsive: true };
+  const transparent = (hex, alpha) =>
+    `rgba(${[1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)).join(",")},${alpha})`;
+
+  function drawWeights() {
+    const domains = [...data.domains].sort((a, b) => a.weight - b.weight); // plotly: bottom to top
+    const kinds = [...new Set([...domains].reverse().map((d) => d.quality))];
+    // A domain is its position, so that two equal names stay two bars.
+    const place = new Map(domains.map((d, i) => [d, i]));
+    const planted = domains.some((d) => d.planted !== null);
+    const frames = data.history.length
+      ? data.history
+      : [{ step: null, w: Object.fromEntries(domains.map((d) => [d.name, d.weight])) }];
+    const weightAt = (frame, d) =>
+      frame === null ? d.weight : Object.hasOwn(frame.w, d.name) ? frame.w[d.name] : null;
+    const most = Math.max(
+      1.2, ...domains.map((d) => d.weight), ...frames.flatMap((f) => Object.values(f.w)));
+    const members = kinds.map((kind) => domains.filter((d) => d.quality === kind));
+    const numbers = (frame, group) => group.map((d) => weightAt(frame, d));
+    const texts = (values) => values.map((w) => (w === null ? "" : w.toFixed(2)));
+    const traces = kinds.map((kind, k) => {
+      const values = numbers(null, members[k]);
+      return {
+        type: "bar", orientation: "h", name: plain(kind || "unknown quality"),
+        x: values, y: members[k].map((d) => place.get(d)),
+        text: texts(values), textposition: "outside", cliponaxis: false, textfont: { size: 14 },
+        marker: { color: PALETTE[k % PALETTE.length] },
+        hovertext: members[k].map((d) => plain(`${d.name}: ${d.family}, ${d.quality}`)),
+        hovertemplate: "%{hovertext}<br>weight %{x:.2f}<extra></extra>",
+        showlegend: kinds.length > 1 || kind !== "",
+      };
+    });
+    if (planted) {
+      kinds.forEach((kind, k) => traces.push({
+        type: "scatter", mode: "markers", xaxis: "x2", showlegend: false, cliponaxis: false,
+        x: members[k].map((d) => d.planted), y: members[k].map((d) => place.get(d)),
+        marker: { color: PALETTE[k % PALETTE.length], size: 11, symbol: "diamond" },
+        hovertext: members[k].map((d) => plain(d.name)),
+        hovertemplate: "%{hovertext}<br>planted quality %{x:.2f}<extra></extra>",
+      }));
+    }
+    const shorten = (s) => (narrow && s.length > 16 ? s.slice(0, 15) + "…" : s);
+    const layout = {
+      ...baseLayout(),
+      height: Math.max(240, 110 + 30 * domains.length + 24 * Math.ceil(kinds.length / (narrow ? 2 : 6))),
+      margin: { l: 10, r: 20, t: 20 + 24 * Math.ceil(kinds.length / (narrow ? 2 : 6)), b: 50 },
+      bargap: 0.28,
+      xaxis: { title: axisTitle("weight"), range: [0, most * 1.14], gridcolor: line,
+        domain: planted ? [0, narrow ? 0.68 : 0.74] : [0, 1], zeroline: false, fixedrange: true },
+      yaxis: { tickvals: domains.map((_, i) => i), ticktext: domains.map((d) => plain(shorten(d.name))),
+        automargin: true, range: [-0.6, domains.length - 0.4], fixedrange: true, zeroline: false,
+        ticklabelstandoff: 6, showgrid: false },
+      shapes: [{ type: "line", layer: "below", xref: "x", yref: "paper", x0: 1, x1: 1, y0: 0, y1: 1,
+        line: { color: cssColour("--soft"), width: 1.5, dash: "dash" } }],
+    };
+    if (planted) {
+      const values = domains.map((d) => d.planted).filter((x) => x !== null);
+      const low = Math.min(0, ...values), high = Math.max(1, ...values);
+      layout.xaxis2 = { title: axisTitle(narrow ? "planted" : "planted quality"),
+        domain: [narrow ? 0.76 : 0.81, 1], range: [low, high + 0.001], gridcolor: line,
+        zeroline: false, fixedrange: true, nticks: narrow ? 3 : 5 };
+    }
+    Plotly.newPlot(byId("weights"), traces, layout, config);
+    if (frames.length < 2) return;
+
+    const slider = byId("weights-slider"), button = byId("weights-play");
+    let timer = null;
+    const show = (i) => {
+      const values = members.map((group) => numbers(frames[i], group));
+      Plotly.restyle(byId("weights"), { x: values, text: values.map(texts) },
+        kinds.map((_, k) => k));
+      byId("weights-step").textContent =
+        `upper step ${frames[i].step}` + (i === frames.length - 1 ? " (final)" : "");
+    };
+    const stop = () => { clearInterval(timer); timer = null; button.textContent = "Play"; };
+    slider.max = frames.length - 1;
+    slider.value = slider.max;
+    slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
+    button.addEventListener("click", () => {
+      if (timer !== null) return stop();
+      if (Number(slider.value) === frames.length - 1) slider.value = 0;
+      show(Number(slider.value));
+      button.textContent = "Pause";
+      timer = setInterval(() => {
+        slider.value = Number(slider.value) + 1;
+        show(Number(slider.value));
+        if (Number(slider.value) === frames.length - 1) stop();
+      }, Math.max(40, 6000 / frames.length));
+    });
+    byId("weights-step").textContent = `upper step ${frames.at(-1).step} (final)`;
+    byId("weights-player").hidden = false;
+  }
+
+  function drawScaling() {
+    const traces = [];
+    let k = 0;
+    for (const [method, points] of data.scaling) {
+      const reference = data.references.includes(method), main = method === data.main;
+      const symbol = main ? "circle" : reference ? "x-thin-open" : SYMBOLS[k % SYMBOLS.length];
+      const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : PALETTE[1 + (k++ % 6)];
+      const percent = (key) => points.map((p) => 100 * p[key]);
+      const n = points.map((p) => p.n);
+      traces.push({
+        type: "scatter", mode: "lines", x: [...n, ...[...n].reverse()],
+        y: [...percent("hi"), ...percent("lo").reverse()], fill: "toself", hoverinfo: "skip",
+        line: { width: 0 }, fillcolor: transparent(colour, main ? 0.18 : 0.07),
+        legendgroup: method, showlegend: false,
+      });
+      traces.push({
+        type: "scatter", mode: "lines+markers", x: n, y: percent("mean"), legendgroup: method,
+        name: plain(label(method)),
+        line: { color: colour, width: main ? 3.5 : 2,
+          dash: reference ? (method === "any_right" ? "dot" : "dash") : "solid" },
+        marker: { size: main ? 10 : 8, symbol },
+        customdata: points.map((p) => [100 * p.lo, 100 * p.hi]),
+        hovertemplate: "%{y:.1f} (%{customdata[0]:.1f}–%{customdata[1]:.1f})",
+      });
+    }
+    const all = [...new Set(data.scaling.flatMap(([, points]) => points.map((p) => p.n)))].sort((a, b) => a - b);
+    const rows = Math.ceil(data.scaling.length / (narrow ? 2 : 5));
+    Plotly.newPlot(byId("scaling"), traces, {
+      ...baseLayout(), height: 430 + 24 * rows,
+      margin: { l: 56, r: 16, t: 20 + 24 * rows, b: 52 }, hovermode: "x unified",
+      hoverlabel: { bgcolor: cssColour("--ground"), font: { color: ink, size: 14 } },
+      xaxis: { title: axisTitle("candidates N"), type: "log", tickvals: all, gridcolor: line,
+        ticktext: all.map(String), fixedrange: true, unifiedhovertitle: { text: "N = %{x}" } },
+      yaxis: { title: axisTitle("accuracy, %"), gridcolor: line, fixedrange: true, zeroline: false },
+    }, config);
+  }
+
+  // ---- examples
+  // Orange (low) through white to blue (high), told apart with any colour vision; always with the
+  // number. All tints are light enough for dark text.
+  const ANCHORS = [[0, [240, 150, 80]], [0.25, [253, 200, 150]], [0.5, [247, 247, 247]],
+    [0.75, [175, 212, 240]], [1, [105, 170, 222]]];
+  function scoreColour(s) {
+    const x = Math.min(1, Math.max(0, s));
+    const i = Math.max(1, ANCHORS.findIndex(([at]) => at >= x));
+    const [[a, low], [b, high]] = [ANCHORS[i - 1], ANCHORS[i]];
+    const mix = low.map((c, j) => Math.round(c + ((high[j] - c) * (x - a)) / (b - a)));
+    return `rgb(${mix.join(",")})`;
+  }
+  function chip(s) {
+    const node = element("span", "chip", s.toFixed(2));
+    node.style.background = scoreColour(s);
+    return node;
+  }
+
+  const choice = (example, method) => example.candidates.find((c) => c.chosenBy.includes(method));
+  const isRight = (example, method) => choice(example, method)?.right === true;
+  const isWrong = (example, method) => choice(example, method)?.right === false;
+
+  function makeFilters() {
+    const methods = [...new Set(
+      data.examples.flatMap((e) => e.candidates.flatMap((c) => c.chosenBy)))];
+    const main = data.main;
+    const filters = [["all questions", () => true]];
+    if (methods.includes(main)) {
+      for (const other of ["prm_uniform", ...methods.filter((m) => m !== "prm_uniform")]) {
+        if (other === main || !methods.includes(other)) continue;
+        filters.push([`${label(main)} right, ${label(other)} wrong`,
+          (e) => isRight(e, main) && isWrong(e, other)]);
+        filters.push([`${label(main)} wrong, ${label(other)} right`,
+          (e) => isWrong(e, main) && isRight(e, other)]);
+      }
+      filters.push([`${label(main)} wrong though a right candidate was there`,
+        (e) => isWrong(e, main) && e.candidates.some((c) => c.right)]);
+    }
+    filters.push(["no candidate right", (e) => e.candidates.every((c) => !c.right)]);
+    return filters;
+  }
+
+  function drawCandidate(candidate, rank, of) {
+    const box = element("details", "candidate");
+    box.open = candidate.chosenBy.length > 0 || of <= 2;
+    if (candidate.chosenBy.includes(data.main)) box.classList.add("picked");
+    const head = element("summary");
+    head.append(
+      element("span", "", candidate.answer === null ? "no answer" : `Answer ${candidate.answer}`),
+      element("span", "verdict " + (candidate.right ? "right" : "wrong"),
+        candidate.right ? "✓ right" : "✗ wrong"),
+      element("span", "total",
+        `score ${candidate.score.toFixed(2)} · rank ${rank} of ${of} · sample ${candidate.index}`));
+    if (candidate.chosenBy.length) {
+      const tags = element("span", "tags");
+      for (const method of candidate.chosenBy) {
+        tags.append(element("span", "tag" + (method === data.main ? " main" : ""),
+          "chosen by " + label(method)));
+      }
+      head.append(tags);
+    }
+    const steps = element("ol", "steps");
+    candidate.steps.forEach((text, i) => {
+      const item = element("li");
+      item.append(chip(candidate.scores[i]), element("span", "step", text));
+      steps.append(item);
+    });
+    box.append(head, steps);
+    return box;
+  }
+
+  function drawExample(example) {
+    const left = element("div"), right = element("div");
+    for (const source of example.images) {
+      const image = element("img", "picture");
+      image.alt = "Image of the question";
+      image.addEventListener("load", () => {
+        if (image.naturalWidth <= 160) image.classList.add("small"); // crisp when enlarged
+      });
+      image.src = source;
+      left.append(image);
+    }
+    if (example.benchmark) left.append(element("small", "", example.benchmark));
+    left.append(element("p", "question", example.question));
+    if (example.options.length) {
+      const list = element("ol", "options");
+      list.type = "A";
+      for (const option of example.options) list.append(element("li", "", option));
+      left.append(list);
+    }
+    const gold = element("p", "", "Right answer: ");
+    gold.append(element("strong", "", example.answer));
+    left.append(gold);
+    const ranked = [...example.candidates].sort((a, b) => b.score - a.score || a.index - b.index);
+    ranked.forEach((c, i) => right.append(drawCandidate(c, i + 1, ranked.length)));
+    byId("example").replaceChildren(left, right);
+  }
+
+  function startBrowser() {
+    const filters = makeFilters();
+    const select = byId("filter");
+    filters.forEach(([name, keep], i) => {
+      const count = data.examples.filter(keep).length;
+      const option = element("option", "", `${name} (${count})`);
+      option.value = i;
+      option.disabled = count === 0;
+      select.append(option);
+    });
+    let shown = data.examples, at = 0;
+    const show = () => {
+      byId("position").textContent = `${at + 1} of ${shown.length}`;
+      byId("previous").disabled = at === 0;
+      byId("next").disabled = at === shown.length - 1;
+      byId("example").dataset.index = data.examples.indexOf(shown[at]);
+      drawExample(shown[at]);
+    };
+    const move = (by) => {
+      if (at + by < 0 || at + by >= shown.length) return;
+      at += by;
+      show();
+    };
+    byId("previous").addEventListener("click", () => move(-1));
+    byId("next").addEventListener("click", () => move(1));
+    select.addEventListener("change", () => {
+      shown = data.examples.filter(filters[Number(select.value)][1]);
+      at = 0;
+      show();
+    });
+    const legend = byId("score-legend");
+    legend.append(element("span", "", "Step score:"), ...[0.05, 0.25, 0.5, 0.75, 0.95].map(chip),
+      element("span", "", "low to high"));
+    show();
+  }
+
+  if (data.domains.length) drawWeights();
+  if (data.scaling.length) drawScaling();
+  if (data.examples.length) startBrowser();
+  document.body.dataset.ready = "1";
+})();

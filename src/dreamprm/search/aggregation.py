@@ -1,0 +1,158 @@
+"""Step logits of one trajectory -> one number that candidates are ranked by (higher is better).
+
+Everything starts from logits. A step score is sigmoid(z), which is exactly 0.0 or 1.0 in floating
+point once |z| is large, so neither the probabilities nor their products are ever formed: the
+functions below stay in log-space. Each returns a *logit* too, so that `sigmoid(aggregate)` is the
+aggregated step score: `sigmoid(product(z))` is the product of the step scores, and so on
+(`sum_logit` is the one that has no such reading; it is the sum in the paper's text, while the
+paper's code takes the mean).
+
+Checked on stored step scores of two published reward models (RewardMATH, MIT licence), see
+tests/test_aggregation.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dreamprm.errors import DataError, DreamPRMError
+
+Logits = NDArray[np.float64]  # (steps,)
+
+
+def log_sigmoid(z: Logits) -> Logits:
+    """log(sigmoid(z)) without overflow, elementwise."""
+    return -np.logaddexp(0.0, -z)
+
+
+def _log_sum_exp(x: Logits) -> float:
+    return float(np.logaddexp.reduce(x))
+
+
+def mean_logit(z: Logits) -> float:
+    """Mean of the logits (the paper's code; DESIGN.md section 2)."""
+    return float(z.mean())
+
+
+def sum_logit(z: Logits) -> float:
+    """Sum of the logits (the paper's text, arXiv 2505.20241). Favours long trajectories."""
+    return float(z.sum())
+
+
+def minimum(z: Logits) -> float:
+    """The weakest step."""
+    return float(z.min())
+
+
+def last(z: Logits) -> float:
+    """The last step: an outcome reward model scores only there."""
+    return float(z[-1])
+
+
+def mean(z: Logits) -> float:
+    """Mean of the step scores m, as log(m) - log(1 - m)."""
+    return _log_sum_exp(log_sigmoid(z)) - _log_sum_exp(log_sigmoid(-z))
+
+
+def product(z: Logits) -> float:
+    """Product of the step scores: the chance that all steps are right, were they independent."""
+    return _logit_of_log(float(log_sigmoid(z).sum()), _log_sum_exp(log_sigmoid(-z)))
+
+
+def geometric_mean(z: Logits) -> float:
+    """Geometric mean of the step scores: the product without its dislike of long trajectories."""
+    log_complement = _log_sum_exp(log_sigmoid(-z)) - float(np.log(len(z)))
+    return _logit_of_log(float(log_sigmoid(z).mean()), log_complement)
+
+
+def _logit_of_log(log_p: float, log_complement: float) -> float:
+    """log(p) -> logit(p).
+
+    Args:
+        log_p: log of the probability.
+        log_complement: first-order log(1 - p), used where 1 - p is too small to be computed from
+            log_p (p within 1e-300 of 1).
+    """
+    if log_p > -1e-300:
+        return log_p - log_complement
+    return log_p - float(np.log(-np.expm1(log_p)))
+
+
+AGGREGATIONS: dict[str, Callable[[Logits], float]] = {
+    "mean_logit": mean_logit,
+    "sum_logit": sum_logit,
+    "min": minimum,
+    "product": product,
+    "last": last,
+    "geometric_mean": geometric_mean,
+    "mean": mean,
+}
+
+DEFAULT_AGGREGATION = "mean_logit"
+
+
+def get_aggregation(name: str) -> Callable[[Logits], float]:
+    """The aggregation of that name.
+
+    Raises:
+        DreamPRMError: no such name; the message gives the nearest ones.
+    """
+    if name in AGGREGATIONS:
+        return AGGREGATIONS[name]
+    near = difflib.get_close_matches(name, AGGREGATIONS, n=3, cutoff=0.4)
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(AGGREGATIONS)}"
+    )
+    raise DreamPRMError(f"unknown aggregation '{name}': {hint}")
+
+
+def aggregate(logits: Sequence[float] | ArrayLike, name: str = DEFAULT_AGGREGATION) -> float:
+    """One number for a trajectory; higher is better.
+
+    Args:
+        logits: (steps,) one logit per step.
+        name: a key of `AGGREGATIONS`.
+
+    Raises:
+        DataError: no steps, or a logit that is not finite (it would win or lose every comparison).
+
+    >>> aggregate([2.0, -1.0, 2.0])
+    1.0
+    >>> aggregate([2.0, -1.0, 2.0], "min")
+    -1.0
+    """
+    function = get_aggregation(name)
+    z = np.asarray(logits, dtype=np.float64)
+    if z.ndim != 1 or z.size == 0:
+        raise DataError(f"need one logit per step, got shape {z.shape}", field="logits")
+    if not np.isfinite(z).all():
+        raise DataError(
+            f"logit of step {int(np.flatnonzero(~np.isfinite(z))[0]) + 1} is not finite; "
+            "score this trajectory again",
+            field="logits",
+        )
+    return function(z)
+
+
+def logits_from_probabilities(probabilities: Sequence[float] | ArrayLike) -> Logits:
+    """Step scores stored as probabilities -> logits, for scores that others computed.
+
+    Exact 0 and 1 move to the nearest double inside (0, 1), which no other double lies beyond: the
+    order of any two scores is kept, and ties stay ties.
+
+    Args:
+        probabilities: (steps,) values in [0, 1].
+
+    Raises:
+        DataError: a value outside [0, 1] or not a number.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():  # also catches nan
+        raise DataError("a step score lies outside 0-1; are these logits?", field="scores")
+    p = np.clip(p, np.nextafter(0.0, 1.0), np.nextafter(1.0, 0.0))
+    result: Logits = np.log(p) - np.log1p(-p)
+    return result

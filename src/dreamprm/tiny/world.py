@@ -1,0 +1,241 @@
+"""The embedded world: fifteen training domains of planted quality, a meta set, five benchmarks.
+
+What is planted is the data, never the labels: a domain with wrong gold answers gets its Monte Carlo
+labels from the same rollouts and the same verification as every other domain, and they come out
+misleading because its gold answers are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dreamprm.formats import write_questions
+from dreamprm.records import Question
+from dreamprm.tiny.reasoning import (
+    ARITHMETIC,
+    LOOKS_LIKE,
+    OPERATIONS,
+    Task,
+    misconceived_answer,
+    random_task,
+    right_answer,
+    with_scene,
+)
+from dreamprm.tiny.scene import COLOURS, FAMILIES, Scene, random_scene, render, to_png
+
+Quality = Literal[
+    "clean",
+    "few_rollouts",
+    "image_not_needed",
+    "trivial",
+    "off_distribution",
+    "wrong_image",
+    "wrong_gold",
+    "misread_gold",
+]
+PLANTED: dict[Quality, float] = {
+    "clean": 1.0,  # demanding questions, right answers
+    "few_rollouts": 0.8,  # clean, but labels from one completion per prefix
+    "image_not_needed": 0.5,  # the text states the values
+    "off_distribution": 0.4,  # plain arithmetic without a picture
+    "trivial": 0.4,  # the policy is nearly always right
+    "wrong_image": 0.1,  # pictures and questions were mixed up
+    "wrong_gold": 0.1,  # gold answers are wrong at random
+    "misread_gold": 0.0,  # the annotators shared the policy's misconceptions
+}
+"""Planted quality, from 1 (clean and demanding) to 0 (harmful); fixed before any training."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A training domain and what is planted in it."""
+
+    name: str
+    family: str
+    quality: Quality
+    operations: tuple[str, ...] = OPERATIONS
+
+    @property
+    def planted(self) -> float:
+        return PLANTED[self.quality]
+
+
+DOMAINS = (
+    Domain("specimens", "science", "clean"),
+    Domain("minerals", "science", "few_rollouts"),
+    Domain("organisms", "science", "misread_gold"),
+    Domain("reactions", "science", "wrong_gold"),
+    Domain("columns", "chart", "clean"),
+    Domain("surveys", "chart", "misread_gold"),
+    Domain("ledgers", "chart", "image_not_needed"),
+    Domain("trends", "chart", "wrong_image"),
+    Domain("triangles", "geometry", "clean"),
+    Domain("solids", "geometry", "clean"),
+    Domain("areas", "geometry", "misread_gold"),
+    Domain("proofs", "geometry", "off_distribution", (ARITHMETIC,)),
+    Domain("dials", "commonsense", "clean"),
+    Domain("gauges", "commonsense", "misread_gold"),
+    Domain("signs", "commonsense", "trivial"),
+)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A test set: which pictures and which questions, always with right answers."""
+
+    name: str
+    families: tuple[str, ...]
+    operations: tuple[str, ...]
+    look_alikes: bool = False
+
+
+BENCHMARKS = (
+    Benchmark("wealgebra", ("geometry", "chart"), ("twice", "total")),
+    Benchmark("allvista", FAMILIES, OPERATIONS),
+    Benchmark("deepvision", ("science", "commonsense"), ("total", "difference")),
+    Benchmark("vetting", FAMILIES, ("difference", "larger", "sum")),
+    Benchmark("starcolour", FAMILIES, OPERATIONS, look_alikes=True),
+)
+META_DOMAIN = "meta"
+
+
+@dataclass(frozen=True)
+class WorldSize:
+    """How much of each.
+
+    Attributes:
+        per_domain: training questions per domain.
+        meta: meta questions.
+        per_benchmark: test questions per benchmark.
+    """
+
+    per_domain: int = 40
+    meta: int = 240
+    per_benchmark: int = 100
+
+
+@dataclass(frozen=True)
+class World:
+    """Questions of one seed. `completions` overrides the rollouts per prefix for some domains."""
+
+    train: list[Question]
+    meta: list[Question]
+    benchmarks: dict[str, list[Question]]
+    completions: dict[str, int]
+
+
+def build_world(
+    seed: int, size: WorldSize | None = None, domains: Sequence[Domain] = DOMAINS
+) -> World:
+    """Make all questions of a seed; images are PNG bytes within the records."""
+    size = size or WorldSize()
+    train = [
+        _training_question(domain, i, random.Random(f"{seed}/{domain.name}/{i}"))
+        for domain in domains
+        for i in range(size.per_domain)
+    ]
+    meta = [_meta_question(i, random.Random(f"{seed}/meta/{i}")) for i in range(size.meta)]
+    benchmarks = {
+        b.name: [
+            _benchmark_question(b, i, random.Random(f"{seed}/{b.name}/{i}"))
+            for i in range(size.per_benchmark)
+        ]
+        for b in BENCHMARKS
+    }
+    completions = {d.name: 1 for d in domains if d.quality == "few_rollouts"}
+    return World(train, meta, benchmarks, completions)
+
+
+def all_clean(domains: Sequence[Domain] = DOMAINS) -> tuple[Domain, ...]:
+    """The control: the same domains with nothing planted in them."""
+    return tuple(Domain(d.name, d.family, "clean") for d in domains)
+
+
+def write_world(world: World, folder: Path) -> None:
+    """Write `train.jsonl`, `meta.jsonl` and one file per benchmark, with images as PNG files."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    sets = {"train": world.train, "meta": world.meta, **world.benchmarks}
+    for name, questions in sets.items():
+        on_disk = []
+        for question in questions:
+            paths = []
+            for i, image in enumerate(question.images):
+                path = images / f"{question.id}-{i}.png"
+                if isinstance(image, bytes):
+                    path.write_bytes(image)
+                paths.append(str(path))
+            on_disk.append(question.model_copy(update={"images": tuple(paths)}))
+        write_questions(folder / f"{name}.jsonl", on_disk)
+
+
+def _training_question(domain: Domain, index: int, rng: random.Random) -> Question:
+    task = _task(domain, rng)
+    shown = task.scene
+    answer = right_answer(task)
+    if domain.quality == "misread_gold":
+        answer = misconceived_answer(task)
+    elif domain.quality == "wrong_gold":
+        answer = _another_answer(task, rng)
+    elif domain.quality == "wrong_image":
+        while right_answer(with_scene(task, shown)) == answer:
+            shown = _same_colours(task.scene, rng)
+    return _question(f"{domain.name}-{index}", domain.name, task, shown, answer)
+
+
+def _task(domain: Domain, rng: random.Random) -> Task:
+    while True:
+        scene = random_scene(rng, domain.family)
+        if domain.quality == "trivial":
+            scene = Scene(scene.family, ("red", "green", "blue", "black"), (1, 6, 2, 5))
+            task = Task(scene, "larger", (rng.choice(("red", "blue")), rng.choice(("green", "black"))))
+        else:
+            task = random_task(rng, scene, domain.operations)
+        if domain.quality == "image_not_needed":
+            task = Task(task.scene, task.operation, task.colours, stated=True)
+        if domain.quality != "misread_gold" or misconceived_answer(task) != right_answer(task):
+            return task
+
+
+def _same_colours(scene: Scene, rng: random.Random) -> Scene:
+    other = random_scene(rng, scene.family)
+    return Scene(scene.family, tuple(rng.sample(scene.colours, 4)), other.values)
+
+
+def _another_answer(task: Task, rng: random.Random) -> str:
+    right = right_answer(task)
+    if right in COLOURS:
+        return task.colours[0] if right != task.colours[0] else task.colours[1]
+    return rng.choice([str(n) for n in range(1, 19) if str(n) != right])
+
+
+def _meta_question(index: int, rng: random.Random) -> Question:
+    """Thirty subjects, as MMMU has: what is asked, and of which colour first."""
+    colours = sorted(COLOURS)
+    operation, first = OPERATIONS[index % 5], colours[index // 5 % 6]
+    while True:
+        task = random_task(rng, random_scene(rng, rng.choice(FAMILIES)), (operation,))
+        if task.colours[0] == first:
+            break
+    question = _question(f"meta-{index}", META_DOMAIN, task, task.scene, right_answer(task))
+    return question.model_copy(update={"subject": f"{operation} {first}"})
+
+
+def _benchmark_question(benchmark: Benchmark, index: int, rng: random.Random) -> Question:
+    while True:
+        scene = random_scene(rng, rng.choice(benchmark.families))
+        task = random_task(rng, scene, benchmark.operations)
+        if not benchmark.look_alikes or any(
+            LOOKS_LIKE.get(colour) in scene.colours for colour in task.colours
+        ):
+            break
+    return _question(f"{benchmark.name}-{index}", benchmark.name, task, scene, right_answer(task))
+
+
+def _question(name: str, domain: str, task: Task, shown: Scene, answer: str) -> Question:
+    images = () if task.operation == ARITHMETIC else (to_png(render(shown)),)
+    return Question(id=name, domain=domain, text=task.text, images=images, answer=answer)

@@ -1,0 +1,51 @@
+"""Hypothesis strategies for records."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+
+text = st.text(min_size=1, max_size=40).filter(lambda value: bool(value.strip()))
+image = st.binary(max_size=30) | st.sampled_from(["images/a.png", "https://example.org/a.png"])
+label = st.integers(1, 20).flatmap(
+    lambda total: st.builds(StepLabel, st.integers(0, total), st.just(total))
+)
+
+questions = st.builds(
+    Question,
+    id=text,
+    domain=text,
+    text=text,
+    images=st.lists(image, max_size=3).map(tuple),
+    options=st.lists(st.text(max_size=10), max_size=4).map(tuple),
+    answer=text,
+    subject=st.none() | text,
+)
+question_lists = st.lists(questions, max_size=4, unique_by=lambda question: question.id)
+
+
+@st.composite
+def trajectories(draw: st.DrawFn) -> Trajectory:
+    """A trajectory with labels for some, all or none of its steps."""
+    steps = tuple(draw(st.lists(st.text(max_size=30), min_size=1, max_size=5)))
+    labels = draw(
+        st.none() | st.lists(st.none() | label, min_size=len(steps), max_size=len(steps)).map(tuple)
+    )
+    return Trajectory(
+        question_id=draw(text),
+        steps=steps,
+        answer=draw(st.none() | text),
+        outcome=draw(st.none() | st.booleans()),
+        labels=labels,
+        policy=draw(text),
+        sample_index=draw(st.integers(0, 1000)),
+    )
+
+
+scores = st.builds(
+    StepScores,
+    question_id=text,
+    sample_index=st.integers(0, 1000),
+    logits=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5).map(tuple),
+)

@@ -1,0 +1,140 @@
+"""Step logits -> one number, held to hand-made cases, properties and RewardMATH's stored scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.search.aggregation import AGGREGATIONS, aggregate, logits_from_probabilities
+
+moderate = st.lists(st.floats(-8, 8), min_size=1, max_size=8)
+extreme = st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=8)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+REFERENCE: dict[str, Callable[[list[float]], float]] = {
+    "min": lambda p: min(p),
+    "product": lambda p: math.prod(p),
+    "last": lambda p: p[-1],
+    "geometric_mean": lambda p: math.prod(p) ** (1 / len(p)),
+    "mean": lambda p: sum(p) / len(p),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+@given(z=moderate)
+def test_the_sigmoid_of_the_aggregate_is_the_aggregate_of_the_step_scores(
+    name: str, z: list[float]
+) -> None:
+    expected = REFERENCE[name]([sigmoid(x) for x in z])
+    assert sigmoid(aggregate(z, name)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mean_and_sum_of_logits_are_what_they_say_and_the_mean_is_the_default() -> None:
+    assert aggregate([3.0, -1.0, 1.0]) == 1.0
+    assert aggregate([3.0, -1.0, 1.0], "mean_logit") == 1.0
+    assert aggregate([3.0, -1.0, 1.0], "sum_logit") == 3.0
+
+
+@pytest.mark.parametrize("name", sorted(AGGREGATIONS))
+@given(z=extreme)
+def test_no_logit_is_too_large_for_a_finite_result(name: str, z: list[float]) -> None:
+    assert math.isfinite(aggregate(z, name))
+
+
+@pytest.mark.parametrize("name", sorted(AGGREGATIONS))
+@pytest.mark.parametrize("level", [-2000.0, -50.0, 0.0, 50.0, 2000.0])
+def test_a_better_last_step_wins_even_where_sigmoid_saturates(name: str, level: float) -> None:
+    low, high = [level, level - 1.0], [level, level - 0.5]
+    assert aggregate(low, name) < aggregate(high, name)
+
+
+@pytest.mark.parametrize("name", sorted(set(AGGREGATIONS) - {"sum_logit", "product"}))
+@given(z=st.floats(-30, 30), n=st.integers(1, 9))
+def test_length_alone_changes_nothing_except_for_sum_and_product(
+    name: str, z: float, n: int
+) -> None:
+    assert aggregate([z] * n, name) == pytest.approx(z, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(AGGREGATIONS))
+@given(z=moderate, step=st.integers(0, 7), gain=st.floats(0, 5))
+def test_raising_one_step_never_lowers_the_aggregate(
+    name: str, z: list[float], step: int, gain: float
+) -> None:
+    better = list(z)
+    better[step % len(z)] += gain
+    assert aggregate(better, name) >= aggregate(z, name) - 1e-9
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(DreamPRMError, match="mean_logit"):
+        aggregate([0.0], "mean_logits")
+    with pytest.raises(DreamPRMError, match="choose from .*geometric_mean"):
+        aggregate([0.0], "xyzzy")
+
+
+@pytest.mark.parametrize("bad", [[], [float("nan")], [0.0, float("inf")], [[0.0]]])
+def test_empty_or_not_finite_logits_are_refused(bad: list[float]) -> None:
+    with pytest.raises(DataError):
+        aggregate(bad)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_turning_probabilities_into_logits_is_finite_and_keeps_the_order(p: list[float]) -> None:
+    z = logits_from_probabilities(p)
+    assert np.isfinite(z).all()
+    for i in range(len(p)):
+        for j in range(len(p)):
+            assert p[i] != p[j] or z[i] == z[j]
+            assert p[i] <= p[j] or z[i] >= z[j]
+    assert z.max() > z.min() or max(p) - min(p) < 1e-15
+
+
+@pytest.mark.parametrize("bad", [[-0.1], [1.5], [float("nan")]])
+def test_probabilities_outside_the_unit_interval_are_refused(bad: list[float]) -> None:
+    with pytest.raises(DataError, match="0-1"):
+        logits_from_probabilities(bad)
+
+
+REWARDMATH = [
+    # problems of 483 where the right solution scores strictly above all nine others
+    ("Math_Shepherd_reward.json", "min", 74),
+    ("Math_Shepherd_reward.json", "product", 83),
+    ("Math_Shepherd_reward.json", "geometric_mean", 76),
+    ("Math_Shepherd_reward.json", "mean", 73),
+    ("Math_Shepherd_reward.json", "last", 88),
+    ("Math_Shepherd_reward.json", "mean_logit", 71),
+    ("ReasonEval_7B_reward.json", "min", 94),
+    ("ReasonEval_7B_reward.json", "product", 88),
+    ("ReasonEval_7B_reward.json", "geometric_mean", 98),
+    ("ReasonEval_7B_reward.json", "mean", 97),
+    ("ReasonEval_7B_reward.json", "last", 72),
+    ("ReasonEval_7B_reward.json", "mean_logit", 101),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "expected"), REWARDMATH)
+def test_rewardmath_ranks_the_right_solution_first_as_often_as_published(
+    real_data: Path, file: str, name: str, expected: int
+) -> None:
+    rows = json.loads((real_data / "rewardmath" / file).read_text())
+    assert len(rows) == 483
+    first = 0
+    for row in rows:
+        right, *wrong = [
+            aggregate(logits_from_probabilities(scores), name) for scores in row["score"]
+        ]
+        first += right > max(wrong)  # strictly: a tie is not a win
+    assert first == expected

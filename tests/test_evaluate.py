@@ -1,0 +1,244 @@
+"""From candidates and scores to the accuracy table, the curve over N and summary.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.evaluation.evaluate import Evaluation, combine_seeds, evaluate_methods
+from dreamprm.evaluation.summary import SUMMARY_METHODS, Domain, summary_json, write_summary
+from dreamprm.records import Question, StepScores, Trajectory
+
+# Right answer is always A. Per question: the candidates' answers and a good scorer's logits.
+WORLD = {
+    "dials": {"d1": ("BAAB", [0, 3, 1, 1]), "d2": ("ABBB", [2, 0, 0, 0])},
+    "grids": {"g1": ("BBBB", [0, 1, 2, 3]), "g2": ("AABC", [1, 1, 0, 5])},
+}
+
+
+def questions() -> list[Question]:
+    return [
+        Question(id=q, domain=domain, text="How many?", answer="A")
+        for domain, group in WORLD.items()
+        for q in group
+    ]
+
+
+def trajectories() -> list[Trajectory]:
+    return [
+        Trajectory(question_id=q, steps=("one", "two"), answer=a, outcome=a == "A", sample_index=i)
+        for group in WORLD.values()
+        for q, (answers, _) in group.items()
+        for i, a in enumerate(answers)
+    ]
+
+
+def scores(sign: float = 1.0) -> list[StepScores]:
+    return [
+        StepScores(question_id=q, sample_index=i, logits=(sign * z - 1.0, sign * z + 1.0))
+        for group in WORLD.values()
+        for q, (_, logits) in group.items()
+        for i, z in enumerate(logits)
+    ]
+
+
+def evaluate(**options: Any) -> Evaluation:
+    given: dict[str, Any] = {
+        "questions": questions(),
+        "trajectories": trajectories(),
+        "scores": {"dreamprm": scores()},
+        "n": 4,
+        "ns": (1, 2, 4, 8),
+    }
+    return evaluate_methods(**(given | options))
+
+
+def means(evaluation: Evaluation, method: str) -> list[float]:
+    return [by_method[method].mean for by_method in evaluation.accuracy.values()]
+
+
+def test_every_method_is_right_where_it_should_be() -> None:
+    result = evaluate(scores={"dreamprm": scores(), "inverted": scores(-1.0)})
+    assert list(result.accuracy) == ["dials", "grids"]
+    assert means(result, "first_sample") == [0.5, 0.5]  # d2; g2
+    assert means(result, "self_consistency") == [0.0, 0.5]  # d1: B and A tie, B seen first; g2
+    assert means(result, "any_right") == [1.0, 0.5]
+    assert means(result, "dreamprm") == [1.0, 0.0]
+    assert means(result, "inverted") == [0.0, 0.0]
+    assert result.average["dreamprm"].mean == 0.5
+    assert result.average["dreamprm"].n == 4
+    assert result.chosen["dreamprm"] == {"d1": 1, "d2": 0, "g1": 3, "g2": 3}
+    assert result.aggregated["dreamprm"]["d1", 1] == 3.0
+
+
+def test_the_table_uses_the_first_n_by_sample_index_whatever_the_order_of_the_file() -> None:
+    result = evaluate(n=2, trajectories=trajectories()[::-1])
+    assert means(result, "any_right") == [1.0, 0.5]
+    assert means(result, "dreamprm") == [1.0, 0.5]  # g2: the wrong 5 is candidate 3
+    assert means(evaluate(n=1), "any_right") == [0.5, 0.5]
+
+
+def test_each_method_has_its_own_aggregation() -> None:
+    rows = [
+        StepScores(question_id=s.question_id, sample_index=s.sample_index, logits=(-z, z))
+        for s in scores()
+        for z in [s.logits[0]]
+    ]
+    result = evaluate(scores={"orm": rows, "flat": rows}, aggregations={"orm": "last"})
+    assert means(result, "orm") == [1.0, 0.0]
+    assert means(result, "flat") == means(result, "first_sample")  # means of (-z, z): all tie at 0
+    with pytest.raises(DreamPRMError, match="mean_logit"):
+        evaluate(aggregations={"dreamprm": "mean_logits"})
+
+
+def test_the_curve_is_exact_at_its_ends_and_leaves_out_n_without_candidates() -> None:
+    result = evaluate()
+    assert list(result.scaling["dreamprm"]) == [1, 2, 4]
+    one_sample = (2 / 4 + 1 / 4 + 0 + 2 / 4) / 4
+    for method in ("first_sample", "self_consistency", "dreamprm", "any_right"):
+        assert result.scaling[method][1].mean == pytest.approx(one_sample)
+        if method != "first_sample":
+            assert result.scaling[method][4].mean == result.average[method].mean
+    assert result.scaling["first_sample"][4].mean == pytest.approx(one_sample)
+
+
+def test_paired_differences_are_on_the_same_questions() -> None:
+    got = evaluate().difference("dreamprm", "first_sample")
+    assert got.mean == 0.0  # d1 won, g2 lost
+    assert got.n == 4
+    assert got.p == 1.0
+
+
+def test_seeds_are_stacked_and_averaged() -> None:
+    good, bad = evaluate(), evaluate(scores={"dreamprm": scores(-1.0)})
+    both = combine_seeds([good, bad])
+    assert both.values["dreamprm"]["dials"].shape == (2, 2)
+    assert both.average["dreamprm"].mean == 0.25
+    assert both.scaling["dreamprm"][4].mean == 0.25
+    with pytest.raises(DataError, match="differ"):
+        combine_seeds([good, evaluate(questions=questions()[:3], trajectories=trajectories()[:12])])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trajectories": trajectories()[:-4]}, "question g2 has no candidates"),
+        ({"trajectories": trajectories()[:-1]}, "g2 has 3 candidates, fewer than n = 4"),
+        ({"scores": {"dreamprm": scores()[:-1]}}, "dreamprm: question g2, candidate 3 has no sc"),
+        ({"scores": {"dreamprm": scores() * 2}}, "scored twice"),
+        ({"scores": {"any_right": scores()}}, "takes no scores"),
+        ({"trajectories": trajectories() * 2}, "candidate 0 is given twice"),
+        ({"questions": questions() * 2}, "question d1 is given twice"),
+        ({"questions": questions()[1:]}, "question d1, candidate 0: no such question"),
+        ({"questions": []}, "no questions"),
+    ],
+)
+def test_incomplete_input_is_refused_naming_question_and_candidate(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(**options)
+
+
+def test_a_candidate_that_was_never_verified_is_refused() -> None:
+    some = trajectories()
+    some[5] = some[5].model_copy(update={"outcome": None})
+    with pytest.raises(DataError, match="question d2, candidate 1 has no outcome"):
+        evaluate(trajectories=some)
+
+
+def test_a_wrong_number_of_step_scores_is_refused() -> None:
+    some = scores()
+    some[0] = some[0].model_copy(update={"logits": (0.0,)})
+    with pytest.raises(DataError, match="question d1, candidate 0: 1 logits for 2 steps"):
+        evaluate(scores={"dreamprm": some})
+    some[0] = some[0].model_copy(update={"logits": (0.0, float("nan"))})
+    with pytest.raises(DataError, match="question d1, candidate 0: logit of step 2"):
+        evaluate(scores={"dreamprm": some})
+
+
+# ---- summary.json
+
+DOMAINS = [
+    Domain("dials-a", "science", "clean", 1.0, 1.4),
+    Domain("dials-b", "chart", "wrong answers", 0.0, 0.6),
+]
+
+
+def full_summary() -> dict[str, Any]:
+    scored = [m for m in SUMMARY_METHODS if m in ("orm", "prm_uniform", "prm_oracle", "dreamprm")]
+    evaluation = evaluate(scores={m: scores() for m in scored}, aggregations={"orm": "last"})
+    return summary_json(
+        evaluation, version="1.2.3", seed=7, wall_s=12.5, domains=DOMAINS, extra={"transfer": {}}
+    )
+
+
+def test_the_summary_has_exactly_the_promised_form(tmp_path: Path) -> None:
+    write_summary(tmp_path / "summary.json", full_summary())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["version"], summary["seed"], summary["wall_s"]) == ("1.2.3", 7, 12.5)
+    assert summary["report"] == "report.html"
+    assert list(summary["accuracy"]) == ["dials", "grids"]
+    for by_method in summary["accuracy"].values():
+        assert tuple(by_method) == SUMMARY_METHODS
+        for cell in by_method.values():
+            assert set(cell) == {"n", "mean", "ci95"}
+            assert cell["ci95"][0] <= cell["mean"] <= cell["ci95"][1]
+    assert summary["domains"][0] == {
+        "name": "dials-a",
+        "family": "science",
+        "quality": "clean",
+        "planted": 1.0,
+        "weight": 1.4,
+    }
+    assert tuple(summary["scaling"]) == SUMMARY_METHODS
+    assert set(summary["scaling"]["dreamprm"]) == {"1", "2", "4"}
+    assert all(isinstance(x, float) for x in summary["scaling"]["dreamprm"].values())
+    assert summary["differences"]["dreamprm - prm_uniform"]["p"] == 1.0
+    assert summary["transfer"] == {}
+
+
+def test_a_summary_without_one_of_its_methods_is_refused() -> None:
+    with pytest.raises(DataError, match="'orm' was not evaluated"):
+        summary_json(evaluate(), version="1", seed=0, wall_s=0.0)
+
+
+def test_a_summary_with_a_nan_or_a_taken_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_summary(tmp_path / "s.json", full_summary() | {"wall_s": float("nan")})
+    with pytest.raises(DataError, match="'seed' is taken"):
+        summary_json(
+            evaluate(), version="1", seed=0, wall_s=0.0, methods=(), extra={"seed": np.nan}
+        )
+
+
+def test_mmmu_pro_candidates_give_the_published_best_of_n_figures(real_data: Path) -> None:
+    """DreamPRM-1.5's four GPT-5-mini answers per question, in file order."""
+    rows = json.loads((real_data / "dreamprm_1_5" / "meta_MMMU_Pro.json").read_text())
+    count: dict[str, int] = {}
+    candidates = []
+    for row in rows:
+        index = count.get(row["id"], 0)
+        count[row["id"]] = index + 1
+        candidates.append(
+            Trajectory(
+                question_id=row["id"],
+                steps=(row["response"] or "-",),
+                answer=None,
+                outcome=str(row["true_false"]) == "True",
+                sample_index=index,
+            )
+        )
+    some = [Question(id=q, domain="MMMU-Pro", text="?", answer="?") for q in count]
+    assert len(some) == 414
+    ceiling = []
+    for n in (1, 2, 3, 4):
+        result = evaluate_methods(some, candidates, {}, n=n, ns=())
+        ceiling.append(round(100 * result.average["any_right"].mean, 2))
+        assert round(100 * result.average["first_sample"].mean, 2) == 52.17
+    assert ceiling == [52.17, 60.87, 65.22, 67.87]

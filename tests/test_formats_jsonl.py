@@ -1,0 +1,224 @@
+"""JSONL and Parquet: what is written comes back, and a bad file says what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.formats import (
+    JsonlAppender,
+    check_images,
+    check_references,
+    read_questions,
+    read_records,
+    read_trajectories,
+    write_questions,
+    write_records,
+    write_trajectories,
+)
+from dreamprm.formats.jsonl import read_jsonl, to_line
+from dreamprm.records import Question, StepScores, Trajectory
+from tests.record_strategies import question_lists, scores, trajectories
+
+SUFFIXES = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def question(question_id: str = "q1", *images: str | bytes) -> Question:
+    return Question(id=question_id, domain="charts", text="How many?", images=images, answer="3")
+
+
+@SUFFIXES
+@SAME_FOLDER
+@given(records=question_lists)
+def test_questions_come_back_as_they_were_written(
+    suffix: str, records: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"questions{suffix}")
+    write_questions(path, records)
+    assert read_questions(path) == records
+
+
+@SUFFIXES
+@SAME_FOLDER
+@given(records=st.lists(trajectories(), max_size=4))
+def test_trajectories_come_back_as_they_were_written(
+    suffix: str, records: list[Trajectory], tmp_path: Path
+) -> None:
+    path = tmp_path / f"trajectories{suffix}"
+    write_trajectories(path, records)
+    assert read_trajectories(path) == records
+
+
+@SUFFIXES
+@SAME_FOLDER
+@given(records=st.lists(scores, max_size=4))
+def test_scores_come_back_bit_for_bit(
+    suffix: str, records: list[StepScores], tmp_path: Path
+) -> None:
+    path = tmp_path / f"scores{suffix}"
+    write_records(path, records, StepScores)
+    assert read_records(path, StepScores) == records
+
+
+def test_image_bytes_are_stored_as_a_data_url(tmp_path: Path, png: bytes) -> None:
+    path = tmp_path / "questions.jsonl"
+    write_questions(path, [question("q1", png)])
+    assert json.loads(path.read_text())["images"][0].startswith("data:image/png;base64,")
+    assert read_questions(path)[0].images == (png,)
+
+
+@SUFFIXES
+def test_a_folder_of_data_can_be_moved_as_a_whole(suffix: str, tmp_path: Path, png: bytes) -> None:
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "data").mkdir()
+    (tmp_path / "set" / "images" / "a.png").write_bytes(png)
+    path = tmp_path / "set" / "data" / f"questions{suffix}"
+    write_questions(path, [question("q1", str(tmp_path / "set" / "images" / "a.png"))])
+    (tmp_path / "set").rename(tmp_path / "moved")
+
+    moved = tmp_path / "moved" / "data" / f"questions{suffix}"
+    check_images(read_questions(moved), moved, decode=True)
+
+
+def test_an_image_far_away_is_named_by_its_absolute_path(tmp_path: Path) -> None:
+    far = str(tmp_path / "far" / "a.png")
+    line = to_line(question("q1", far), tmp_path / "project" / "data")
+    assert json.loads(line)["images"] == [far]
+
+
+def test_a_bad_line_is_named_with_file_and_row(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(to_line(question("q1"), tmp_path) + b"{oops}\n")
+    with pytest.raises(DataError, match=r"questions\.jsonl, row 2: not JSON .* remove the line"):
+        read_questions(path)
+
+
+def test_a_bad_record_is_named_with_file_row_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text('\n{"id": "q1", "domain": "d", "text": 5, "answer": "3"}\n')
+    with pytest.raises(DataError, match=r"questions\.jsonl, row 2, field 'text'"):
+        read_questions(path)
+
+
+@pytest.mark.parametrize("kept", [1, 10, 30])
+def test_a_cut_last_line_is_told_as_such(tmp_path: Path, kept: int) -> None:
+    line = to_line(question("q1"), tmp_path)
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(line + line.replace(b"q1", b"q2")[:kept])
+    with pytest.raises(DataError, match="row 2: the last line is cut off"):
+        read_questions(path)
+
+
+@SUFFIXES
+def test_a_question_id_may_come_only_once(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"questions{suffix}"
+    with pytest.raises(DataError, match="row 3, field 'id': question id 'q1' is already .* row 1"):
+        write_questions(path, [question("q1"), question("q2"), question("q1")])
+    assert not path.exists()
+
+
+def test_a_question_id_that_comes_twice_is_refused_on_reading(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(to_line(question("q1"), tmp_path) * 2)
+    with pytest.raises(DataError, match="row 2, field 'id'"):
+        read_questions(path)
+
+
+@SUFFIXES
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"questions{suffix}"
+    write_questions(path, [question("old")])
+
+    def records() -> Iterator[Question]:
+        yield question("new")
+        raise RuntimeError("the generator broke")
+
+    with pytest.raises(RuntimeError):
+        write_questions(path, records())
+    assert [record.id for record in read_questions(path)] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@SUFFIXES
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_file(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"questions{suffix}"
+    write_questions(path, [question("old")])
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DreamPRMError, match=r"questions\..*: cannot write: No space left"):
+        write_questions(path, [question("new")])
+    assert [record.id for record in read_questions(path)] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20, -1])
+def test_an_interrupted_append_goes_on_behind_the_last_whole_record(
+    tmp_path: Path, kept: int
+) -> None:
+    path = tmp_path / "out" / "scores.jsonl"
+    records = [StepScores(question_id=f"q{i}", sample_index=0, logits=(0.5,)) for i in range(3)]
+    with JsonlAppender(path) as out:
+        out.append(records[0])
+    with path.open("ab") as file:  # as a kill leaves it: -1 lacks the newline only
+        file.write(to_line(records[1], tmp_path)[:kept])
+
+    with JsonlAppender(path) as out:
+        out.append(records[2])
+    whole = records if kept == -1 else [records[0], records[2]]
+    assert read_jsonl(path, StepScores) == whole
+
+
+def test_every_appended_record_is_on_disk_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    with JsonlAppender(path) as out:
+        for count in (1, 2, 3):
+            out.append(StepScores(question_id="q", sample_index=count, logits=()))
+            assert len(read_jsonl(path, StepScores)) == count
+
+
+def test_a_trajectory_of_an_unknown_question_is_named(tmp_path: Path) -> None:
+    known = Trajectory(question_id="q1", steps=("a",))
+    stray = Trajectory(question_id="q7", steps=("a",))
+    check_references([question("q1")], [known], "t.jsonl")
+    with pytest.raises(DataError, match=r"t\.jsonl, row 2, field 'question_id': question 'q7'"):
+        check_references([question("q1")], [known, stray], "t.jsonl")
+
+
+def test_a_missing_image_is_named(tmp_path: Path, png: bytes) -> None:
+    records = [question("q1", png), question("q2", str(tmp_path / "no.png"))]
+    with pytest.raises(DataError, match=r"q\.jsonl, row 2, field 'images': image .*no\.png does"):
+        check_images(records, "q.jsonl")
+
+
+def test_a_damaged_image_is_found_on_decoding(png: bytes) -> None:
+    with pytest.raises(DataError, match=r"q\.jsonl, row 1, field 'images'"):
+        check_images([question("q1", png[:40])], "q.jsonl", decode=True)
+
+
+def test_an_unknown_suffix_is_answered_with_the_known_formats(tmp_path: Path) -> None:
+    for read in (read_questions, read_trajectories):
+        with pytest.raises(DataError, match=r"unknown format; known are \.jsonl"):
+            read(tmp_path / "questions.csv")
+
+
+def test_a_missing_file_and_a_file_that_is_no_parquet_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_questions(tmp_path / "questions.jsonl")
+    (tmp_path / "questions.parquet").write_bytes(b"PAR1 this is cut")
+    with pytest.raises(DataError, match="not Parquet, or cut off"):
+        read_questions(tmp_path / "questions.parquet")

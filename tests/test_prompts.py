@@ -1,0 +1,122 @@
+"""Prompts ask for what the splitter understands; text becomes steps and text again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dreamprm.prompts import PROMPTS, join_steps, split_steps
+from dreamprm.records import Question
+
+CHOICE = Question(id="q", domain="d", text="How many?", options=("7", "8"), answer="B")
+OPEN = Question(id="q", domain="d", text="How many?", answer="8")
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_every_prompt_holds_the_question_and_its_lettered_options(name: str) -> None:
+    assert PROMPTS[name](CHOICE).startswith("How many?\nOptions: (A) 7 (B) 8")
+    assert "(A)" not in PROMPTS[name](OPEN)
+
+
+def test_the_five_step_prompt_asks_for_five_steps_and_a_final_answer() -> None:
+    prompt = PROMPTS["five_steps"](CHOICE)
+    assert [f"Step {i}:" in prompt for i in range(1, 7)] == [True] * 5 + [False]
+    assert '"Final answer: " followed by the letter of the right option' in prompt
+    assert '"Final answer: " followed by the answer' in PROMPTS["plain"](OPEN)
+
+
+def test_marked_text_is_split_at_its_marks() -> None:
+    text = "Step 1: find red\nStep 2: red is 3\nStep 3: 3 + 5 = 8\nFinal answer: 8"
+    steps = ["Step 1: find red", "Step 2: red is 3", "Step 3: 3 + 5 = 8"]
+    assert split_steps(text) == (steps, "8")
+    assert join_steps(steps, "8") == text
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "Step 2:",
+        "step 2.",
+        "**Step 2:**",
+        "**Step 2**:",
+        "### Step 2",
+        "### **Step 2:**",
+        "- Step 2)",
+    ],
+)
+def test_marks_are_found_however_they_are_dressed(mark: str) -> None:
+    steps, answer = split_steps(f"Step 1: one\n\n{mark} two\n\n**Final Answer:** 8\n")
+    if mark == "### Step 2":
+        steps, answer = split_steps(f"Step 1: one\n\n{mark}\ntwo\n\n**Final Answer:** 8\n")
+        assert steps == ["Step 1: one", "### Step 2\ntwo"]
+    else:
+        assert steps == ["Step 1: one", f"{mark} two"]
+    assert answer == "8"
+
+
+def test_step_1_is_not_found_inside_step_10() -> None:
+    marks = [f"Step {i}: go" for i in range(1, 13)]
+    assert split_steps("\n".join(marks)) == (marks, None)
+
+
+@pytest.mark.parametrize("prose", ["Step 1 gave us 3.", "Step 1.5 is no mark", "as in Step 1: 3"])
+def test_prose_about_a_step_is_no_mark(prose: str) -> None:
+    assert split_steps(f"Step 1: read\nStep 2: add\n{prose}") == (
+        ["Step 1: read", f"Step 2: add\n{prose}"],
+        None,
+    )
+
+
+def test_what_stands_before_the_first_mark_belongs_to_the_first_step() -> None:
+    assert split_steps("Let us see.\n\nStep 1: one\nStep 2: two")[0] == [
+        "Let us see.\n\nStep 1: one",
+        "Step 2: two",
+    ]
+
+
+def test_without_marks_paragraphs_are_steps_and_without_paragraphs_lines() -> None:
+    assert split_steps("one\nstill one\n\ntwo\nFinal answer: 8") == (["one\nstill one", "two"], "8")
+    assert split_steps("one\ntwo\nFinal answer: 8") == (["one", "two"], "8")
+
+
+def test_a_final_answer_may_stand_in_the_line_below_its_heading() -> None:
+    assert split_steps("Step 1: one\n### Final Answer:\nFinal answer: A") == (["Step 1: one"], "A")
+    assert split_steps("Step 1: one\n### Final Answer:\nA") == (["Step 1: one"], "A")
+
+
+def test_a_text_of_nothing_but_an_answer_has_no_steps() -> None:
+    assert split_steps("Final answer: 8") == ([], "8")
+    assert split_steps("") == ([], None)
+
+
+pieces = st.lists(
+    st.sampled_from(
+        [
+            "Step 1:",
+            "Step 10:",
+            "### Step 2",
+            "**Step 3.**",
+            "Final answer:",
+            "Final answer is",
+            "8",
+        ]
+        + ["\n", "\n\n", " ", "\x0b", "\x85", "**", "- ", "Step 4", "a", ".", ":"]
+    )
+    | st.text(max_size=3),
+    max_size=12,
+).map("".join)
+
+
+@given(pieces)
+@example("a\nb\n\nc")
+def test_joining_the_steps_and_splitting_them_gives_them_back(text: str) -> None:
+    steps, answer = split_steps(text)
+    assert split_steps(join_steps(steps, answer)) == (steps, answer)
+
+
+@given(pieces)
+def test_splitting_loses_nothing_but_white_space_and_the_answer(text: str) -> None:
+    steps, _ = split_steps(text)
+    whole = "".join(text.split())
+    assert whole.startswith("".join("".join(steps).split()))

@@ -1,0 +1,68 @@
+"""Records refuse what cannot be right, and say which field."""
+
+from __future__ import annotations
+
+import pytest
+
+from dreamprm.errors import DataError
+from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+
+QUESTION = {"id": "q1", "domain": "charts", "text": "How many?", "answer": "3"}
+
+
+def test_a_question_needs_only_id_domain_text_and_answer() -> None:
+    question = Question.parse(QUESTION)
+    assert (question.images, question.options, question.subject) == ((), (), None)
+
+
+@pytest.mark.parametrize("field", ["id", "domain", "text", "answer"])
+def test_an_empty_field_of_a_question_is_named(field: str) -> None:
+    with pytest.raises(DataError, match=f"{field} is empty"):
+        Question.parse(QUESTION | {field: "  "})
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(DataError) as caught:
+        Question.parse({"id": "q1", "domain": "charts", "text": "How many?"})
+    assert caught.value.field == "answer"
+
+
+def test_a_misspelt_field_is_refused_not_ignored() -> None:
+    with pytest.raises(DataError) as caught:
+        Question.parse(QUESTION | {"option": ["1", "2"]})
+    assert caught.value.field == "option"
+
+
+def test_a_trajectory_without_steps_is_refused() -> None:
+    with pytest.raises(DataError, match="without steps cannot be scored"):
+        Trajectory.parse({"question_id": "q1", "steps": []})
+
+
+def test_there_must_be_as_many_labels_as_steps() -> None:
+    with pytest.raises(DataError, match="1 labels for 2 steps"):
+        Trajectory.parse({"question_id": "q1", "steps": ["a", "b"], "labels": [[1, 2]]})
+
+
+@pytest.mark.parametrize("label", [[3, 2], [-1, 2], [0, 0]])
+def test_a_label_outside_zero_to_one_is_refused(label: list[int]) -> None:
+    with pytest.raises(DataError, match="label of step 2 is .* outside 0-1"):
+        Trajectory.parse({"question_id": "q1", "steps": ["a", "b"], "labels": [None, label]})
+
+
+def test_labels_keep_their_counts() -> None:
+    trajectory = Trajectory.parse({"question_id": "q1", "steps": ["a"], "labels": [[4, 8]]})
+    assert trajectory.labels == (StepLabel(4, 8),)
+    assert StepLabel(4, 8).value == 0.5
+    assert StepLabel(4, 8) != StepLabel(1, 2)
+
+
+@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
+def test_a_logit_that_is_not_finite_is_refused(logit: float) -> None:
+    with pytest.raises(DataError, match="finite"):
+        StepScores.parse({"question_id": "q1", "sample_index": 0, "logits": [logit]})
+
+
+def test_records_cannot_be_changed() -> None:
+    question = Question.parse(QUESTION)
+    with pytest.raises(ValueError, match="frozen"):
+        question.answer = "4"
