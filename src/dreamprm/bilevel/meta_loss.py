@@ -73,49 +73,58 @@ class AffineNuisance:
 
     Two things keep it from collapsing. The slope a is bounded below: best-of-N takes the highest
     score, so a fit with a negative slope would reward a model for ranking upside down and, once
-    there, hold it there. And the fit has a memory of earlier meta batches: a and b of one batch of
-    a few dozen outcomes are mostly noise.
+    there, hold it there. And the slope has a memory of earlier meta batches, because that of a few
+    dozen outcomes is mostly noise. The shift b has none: it is fitted to each batch given the slope,
+    or else a shift of all scores would be rewarded again.
 
     Args:
         loss: `bce` or `mse`.
-        memory: share of the previous a and b that is kept at each meta batch, in [0, 1).
+        memory: share of the previous slope that is kept at each meta batch, in [0, 1).
     """
 
     MIN_SLOPE = 0.1
 
     def __init__(self, loss: Literal["bce", "mse"], memory: float = 0.8) -> None:
         self.loss, self.memory = loss, memory
-        self.state: tuple[float, float] | None = None
+        self.slope: float | None = None
 
     def __call__(self, aggregated: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
-        a, b = fit_affine(aggregated.detach(), outcome)
-        a = max(a, self.MIN_SLOPE)
-        if self.state is not None:
-            a = self.memory * self.state[0] + (1 - self.memory) * a
-            b = self.memory * self.state[1] + (1 - self.memory) * b
-        self.state = (a, b)
+        scores = aggregated.detach()
+        a = max(fit_affine(scores, outcome)[0], self.MIN_SLOPE)
+        if self.slope is not None:
+            a = self.memory * self.slope + (1 - self.memory) * a
+        self.slope = a
+        _, b = fit_affine(scores, outcome, slope=a)
         if self.loss == "bce":
             return F.binary_cross_entropy_with_logits(a * aggregated + b, outcome)
         return (((a * aggregated + b).sigmoid() - outcome) ** 2).mean()
 
 
 def fit_affine(
-    scores: Tensor, outcome: Tensor, ridge: float = 1e-2, steps: int = 25
+    scores: Tensor,
+    outcome: Tensor,
+    *,
+    slope: float | None = None,
+    ridge: float = 1e-2,
+    steps: int = 25,
 ) -> tuple[float, float]:
     """Logistic regression of outcomes on one score: a, b of sigmoid(a * score + b), by Newton.
 
     Args:
         scores, outcome: (trajectories,), detached.
-        ridge: pulls a toward 1 and b toward 0; keeps the fit finite where the batch is separable.
+        slope: a, where it is given and only b is fitted.
+        ridge: pulls a toward 1 (and, a hundred times weaker, b toward 0); keeps the fit finite where
+            the batch is separable.
     """
     x = torch.stack([scores.double(), torch.ones_like(scores, dtype=torch.double)], dim=1)  # (T, 2)
-    y, prior = outcome.double(), x.new_tensor([1.0, 0.0])
-    theta = prior.clone()
-    eye = ridge * torch.eye(2, dtype=x.dtype, device=x.device)
+    y, prior = outcome.double(), x.new_tensor([1.0 if slope is None else slope, 0.0])
+    free = x.new_tensor([0.0 if slope is not None else 1.0, 1.0])
+    x_free = x * free  # a fixed slope has no gradient
+    theta, pull = prior.clone(), ridge * x.new_tensor([1.0, 0.01])
     for _ in range(steps):
         p = (x @ theta).sigmoid()
-        gradient = x.T @ (p - y) / len(y) + ridge * (theta - prior)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x / len(y) + eye
+        gradient = x_free.T @ (p - y) / len(y) + pull * (theta - prior)
+        hessian = (x_free * (p * (1 - p))[:, None]).T @ x_free / len(y) + pull.diag()
         move = torch.linalg.solve(hessian, gradient)
         theta = theta - move * min(1.0, 2.0 / float(move.norm().clamp(min=1e-12)))
     return float(theta[0]), float(theta[1])

@@ -1,0 +1,99 @@
+"""The command line: `dreamprm VERB ...`, one file per verb.
+
+A verb's module holds its docstring (the head of its `--help`), a frozen dataclass `Config` and
+`run(config)`. Nothing of it is imported before the verb is known, and the heavy packages not before
+the options are parsed, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from dreamprm import __version__
+from dreamprm.errors import DreamPRMError
+
+VERBS = {
+    "sample": "questions -> candidates (N reasonings per question)",
+    "label": "candidates -> Monte Carlo labels on every step",
+    "train": "labelled trajectories -> a process reward model and its domain weights",
+    "score": "reward model + candidates -> step scores",
+    "select": "step scores -> the chosen answer of each question",
+    "evaluate": "outcomes + scores -> accuracy of every way of choosing",
+    "report": "the same, with examples and training curves -> one HTML page",
+    "demo": "all of it on the embedded model, in minutes",
+}
+"""Verb -> what it turns into what. The module is `dreamprm.cli.<verb>`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Returns:
+        0; 1 for bad input or a failed environment; 2 for wrong options; 130 when interrupted. Bugs
+        keep their traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    verb = words[0]
+    if verb == "--version":
+        print(f"dreamprm {__version__}")
+        return 0
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(VERBS)}"
+        return _fail(f"unknown verb '{verb}'; {hint}", 2)
+    return _run(verb, words[1:])
+
+
+def overview() -> str:
+    """The text of `dreamprm --help`."""
+    verbs = "\n".join(f"  {verb:<10}{text}" for verb, text in VERBS.items())
+    return f"""usage: dreamprm VERB [options]
+
+Multimodal process reward models with learned domain weights.
+
+verbs:
+{verbs}
+
+  dreamprm VERB --help    options of a verb, with an example
+  dreamprm --version
+
+Every option can also stand in a YAML file: dreamprm VERB --config options.yaml"""
+
+
+def _run(verb: str, words: list[str]) -> int:
+    try:
+        from dreamprm.cli import terminal
+        from dreamprm.cli.parsing import UsageError, parse
+
+        module = importlib.import_module(f"dreamprm.cli.{verb}")
+        try:
+            config = parse(verb, module, words)
+        except UsageError as error:
+            return _fail(str(error), 2)
+        try:
+            with terminal.one_line_warnings():
+                module.run(config)
+            sys.stdout.flush()
+        except DreamPRMError as error:
+            return _fail(str(error), 1)
+        except Exception as error:
+            if (line := terminal.refusal(error)) is None:
+                raise
+            return _fail(line, 1)
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"dreamprm: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -54,8 +54,10 @@ class ProcessRewardModel(nn.Module):
         self.head = nn.Linear(width, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        if self.config.head == "value" and not getattr(text, "tie_word_embeddings", False):
-            backbone.get_output_embeddings().requires_grad_(False)  # unused: no gradient, no decay
+        output = backbone.get_output_embeddings()
+        tied = output is None or output.weight is backbone.get_input_embeddings().weight
+        if self.config.head == "value" and not tied:
+            output.requires_grad_(False)  # unused
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,174 @@
+"""The evidence table: every method on the embedded world, several seeds, one command each.
+
+    python experiments/testbed.py data  --seeds 101 102 --output-dir build/testbed
+    python experiments/testbed.py train --seeds 101 102 --output-dir build/testbed
+    python experiments/testbed.py table --seeds 101 102 --output-dir build/testbed
+
+`data` samples candidates and Monte Carlo labels once per seed; `train` fits every method on them
+with the same budget and settings and scores the same candidates; `table` evaluates and writes
+`docs/results/`. Whatever is on disk is not made again, so the stages can be killed and rerun.
+Seeds from 101 are for reporting. Everything was tuned on seeds below 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamprm.baselines.outcome import outcome_labels
+from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.bilevel.training import prepare_data, train
+from dreamprm.formats import (
+    read_questions,
+    read_trajectories,
+    write_scores,
+    write_trajectories,
+)
+from dreamprm.policy.local import LocalPolicy
+from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.scorer import StepScorer
+from dreamprm.records import Question, Trajectory
+from dreamprm.rollouts.label import label_trajectories
+from dreamprm.rollouts.sample import sample_candidates
+from dreamprm.tiny.world import (
+    BENCHMARKS,
+    DOMAINS,
+    WorldSize,
+    all_clean,
+    build_world,
+    write_world,
+)
+
+SIZE = WorldSize(per_domain=40, meta=240, per_benchmark=60)
+TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 3, 8, 16, 8
+COMPLETIONS = 4
+CONFIG = BilevelConfig(max_steps=300)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What differs between methods; all else is `CONFIG`, the same for all of them."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+    weights: str = "learned"  # learned | uniform | oracle
+    outcome_only: bool = False
+
+
+METHODS = {
+    "prm_uniform": Method(weights="uniform"),
+    "prm_oracle": Method(weights="oracle"),
+    "orm": Method(weights="uniform", outcome_only=True),
+    "dreamprm": Method(),
+    "meta_mse_mean": Method({"meta_loss": "mse"}),
+    "meta_mse_sum": Method({"meta_loss": "mse", "meta_aggregation": "sum"}),
+    "meta_affine_mse": Method({"meta_loss": "affine_mse"}),
+    "meta_affine_bce": Method({"meta_loss": "affine_bce"}),
+    "meta_pairwise": Method({"meta_loss": "pairwise"}),
+    "meta_listwise": Method({"meta_loss": "listwise"}),
+}
+
+
+def make_data(folder: Path, seed: int, control: bool) -> None:
+    """Questions, candidates and labels of one seed, on disk under `folder`."""
+    world = build_world(seed, SIZE, all_clean() if control else DOMAINS)
+    if not (folder / "train.jsonl").exists():
+        write_world(world, folder)
+    policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=512)
+    names = ["train", "meta", *(b.name for b in BENCHMARKS)]
+    for name in names:
+        count = {"train": TRAIN_CANDIDATES, "meta": META_CANDIDATES}.get(name, CANDIDATES)
+        _sample(policy, folder / f"{name}.jsonl", folder / f"{name}.candidates.jsonl", count, seed)
+    labelled = folder / "train.labelled.jsonl"
+    if not labelled.exists():
+        questions = {q.id: q for q in read_questions(folder / "train.jsonl")}
+        candidates = read_trajectories(folder / "train.candidates.jsonl")
+        found = label_trajectories(
+            policy, questions, candidates, COMPLETIONS, seed, world.completions
+        )
+        write_trajectories(labelled, list(found))
+    if not control:
+        strong = LocalPolicy("tiny/policy-strong", prompt="bare", max_new_tokens=48, batch_size=512)
+        for b in BENCHMARKS:
+            target = folder / f"{b.name}.strong.jsonl"
+            _sample(strong, folder / f"{b.name}.jsonl", target, STRONG_CANDIDATES, seed)
+
+
+def _sample(policy: LocalPolicy, questions: Path, target: Path, count: int, seed: int) -> None:
+    if not target.exists():
+        found = sample_candidates(policy, read_questions(questions), count, seed)
+        write_trajectories(target, [t for group in found for t in group])
+
+
+def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG) -> None:
+    """Fit one method on one seed's data and score the benchmarks' candidates with it."""
+    method = METHODS[name]
+    target = folder / "scores" / f"{name}.jsonl"
+    if target.exists():
+        return
+    started = time.time()
+    trajectories = read_trajectories(folder / "train.labelled.jsonl")
+    data = prepare_data(
+        read_questions(folder / "train.jsonl"),
+        outcome_labels(trajectories) if method.outcome_only else trajectories,
+        read_questions(folder / "meta.jsonl"),
+        read_trajectories(folder / "meta.candidates.jsonl"),
+    )
+    weights = None
+    if method.weights == "uniform":
+        weights = dict.fromkeys(data.domains, 1.0)
+    elif method.weights == "oracle":
+        weights = {d.name: d.planted for d in DOMAINS}
+    changes = {"seed": seed, "learn_weights": weights is None} | method.changes
+    model = ProcessRewardModel.from_backbone("tiny")
+    result = train(model, data, replace(config, **changes), weights=weights)
+    seconds = time.time() - started
+    for suffix in ("candidates", "strong"):
+        pairs = _benchmark_pairs(folder, suffix)
+        if pairs:
+            path = target if suffix == "candidates" else target.with_suffix(".strong.jsonl")
+            path.parent.mkdir(exist_ok=True)
+            write_scores(path, list(StepScorer(model, batch_size=128).score(pairs)))
+    facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
+    (folder / "scores" / f"{name}.json").write_text(json.dumps(facts))
+
+
+def _benchmark_pairs(folder: Path, suffix: str) -> list[tuple[Question, Trajectory]]:
+    pairs = []
+    for b in BENCHMARKS:
+        path = folder / f"{b.name}.{suffix}.jsonl"
+        if path.exists():
+            questions = {q.id: q for q in read_questions(folder / f"{b.name}.jsonl")}
+            pairs += [(questions[t.question_id], t) for t in read_trajectories(path)]
+    return pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("stage", choices=["data", "train"])
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--control", action="store_true", help="every domain clean")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for seed in args.seeds:
+        folder = args.output_dir / f"{'control' if args.control else 'seed'}-{seed}"
+        started = time.time()
+        if args.stage == "data":
+            make_data(folder, seed, args.control)
+            print(f"{folder.name}: data in {time.time() - started:.0f} s", flush=True)
+            continue
+        for name in args.methods:
+            train_method(folder, name, seed)
+            print(f"{folder.name}: {name} after {time.time() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Options of a verb: its config dataclass, from the command line and from YAML.
+
+jsonargparse does the work. Added here: one line per mistake with the nearest names, hyphens in
+option names, lists as plain words (`--questions a.jsonl b.jsonl`), and presets, whose values are
+defaults: whatever a user gives, in YAML or as an option, comes before them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, get_origin, get_type_hints
+
+import jsonargparse
+
+
+class UsageError(Exception):
+    """The options are wrong."""
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):
+    """Keeps the lines of a verb's docstring as they are."""
+
+
+def parse(verb: str, module: ModuleType, words: Sequence[str]) -> Any:
+    """The `module.Config` that the words of a command line describe.
+
+    Args:
+        verb: name of the verb.
+        module: of the verb. Its `PRESETS`, if it has any, are {value of `--preset`: {option:
+            default}}.
+        words: what follows the verb.
+
+    Raises:
+        UsageError: in one line, with the nearest names where a name is unknown.
+        SystemExit: after `--help`.
+    """
+    parser = jsonargparse.ArgumentParser(
+        prog=f"dreamprm {verb}",
+        usage=f"dreamprm {verb} [options]",
+        description=(module.__doc__ or "").strip(),
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
+    parser.add_class_arguments(module.Config, fail_untyped=True)
+    presets: Mapping[str, Mapping[str, Any]] = getattr(module, "PRESETS", {})
+    known = option_names(module.Config)
+    try:
+        plain = _plain(words, module.Config)
+        namespace = parser.parse_args(plain)
+        if changes := presets.get(getattr(namespace, "preset", "")):
+            parser.set_defaults(dict(changes))
+            namespace = parser.parse_args(plain)
+        found = parser.instantiate(namespace)
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        raise UsageError(f"{verb}: {_one_line(str(error), known)}") from None
+    fields = {field.name for field in dataclasses.fields(module.Config)}
+    return module.Config(**{name: getattr(found, name) for name in fields})
+
+
+def option_names(config: type[Any], prefix: str = "") -> list[str]:
+    """All options of a config class; those of a nested one as `outer.inner`."""
+    names = ["config"] if not prefix else []
+    for name, kind in get_type_hints(config).items():
+        names.append(prefix + name)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            names += option_names(kind, f"{prefix}{name}.")
+    return names
+
+
+def _plain(words: Sequence[str], config: type[Any]) -> list[str]:
+    """Hyphens in option names to underscores, and lists of words to JSON."""
+    kinds = get_type_hints(config)
+    plain: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            plain.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        outer, dot, inner = option[2:].partition(".")
+        outer = outer.replace("-", "_")
+        if get_origin(kinds.get(outer)) is not dict:  # keys of a dict are the user's own
+            inner = inner.replace("-", "_")
+        option = f"--{outer}{dot}{inner}"
+        if get_origin(kinds.get(outer)) is list:
+            values = [value] if equals else []
+            while rest and not rest[0].startswith("--"):
+                values.append(rest.pop(0))
+            if not (len(values) == 1 and values[0].startswith("[")):
+                option, equals, value = option, "=", json.dumps(values)
+            else:
+                equals, value = "=", values[0]
+        plain.append(option + equals + value)
+    return plain
+
+
+def _one_line(message: str, known: Sequence[str]) -> str:
+    line = " ".join(message.split())
+    line = line.replace("Expected a <class '", "expected '").replace("'>. Got", "'. Got")
+    unknown = re.search(r"nrecognized arguments: --([\w.-]+)", line) or re.search(
+        r"(?:Group '(?P<group>[\w.]+)' )?does not accept option '(?P<name>[\w.]+)'", line
+    )
+    if unknown is None:
+        return line
+    found = unknown.groupdict()
+    name = ".".join(p for p in (found.get("group"), found.get("name")) if p) or unknown[1]
+    near = difflib.get_close_matches(name, known, n=2)
+    return f"{line}; did you mean {' or '.join(near)}?" if near else line

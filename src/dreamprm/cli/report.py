@@ -1,0 +1,162 @@
+"""One HTML page on an evaluation: tables, curves over N, domain weights, examples with images.
+
+Reads what `dreamprm evaluate` reads and, where it is given, the folder of a training run; writes a
+single file that needs no network.
+
+  dreamprm report --questions questions.jsonl --trajectories candidates.jsonl \\
+    --scores.dreamprm scores.jsonl --training_dir prm --output report.html
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamprm import __version__
+from dreamprm.cli.inputs import Evaluated, EvaluationInputs
+from dreamprm.cli.policy_options import is_embedded
+from dreamprm.errors import DataError
+from dreamprm.formats import check_images
+from dreamprm.formats.files import atomic_write, open_for_reading
+from dreamprm.formats.jsonl import iterate_rows
+
+if TYPE_CHECKING:
+    from dreamprm.evaluation.evaluate import Evaluation
+    from dreamprm.evaluation.summary import Domain
+
+TOY = (
+    "The policy is the toy model that comes with dreamprm. It knows a small world of coloured "
+    "shapes; on any other data its accuracy is near chance and says nothing about the method."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(EvaluationInputs):
+    """Options of report.
+
+    Attributes:
+        output: HTML file.
+        training_dir: output_dir of `dreamprm train`; adds weights.json and history.jsonl.
+        title: of the page.
+        notice: what a reader must know before believing a number.
+        max_examples: questions shown with their candidates.
+    """
+
+    output: Path = Path("report.html")
+    training_dir: Path | None = None
+    title: str = "DreamPRM report"
+    notice: str = ""
+    max_examples: int = 24
+
+
+def run(config: Config) -> None:
+    """Evaluate and write the page."""
+    from dreamprm.cli import inputs
+    from dreamprm.report.build import accuracy_table, examples
+    from dreamprm.report.data import METHOD_LABELS, ReportData
+    from dreamprm.report.render import render
+
+    found = inputs.evaluate(config)
+    check_images(found.questions, ", ".join(map(str, config.questions)))
+    main, evaluation = config.main(), found.evaluation
+    domains, history = _training(config.training_dir) if config.training_dir else ((), ())
+    shown = ()
+    if main in found.scores:
+        rivals = [m for m in ("prm_uniform", *found.scores) if m in found.scores and m != main]
+        shown = examples(
+            evaluation,
+            found.questions,
+            found.trajectories,
+            found.scores[main],
+            main_method=main,
+            rival=rivals[0] if rivals else "self_consistency",
+            limit=config.max_examples,
+        )
+    data = ReportData(
+        title=config.title,
+        headline=_headline(evaluation, main, METHOD_LABELS.get(main, main)),
+        notice=_notice(config, found),
+        facts={"dreamprm": __version__, "made": time.strftime("%Y-%m-%d %H:%M")} | _versions(),
+        settings=_settings(config),
+        tables=(accuracy_table(evaluation, f"Accuracy among {config.n}", main_method=main),),
+        domains=domains,
+        history=history,
+        scaling=evaluation.scaling,
+        examples=shown,
+        main_method=main,
+    )
+    with atomic_write(config.output) as file:
+        file.write(render(data).encode())
+    print(f"{config.output}: {data.headline}")
+
+
+def _notice(config: Config, found: Evaluated) -> str:
+    toy = any(is_embedded(t.policy) for t in found.trajectories)
+    return " ".join(part for part in (config.notice, TOY if toy else "") if part)
+
+
+def _headline(evaluation: Evaluation, main: str, label: str) -> str:
+    average = evaluation.average
+    best, sample = average[main], average["first_sample"]
+    where = (
+        f"{len(evaluation.question_ids)} benchmarks"
+        if len(evaluation.question_ids) > 1
+        else (f"{best.n} questions")
+    )
+    return (
+        f"{label}: {best.mean:.1%} right on {where}, choosing among {evaluation.n}; one sample is "
+        f"right in {sample.mean:.1%}."
+    )
+
+
+def _settings(config: Config) -> dict[str, str]:
+    return {
+        "questions": ", ".join(map(str, config.questions)),
+        "trajectories": ", ".join(map(str, config.trajectories)),
+        **{f"scores of {method}": str(files) for method, files in config.scores.items()},
+        **{f"aggregation of {method}": name for method, name in config.aggregations.items()},
+        "n": str(config.n),
+        "seed": str(config.seed),
+    } | ({"training_dir": str(config.training_dir)} if config.training_dir else {})
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _training(
+    folder: Path,
+) -> tuple[tuple[Domain, ...], tuple[tuple[int, dict[str, float]], ...]]:
+    """Final weights and their history from the output of a training run."""
+    from dreamprm.evaluation.summary import Domain
+
+    with open_for_reading(folder / "weights.json") as file:
+        try:
+            weights: dict[str, float] = json.loads(file.read())
+            domains = tuple(Domain(name, "", "", None, float(w)) for name, w in weights.items())
+        except (ValueError, TypeError, AttributeError) as error:
+            message = f"must be an object {{domain: weight}} ({error})"
+            raise DataError(message, file=folder / "weights.json") from error
+    history = []
+    path = folder / "history.jsonl"
+    for number, row in iterate_rows(path) if path.is_file() else ():
+        history.append(_window(row, path, number))
+    return domains, tuple(history)
+
+
+def _window(row: Any, path: Path, number: int) -> tuple[int, dict[str, float]]:
+    try:
+        return int(row["step"]), {str(name): float(w) for name, w in row["weights"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"no line of a training history ({error!r}); remove it"
+        raise DataError(message, file=path, row=number) from error

@@ -1,0 +1,124 @@
+"""What a user sees on the terminal: progress, warnings, and the one line of a failure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.formats.files import DataWarning
+
+LOG_EVERY_S = 15.0
+_ENVIRONMENT = {
+    errno.ENOSPC: "free space or choose another place",
+    errno.EDQUOT: "free space or choose another place",
+    errno.EFBIG: "raise the limit on file sizes or choose another place",
+    errno.EROFS: "choose another place",
+    errno.EACCES: "correct the permissions or choose another place",
+    errno.EPERM: "correct the permissions or choose another place",
+    errno.EISDIR: "give a file instead of a folder",
+    errno.ENOTDIR: "a part of the path is a file; correct the path",
+    errno.ENOENT: "correct the path",
+    errno.EIO: "the device failed; choose another place",
+    errno.EPIPE: "the program that read the output has ended",
+}
+# What torch and safetensors say, which raise their own classes for a disk that is full.
+_NATIVE = ("os error 28", "os error 27", "os error 122", "PytorchStreamWriter failed writing")
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far long work is: a bar on a terminal, now and then a line in a log.
+
+    Args:
+        what: what is counted, for example "questions sampled".
+        total: how many there are in all.
+
+    Yields:
+        A function to be called with the number done since the last call.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _log_lines(what, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, advance=done)
+
+
+def _log_lines(what: str, total: int) -> Callable[[int], None]:
+    start = last = time.monotonic()
+    finished = seen = 0  # `seen`: finished at the last line
+
+    def advance(done: int) -> None:
+        nonlocal finished, last, seen
+        finished += done
+        now = time.monotonic()
+        if finished >= total and done:
+            line = f"after {duration(now - start)}"
+        elif now - last >= LOG_EVERY_S:
+            rate = (finished - seen) / (now - last)
+            line = f"about {duration((total - finished) / rate)} left" if rate else ""
+        else:
+            return
+        last, seen = now, finished
+        print(f"{what}: {finished} of {total}, {line}", file=sys.stderr, flush=True)
+
+    return advance
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: '8 s', '2 min 5 s', '3 h 10 min'."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {s} s" if minutes else f"{s} s"
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show our warnings about data in one line each, and those of other packages not at all."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"dreamprm: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:  # python -W was not given
+            warnings.simplefilter("ignore")
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = show
+        yield
+
+
+def quiet_transformers() -> None:
+    """Silence what transformers says while it loads a model; errors are still told."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def refusal(error: BaseException) -> str | None:
+    """One line for what the system refused (a full disk, a missing right); None for a bug."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DreamPRMError):
+            return str(cause)
+        if isinstance(cause, OSError) and cause.errno in _ENVIRONMENT:
+            where = f"{cause.filename}: " if cause.filename else ""
+            return f"{where}{cause.strerror or cause}; {_ENVIRONMENT[cause.errno]}"
+        if any(sign in str(cause) for sign in _NATIVE):
+            return f"{cause}; the disk is full: free space or choose another place"
+        cause = cause.__cause__
+    return None

@@ -1,0 +1,311 @@
+"""Weights, losses, schedules and the loop of the two levels."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamprm.bilevel.checkpoint import checkpoints
+from dreamprm.bilevel.config import BilevelConfig, preset
+from dreamprm.bilevel.hypergradient import Hypergradient
+from dreamprm.bilevel.loop import lr_factor, without_push_on_unseen
+from dreamprm.bilevel.losses import trajectory_losses
+from dreamprm.bilevel.meta_loss import AffineNuisance, aggregate, fit_affine, listwise, mse, pairwise
+from dreamprm.bilevel.sampler import contrasting, domains_at, items_at
+from dreamprm.bilevel.training import TrainData, prepare_data, train
+from dreamprm.bilevel.weights import DomainWeights
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.records import Question, StepLabel, Trajectory
+from tests.prm_data import small_data
+from tests.tiny_models import random_prm
+
+SMALL = BilevelConfig(
+    max_steps=6,
+    domains_per_step=3,
+    per_domain_batch_size=2,
+    unroll_steps=2,
+    meta_questions=3,
+    meta_candidates=2,
+    learning_rate=1e-3,
+)
+
+
+def test_weights_start_at_exactly_one_and_keep_their_mean() -> None:
+    weights = DomainWeights(["a", "b", "c"])
+    assert weights().tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+    with torch.no_grad():
+        weights.alpha.copy_(torch.tensor([-3.0, 0.5, 20.0]))
+    assert float(weights().mean()) == pytest.approx(1.0, abs=1e-6)
+    assert (weights() > 0).all()
+
+
+def test_a_hypergradient_that_is_the_same_for_all_domains_moves_nothing() -> None:
+    weights = DomainWeights(["a", "b", "c"])
+    weights.set_gradient(torch.full((3,), 7.0))
+    assert weights.alpha.grad is not None
+    assert weights.alpha.grad.abs().max() < 1e-6
+
+
+def test_a_domain_that_the_window_did_not_see_is_not_pushed() -> None:
+    w = torch.tensor([1.0, 1.0, 1.0])
+    found = Hypergradient(torch.tensor([2.0, 4.0, 0.0]), torch.tensor([True, True, False]), 0.0)
+    weights = DomainWeights(["a", "b", "c"])
+    weights.set_gradient(without_push_on_unseen(found, w))
+    assert weights.alpha.grad is not None
+    assert float(weights.alpha.grad[2]) == pytest.approx(0.0, abs=1e-6)
+    assert float(weights.alpha.grad[0]) < 0 < float(weights.alpha.grad[1])
+
+
+def test_lower_losses_are_means_over_labelled_steps() -> None:
+    logits = torch.tensor([[0.0, 0.0, 9.0], [2.0, 5.0, 5.0]])
+    labels = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    s = 1 / (1 + math.exp(-2.0))
+    squared = trajectory_losses(logits, labels, mask, "mse")
+    assert squared.tolist() == pytest.approx([0.25, (s - 0.5) ** 2], rel=1e-5)
+    soft = trajectory_losses(logits, labels, mask, "bce")
+    assert soft.tolist() == pytest.approx(
+        [math.log(2), -0.5 * math.log(s) - 0.5 * math.log(1 - s)], rel=1e-5
+    )
+    hard = trajectory_losses(logits, labels, mask, "hard")
+    assert float(hard[1]) == pytest.approx(-math.log(s), rel=1e-5)
+
+
+def test_aggregation_ignores_padded_steps() -> None:
+    logits = torch.tensor([[1.0, 3.0, 99.0]])
+    mask = torch.tensor([[True, True, False]])
+    assert aggregate(logits, mask, "mean").tolist() == [2.0]
+    assert aggregate(logits, mask, "sum").tolist() == [4.0]
+
+
+def test_the_meta_losses_have_the_values_worked_out_by_hand() -> None:
+    a = torch.tensor([1.0, -1.0, 0.0, 2.0])
+    y = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    q = torch.tensor([0, 0, 1, 1])
+
+    def sigmoid(z: float) -> float:
+        return 1 / (1 + math.exp(-z))
+
+    squares = [(sigmoid(1) - 1) ** 2, sigmoid(-1) ** 2, 0.25, (sigmoid(2) - 1) ** 2]
+    assert float(mse(a, y, q)) == pytest.approx(sum(squares) / 4, rel=1e-5)
+    both = -math.log(sigmoid(2.0))  # each question has one pair, with a margin of 2
+    assert float(pairwise(a, y, q)) == pytest.approx(both, rel=1e-5)
+    assert float(listwise(a, y, q)) == pytest.approx(both, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [pairwise, listwise])
+def test_ranking_losses_ignore_a_shift_of_a_question_and_questions_of_one_kind(loss: object) -> None:
+    a = torch.tensor([1.0, -1.0, 0.5, 2.0])
+    y = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    q = torch.tensor([0, 0, 1, 1])
+    shifted = a + torch.tensor([5.0, 5.0, -3.0, 8.0])
+    assert callable(loss)
+    assert float(loss(a, y, q)) == pytest.approx(float(loss(shifted, y, q)), rel=1e-5)
+    alone = torch.tensor([1.0, 2.0], requires_grad=True)
+    nothing = loss(alone, torch.tensor([1.0, 1.0]), torch.tensor([0, 0]))
+    nothing.backward()
+    assert float(nothing.detach()) == 0.0
+    assert alone.grad is not None
+    assert alone.grad.abs().max() == 0.0
+
+
+def test_the_affine_fit_finds_the_slope_and_shift_that_made_the_outcomes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(20_000, generator=generator)
+    p = (2.0 * scores - 0.7).sigmoid()
+    outcome = (torch.rand(20_000, generator=generator) < p).float()
+    a, b = fit_affine(scores, outcome, ridge=1e-6)
+    assert (a, b) == (pytest.approx(2.0, abs=0.1), pytest.approx(-0.7, abs=0.1))
+
+
+def test_the_affine_loss_does_not_reward_a_mean_at_the_base_rate() -> None:
+    """The paper's loss pays for scores that all say 'one in four'; the affine one cannot."""
+    y = torch.tensor([1.0, 0.0, 0.0, 0.0] * 8)
+    q = torch.zeros(32)
+    for loss, rewarded in ((mse, True), (AffineNuisance("bce", memory=0.0), False)):
+        a = torch.zeros(32, requires_grad=True)
+        loss(a, y, q).backward()
+        assert a.grad is not None
+        pull = float(a.grad.sum())  # of a shift of all scores
+        assert (abs(pull) > 0.01) == rewarded
+
+
+def test_the_affine_slope_never_rewards_ranking_upside_down() -> None:
+    y = torch.tensor([1.0, 0.0] * 16)
+    a = torch.tensor([-2.0, 2.0] * 16, requires_grad=True)
+    AffineNuisance("bce", memory=0.0)(a, y, torch.zeros(32)).backward()
+    assert a.grad is not None
+    assert (a.grad[y > 0.5] < 0).all(), "scores of right solutions must be pushed up"
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 5))
+def test_every_round_visits_every_domain_once(count: int, per_step: int, seed: int) -> None:
+    steps = count  # count steps of per_step domains are per_step rounds
+    visits = [v for step in range(steps) for v in domains_at(step, count, per_step, seed)]
+    assert sorted(visits) == sorted((k, r) for k in range(count) for r in range(per_step))
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_every_epoch_takes_every_item_once(size: int, count: int) -> None:
+    items = [i for visit in range(size) for i in items_at(visit, size, count, "key")]
+    assert all(items.count(i) == count for i in range(size))
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=9), st.integers(2, 9))
+def test_contrasting_candidates_hold_both_outcomes_where_there_are_both(
+    outcomes: list[bool], count: int
+) -> None:
+    chosen = contrasting(outcomes, count, "key")
+    assert len(chosen) == len(set(chosen)) == min(count, len(outcomes))
+    assert {outcomes[i] for i in chosen} == set(outcomes)
+
+
+def test_the_paper_preset_has_the_published_settings() -> None:
+    paper = preset("paper")
+    assert (paper.learning_rate, paper.meta_learning_rate) == (5e-7, 0.01)
+    assert (paper.unroll_steps, paper.max_steps, paper.meta_weight_decay) == (5, 10_000, 1e-3)
+    assert (paper.meta_loss, paper.estimator) == ("mse", "finite_difference")
+    assert [lr_factor(paper, step) for step in (0, 4999, 5000)] == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("meta_loss", ["mse", "affine_mse", "affine_bce", "pairwise", "listwise"])
+def test_training_lowers_the_loss_and_moves_the_weights(meta_loss: str) -> None:
+    config = replace(SMALL, max_steps=12, meta_loss=meta_loss)
+    result = train(random_prm(), small_data(), config)
+    assert len(result.history) == 6
+    assert result.history[-1]["lower_loss"] < result.history[0]["lower_loss"]
+    assert max(abs(w - 1.0) for w in result.weights.values()) > 0.05
+    assert sum(result.weights.values()) == pytest.approx(3.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("meta_loss", ["affine_mse", "affine_bce", "pairwise", "listwise"])
+def test_the_method_turns_away_from_a_domain_with_inverted_labels(meta_loss: str) -> None:
+    config = replace(
+        SMALL,
+        max_steps=60,
+        domains_per_step=2,
+        per_domain_batch_size=8,
+        meta_questions=6,
+        meta_loss=meta_loss,
+    )
+    weights = train(random_prm(), _one_rule_data(), config).weights
+    assert weights["inverted"] < 0.6 < 1.2 < weights["clean"]
+
+
+def test_fixed_weights_stay_and_a_domain_of_weight_zero_has_no_say() -> None:
+    config = replace(SMALL, learn_weights=False)
+    zero = {"clean": 2.0, "inverted": 0.0, "noise": 1.0}
+    first, second = random_prm(), random_prm()
+    result = train(first, small_data(), config, weights=zero)
+    assert result.weights == pytest.approx({"clean": 2.0, "inverted": 0.0, "noise": 1.0})
+    data = small_data()
+    spoiled = [
+        (q, t.model_copy(update={"labels": tuple(StepLabel(1, 1) for _ in t.steps)}))
+        for q, t in data.lower["inverted"]
+    ]
+    train(second, replace(data, lower=data.lower | {"inverted": spoiled}), config, weights=zero)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: Path) -> None:
+    config = replace(SMALL, max_steps=8, save_steps=2, meta_loss="affine_bce")
+    whole, resumed = random_prm(), random_prm()
+    expected = train(whole, small_data(), config)
+
+    class KilledError(Exception):
+        pass
+
+    done = 0
+
+    def kill_at_five(steps: int) -> None:
+        nonlocal done
+        done += steps
+        if done >= 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(resumed, small_data(), config, output_dir=tmp_path, progress=kill_at_five)
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == [
+        "checkpoint-2",
+        "checkpoint-4",
+    ]
+    fresh = random_prm(seed=9)
+    found = train(fresh, small_data(), config, output_dir=tmp_path)
+    assert found.weights == expected.weights
+    assert found.history == expected.history
+    for a, b in zip(fresh.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert json.loads((tmp_path / "weights.json").read_text()) == found.weights
+
+
+def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(tmp_path: Path) -> None:
+    train(random_prm(), small_data(), replace(SMALL, save_steps=2), output_dir=tmp_path)
+    changed = replace(SMALL, save_steps=2, learning_rate=5e-4)
+    with pytest.raises(DreamPRMError, match=r"learning_rate 0.001, now it is 0.0005"):
+        train(random_prm(), small_data(), changed, output_dir=tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_domain(tmp_path: Path) -> None:
+    model = random_prm()
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(DreamPRMError, match=r"loss is nan at step 1 on (clean|inverted|noise)"):
+        train(model, small_data(), SMALL, output_dir=tmp_path)
+
+
+def test_an_unknown_domain_in_the_weights_is_refused_with_the_nearest_name() -> None:
+    config = replace(SMALL, learn_weights=False)
+    weights = {"claen": 1.0, "inverted": 1.0, "noise": 1.0}
+    with pytest.raises(DreamPRMError, match=r"unknown domain 'claen'.*nearest first: clean"):
+        train(random_prm(), small_data(), config, weights=weights)
+
+
+def test_a_meta_set_of_one_class_is_refused() -> None:
+    question = Question(id="a", domain="d", text="t", answer="1")
+    meta = Question(id="b", domain="meta", text="t", answer="1")
+    t = Trajectory(question_id="a", steps=("s",), labels=(StepLabel(1, 1),))
+    right = Trajectory(question_id="b", steps=("s",), outcome=True)
+    with pytest.raises(DataError, match="only outcomes that are True"):
+        prepare_data([question], [t, t], [meta], [right])
+
+
+def test_a_question_in_both_sets_is_refused() -> None:
+    question = Question(id="a", domain="d", text="t", answer="1")
+    t = Trajectory(question_id="a", steps=("s",), labels=(StepLabel(1, 1),))
+    both = [Trajectory(question_id="a", steps=("s",), outcome=o) for o in (True, False)]
+    with pytest.raises(DataError, match="must be disjoint"):
+        prepare_data([question], [t, t], [question], both)
+
+
+def _one_rule_data() -> TrainData:
+    """Domains that agree or disagree with one rule: a step that says 'good' is right."""
+    questions, trajectories, meta_questions, meta = [], [], [], []
+    for domain in ("clean", "inverted"):
+        for i in range(16):
+            good = i % 2 == 0
+            questions.append(Question(id=f"{domain}-{i}", domain=domain, text="x", answer="1"))
+            right = good if domain == "clean" else not good
+            trajectories.append(
+                Trajectory(
+                    question_id=f"{domain}-{i}",
+                    steps=("good" if good else "bad",),
+                    labels=(StepLabel(int(right), 1),),
+                )
+            )
+    for i in range(8):
+        meta_questions.append(Question(id=f"m{i}", domain="meta", text="x", answer="1"))
+        for index, word in enumerate(("good", "bad")):
+            meta.append(
+                Trajectory(
+                    question_id=f"m{i}", steps=(word,), outcome=index == 0, sample_index=index
+                )
+            )
+    return prepare_data(questions, trajectories, meta_questions, meta)
