@@ -27,9 +27,8 @@ class Config(DemoConfig):
 
 def run(config: Config) -> None:
     """Run the demo."""
-    from dreamprm.cli.terminal import quiet_transformers
-
-    quiet_transformers()
+    from dreamprm.cli.models import quiet_transformers
     from dreamprm.tiny.demo import run_demo
 
+    quiet_transformers()
     print(run_demo(config, config.output_dir))

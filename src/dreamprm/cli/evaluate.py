@@ -1,10 +1,10 @@
-"""Accuracy of every way of choosing, with 95% intervals clustered by question.
+r"""Accuracy of every way of choosing, with 95% intervals clustered by question.
 
 Reads questions, candidates with outcomes, and step scores by method; prints a table and writes
 JSON: accuracy per benchmark, averages, the curve over N, paired differences to the main method.
 
-  dreamprm evaluate --questions mathvista.jsonl wemath.jsonl --trajectories candidates.jsonl \\
-    --scores.dreamprm scores.jsonl --scores.orm orm.jsonl --aggregations.orm last \\
+  dreamprm evaluate --questions mathvista.jsonl wemath.jsonl --trajectories candidates.jsonl \
+    --scores.dreamprm scores.jsonl --scores.orm orm.jsonl --aggregations.orm last \
     --output results.json
 """
 

@@ -1,9 +1,9 @@
-"""Estimate Monte Carlo labels: complete every step prefix K times, count the right answers.
+r"""Estimate Monte Carlo labels: complete every step prefix K times, count the right answers.
 
 Reads questions and trajectories; appends the trajectories with labels to a .jsonl file. The same
 command again goes on where a killed run stopped, and does nothing once all is done.
 
-  dreamprm label --questions questions.jsonl --trajectories candidates.jsonl \\
+  dreamprm label --questions questions.jsonl --trajectories candidates.jsonl \
     --output labelled.jsonl --model_name_or_path Qwen/Qwen2.5-VL-3B-Instruct --num_completions 8
 """
 
@@ -69,9 +69,10 @@ def run(config: Config) -> None:
                 file=config.output,
             )
         if done != asked:
+            from dreamprm.cli.models import load_policy
             from dreamprm.rollouts.label import label_trajectories
 
-            policy = config.load()
+            policy = load_policy(config)
             with progress("trajectories labelled", len(trajectories)) as advance:
                 for t in label_trajectories(
                     policy,

@@ -49,6 +49,9 @@ def parse(verb: str, module: ModuleType, words: Sequence[str]) -> Any:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     parser.add_class_arguments(module.Config, fail_untyped=True)
+    for action in parser._actions:
+        if get_origin(get_type_hints(module.Config).get(action.dest)) is list:
+            action.metavar = "ITEM ..."
     presets: Mapping[str, Mapping[str, Any]] = getattr(module, "PRESETS", {})
     known = option_names(module.Config)
     try:
@@ -94,10 +97,8 @@ def _plain(words: Sequence[str], config: type[Any]) -> list[str]:
             values = [value] if equals else []
             while rest and not rest[0].startswith("--"):
                 values.append(rest.pop(0))
-            if not (len(values) == 1 and values[0].startswith("[")):
-                option, equals, value = option, "=", json.dumps(values)
-            else:
-                equals, value = "=", values[0]
+            is_json = len(values) == 1 and values[0].startswith("[")
+            equals, value = "=", values[0] if is_json else json.dumps(values)
         plain.append(option + equals + value)
     return plain
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dreamprm.errors import DreamPRMError
-
-if TYPE_CHECKING:
-    from dreamprm.policy.local import LocalPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +48,6 @@ class PolicyOptions:
     def check(self) -> None:
         """Refuse what no policy can do, before a model is loaded."""
         require_positive(self, "temperature", "max_new_tokens", "per_device_batch_size")
-
-    def load(self) -> LocalPolicy:
-        from dreamprm.cli.terminal import quiet_transformers
-
-        quiet_transformers()
-        from dreamprm.policy.local import LocalPolicy
-
-        return LocalPolicy(
-            self.model_name_or_path,
-            prompt=self.prompt_name(),
-            temperature=self.temperature,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.per_device_batch_size,
-            device=self.device,
-        )
 
 
 def is_embedded(model: str) -> bool:

@@ -1,9 +1,9 @@
-"""One HTML page on an evaluation: tables, curves over N, domain weights, examples with images.
+r"""One HTML page on an evaluation: tables, curves over N, domain weights, examples with images.
 
 Reads what `dreamprm evaluate` reads and, where it is given, the folder of a training run; writes a
 single file that needs no network.
 
-  dreamprm report --questions questions.jsonl --trajectories candidates.jsonl \\
+  dreamprm report --questions questions.jsonl --trajectories candidates.jsonl \
     --scores.dreamprm scores.jsonl --training_dir prm --output report.html
 """
 
@@ -27,6 +27,7 @@ from dreamprm.formats.jsonl import iterate_rows
 if TYPE_CHECKING:
     from dreamprm.evaluation.evaluate import Evaluation
     from dreamprm.evaluation.summary import Domain
+    from dreamprm.report.data import Example
 
 TOY = (
     "The policy is the toy model that comes with dreamprm. It knows a small world of coloured "
@@ -64,7 +65,7 @@ def run(config: Config) -> None:
     check_images(found.questions, ", ".join(map(str, config.questions)))
     main, evaluation = config.main(), found.evaluation
     domains, history = _training(config.training_dir) if config.training_dir else ((), ())
-    shown = ()
+    shown: tuple[Example, ...] = ()
     if main in found.scores:
         rivals = [m for m in ("prm_uniform", *found.scores) if m in found.scores and m != main]
         shown = examples(

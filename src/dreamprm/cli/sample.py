@@ -1,9 +1,9 @@
-"""Sample candidates: N reasonings per question, their final answers verified.
+r"""Sample candidates: N reasonings per question, their final answers verified.
 
 Reads questions (.jsonl or .parquet); appends trajectories to a .jsonl file, question by question.
 The same command again goes on where a killed run stopped, and does nothing once all is done.
 
-  dreamprm sample --questions questions.jsonl --output candidates.jsonl \\
+  dreamprm sample --questions questions.jsonl --output candidates.jsonl \
     --model_name_or_path Qwen/Qwen2.5-VL-3B-Instruct --num_candidates 8
 """
 
@@ -50,9 +50,10 @@ def run(config: Config) -> None:
         done = {q for q, count in counts.items() if count >= config.num_candidates}
         outcomes = [t.outcome for t in written]
         if len(done) < len(questions):
+            from dreamprm.cli.models import load_policy
             from dreamprm.rollouts.sample import sample_candidates
 
-            policy = config.load()
+            policy = load_policy(config)
             with progress("questions sampled", len(questions)) as advance:
                 for candidates in sample_candidates(
                     policy, questions, config.num_candidates, config.seed, done, advance

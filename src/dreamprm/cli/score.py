@@ -1,9 +1,9 @@
-"""Score trajectories with a trained PRM: one logit per step (its sigmoid is the step score).
+r"""Score trajectories with a trained PRM: one logit per step (its sigmoid is the step score).
 
 Reads a folder that `dreamprm train` wrote, questions and trajectories; appends step scores to a
 .jsonl file. The same command again goes on where a killed run stopped.
 
-  dreamprm score --model_name_or_path prm --questions questions.jsonl \\
+  dreamprm score --model_name_or_path prm --questions questions.jsonl \
     --trajectories candidates.jsonl --output scores.jsonl
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.resume import resumable
-from dreamprm.cli.terminal import progress, quiet_transformers
+from dreamprm.cli.terminal import progress
 from dreamprm.errors import DreamPRMError
 from dreamprm.formats import check_images
 from dreamprm.records import StepScores
@@ -54,14 +54,10 @@ def run(config: Config) -> None:
         done = {(s.question_id, s.sample_index) for s in written}
         left = [t for t in trajectories if (t.question_id, t.sample_index) not in done]
         if left:
-            quiet_transformers()
-            import torch
-
-            from dreamprm.prm.model import ProcessRewardModel
+            from dreamprm.cli.models import load_prm
             from dreamprm.prm.scorer import StepScorer
 
-            device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            model = ProcessRewardModel.from_pretrained(config.model_name_or_path).to(device)
+            model = load_prm(config.model_name_or_path, config.device)
             scorer = StepScorer(model, config.per_device_batch_size)
             with progress("trajectories scored", len(left)) as advance:
                 for scores in scorer.score([(by_id[t.question_id], t) for t in left], advance):

@@ -1,10 +1,10 @@
-"""Choose one answer per question among its candidates.
+r"""Choose one answer per question among its candidates.
 
 Reads questions, trajectories and (but for self_consistency and first_sample) step scores; writes
 one row per question: question_id, answer, sample_index, score, step_scores. Where outcomes are
 known, the accuracy is printed.
 
-  dreamprm select --questions questions.jsonl --trajectories candidates.jsonl \\
+  dreamprm select --questions questions.jsonl --trajectories candidates.jsonl \
     --scores scores.jsonl --output chosen.jsonl --n 8
 """
 
@@ -88,8 +88,8 @@ def run(config: Config) -> None:
         first_n = group[: config.n]
         if len(first_n) < (config.n or 1):
             raise DataError(
-                f"question '{question_id}' has {len(group)} candidates, fewer than {config.n or 1}; "
-                "sample more or lower n",
+                f"question '{question_id}' has {len(group)} candidates, fewer than {config.n or 1}; sample "
+                " more or lower n",
                 file=config.trajectories,
             )
         numbers = _scores(config, first_n, logits) if config.scores else None
@@ -128,7 +128,8 @@ def _scores(
         if z is None or (len(z) != len(t.steps) and config.aggregation != "last"):
             have = "no scores" if z is None else f"{len(z)} scores for {len(t.steps)} steps"
             raise DataError(
-                f"question '{t.question_id}', candidate {t.sample_index} has {have}; score it again",
+                f"question '{t.question_id}', candidate {t.sample_index} has {have}; score it "
+                "again",
                 file=config.scores,
             )
         found.append(aggregate(z, config.aggregation))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 import warnings
@@ -98,15 +97,6 @@ def one_line_warnings() -> Iterator[None]:
         warnings.simplefilter("always", DataWarning)
         warnings.showwarning = show
         yield
-
-
-def quiet_transformers() -> None:
-    """Silence what transformers says while it loads a model; errors are still told."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def refusal(error: BaseException) -> str | None:

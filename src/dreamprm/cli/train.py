@@ -1,10 +1,10 @@
-"""Train a process reward model and learn one weight per training domain (DreamPRM).
+r"""Train a process reward model and learn one weight per training domain (DreamPRM).
 
 Reads labelled trajectories and a meta set of trajectories with outcomes: questions and trajectories
 in two files each, or one file each in the paper's format (train.json, meta.json). Writes the model,
 weights.json, history.jsonl and checkpoints; the same command again goes on from the newest one.
 
-  dreamprm train --train_file train.json --meta_file meta.json \\
+  dreamprm train --train_file train.json --meta_file meta.json \
     --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --output_dir prm --bilevel.max_steps 2000
 """
 
@@ -15,19 +15,16 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from dreamprm.bilevel.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.cli.inputs import read_candidates
-from dreamprm.cli.terminal import progress, quiet_transformers
+from dreamprm.cli.terminal import progress
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.formats import check_images, check_references, read_pair
 from dreamprm.formats.files import open_for_reading
 from dreamprm.records import Question, Trajectory
-
-if TYPE_CHECKING:
-    from dreamprm.prm.model import ProcessRewardModel
 
 PRESETS = {
     name: {f"bilevel.{option}": value for option, value in values.items()}
@@ -101,8 +98,10 @@ def run(config: Config) -> None:
             "meta_trajectories; or --bilevel.learn_weights false for plain training"
         )
     questions, trajectories = train_pair
-    quiet_transformers()
     from dreamprm.bilevel.training import prepare_data, train
+    from dreamprm.cli.models import new_prm
+    from dreamprm.prm.layout import LayoutConfig
+    from dreamprm.prm.model import PRMConfig
 
     if config.objective == "orm":
         from dreamprm.baselines.outcome import outcome_labels
@@ -117,7 +116,12 @@ def run(config: Config) -> None:
         source=_source(config, "train"),
         meta_source=_source(config, "meta"),
     )
-    model = _model(config)
+    facts = PRMConfig(
+        head=config.head,
+        layout=LayoutConfig(name=config.layout, step_tag=config.step_tag),
+        aggregation="last" if config.objective == "orm" else "mean_logit",
+    )
+    model = new_prm(config.model_name_or_path, facts, config.device)
     with progress("training steps", bilevel.max_steps) as advance:
         result = train(
             model,
@@ -181,23 +185,8 @@ def _below(question: Question, file: Path, root: Path) -> Question:
     """The question with image paths that start from `root` and not from the file's folder."""
     images = tuple(
         image
-        if isinstance(image, bytes) or (os.path.isabs(image) and not file.is_absolute())
+        if isinstance(image, bytes) or (Path(image).is_absolute() and not file.is_absolute())
         else os.path.normpath(root / os.path.relpath(image, file.parent))
         for image in question.images
     )
     return question.model_copy(update={"images": images})
-
-
-def _model(config: Config) -> ProcessRewardModel:
-    import torch
-
-    from dreamprm.prm.layout import LayoutConfig
-    from dreamprm.prm.model import PRMConfig, ProcessRewardModel
-
-    facts = PRMConfig(
-        head=config.head,
-        layout=LayoutConfig(name=config.layout, step_tag=config.step_tag),
-        aggregation="last" if config.objective == "orm" else "mean_logit",
-    )
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return ProcessRewardModel.from_backbone(config.model_name_or_path, facts).to(device)

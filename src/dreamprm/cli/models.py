@@ -1,0 +1,51 @@
+"""Loading of models, on the right device and without their chatter.
+
+The one module of the command line that imports torch; verbs import it once their options are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from dreamprm.cli.policy_options import PolicyOptions
+from dreamprm.policy import Policy
+from dreamprm.policy.local import LocalPolicy
+from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+
+
+def load_policy(options: PolicyOptions) -> Policy:
+    """The policy that the options describe."""
+    quiet_transformers()
+    return LocalPolicy(
+        options.model_name_or_path,
+        prompt=options.prompt_name(),
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        batch_size=options.per_device_batch_size,
+        device=_device(options.device),
+    )
+
+
+def new_prm(backbone: str, config: PRMConfig, device: str | None) -> ProcessRewardModel:
+    """An untrained PRM on a pretrained backbone."""
+    quiet_transformers()
+    return ProcessRewardModel.from_backbone(backbone, config).to(_device(device))
+
+
+def load_prm(folder: Path, device: str | None) -> ProcessRewardModel:
+    """A trained PRM."""
+    quiet_transformers()
+    return ProcessRewardModel.from_pretrained(folder).to(_device(device))
+
+
+def quiet_transformers() -> None:
+    """Silence what transformers says while it loads a model; errors are still told."""
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _device(name: str | None) -> str:
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
