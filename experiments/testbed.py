@@ -36,8 +36,8 @@ from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.label import label_trajectories
 from dreamprm.rollouts.sample import sample_candidates
+from dreamprm.tiny.demo_report import scores_path
 from dreamprm.tiny.world import (
-    BENCHMARKS,
     DOMAINS,
     WorldSize,
     all_clean,
@@ -80,9 +80,8 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
     if not (folder / "train.jsonl").exists():
         write_world(world, folder)
     policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=512)
-    names = ["train", "meta", *(b.name for b in BENCHMARKS)]
-    for name in names:
-        count = {"train": TRAIN_CANDIDATES, "meta": META_CANDIDATES}.get(name, CANDIDATES)
+    counts = {"train": TRAIN_CANDIDATES, "meta": META_CANDIDATES, "test": CANDIDATES}
+    for name, count in counts.items():
         _sample(policy, folder / f"{name}.jsonl", folder / f"{name}.candidates.jsonl", count, seed)
     labelled = folder / "train.labelled.jsonl"
     if not labelled.exists():
@@ -94,9 +93,9 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
         write_trajectories(labelled, list(found))
     if not control:
         strong = LocalPolicy("tiny/policy-strong", prompt="bare", max_new_tokens=48, batch_size=512)
-        for b in BENCHMARKS:
-            target = folder / f"{b.name}.strong.jsonl"
-            _sample(strong, folder / f"{b.name}.jsonl", target, STRONG_CANDIDATES, seed)
+        _sample(
+            strong, folder / "test.jsonl", folder / "test.strong.jsonl", STRONG_CANDIDATES, seed
+        )
 
 
 def _sample(policy: LocalPolicy, questions: Path, target: Path, count: int, seed: int) -> None:
@@ -108,7 +107,7 @@ def _sample(policy: LocalPolicy, questions: Path, target: Path, count: int, seed
 def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG) -> None:
     """Fit one method on one seed's data and score the benchmarks' candidates with it."""
     method = METHODS[name]
-    target = folder / "scores" / f"{name}.jsonl"
+    target = scores_path(folder, "candidates", name)
     if target.exists():
         return
     started = time.time()
@@ -129,23 +128,21 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
     result = train(model, data, replace(config, **changes), weights=weights)
     seconds = time.time() - started
     for suffix in ("candidates", "strong"):
-        pairs = _benchmark_pairs(folder, suffix)
+        pairs = _test_pairs(folder, suffix)
         if pairs:
-            path = target if suffix == "candidates" else target.with_suffix(".strong.jsonl")
+            path = scores_path(folder, suffix, name)
             path.parent.mkdir(exist_ok=True)
             write_scores(path, list(StepScorer(model, batch_size=128).score(pairs)))
     facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
     (folder / "scores" / f"{name}.json").write_text(json.dumps(facts))
 
 
-def _benchmark_pairs(folder: Path, suffix: str) -> list[tuple[Question, Trajectory]]:
-    pairs = []
-    for b in BENCHMARKS:
-        path = folder / f"{b.name}.{suffix}.jsonl"
-        if path.exists():
-            questions = {q.id: q for q in read_questions(folder / f"{b.name}.jsonl")}
-            pairs += [(questions[t.question_id], t) for t in read_trajectories(path)]
-    return pairs
+def _test_pairs(folder: Path, suffix: str) -> list[tuple[Question, Trajectory]]:
+    path = folder / f"test.{suffix}.jsonl"
+    if not path.exists():
+        return []
+    questions = {q.id: q for q in read_questions(folder / "test.jsonl")}
+    return [(questions[t.question_id], t) for t in read_trajectories(path)]
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ def sigmoid(x: float) -> float:
 
 
 REFERENCE: dict[str, Callable[[list[float]], float]] = {
-    "min": lambda p: min(p),
-    "product": lambda p: math.prod(p),
+    "min": min,
+    "product": math.prod,
     "last": lambda p: p[-1],
     "geometric_mean": lambda p: math.prod(p) ** (1 / len(p)),
     "mean": lambda p: sum(p) / len(p),

@@ -83,7 +83,9 @@ def run_window(
 
 def cosine(a: Tensor, b: Tensor) -> float:
     """Over weights, after removing the mean (which the normalised weights cannot follow)."""
-    return float(F.cosine_similarity(a.double() - a.double().mean(), b.double() - b.double().mean(), dim=0))
+    return float(
+        F.cosine_similarity(a.double() - a.double().mean(), b.double() - b.double().mean(), dim=0)
+    )
 
 
 def relative_error(a: Tensor, b: Tensor) -> float:
@@ -118,7 +120,7 @@ def test_finite_difference_agrees_in_fp32(optimizer_name: str) -> None:
 
 
 def test_the_oracle_agrees_with_a_difference_quotient_of_the_whole_window() -> None:
-    """The oracle itself is checked against what it claims: retrain with w_k moved, take the slope."""
+    """The oracle is checked against what it claims: retrain with w_k moved, take the slope."""
 
     def meta_after(w: Tensor) -> float:
         problem = make_problem(torch.float64)

@@ -1,4 +1,4 @@
-"""Intervals cover what they should, differences are paired, curves over N are exact expectations."""
+"""Intervals cover what they should, differences are paired, curves are exact expectations."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_benchmarks_count_the_same_whatever_their_size() -> None:
 
 def test_more_benchmarks_narrow_the_interval_by_the_root_of_their_number() -> None:
     v = [1.0] * 60 + [0.0] * 40
-    one, four = estimate(v), estimate_average({k: v for k in "abcd"})
+    one, four = estimate(v), estimate_average(dict.fromkeys("abcd", v))
     assert (four.hi - four.lo) == pytest.approx((one.hi - one.lo) / 2, rel=0.02)
 
 

@@ -20,7 +20,9 @@ def processor() -> Any:
     return build_processor()
 
 
-def random_prm(config: PRMConfig | None = None, seed: int = 0, **changes: Any) -> ProcessRewardModel:
+def random_prm(
+    config: PRMConfig | None = None, seed: int = 0, **changes: Any
+) -> ProcessRewardModel:
     """A PRM with random weights, the head's too (a fresh head is zero and scores all alike)."""
     torch.manual_seed(seed)
     backbone = build_model(processor())

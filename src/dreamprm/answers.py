@@ -16,7 +16,8 @@ from dreamprm.math_equal import math_equal
 from dreamprm.records import UNKNOWN_ANSWER
 
 _FINAL = re.compile(
-    r"(?:final\s+answer[*_]*(?:\s+is\b|\s*:)|^[\s#>*_-]*answer[*_]*\s*:)[*_: \t]*(?P<answer>[^\n]*)",
+    r"(?:final\s+answer[*_]*(?:\s+is\b|\s*:)|^[\s#>*_-]*answer[*_]*\s*:)"
+    r"[*_: \t]*(?P<answer>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _IS = re.compile(
@@ -191,8 +192,8 @@ def _number(text: str) -> Fraction | None:
     text = text.removesuffix("%").removesuffix("\\").strip().lstrip("$").replace("{,}", ",")
     top, slash, bottom = text.partition("/")
     parts = []
-    for part in (top, bottom) if slash else (top,):
-        part = part.strip().replace("\u2212", "-")
+    for piece in (top, bottom) if slash else (top,):
+        part = piece.strip().replace("\u2212", "-")
         if not _NUMBER.fullmatch(part) or len(part) > 100:
             return None
         if "," in part and not re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?", part):

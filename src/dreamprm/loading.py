@@ -16,7 +16,6 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
-    PreTrainedTokenizerFast,
     ProcessorMixin,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -28,7 +27,7 @@ TINY = "tiny"  # `tiny`, `tiny/policy`, `tiny/policy-strong`: the checkpoints in
 _QWEN = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor")
 
 
-class ImageTextProcessor(Qwen2VLProcessor):  # type: ignore[misc]
+class ImageTextProcessor(Qwen2VLProcessor):
     """Qwen2-VL's processor without its video half."""
 
     def __init__(
@@ -71,7 +70,9 @@ def load_backbone(path: str, dtype: torch.dtype = torch.float32, **kwargs: Any) 
     try:
         return AutoModelForImageTextToText.from_pretrained(resolve(path), dtype=dtype, **kwargs)
     except (OSError, ValueError) as error:
-        raise DreamPRMError(f"cannot load a vision-language model from '{path}': {error}") from error
+        raise DreamPRMError(
+            f"cannot load a vision-language model from '{path}': {error}"
+        ) from error
 
 
 def load_processor(path: str) -> Any:
@@ -83,10 +84,8 @@ def load_processor(path: str) -> Any:
         config, _ = ProcessorMixin.get_processor_dict(path)
         if config.get("processor_class") not in _QWEN:
             return AutoProcessor.from_pretrained(path)
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(path)
-        return ImageTextProcessor(
-            image_processor, tokenizer, chat_template=tokenizer.chat_template
-        )
+        return ImageTextProcessor(image_processor, tokenizer, chat_template=tokenizer.chat_template)
     except (OSError, ValueError, ImportError) as error:
         raise DreamPRMError(f"cannot load the processor of '{path}': {error}") from error

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from dreamprm.records import Question
 
-_FIVE_STEPS = """Solve the task in exactly five steps, each on its own line and each begun with its mark:
+_FIVE_STEPS = """Solve the task in exactly five steps, each on its own line and begun with its mark:
 Step 1: say in your own words what is asked.
 Step 2: collect the facts that the image shows and that matter here.
 Step 3: name the background knowledge that is needed.
@@ -21,7 +21,10 @@ Step 4: reason from these facts and this knowledge.
 Step 5: sum up and draw the conclusion.
 Then close with one more line: "Final answer: " followed by {answer} and nothing else."""
 
-_PLAIN = 'Think step by step. Close with the line "Final answer: " followed by {answer} and nothing else.'
+_PLAIN = (
+    "Think step by step. "
+    'Close with the line "Final answer: " followed by {answer} and nothing else.'
+)
 
 
 def question_text(question: Question) -> str:
@@ -71,7 +74,7 @@ _FINAL = re.compile(
 
 
 def split_steps(text: str) -> tuple[list[str], str | None]:
-    """Split a response into its steps and the text of its final answer.
+    r"""Split a response into its steps and the text of its final answer.
 
     Steps begin at lines with a step mark; what comes before the first mark belongs to the first
     step. Without marks, paragraphs are the steps; without paragraphs, lines. The final-answer line
@@ -82,7 +85,7 @@ def split_steps(text: str) -> tuple[list[str], str | None]:
         the last "Final answer:" (None when there is no such line or it is empty).
 
     Example:
-        >>> split_steps("Step 1: red is 3\\nStep 2: 3 + 5 = 8\\nFinal answer: 8")
+        >>> split_steps("Step 1: red is 3\nStep 2: 3 + 5 = 8\nFinal answer: 8")
         (['Step 1: red is 3', 'Step 2: 3 + 5 = 8'], '8')
     """
     marks = [match.start() for match in _MARK.finditer(text)]

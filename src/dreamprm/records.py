@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_
 from dreamprm.errors import DataError
 
 UNKNOWN_ANSWER = "(unknown)"
-"""Gold answer of a question whose source gives outcomes but no gold answer (DreamPRM's meta set)."""
+"""Gold answer of a question whose source has outcomes but no gold answer (DreamPRM's meta set)."""
 
 
 class StepLabel(NamedTuple):

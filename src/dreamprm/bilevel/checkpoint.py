@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -48,7 +49,7 @@ def save_checkpoint(
         (partial / STATE).write_text(json.dumps(state, indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)  # noqa: PTH105 - a folder in one stroke
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise DreamPRMError(
             f"{target}: cannot write the checkpoint: {error}; earlier checkpoints are intact"
@@ -72,7 +73,7 @@ def load_checkpoint(loop: BilevelLoop, profile: MetaLoss, path: Path) -> dict[st
     try:
         state: dict[str, Any] = json.loads((path / STATE).read_text())
         tensors = load_file(path / TENSORS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DreamPRMError(f"{path}: cannot read the checkpoint: {error}") from error
     _refuse_other_run(state, loop.config, loop.weights.domains, path)
     with torch.no_grad():
@@ -126,6 +127,6 @@ def _refuse_other_run(
         before = state["config"].get(field)
         if field not in FREE and before != value:
             raise DreamPRMError(
-                f"{path} was trained with {field} {before}, now it is {value}; set it back, or give "
-                "another output_dir"
+                f"{path} was trained with {field} {before}, now it is {value}; set it back, or "
+                "give another output_dir"
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dreamprm.bilevel.losses import LowerLoss
-from dreamprm.bilevel.meta_loss import MetaLossName
 from dreamprm.errors import DreamPRMError
 
+# Names live here, and not beside the functions, because the command line reads this file: no torch.
+LowerLoss = Literal["mse", "bce", "hard"]
+MetaLossName = Literal["mse", "affine_bce", "affine_mse", "pairwise", "listwise"]
 EstimatorName = Literal["inner_product", "finite_difference", "unrolled"]
 
 

@@ -61,7 +61,7 @@ def prepare_data(
     for domain, pairs in lower.items():
         if len(pairs) < 2:
             raise DataError(
-                f"domain '{domain}' has one labelled trajectory; a weight for it cannot be learned: "
+                f"domain '{domain}' has one labelled trajectory, too few to learn a weight; "
                 "add more, or merge it into another domain",
                 file=source,
             )
@@ -73,7 +73,8 @@ def prepare_data(
     if meta_trajectories and len(outcomes) < 2:
         known = "no outcome" if not outcomes else f"only outcomes that are {outcomes.pop()}"
         raise DataError(
-            f"the meta set has {known}; the upper level needs right and wrong ones", file=meta_source
+            f"the meta set has {known}; the upper level needs right and wrong ones",
+            file=meta_source,
         )
     shared = {q.id for q in questions} & groups.keys()
     if shared:
@@ -111,7 +112,7 @@ class LowerBatch:
 
 @dataclass(frozen=True)
 class MetaBatch:
-    """Candidates: tokens, outcomes (B,) of 0.0 or 1.0, and the index of each one's question (B,)."""
+    """Candidates: tokens, outcomes (B,) of 0.0 or 1.0, and the index of each's question (B,)."""
 
     tokens: Batch
     outcomes: Tensor
@@ -125,15 +126,15 @@ class PRMProblem:
         self.model, self.data, self.config = model, data, config
         self.encode = model.encoder()
         self.profile: MetaLoss = make_meta_loss(config.meta_loss)
-        self._contrast = [
-            group for group in data.meta if len({t.outcome for _, t in group}) == 2
-        ]
+        self._contrast = [group for group in data.meta if len({t.outcome for _, t in group}) == 2]
         if config.learn_weights and not data.meta:
-            raise DataError("learning weights needs a meta set; give one or set learn_weights false")
+            raise DataError(
+                "learning weights needs a meta set; give one or set learn_weights false"
+            )
         ranking = config.meta_loss in ("pairwise", "listwise")
         if config.learn_weights and ranking and not self._contrast:
             raise DataError(
-                f"meta_loss '{config.meta_loss}' compares right and wrong candidates of one question, "
+                f"meta_loss '{config.meta_loss}' compares right and wrong candidates of one, "
                 "and the meta set has no question with both; use meta_loss affine_bce or mse"
             )
 

@@ -79,7 +79,9 @@ class BilevelLoop:
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.upper_optimizer = torch.optim.AdamW(
-            weights.parameters(), lr=config.meta_learning_rate, weight_decay=config.meta_weight_decay
+            weights.parameters(),
+            lr=config.meta_learning_rate,
+            weight_decay=config.meta_weight_decay,
         )
         self.estimator: Estimator = ESTIMATORS[config.estimator](
             problem, self.lower_optimizer, config.preconditioning
@@ -109,7 +111,8 @@ class BilevelLoop:
         """w, (domains,), detached."""
         if self.fixed_weights is not None:
             return self.fixed_weights
-        return self.weights().detach()
+        w: Tensor = self.weights()
+        return w.detach()
 
     def _lower_step(self, remaining: int, learning: bool) -> list[float]:
         config, w = self.config, self.current_weights()
@@ -151,10 +154,10 @@ class BilevelLoop:
         return found.meta_loss
 
     def _gradient(self, loss: Tensor) -> list[Tensor | None]:
-        """grad L_k through `.grad`, as every wrapper (DDP, scalers, checkpointing) expects."""
+        """Grad L_k through `.grad`, as every wrapper (DDP, scalers, checkpointing) expects."""
         for p in self.parameters:
             p.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return [p.grad for p in self.parameters]
 
     def _clip(self) -> float:
@@ -183,12 +186,13 @@ def lr_factor(config: BilevelConfig, step: int) -> float:
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    return {
+    factors = {
         "constant": 1.0,
         "linear": 1.0 - done,
         "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
-        "step": config.lr_gamma ** (step // config.lr_step_size),
-    }[config.lr_scheduler_type]
+        "step": float(config.lr_gamma ** (step // config.lr_step_size)),
+    }
+    return factors[config.lr_scheduler_type]
 
 
 def without_push_on_unseen(found: Hypergradient, w: Tensor) -> Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LowerLoss = Literal["mse", "bce", "hard"]
+from dreamprm.bilevel.config import LowerLoss
 
 
 def trajectory_losses(

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MetaLossName = Literal["mse", "affine_bce", "affine_mse", "pairwise", "listwise"]
+from dreamprm.bilevel.config import MetaLossName
+
 MetaLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(aggregated logits (trajectories,), outcomes (trajectories,), question index (trajectories,))."""
 
@@ -36,7 +37,7 @@ def mse(aggregated: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
 
 
 def pairwise(aggregated: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
-    """-log sigmoid(A_right - A_wrong) over all right-wrong pairs of a question, mean over questions.
+    """-log sigmoid(A_right - A_wrong) over right-wrong pairs of a question, mean over questions.
 
     0 (with zero gradient) where no question of the batch has both kinds.
     """
@@ -74,8 +75,8 @@ class AffineNuisance:
     Two things keep it from collapsing. The slope a is bounded below: best-of-N takes the highest
     score, so a fit with a negative slope would reward a model for ranking upside down and, once
     there, hold it there. And the slope has a memory of earlier meta batches, because that of a few
-    dozen outcomes is mostly noise. The shift b has none: it is fitted to each batch given the slope,
-    or else a shift of all scores would be rewarded again.
+    dozen outcomes is mostly noise. The shift b has none: it is fitted to each batch given the
+    slope, or else a shift of all scores would be rewarded again.
 
     Args:
         loss: `bce` or `mse`.
@@ -113,8 +114,8 @@ def fit_affine(
     Args:
         scores, outcome: (trajectories,), detached.
         slope: a, where it is given and only b is fitted.
-        ridge: pulls a toward 1 (and, a hundred times weaker, b toward 0); keeps the fit finite where
-            the batch is separable.
+        ridge: pulls a toward 1 (and, a hundred times weaker, b toward 0); keeps the fit finite
+            where the batch is separable.
     """
     x = torch.stack([scores.double(), torch.ones_like(scores, dtype=torch.double)], dim=1)  # (T, 2)
     y, prior = outcome.double(), x.new_tensor([1.0 if slope is None else slope, 0.0])

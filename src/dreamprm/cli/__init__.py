@@ -74,12 +74,11 @@ def _run(verb: str, words: list[str]) -> int:
         module = importlib.import_module(f"dreamprm.cli.{verb}")
         try:
             config = parse(verb, module, words)
-        except UsageError as error:
-            return _fail(str(error), 2)
-        try:
             with terminal.one_line_warnings():
                 module.run(config)
             sys.stdout.flush()
+        except UsageError as error:
+            return _fail(str(error), 2)
         except DreamPRMError as error:
             return _fail(str(error), 1)
         except Exception as error:
@@ -87,7 +86,8 @@ def _run(verb: str, words: list[str]) -> int:
                 raise
             return _fail(line, 1)
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        start = "\n" if sys.stderr.isatty() else ""  # behind the ^C that a terminal shows
+        print(f"{start}interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except SystemExit as done:  # --help
         return int(done.code or 0)

@@ -1,34 +1,172 @@
-"""The whole of DreamPRM on the embedded model: sample, label, train, score, evaluate, report.
+r"""The whole of DreamPRM on the embedded model: one command, some minutes, one page to look at.
 
-Needs no data, no network and no GPU. Writes report.html (open it in a browser), summary.json and
-all files in between to the output folder.
+Makes the questions of the embedded world, then runs the other verbs one after another on files in
+the output folder, as you would on your own: sample, label, train (four ways), score, evaluate.
+Writes report.html, summary.json and everything in between; the same command again goes on where a
+killed run stopped.
 
   dreamprm demo --output_dir demo
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from dreamprm.tiny.demo_config import DemoConfig
+from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.cli import label, sample, score, train
+from dreamprm.formats.files import atomic_write
+
+METHODS = ("orm", "prm_uniform", "prm_oracle", "dreamprm")
+SAMPLING: dict[str, Any] = {"prompt": "bare", "max_new_tokens": 48, "per_device_batch_size": 512}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(DemoConfig):
-    """Options of demo.
+class Config:
+    """Options of demo. The defaults are those of the evidence table (experiments/testbed.py).
 
     Attributes:
         output_dir: folder that gets the results.
+        seed: of the world, of sampling and of training.
+        questions_per_domain: training questions of each of the fifteen domains.
+        meta_questions: questions of the meta set.
+        questions_per_benchmark: test questions of each of the five benchmarks.
+        train_candidates: reasonings per training question.
+        meta_candidates: reasonings per meta question.
+        candidates: reasonings per test question (the largest N).
+        strong_candidates: the same for the stronger policy.
+        completions: completions per step prefix (K of the Monte Carlo labels).
+        bilevel: settings of both levels.
     """
 
     output_dir: Path = Path("demo")
+    seed: int = 0
+    questions_per_domain: int = 40
+    meta_questions: int = 240
+    questions_per_benchmark: int = 60
+    train_candidates: int = 3
+    meta_candidates: int = 8
+    candidates: int = 16
+    strong_candidates: int = 8
+    completions: int = 4
+    bilevel: BilevelConfig = field(default_factory=lambda: BilevelConfig(save_steps=100))
 
 
 def run(config: Config) -> None:
-    """Run the demo."""
-    from dreamprm.cli.models import quiet_transformers
-    from dreamprm.tiny.demo import run_demo
+    """Run every stage; each skips what is on disk already."""
+    from dreamprm.tiny.demo_report import write_demo_report
+    from dreamprm.tiny.world import DOMAINS, WorldSize, build_world, write_world
 
-    quiet_transformers()
-    print(run_demo(config, config.output_dir))
+    out = config.output_dir
+    world = build_world(
+        config.seed,
+        WorldSize(
+            config.questions_per_domain, config.meta_questions, config.questions_per_benchmark
+        ),
+    )
+    clock = Clock(out / "wall_seconds.json")
+    clock.stage("making the questions and pictures")
+    write_world(world, out)
+    clock.stage("sampling reasonings about the training questions")
+    _sample(config, "train", "candidates", "tiny/policy", config.train_candidates)
+    clock.stage("sampling reasonings about the meta set")
+    _sample(config, "meta", "candidates", "tiny/policy", config.meta_candidates)
+    clock.stage("sampling reasonings about the benchmarks")
+    _sample(config, "test", "candidates", "tiny/policy", config.candidates)
+    clock.stage("the same with the stronger policy")
+    _sample(config, "test", "strong", "tiny/policy-strong", config.strong_candidates)
+
+    clock.stage("estimating Monte Carlo labels")
+    label.run(
+        label.Config(
+            questions=out / "train.jsonl",
+            trajectories=out / "train.candidates.jsonl",
+            output=out / "train.labelled.jsonl",
+            num_completions=config.completions,
+            domain_completions=world.completions,
+            model_name_or_path="tiny/policy",
+            seed=config.seed,
+            **SAMPLING,
+        )
+    )
+    fixed = {
+        "orm": dict.fromkeys([d.name for d in DOMAINS], 1.0),
+        "prm_uniform": dict.fromkeys([d.name for d in DOMAINS], 1.0),
+        "prm_oracle": {d.name: d.planted for d in DOMAINS},
+    }
+    for method in METHODS:
+        clock.stage(f"training: {method}")
+        _train(config, method, fixed.get(method))
+        for kind in ("candidates", "strong"):
+            score.run(
+                score.Config(
+                    model_name_or_path=out / "models" / method,
+                    questions=out / "test.jsonl",
+                    trajectories=out / f"test.{kind}.jsonl",
+                    output=out / "scores" / f"{kind}.{method}.jsonl",
+                    per_device_batch_size=128,
+                )
+            )
+    clock.stage("evaluating, and writing the report")
+    write_demo_report(out, METHODS, config.seed, clock.total(), dataclasses.asdict(config))
+    print(f"\n{out / 'report.html'}: open it in a browser; figures in {out / 'summary.json'}")
+
+
+class Clock:
+    """Announces stages and adds up their seconds, also over runs that were killed and resumed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = float(json.loads(path.read_text())) if path.exists() else 0.0
+        self.started = time.monotonic()
+
+    def stage(self, text: str) -> None:
+        print(f"\n== {text}", flush=True)
+        with atomic_write(self.path) as file:
+            file.write(json.dumps(self.total()).encode())
+
+    def total(self) -> float:
+        """Wall seconds until now."""
+        return self.before + time.monotonic() - self.started
+
+
+def _sample(config: Config, name: str, kind: str, model: str, count: int) -> None:
+    sample.run(
+        sample.Config(
+            questions=config.output_dir / f"{name}.jsonl",
+            output=config.output_dir / f"{name}.{kind}.jsonl",
+            num_candidates=count,
+            model_name_or_path=model,
+            seed=config.seed,
+            **SAMPLING,
+        )
+    )
+
+
+def _train(config: Config, method: str, weights: dict[str, float] | None) -> None:
+    out = config.output_dir
+    target = out / "models" / method
+    if (target / "weights.json").exists():
+        return
+    weights_file = None
+    if weights is not None:
+        weights_file = out / "models" / f"{method}.fixed_weights.json"
+        with atomic_write(weights_file) as file:
+            file.write(json.dumps(weights).encode())
+    train.run(
+        train.Config(
+            output_dir=target,
+            train_questions=out / "train.jsonl",
+            train_trajectories=out / "train.labelled.jsonl",
+            meta_questions=out / "meta.jsonl",
+            meta_trajectories=out / "meta.candidates.jsonl",
+            model_name_or_path="tiny",
+            objective="orm" if method == "orm" else "prm",
+            weights_file=weights_file,
+            bilevel=dataclasses.replace(config.bilevel, seed=config.seed),
+        )
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamprm.cli.terminal import held_warnings
 from dreamprm.errors import DataError
 from dreamprm.formats import check_references, read_questions, read_scores, read_trajectories
 from dreamprm.records import Question, StepScores, Trajectory
@@ -73,12 +74,13 @@ def read_candidates(
     questions: Sequence[Path], trajectories: Sequence[Path]
 ) -> tuple[list[Question], list[Trajectory]]:
     """Questions and trajectories of some files; every trajectory has its question."""
-    asked = [q for path in questions for q in read_questions(path)]
-    found: list[Trajectory] = []
-    for path in trajectories:
-        part = read_trajectories(path)
-        check_references(asked, part, path)
-        found += part
+    with held_warnings():
+        asked = [q for path in questions for q in read_questions(path)]
+        found: list[Trajectory] = []
+        for path in trajectories:
+            part = read_trajectories(path)
+            check_references(asked, part, path)
+            found += part
     return asked, found
 
 

@@ -43,8 +43,8 @@ def load_prm(folder: Path, device: str | None) -> ProcessRewardModel:
 
 def quiet_transformers() -> None:
     """Silence what transformers says while it loads a model; errors are still told."""
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _device(name: str | None) -> str:

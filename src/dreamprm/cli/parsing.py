@@ -18,6 +18,12 @@ from typing import Any, get_origin, get_type_hints
 
 import jsonargparse
 
+_UNKNOWN = (  # how jsonargparse says that there is no such option
+    r"nrecognized arguments: --([\w.-]+)",
+    r"Option '([\w.-]+)' is not accepted",
+    r"Group '([\w.]+)' does not accept option '([\w.-]+)'",
+)
+
 
 class UsageError(Exception):
     """The options are wrong."""
@@ -105,13 +111,10 @@ def _plain(words: Sequence[str], config: type[Any]) -> list[str]:
 
 def _one_line(message: str, known: Sequence[str]) -> str:
     line = " ".join(message.split())
-    line = line.replace("Expected a <class '", "expected '").replace("'>. Got", "'. Got")
-    unknown = re.search(r"nrecognized arguments: --([\w.-]+)", line) or re.search(
-        r"(?:Group '(?P<group>[\w.]+)' )?does not accept option '(?P<name>[\w.]+)'", line
-    )
+    line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line)
+    line = re.sub(r"Expected a typing.Literal\[(.*?)\]", r"expected one of \1", line)
+    unknown = next(filter(None, (re.search(pattern, line) for pattern in _UNKNOWN)), None)
     if unknown is None:
         return line
-    found = unknown.groupdict()
-    name = ".".join(p for p in (found.get("group"), found.get("name")) if p) or unknown[1]
-    near = difflib.get_close_matches(name, known, n=2)
+    near = difflib.get_close_matches(".".join(unknown.groups()), known, n=2)
     return f"{line}; did you mean {' or '.join(near)}?" if near else line

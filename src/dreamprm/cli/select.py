@@ -88,8 +88,8 @@ def run(config: Config) -> None:
         first_n = group[: config.n]
         if len(first_n) < (config.n or 1):
             raise DataError(
-                f"question '{question_id}' has {len(group)} candidates, fewer than {config.n or 1}; sample "
-                " more or lower n",
+                f"question '{question_id}' has {len(group)} candidates, fewer than "
+                f"{config.n or 1}; sample more or lower n",
                 file=config.trajectories,
             )
         numbers = _scores(config, first_n, logits) if config.scores else None

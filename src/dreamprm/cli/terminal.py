@@ -62,7 +62,7 @@ def _log_lines(what: str, total: int) -> Callable[[int], None]:
         nonlocal finished, last, seen
         finished += done
         now = time.monotonic()
-        if finished >= total and done:
+        if finished >= total and done and now - start >= LOG_EVERY_S:
             line = f"after {duration(now - start)}"
         elif now - last >= LOG_EVERY_S:
             rate = (finished - seen) / (now - last)
@@ -99,6 +99,15 @@ def one_line_warnings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def held_warnings() -> Iterator[None]:
+    """Hold warnings back until a file is read; if it is refused, the one error is enough."""
+    with warnings.catch_warnings(record=True) as held:
+        yield
+    for warning in held:
+        warnings.warn(warning.message, stacklevel=3)
+
+
 def refusal(error: BaseException) -> str | None:
     """One line for what the system refused (a full disk, a missing right); None for a bug."""
     cause: BaseException | None = error
@@ -106,6 +115,8 @@ def refusal(error: BaseException) -> str | None:
         if isinstance(cause, DreamPRMError):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno in _ENVIRONMENT:
+            if isinstance(cause.__context__, DreamPRMError):  # closing a file failed once more
+                return str(cause.__context__)
             where = f"{cause.filename}: " if cause.filename else ""
             return f"{where}{cause.strerror or cause}; {_ENVIRONMENT[cause.errno]}"
         if any(sign in str(cause) for sign in _NATIVE):

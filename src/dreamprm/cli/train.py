@@ -20,7 +20,7 @@ from typing import Literal
 from dreamprm.bilevel.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.cli.inputs import read_candidates
-from dreamprm.cli.terminal import progress
+from dreamprm.cli.terminal import held_warnings, progress
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.formats import check_images, check_references, read_pair
 from dreamprm.formats.files import open_for_reading
@@ -86,12 +86,13 @@ def run(config: Config) -> None:
     weights = read_weights(config.weights_file) if config.weights_file else None
     learn = config.bilevel.learn_weights and weights is None and config.objective == "prm"
     bilevel = dataclasses.replace(config.bilevel, learn_weights=learn)
-    train_pair = _read(config, "train")
+    with held_warnings():
+        train_pair = _read(config, "train")
+        meta_pair = _read(config, "meta") if learn else ([], [])
     if train_pair is None:
         raise DreamPRMError(
             "no training data; give train_file, or train_questions and _trajectories"
         )
-    meta_pair = _read(config, "meta") if learn else ([], [])
     if meta_pair is None:
         raise DreamPRMError(
             "learning domain weights needs a meta set: give meta_file, or meta_questions and "

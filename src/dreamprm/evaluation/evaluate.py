@@ -61,7 +61,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> dict[str, dict[str, Estimate]]:
-        """benchmark -> method -> accuracy with its interval."""
+        """Benchmark -> method -> accuracy with its interval."""
         return {
             benchmark: {m: estimate(self.values[m][benchmark]) for m in self.values}
             for benchmark in self.question_ids
@@ -69,12 +69,12 @@ class Evaluation:
 
     @property
     def average(self) -> dict[str, Estimate]:
-        """method -> mean over benchmarks, each benchmark counting the same."""
+        """Method -> mean over benchmarks, each benchmark counting the same."""
         return {method: estimate_average(self.values[method]) for method in self.values}
 
     @property
     def scaling(self) -> dict[str, dict[int, Estimate]]:
-        """method -> N -> mean over benchmarks of the expected accuracy with N candidates."""
+        """Method -> N -> mean over benchmarks of the expected accuracy with N candidates."""
         return {
             method: {n: estimate_average(by_benchmark) for n, by_benchmark in curve.items()}
             for method, curve in self.curve_values.items()

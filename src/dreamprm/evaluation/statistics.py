@@ -49,7 +49,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of a - b over the same questions, its 95% interval, and the two-sided p of no difference.
+    """Mean of a - b over the same questions, its 95% interval, and the two-sided p of none.
 
     Attributes:
         n: number of questions.
@@ -204,7 +204,8 @@ def _variance(v: Values, smooth: bool = False) -> _Variance:
 
 def _shared_seed_variance(values: list[Values]) -> tuple[float, int]:
     """What seeds add to the variance of the average over benchmarks beyond the benchmarks' own
-    parts: the covariance between benchmarks that share a training run. At least 0."""
+    parts: the covariance between benchmarks that share a training run. At least 0.
+    """
     n_seeds, k = values[0].shape[0], len(values)
     if n_seeds == 1 or k == 1:
         return 0.0, 1

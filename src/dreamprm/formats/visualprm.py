@@ -1,7 +1,7 @@
 """Conversations of VisualPRM400K and DreamPRM-1.5 (arXiv 2509.05542): one turn per step.
 
-The policy's step is a human turn, and the verdict on it, + or -, is the reply. DreamPRM-1.5 adds the
-whole `response` and whether its answer is right, `true_false`.
+The policy's step is a human turn, and the verdict on it, + or -, is the reply. DreamPRM-1.5 adds
+the whole `response` and whether its answer is right, `true_false`.
 """
 
 from __future__ import annotations

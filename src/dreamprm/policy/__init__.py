@@ -29,7 +29,7 @@ class Policy(Protocol):
     batch_size: int
 
     def sample(self, requests: Sequence[Request], n: int, seed: int) -> list[list[str]]:
-        """n continuations of each request, as text that follows the given steps.
+        """N continuations of each request, as text that follows the given steps.
 
         The same requests, n and seed give the same texts.
         """

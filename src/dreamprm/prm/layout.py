@@ -1,15 +1,15 @@
 """From trajectories to token batches, with the position at which each step is judged.
 
 `trajectory` layout: prompt, step 1, tag, step 2, tag, ... in one sequence. Attention is causal, so
-the hidden state at the tag of step i has seen the prompt and the first i steps and nothing else: one
-forward pass judges every prefix.
+the hidden state at the tag of step i has seen the prompt and the first i steps and nothing else:
+one forward pass judges every prefix.
 
-`prefix` layout (the paper's): one sequence per prefix, judged at its end. Kept for parity and as the
-baseline of `benchmarks/`; it computes the same positions at about (steps + 1) / 2 times the tokens
-of the reasoning and `steps` times those of the prompt and image.
+`prefix` layout (the paper's): one sequence per prefix, judged at its end. Kept for parity and as
+the baseline of `benchmarks/`; it computes the same positions at about (steps + 1) / 2 times the
+tokens of the reasoning and `steps` times those of the prompt and image.
 
-Step tokens are appended to the prompt's tokens by id, never found again in a string, so a step's end
-cannot be missed when a tokenizer merges characters across it.
+Step tokens are appended to the prompt's tokens by id, never found again in a string, so a step's
+end cannot be missed when a tokenizer merges characters across it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ class Encoder:
             A batch of len(pairs) sequences (`trajectory`), or of one sequence per step (`prefix`).
         """
         if self.config.name == "prefix":
-            sequences = [(i, n) for i, (_, steps) in enumerate(pairs) for n in range(1, len(steps) + 1)]
+            sequences = [
+                (i, n) for i, (_, steps) in enumerate(pairs) for n in range(1, len(steps) + 1)
+            ]
         else:
             sequences = [(i, len(steps)) for i, (_, steps) in enumerate(pairs)]
         prompts = self._prompts([pairs[i][0] for i, _ in sequences])
@@ -140,7 +142,9 @@ class Encoder:
     def prompt_text(self, question: Question) -> str:
         """The prompt as the backbone's chat template writes it."""
         content: list[dict[str, str]] = [{"type": "image"} for _ in question.images]
-        text = "\n".join(part for part in (question_text(question), self.config.instruction) if part)
+        text = "\n".join(
+            part for part in (question_text(question), self.config.instruction) if part
+        )
         content.append({"type": "text", "text": text})
         message = [{"role": "user", "content": content}]
         prompt: str = self.processor.apply_chat_template(

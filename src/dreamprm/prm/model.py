@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -74,11 +75,13 @@ class ProcessRewardModel(nn.Module):
         if self.config.head == "vocab":
             at_steps = self.backbone.get_output_embeddings()(at_steps)  # (found, vocabulary)
         found = self.head(at_steps.to(self.head.weight.dtype))[:, 0]  # (found,)
-        logits = found.new_zeros(batch.mask.shape)
+        logits: Tensor = found.new_zeros(batch.mask.shape)
         logits[batch.mask] = found
         return logits
 
-    def save_pretrained(self, path: str | Path, domain_weights: dict[str, float] | None = None) -> None:
+    def save_pretrained(
+        self, path: str | Path, domain_weights: dict[str, float] | None = None
+    ) -> None:
         """Write backbone, processor, head and config; `domain_weights` go along if given."""
         folder = Path(path)
         try:
@@ -89,11 +92,13 @@ class ProcessRewardModel(nn.Module):
             save_file(head, folder / HEAD_FILE)
             facts = asdict(self.config) | {"domain_weights": domain_weights}
             (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise DreamPRMError(f"{folder}: cannot write the model: {error}") from error
 
     @classmethod
-    def from_backbone(cls, path: str, config: PRMConfig | None = None, **kwargs: Any) -> ProcessRewardModel:
+    def from_backbone(
+        cls, path: str, config: PRMConfig | None = None, **kwargs: Any
+    ) -> ProcessRewardModel:
         """A new PRM on a pretrained backbone, by path or hub name."""
         return cls(load_backbone(path, **kwargs), load_processor(path), config)
 

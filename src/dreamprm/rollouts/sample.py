@@ -62,7 +62,7 @@ def to_trajectory(question: Question, text: str, policy: str, sample_index: int)
 
 
 def derive_seed(seed: int, *parts: str) -> int:
-    """A seed that depends on what is sampled, not on when: resuming gives what an unbroken run does."""
+    """A seed that depends on what is sampled, not on when, so that resuming changes nothing."""
     return zlib.crc32("/".join((str(seed), *parts)).encode())
 
 

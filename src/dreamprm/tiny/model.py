@@ -71,7 +71,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor() -> ImageTextProcessor:
-    """Processor of the embedded model: pictures of its world are 4 visual tokens, others up to 16."""
+    """Its processor: pictures of its world are 4 visual tokens, others up to 16."""
     image_processor = Qwen2VLImageProcessorPil(
         size={"shortest_edge": SIZE * SIZE, "longest_edge": 4 * SIZE * SIZE},
         patch_size=14,

@@ -2,10 +2,11 @@
 
 Three models come out of one run:
 
-- `backbone`: has learned to describe pictures, to solve, and then to judge single steps, as a general
-  vision-language model has by the time somebody builds a reward model on it. The order matters.
-  Solving from the start stays on a plateau where the model names a value that is in the picture, but
-  of the wrong colour; describing pictures of one to four things gets it off in 300 steps.
+- `backbone`: has learned to describe pictures, to solve, and then to judge single steps, as a
+  general vision-language model has by the time somebody builds a reward model on it. The order
+  matters.
+  Solving from the start stays on a plateau where the model names a value that is in the picture,
+  but of the wrong colour; describing pictures of one to four things gets it off in 300 steps.
 - `policy`: the solver after imitating a writer who slips and holds misconceptions. Its samples are
   about half right, and its wrong answers agree with one another often enough to fool voting.
 - `policy-strong`: the same with a more careful writer; the transfer policy.
@@ -19,8 +20,10 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -31,14 +34,24 @@ from transformers import Qwen2VLForConditionalGeneration
 from dreamprm.loading import ImageTextProcessor
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.tiny.model import build_model, build_processor
-from dreamprm.tiny.reasoning import ARITHMETIC, OPERATIONS, Slips, Task, random_task, reason
+from dreamprm.tiny.reasoning import (
+    ARITHMETIC,
+    FAULTLESS,
+    OPERATIONS,
+    Slips,
+    Task,
+    random_task,
+    reason,
+)
 from dreamprm.tiny.scene import FAMILIES, Scene, random_scene, render
 
-SLIPS_JUDGED = Slips(misconception=0.35, reading=0.12, arithmetic=0.12)
+SLIPS_READ = Slips(misconception=0.35, reading=0.12, arithmetic=0.12)  # judged first: pictures
+SLIPS_WORKED = Slips(misconception=0.3, reading=0.1, arithmetic=0.4)  # then: calculations
 SLIPS_POLICY = Slips(misconception=0.6, reading=0.07, arithmetic=0.06)
 SLIPS_STRONG = Slips(misconception=0.5, reading=0.03, arithmetic=0.03)
 JUDGE = LayoutConfig().instruction
 DESCRIBE = "Describe the picture."
+Labelled = tuple[dict[str, Tensor], Tensor]  # inputs of the model, target of each token
 IGNORE = -100
 
 
@@ -64,7 +77,7 @@ class Examples:
             tokenizer(text, add_special_tokens=False).input_ids[0] for text in ("\n", "+", "-")
         )
 
-    def describe(self, batch: int) -> tuple[dict[str, Tensor], Tensor]:
+    def describe(self, batch: int) -> Labelled:
         """Captions of pictures with one to four things, in random order."""
         scenes, captions = [], []
         for _ in range(batch):
@@ -76,7 +89,7 @@ class Examples:
         pictures = [render(scene) for scene in scenes]
         return self._next_tokens(pictures, [DESCRIBE] * batch, captions)
 
-    def solve(self, batch: int, slips: Slips = Slips()) -> tuple[dict[str, Tensor], Tensor]:
+    def solve(self, batch: int, slips: Slips = FAULTLESS) -> Labelled:
         """Next-token targets on the reasoning (and nothing before it)."""
         tasks = [sample_task(self.rng) for _ in range(batch)]
         texts = []
@@ -86,8 +99,8 @@ class Examples:
         return self._next_tokens(_pictures(tasks), [task.text for task in tasks], texts)
 
     def _next_tokens(
-        self, pictures: list[Image.Image | None], prompts: list[str], answers: list[str]
-    ) -> tuple[dict[str, Tensor], Tensor]:
+        self, pictures: Sequence[Image.Image | None], prompts: list[str], answers: list[str]
+    ) -> Labelled:
         batch = len(prompts)
         inputs = self._encode(pictures, prompts, [f"{answer}<|end|>" for answer in answers])
         labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORE)
@@ -97,7 +110,7 @@ class Examples:
         labels = labels.masked_fill(place[None] <= start[:, None], IGNORE)
         return inputs, torch.cat([labels[:, 1:], labels.new_full((batch, 1), IGNORE)], dim=1)
 
-    def judge(self, batch: int, slips: Slips = SLIPS_JUDGED) -> tuple[dict[str, Tensor], Tensor]:
+    def judge(self, batch: int, slips: Slips) -> Labelled:
         """At the end of each step the target is + or -: is this step right, given those before."""
         tasks = [sample_task(self.rng) for _ in range(batch)]
         reasonings = [reason(task, self.rng, slips) for task in tasks]
@@ -108,20 +121,23 @@ class Examples:
         )
         labels = torch.full_like(inputs["input_ids"], IGNORE)
         for row, reasoning in enumerate(reasonings):
-            places = (inputs["input_ids"][row] == self.newline).nonzero()[-len(reasoning.steps) :, 0]
+            places = (inputs["input_ids"][row] == self.newline).nonzero()[
+                -len(reasoning.steps) :, 0
+            ]
             verdicts = [self.plus if right else self.minus for right in reasoning.right]
             labels[row, places] = torch.tensor(verdicts)
         return inputs, labels
 
     def _encode(
-        self, pictures: list[Image.Image | None], prompts: list[str], answers: list[str]
+        self, pictures: Sequence[Image.Image | None], prompts: list[str], answers: list[str]
     ) -> dict[str, Tensor]:
         texts = []
         for picture, prompt, answer in zip(pictures, prompts, answers, strict=True):
-            content = [{"type": "image"}] if picture else []
+            content: list[dict[str, str]] = [{"type": "image"}] if picture else []
             content.append({"type": "text", "text": prompt})
+            message: dict[str, Any] = {"role": "user", "content": content}
             head = self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+                [message], tokenize=False, add_generation_prompt=True
             )
             texts.append(head + answer)
         images = [[picture] for picture in pictures if picture]
@@ -143,7 +159,7 @@ def token_loss(
 
 def fit(
     model: Qwen2VLForConditionalGeneration,
-    batches: Callable[[], list[tuple[dict[str, Tensor], Tensor]]],
+    batches: Callable[[], list[Labelled]],
     steps: int,
     learning_rate: float,
     report: Callable[[str], None],
@@ -158,7 +174,7 @@ def fit(
         losses = []
         for inputs, labels in batches():
             loss = token_loss(model, inputs, labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -189,7 +205,7 @@ def judge_accuracy(
     """Share of right and of wrong steps that the model judges rightly."""
     hits: dict[str, list[bool]] = {"right steps": [], "wrong steps": []}
     for _ in range(batches):
-        inputs, labels = examples.judge(64)
+        inputs, labels = examples.judge(64, SLIPS_WORKED)
         known = labels != IGNORE
         logits = model.lm_head(model.model(**inputs).last_hidden_state[known])
         says_right = logits[:, examples.plus] > logits[:, examples.minus]
@@ -215,6 +231,7 @@ def main() -> None:
     parser.add_argument("--solve-steps", type=int, default=800)
     parser.add_argument("--policy-steps", type=int, default=350)
     parser.add_argument("--judge-steps", type=int, default=1200)
+    parser.add_argument("--judge-more-steps", type=int, default=800)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     processor = build_processor()
@@ -231,15 +248,26 @@ def main() -> None:
     for name, slips in (("policy", SLIPS_POLICY), ("policy-strong", SLIPS_STRONG)):
         _say(f"imitating the writer of {name}")
         model.load_state_dict(solver)
-        fit(model, lambda s=slips: [examples.solve(64, s)], args.policy_steps, 1e-3, _say)
+        fit(model, partial(_imitation, examples, slips), args.policy_steps, 1e-3, _say)
         save(model, processor, args.output_dir / name)
 
-    _say("learning to judge")
+    # Wrong calculations are found last: a model that judges pictures perfectly still passes
+    # three in four of them, so they get a stage of their own.
     model.load_state_dict(solver)
-    fit(model, lambda: [examples.solve(32), examples.judge(48)], args.judge_steps, 1.5e-3, _say)
+    for steps, slips in ((args.judge_steps, SLIPS_READ), (args.judge_more_steps, SLIPS_WORKED)):
+        _say("learning to judge")
+        fit(model, partial(_judgement, examples, slips), steps, 1.5e-3, _say)
     accuracy = judge_accuracy(model, examples)
     _say(f"judges rightly: {json.dumps(accuracy)}")
     save(model, processor, args.output_dir / "backbone")
+
+
+def _imitation(examples: Examples, slips: Slips) -> list[Labelled]:
+    return [examples.solve(64, slips)]
+
+
+def _judgement(examples: Examples, slips: Slips) -> list[Labelled]:
+    return [examples.solve(32), examples.judge(48, slips)]
 
 
 def _say(text: str) -> None:

@@ -68,6 +68,9 @@ class Slips:
     arithmetic: float = 0.0
 
 
+FAULTLESS = Slips()
+
+
 @dataclass(frozen=True)
 class Reasoning:
     """Steps, whether each is right in itself given the steps before it, and the final answer."""
@@ -94,7 +97,7 @@ def misread(scene: Scene, colour: str) -> int:
     return min(scene.value(colour), 7)
 
 
-def reason(task: Task, rng: random.Random, slips: Slips = Slips()) -> Reasoning:
+def reason(task: Task, rng: random.Random, slips: Slips = FAULTLESS) -> Reasoning:
     """Write a reasoning about a task, with the given kinds of error."""
     return _Writer(task, rng, slips).write()
 
@@ -119,10 +122,7 @@ class _Writer:
         task = self.task
         if task.operation != ARITHMETIC:
             self._say("look at " + " and ".join(task.colours), True)
-        if task.operation == "larger":
-            answer = self._larger()
-        else:
-            answer = str(self._number())
+        answer = self._larger() if task.operation == "larger" else str(self._number())
         steps = tuple(f"Step {i}: {text}" for i, text in enumerate(self.steps, start=1))
         return Reasoning(steps, tuple(self.right), answer)
 

@@ -75,7 +75,7 @@ DOMAINS = (
     Domain("trends", "chart", "wrong_image"),
     Domain("triangles", "geometry", "clean"),
     Domain("solids", "geometry", "clean"),
-    Domain("areas", "geometry", "misread_gold"),
+    Domain("areas", "geometry", "few_rollouts"),
     Domain("proofs", "geometry", "off_distribution", (ARITHMETIC,)),
     Domain("dials", "commonsense", "clean"),
     Domain("gauges", "commonsense", "misread_gold"),
@@ -120,11 +120,16 @@ class WorldSize:
 
 @dataclass(frozen=True)
 class World:
-    """Questions of one seed. `completions` overrides the rollouts per prefix for some domains."""
+    """Questions of one seed.
+
+    Attributes:
+        test: of all benchmarks; the name of a question's benchmark is its domain.
+        completions: rollouts per prefix of the domains that have fewer of them than the rest.
+    """
 
     train: list[Question]
     meta: list[Question]
-    benchmarks: dict[str, list[Question]]
+    test: list[Question]
     completions: dict[str, int]
 
 
@@ -139,15 +144,13 @@ def build_world(
         for i in range(size.per_domain)
     ]
     meta = [_meta_question(i, random.Random(f"{seed}/meta/{i}")) for i in range(size.meta)]
-    benchmarks = {
-        b.name: [
-            _benchmark_question(b, i, random.Random(f"{seed}/{b.name}/{i}"))
-            for i in range(size.per_benchmark)
-        ]
+    test = [
+        _benchmark_question(b, i, random.Random(f"{seed}/{b.name}/{i}"))
         for b in BENCHMARKS
-    }
+        for i in range(size.per_benchmark)
+    ]
     completions = {d.name: 1 for d in domains if d.quality == "few_rollouts"}
-    return World(train, meta, benchmarks, completions)
+    return World(train, meta, test, completions)
 
 
 def all_clean(domains: Sequence[Domain] = DOMAINS) -> tuple[Domain, ...]:
@@ -156,10 +159,10 @@ def all_clean(domains: Sequence[Domain] = DOMAINS) -> tuple[Domain, ...]:
 
 
 def write_world(world: World, folder: Path) -> None:
-    """Write `train.jsonl`, `meta.jsonl` and one file per benchmark, with images as PNG files."""
+    """Write `train.jsonl`, `meta.jsonl` and `test.jsonl` (the benchmarks), images as PNG files."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    sets = {"train": world.train, "meta": world.meta, **world.benchmarks}
+    sets = {"train": world.train, "meta": world.meta, "test": world.test}
     for name, questions in sets.items():
         on_disk = []
         for question in questions:
@@ -192,7 +195,9 @@ def _task(domain: Domain, rng: random.Random) -> Task:
         scene = random_scene(rng, domain.family)
         if domain.quality == "trivial":
             scene = Scene(scene.family, ("red", "green", "blue", "black"), (1, 6, 2, 5))
-            task = Task(scene, "larger", (rng.choice(("red", "blue")), rng.choice(("green", "black"))))
+            task = Task(
+                scene, "larger", (rng.choice(("red", "blue")), rng.choice(("green", "black")))
+            )
         else:
             task = random_task(rng, scene, domain.operations)
         if domain.quality == "image_not_needed":

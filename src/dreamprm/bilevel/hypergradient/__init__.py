@@ -5,13 +5,17 @@ each domain's weight. `inner_product` is the default; `unrolled` is the exact or
 the others to; `finite_difference` is the paper's.
 """
 
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+
 from dreamprm.bilevel.hypergradient.base import Estimator, Hypergradient, LowerStep, Problem
 from dreamprm.bilevel.hypergradient.finite_difference import FiniteDifference
 from dreamprm.bilevel.hypergradient.inner_product import InnerProduct
 from dreamprm.bilevel.hypergradient.preconditioner import Preconditioning
 from dreamprm.bilevel.hypergradient.unrolled import Unrolled
 
-ESTIMATORS = {
+ESTIMATORS: dict[str, Callable[[Problem, Optimizer, Preconditioning], Estimator]] = {
     "inner_product": InnerProduct,
     "finite_difference": FiniteDifference,
     "unrolled": Unrolled,

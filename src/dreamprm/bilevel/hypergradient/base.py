@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 
 class Problem(Protocol):
-    """All that the method needs to know of a model and its data.
+    """All that the method needs to know of a model and its data."""
 
-    Attributes:
-        model: its parameters that require gradients are phi, the lower level's variables.
-    """
-
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """Its parameters that require gradients are phi, the lower level's variables."""
+        ...
 
     def lower_loss(self, batch: Any) -> Tensor:
         """L_k: the unweighted loss of one micro-batch, which holds one domain only. Scalar."""
@@ -78,7 +77,7 @@ class Estimator(Protocol):
         ...
 
     def after_step(self, step: LowerStep, scale: float) -> None:
-        """Called after the optimiser moved; `scale` is the factor of gradient clipping (1: none)."""
+        """Called after the optimiser moved; `scale`: factor of gradient clipping (1: none)."""
         ...
 
     def compute(self, w: Tensor, meta_batch: Any) -> Hypergradient:

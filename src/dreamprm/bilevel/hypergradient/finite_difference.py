@@ -2,7 +2,8 @@
 
 With v = P grad L_meta(phi_end) and epsilon = 0.01 / ||v|| (DARTS, arXiv 1806.09055, section 2.3),
 
-    d L_meta / d w_k = - sum_u (1 / D_u) [L_k(phi + epsilon v) - L_k(phi - epsilon v)] / (2 epsilon).
+    d L_meta / d w_k
+        = - sum_u (1 / D_u) [L_k(phi + epsilon v) - L_k(phi - epsilon v)] / (2 epsilon).
 
 It costs two more forward passes of every micro-batch of the window, and the two perturbed models
 must be distinguishable at the parameters' precision: it breaks down on bf16 parameters.

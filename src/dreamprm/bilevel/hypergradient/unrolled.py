@@ -79,9 +79,7 @@ class Unrolled:
             found = torch.autograd.grad(
                 objective, list(phi.values()), create_graph=True, allow_unused=True
             )
-            gradients = {
-                n: g * scale for n, g in zip(phi, found, strict=True) if g is not None
-            }
+            gradients = {n: g * scale for n, g in zip(phi, found, strict=True) if g is not None}
             phi, moments = self._update(phi, gradients, moments, settings)
         meta = self._call(self.problem.meta_loss, phi, meta_batch)
         (value,) = torch.autograd.grad(meta, w)

@@ -1,0 +1,118 @@
+"""What the demo found: its summary and its page."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
+
+from dreamprm import __version__
+from dreamprm.evaluation.evaluate import Evaluation, evaluate_methods
+from dreamprm.evaluation.summary import Domain, estimate_json, summary_json, write_summary
+from dreamprm.formats import read_questions, read_scores, read_trajectories
+from dreamprm.report.build import accuracy_table, examples
+from dreamprm.report.data import ReportData
+from dreamprm.report.render import write_report
+from dreamprm.tiny.world import DOMAINS
+
+NOTICE = (
+    "The models are toys of a million parameters in a world of coloured shapes. Everything on this "
+    "page really happened on this machine and shows that the method works; no figure on it says "
+    "anything about a real model."
+)
+
+
+def write_demo_report(
+    folder: Path, methods: Sequence[str], seed: int, wall_s: float, settings: Mapping[str, Any]
+) -> None:
+    """Evaluate what the demo left in `folder`; write `summary.json` and `report.html` there."""
+    default = evaluate_folder(folder, "candidates", methods)
+    strong = evaluate_folder(folder, "strong", methods)
+    weights = json.loads((folder / "models" / "dreamprm" / "weights.json").read_text())
+    domains = [Domain(d.name, d.family, d.quality, d.planted, weights[d.name]) for d in DOMAINS]
+    rank = spearmanr([d.planted for d in domains], [d.weight for d in domains]).statistic
+    summary = summary_json(
+        default,
+        version=__version__,
+        seed=seed,
+        wall_s=round(wall_s, 1),
+        domains=domains,
+        extra={
+            "strong_policy": {m: estimate_json(e) for m, e in strong.average.items()},
+            "spearman_weight_planted": float(rank),
+        },
+    )
+    history = [
+        json.loads(line)
+        for line in (folder / "models" / "dreamprm" / "history.jsonl").read_text().splitlines()
+    ]
+    ours, uniform = default.average["dreamprm"], default.average["prm_uniform"]
+    questions = read_questions(folder / "test.jsonl")
+    candidates = read_trajectories(folder / "test.candidates.jsonl")
+    data = ReportData(
+        title="DreamPRM on its embedded world",
+        headline=(
+            f"Best of {default.n}: {ours.mean:.1%} with learned domain weights, "
+            f"{uniform.mean:.1%} with uniform ones, {default.average['first_sample'].mean:.1%} "
+            f"for one sample. Learned weights follow planted quality with a rank correlation of "
+            f"{rank:.2f}."
+        ),
+        notice=NOTICE,
+        facts={
+            "dreamprm": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "seed": str(seed),
+            "wall time": f"{wall_s / 60:.1f} minutes",
+            "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        },
+        settings={name: _shown(value) for name, value in settings.items()},
+        tables=(
+            accuracy_table(default, f"Accuracy, best of {default.n}"),
+            accuracy_table(
+                strong,
+                f"A stronger policy, best of {strong.n}",
+                note="The same reward models choose among samples of a policy that they never saw.",
+            ),
+        ),
+        domains=tuple(domains),
+        history=tuple((row["step"], row["weights"]) for row in history),
+        scaling=default.scaling,
+        examples=examples(
+            default,
+            questions,
+            candidates,
+            read_scores(scores_path(folder, "candidates", "dreamprm")),
+        ),
+    )
+    write_report(data, folder / "report.html")
+    write_summary(folder / "summary.json", summary)
+
+
+def evaluate_folder(folder: Path, kind: str, methods: Sequence[str]) -> Evaluation:
+    """Evaluate the scored test candidates of one policy (`candidates` or `strong`)."""
+    return evaluate_methods(
+        read_questions(folder / "test.jsonl"),
+        read_trajectories(folder / f"test.{kind}.jsonl"),
+        {m: read_scores(scores_path(folder, kind, m)) for m in methods},
+        aggregations={m: "last" for m in methods if m == "orm"},
+    )
+
+
+def scores_path(folder: Path, kind: str, method: str) -> Path:
+    return folder / "scores" / f"{kind}.{method}.jsonl"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return str(value)

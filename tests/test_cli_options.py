@@ -1,0 +1,95 @@
+"""Options of the command line: help, mistakes, YAML, presets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamprm.bilevel.config import preset
+from dreamprm.cli import VERBS, evaluate, main, parsing, train
+
+
+def test_help_of_the_program_and_of_every_verb_comes_without_torch() -> None:
+    verbs = [verb for verb in VERBS if verb != "demo" or _demo_is_there()]
+    code = (
+        "import sys; from dreamprm.cli import main\n"
+        f"for words in [['--help']] + [[verb, '--help'] for verb in {verbs}]:\n"
+        "    assert main(words) == 0\n"
+        "    heavy = {'torch', 'transformers', 'datasets'} & set(sys.modules)\n"
+        "    assert not heavy, (words, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in verbs:
+        assert f"usage: dreamprm {verb} [options]" in done.stdout
+
+
+def test_help_shows_the_note_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in parsing.option_names(train.Config):
+        assert f"--{name}" in text
+    assert "lower steps between two upper steps" in " ".join(text.split())
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evalute"]) == 2
+    assert "did you mean evaluate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--trajectory", "t.jsonl"], "did you mean trajectories?"),
+        (["--n", "eight"], 'key "n"'),
+        (["--method", "best"], "best_of_n"),
+        (["--config", "{folder}/unknown.yaml"], "did you mean aggregation?"),
+        (["--config", "{folder}/type.yaml"], 'key "n"'),
+        (["--config", "{folder}/broken.yaml"], "config"),
+        ([], "required: questions, trajectories, output"),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_code_2(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = "{questions: q.jsonl, trajectories: t.jsonl, output: o.jsonl, %s}"
+    (tmp_path / "unknown.yaml").write_text(needed % "agregation: min")
+    (tmp_path / "type.yaml").write_text(needed % "n: eight")
+    (tmp_path / "broken.yaml").write_text("questions: [q.jsonl")
+    assert main(["select", *(word.format(folder=tmp_path) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dreamprm: error: select: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_options_may_have_hyphens_lists_are_plain_words_and_keys_of_a_dict_stay() -> None:
+    words = [
+        "--questions",
+        "a.jsonl",
+        "b.jsonl",
+        "--trajectories=t.jsonl",
+        "--main-method",
+        "my-prm",
+    ]
+    config = parsing.parse("evaluate", evaluate, [*words, "--scores.my-prm", "s.jsonl"])
+    assert config.questions == [Path("a.jsonl"), Path("b.jsonl")]
+    assert config.trajectories == [Path("t.jsonl")]
+    assert config.scores == {"my-prm": Path("s.jsonl")}
+    assert config.main_method == "my-prm"
+
+
+def test_a_preset_gives_way_to_yaml_and_yaml_to_an_option(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "{preset: paper, output_dir: x, bilevel: {max_steps: 7, unroll_steps: 3}}"
+    )
+    words = ["--config", str(tmp_path / "c.yaml"), "--bilevel.unroll-steps", "2"]
+    found = parsing.parse("train", train, words).bilevel
+    assert found == preset("paper", max_steps=7, unroll_steps=2, save_steps=100)
+
+
+def _demo_is_there() -> bool:
+    return (Path(train.__file__).parents[1] / "tiny" / "demo_config.py").is_file()
