@@ -45,8 +45,8 @@ from dreamprm.tiny.world import (
     write_world,
 )
 
-SIZE = WorldSize(per_domain=40, meta=240, per_benchmark=60)
-TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 3, 8, 16, 8
+SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
+TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 2, 8, 16, 8
 COMPLETIONS = 4
 CONFIG = BilevelConfig(max_steps=300)
 

@@ -24,6 +24,7 @@ def load_policy(options: PolicyOptions) -> Policy:
         prompt=options.prompt_name(),
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
+        answer_tokens=options.answer_tokens,
         batch_size=options.per_device_batch_size,
         device=_device(options.device),
     )

@@ -19,6 +19,8 @@ class PolicyOptions:
             by default five_steps, and bare for the embedded models, which need no telling.
         temperature: of sampling.
         max_new_tokens: longest continuation; one that is cut here has no final answer.
+        answer_tokens: where a continuation states no answer, put "Final answer:" behind it and
+            sample up to so many more tokens; 0 leaves it without an answer, which counts as wrong.
         per_device_batch_size: sequences that are sampled at once.
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
         seed: of sampling; the same seed and settings give the same texts.
@@ -28,6 +30,7 @@ class PolicyOptions:
     prompt: Literal["five_steps", "plain", "bare"] | None = None
     temperature: float = 1.0
     max_new_tokens: int = 1024
+    answer_tokens: int = 0
     per_device_batch_size: int = 32
     device: str | None = None
     seed: int = 0
@@ -39,6 +42,7 @@ class PolicyOptions:
             "prompt": self.prompt_name(),
             "temperature": self.temperature,
             "max_new_tokens": self.max_new_tokens,
+            "answer_tokens": self.answer_tokens,
             "seed": self.seed,
         }
 
@@ -48,6 +52,8 @@ class PolicyOptions:
     def check(self) -> None:
         """Refuse what no policy can do, before a model is loaded."""
         require_positive(self, "temperature", "max_new_tokens", "per_device_batch_size")
+        if self.answer_tokens < 0:
+            raise DreamPRMError(f"answer_tokens is {self.answer_tokens}; it must be 0 or more")
 
 
 def is_embedded(model: str) -> bool:

@@ -15,6 +15,7 @@ from dreamprm.formats.dreamprm_meta import read_meta
 from dreamprm.formats.dreamprm_train import read_train
 from dreamprm.formats.files import DataWarning, R, load_json_rows
 from dreamprm.formats.jsonl import JsonlAppender, iterate_rows, read_jsonl, write_jsonl
+from dreamprm.formats.mathvision import read_mathvision
 from dreamprm.formats.rows import WithoutResponse
 from dreamprm.formats.visualprm import read_visualprm
 from dreamprm.images import load_image
@@ -37,16 +38,19 @@ __all__ = [
 ]
 
 KNOWN = (
-    ".jsonl (one record per line), .parquet, or .json in the form of DreamPRM's train.json or "
-    "meta.json or VisualPRM's conversations"
+    ".jsonl (one record per line, or MATH-Vision's questions), .parquet, or .json in the form of "
+    "DreamPRM's train.json or meta.json or VisualPRM's conversations"
 )
 
 
 def read_questions(
     path: str | Path, *, allow_without_response: WithoutResponse = "refuse"
 ) -> list[Question]:
-    """Questions of a JSONL, Parquet or outside JSON file."""
-    if _outside(path):
+    """Questions of a JSONL, Parquet or outside file."""
+    kind = _outside(path)
+    if kind == "mathvision":
+        return read_mathvision(path)
+    if kind:
         return read_pair(path, allow_without_response=allow_without_response)[0]
     return read_records(path, Question)
 
@@ -76,6 +80,11 @@ def read_pair(
         return read_meta(path, allow_without_response=allow_without_response)
     if kind == "visualprm":
         return read_visualprm(path)
+    if kind == "mathvision":
+        raise DataError(
+            "holds MATH-Vision's questions and no trajectories; `dreamprm sample` makes some",
+            file=path,
+        )
     raise DataError(
         "does not hold questions and trajectories together; read them from two files", file=path
     )
@@ -181,6 +190,8 @@ def _outside(path: str | Path) -> str | None:
         return "train"
     if {"true_false", "input"} <= fields:
         return "meta"
+    if {"question", "image"} <= fields and "text" not in fields and suffix != ".json":
+        return "mathvision"
     if suffix == ".json":
         raise _unknown(path)
     return None
