@@ -40,7 +40,9 @@ def one_window(
     weights = DomainWeights(problem.data.domains).to(dtype)
     loop = BilevelLoop(problem, weights, problem.lower_batch, problem.meta_batch, config)
     if optimizer == "sgd":
-        loop.lower_optimizer = torch.optim.SGD(loop.parameters, lr=config.learning_rate)
+        rate = config.learning_rate
+        groups = [{"params": loop.parameters, "lr": rate, "base_lr": rate}]
+        loop.lower_optimizer = torch.optim.SGD(groups)
     for _ in range(warm_steps):
         loop._lower_step(1, learning=False)
     watcher = ESTIMATORS[estimator](problem, loop.lower_optimizer, config.preconditioning)

@@ -31,6 +31,7 @@ _LAST_LETTER = re.compile(r"(?:^|\s)\(?\*{0,2}([A-Z])\*{0,2}\)?[.*]*$")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _WRAPPERS = (("$", "$"), ("**", "**"), ("`", "`"), (r"\(", r"\)"), (r"\[", r"\]"), ('"', '"'))
 _LONGEST_BARE = 40  # characters of a response that is nothing but a formula
+_STEP = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
 _EMPTY = ("", "\\[", "\\(", "$", "$$", "```")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 _MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
@@ -71,7 +72,7 @@ def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
     letter = _LAST_LETTER.search(stripped)
     if letter and (_index(letter[1]) < len(options) or last_line.strip("()") == letter[1]):
         return letter[1]
-    is_bare = "\n" not in stripped and len(stripped) <= _LONGEST_BARE
+    is_bare = "\n" not in stripped and len(stripped) <= _LONGEST_BARE and not _STEP.match(stripped)
     return last_line if is_bare and _MATH.search(last_line) else None
 
 

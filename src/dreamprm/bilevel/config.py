@@ -20,6 +20,8 @@ class BilevelConfig:
     Attributes:
         max_steps: lower steps (optimiser updates of the PRM).
         learning_rate: of the lower level's AdamW.
+        head_learning_rate: of the head, which starts from nothing on a backbone that knows much;
+            0 takes learning_rate (the paper).
         weight_decay: of the lower level's AdamW.
         lr_scheduler_type: `constant`, `linear` or `cosine` to zero over max_steps, or `step`:
             times lr_gamma every lr_step_size steps (the paper: 0.5 every 5,000).
@@ -50,6 +52,7 @@ class BilevelConfig:
 
     max_steps: int = 300
     learning_rate: float = 2e-4
+    head_learning_rate: float = 5e-3
     weight_decay: float = 0.0
     lr_scheduler_type: Literal["constant", "linear", "cosine", "step"] = "constant"
     lr_step_size: int = 5000
@@ -93,6 +96,7 @@ class BilevelConfig:
 PAPER: dict[str, Any] = {
     "max_steps": 10_000,
     "learning_rate": 5e-7,
+    "head_learning_rate": 0.0,
     "lr_scheduler_type": "step",
     "max_grad_norm": 0.0,
     "domains_per_step": 1,

@@ -14,12 +14,12 @@ Give it any `Problem`: a model whose losses are scalars of a batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.hypergradient import ESTIMATORS, Estimator, Hypergradient, LowerStep, Problem
@@ -60,6 +60,7 @@ class BilevelLoop:
         lower_batches, meta_batches: data, as functions of the step.
         config: settings.
         fixed_weights: (domains,), in place of `weights()` where they are not learned.
+        learning_rates: of parameters that do not have `config.learning_rate`, by identity (`id`).
     """
 
     def __init__(
@@ -70,13 +71,19 @@ class BilevelLoop:
         meta_batches: MetaBatches,
         config: BilevelConfig,
         fixed_weights: Tensor | None = None,
+        learning_rates: Mapping[int, float] | None = None,
     ) -> None:
         self.problem, self.weights, self.config = problem, weights, config
         self.lower_batches, self.meta_batches = lower_batches, meta_batches
         self.fixed_weights = fixed_weights
         self.parameters = trainable(problem.model)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for p in self.parameters:
+            rate = (learning_rates or {}).get(id(p), config.learning_rate)
+            groups.setdefault(rate, []).append(p)
         self.lower_optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+            [{"params": group, "lr": rate, "base_lr": rate} for rate, group in groups.items()],
+            weight_decay=config.weight_decay,
         )
         self.upper_optimizer = torch.optim.AdamW(
             weights.parameters(),
@@ -170,7 +177,7 @@ class BilevelLoop:
 
     def _set_learning_rate(self) -> None:
         for group in self.lower_optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * lr_factor(self.config, self.step)
+            group["lr"] = group["base_lr"] * lr_factor(self.config, self.step)
 
     def _finite(self, loss: float, where: str) -> float:
         if not math.isfinite(loss):

@@ -69,8 +69,15 @@ def train(
     if fixed is not None and config.learn_weights:
         raise DreamPRMError("weights are given and learn_weights is true; set it to false")
     domain_weights = DomainWeights(data.domains).to(model.device)
+    head_rate = config.head_learning_rate or config.learning_rate
     loop = BilevelLoop(
-        problem, domain_weights, problem.lower_batch, problem.meta_batch, config, fixed
+        problem,
+        domain_weights,
+        problem.lower_batch,
+        problem.meta_batch,
+        config,
+        fixed,
+        {id(p): head_rate for p in model.head.parameters()},
     )
     folder = output_dir / "checkpoints" if output_dir else None
     history: list[dict[str, Any]] = []

@@ -82,7 +82,7 @@ class LocalPolicy:
     def _continue(
         self, questions: Sequence[Question], begun: Sequence[str], n: int, max_new_tokens: int
     ) -> list[list[str]]:
-        """n continuations of each prompt and the text that its answer begins with."""
+        """N continuations of each prompt and the text that its answer begins with."""
         texts, images = [], []
         for question, start in zip(questions, begun, strict=True):
             content = [{"type": "image"} for _ in question.images]

@@ -17,6 +17,7 @@ Weights are stored as fp16 to keep the package small and are trained and used as
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import time
@@ -110,8 +111,13 @@ class Examples:
         labels = labels.masked_fill(place[None] <= start[:, None], IGNORE)
         return inputs, torch.cat([labels[:, 1:], labels.new_full((batch, 1), IGNORE)], dim=1)
 
-    def judge(self, batch: int, slips: Slips) -> Labelled:
-        """At the end of each step the target is + or -: is this step right, given those before."""
+    def judge(self, batch: int, slips: Slips, whole: bool = True) -> Labelled:
+        """At the end of each step the target is + or -.
+
+        Args:
+            whole: + means that all steps so far are right; otherwise, that this one is, given those
+                before it.
+        """
         tasks = [sample_task(self.rng) for _ in range(batch)]
         reasonings = [reason(task, self.rng, slips) for task in tasks]
         inputs = self._encode(
@@ -124,7 +130,9 @@ class Examples:
             places = (inputs["input_ids"][row] == self.newline).nonzero()[
                 -len(reasoning.steps) :, 0
             ]
-            verdicts = [self.plus if right else self.minus for right in reasoning.right]
+            so_far = itertools.accumulate(reasoning.right, lambda a, b: a and b)
+            right = list(so_far) if whole else reasoning.right
+            verdicts = [self.plus if r else self.minus for r in right]
             labels[row, places] = torch.tensor(verdicts)
         return inputs, labels
 
@@ -232,6 +240,7 @@ def main() -> None:
     parser.add_argument("--policy-steps", type=int, default=350)
     parser.add_argument("--judge-steps", type=int, default=1200)
     parser.add_argument("--judge-more-steps", type=int, default=800)
+    parser.add_argument("--judge-whole-steps", type=int, default=700)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     processor = build_processor()
@@ -251,12 +260,17 @@ def main() -> None:
         fit(model, partial(_imitation, examples, slips), args.policy_steps, 1e-3, _say)
         save(model, processor, args.output_dir / name)
 
-    # Wrong calculations are found last: a model that judges pictures perfectly still passes
-    # three in four of them, so they get a stage of their own.
+    # From easy to hard: wrong readings, then wrong calculations (a model that judges pictures
+    # perfectly still passes three in four of them), then whether anything so far was wrong.
     model.load_state_dict(solver)
-    for steps, slips in ((args.judge_steps, SLIPS_READ), (args.judge_more_steps, SLIPS_WORKED)):
+    stages = (
+        (args.judge_steps, SLIPS_READ, False),
+        (args.judge_more_steps, SLIPS_WORKED, False),
+        (args.judge_whole_steps, SLIPS_WORKED, True),
+    )
+    for steps, slips, whole in stages:
         _say("learning to judge")
-        fit(model, partial(_judgement, examples, slips), steps, 1.5e-3, _say)
+        fit(model, partial(_judgement, examples, slips, whole), steps, 1.5e-3, _say)
     accuracy = judge_accuracy(model, examples)
     _say(f"judges rightly: {json.dumps(accuracy)}")
     save(model, processor, args.output_dir / "backbone")
@@ -266,8 +280,8 @@ def _imitation(examples: Examples, slips: Slips) -> list[Labelled]:
     return [examples.solve(64, slips)]
 
 
-def _judgement(examples: Examples, slips: Slips) -> list[Labelled]:
-    return [examples.solve(32), examples.judge(48, slips)]
+def _judgement(examples: Examples, slips: Slips, whole: bool) -> list[Labelled]:
+    return [examples.solve(32), examples.judge(48, slips, whole)]
 
 
 def _say(text: str) -> None:

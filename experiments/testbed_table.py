@@ -1,0 +1,232 @@
+"""The tables of the testbed, from what `experiments/testbed.py` left on disk.
+
+    python experiments/testbed_table.py --seeds 101 102 103 104 105 --output-dir build/testbed
+
+Writes `docs/results/testbed.json` and `docs/results/testbed.md`. All intervals are 95% and cover the
+choice of questions and of seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from dreamprm.evaluation.evaluate import Evaluation, combine_seeds
+from dreamprm.evaluation.summary import difference_json, estimate_json
+from dreamprm.tiny.demo_report import evaluate_folder, scores_path
+from dreamprm.tiny.world import DOMAINS
+from experiments.testbed import METHODS
+
+PRM = ("dreamprm", "prm_oracle", "prm_uniform", "orm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
+    parser.add_argument("--results", type=Path, default=Path("docs/results"))
+    args = parser.parse_args()
+    folders = [args.output_dir / f"seed-{seed}" for seed in args.seeds]
+    controls = [args.output_dir / f"control-{seed}" for seed in args.seeds]
+    methods = [m for m in METHODS if all(scores_path(f, "candidates", m).exists() for f in folders)]
+    result = collect(folders, controls, methods) | {"seeds": args.seeds}
+    args.results.mkdir(parents=True, exist_ok=True)
+    (args.results / "testbed.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.results / "testbed.md").write_text(to_markdown(result))
+    print(to_markdown(result))
+
+
+def collect(folders: Sequence[Path], controls: Sequence[Path], methods: list[str]) -> dict[str, Any]:
+    """All figures of the table as one JSON object."""
+    default = [evaluate_folder(f, "candidates", methods) for f in folders]
+    strong = [
+        evaluate_folder(
+            f, "strong", [m for m in methods if scores_path(f, "strong", m).exists()]
+        )
+        for f in folders
+    ]
+    together, together_strong = combine_seeds(default), combine_seeds(strong)
+    learned = [m for m in methods if m not in ("prm_oracle", "prm_uniform", "orm")]
+    weights = {m: [_weights(f, m) for f in folders] for m in learned}
+    result: dict[str, Any] = {
+        "n": together.n,
+        "accuracy": {m: estimate_json(e) for m, e in together.average.items()},
+        "per_benchmark": {
+            b: {m: estimate_json(e) for m, e in by_method.items()}
+            for b, by_method in together.accuracy.items()
+        },
+        "per_seed": {
+            m: [float(e.average[m].mean) for e in default] for m in together.average
+        },
+        "scaling": {
+            m: {str(n): estimate_json(e) for n, e in curve.items()}
+            for m, curve in together.scaling.items()
+        },
+        "strong_accuracy": {m: estimate_json(e) for m, e in together_strong.average.items()},
+        "differences": _differences(together),
+        "strong_differences": _differences(together_strong),
+        "won_back": {m: won_back(default, m) for m in learned},
+        "spearman": {m: [_rank(w) for w in rows] for m, rows in weights.items()},
+        "weights": {
+            d.name: {
+                "quality": d.quality,
+                "planted": d.planted,
+                "learned": [w[d.name] for w in weights["dreamprm"]],
+            }
+            for d in DOMAINS
+        },
+        "steps_seconds": {m: [_facts(f, m)["seconds"] for f in folders] for m in methods},
+    }
+    ready = [c for c in controls if scores_path(c, "candidates", "dreamprm").exists()]
+    if ready:
+        control = combine_seeds(
+            [evaluate_folder(c, "candidates", ["prm_uniform", "dreamprm"]) for c in ready]
+        )
+        result["control"] = {
+            "seeds": len(ready),
+            "accuracy": {m: estimate_json(e) for m, e in control.average.items()},
+            "dreamprm - prm_uniform": difference_json(
+                control.difference("dreamprm", "prm_uniform")
+            ),
+        }
+    return result
+
+
+def _differences(evaluation: Evaluation) -> dict[str, Any]:
+    pairs = [("dreamprm", m) for m in evaluation.values if m != "dreamprm"]
+    pairs.append(("prm_oracle", "prm_uniform"))
+    return {f"{a} - {b}": difference_json(evaluation.difference(a, b)) for a, b in pairs}
+
+
+def won_back(evaluations: Sequence[Evaluation], method: str, draws: int = 4000) -> dict[str, Any]:
+    """(method - uniform) / (oracle - uniform), with a bootstrap over seeds and questions."""
+    rng = np.random.default_rng(0)
+    names = ("prm_uniform", "prm_oracle", method)
+    # (seeds, methods, benchmarks * questions): benchmarks are equally large
+    values = np.stack(
+        [
+            np.stack([np.concatenate([e.values[m][b][0] for b in e.question_ids]) for m in names])
+            for e in evaluations
+        ]
+    )
+    seeds, _, questions = values.shape
+    ratios = []
+    for _ in range(draws):
+        picked = values[rng.integers(seeds, size=seeds)]
+        means = np.mean(
+            [v[:, rng.integers(questions, size=questions)].mean(axis=1) for v in picked], axis=0
+        )
+        ratios.append(_ratio(means))
+    per_seed = values.mean(axis=2)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return {
+        "mean": _ratio(per_seed.mean(axis=0)),
+        "ci95": [float(low), float(high)],
+        "per_seed": [_ratio(means) for means in per_seed],
+    }
+
+
+def _ratio(means: Any) -> float:
+    uniform, oracle, ours = means
+    return float((ours - uniform) / (oracle - uniform)) if oracle != uniform else float("nan")
+
+
+def _facts(folder: Path, method: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / "scores" / f"{method}.json").read_text())
+    return facts
+
+
+def _weights(folder: Path, method: str) -> dict[str, float]:
+    weights: dict[str, float] = _facts(folder, method)["weights"]
+    return weights
+
+
+def _rank(weights: dict[str, float]) -> float:
+    planted = [d.planted for d in DOMAINS]
+    return float(spearmanr(planted, [weights[d.name] for d in DOMAINS]).statistic)
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """The tables for readers."""
+    lines = [
+        "# Testbed: the embedded world",
+        "",
+        f"Best of {result['n']}, mean of five benchmarks, seeds {result['seeds']}; 95% intervals over "
+        "questions and seeds. Made by `make testbed`; figures in `testbed.json`.",
+        "",
+        "## Methods",
+        "",
+        "| method | default policy | stronger policy | per seed |",
+        "|---|---|---|---|",
+    ]
+    for m, e in result["accuracy"].items():
+        if m.startswith("meta_"):
+            continue
+        strong = result["strong_accuracy"].get(m)
+        seeds = " / ".join(f"{100 * v:.1f}" for v in result["per_seed"][m])
+        lines.append(f"| {m} | {_percent(e)} | {_percent(strong) if strong else ''} | {seeds} |")
+    lines += ["", "## Differences", "", "| | default policy | p | stronger policy |", "|---|---|---|---|"]
+    for name, d in result["differences"].items():
+        if "meta_" in name:
+            continue
+        strong = result["strong_differences"].get(name)
+        lines.append(
+            f"| {name} | {_points(d)} | {d['p']:.2g} | {_points(strong) if strong else ''} |"
+        )
+    lines += [
+        "",
+        "## Meta losses",
+        "",
+        "Share of the difference between oracle and uniform weights that is won back, and rank "
+        "correlation of learned weight and planted quality. `dreamprm` is the default.",
+        "",
+        "| meta loss | accuracy | won back | won back per seed | Spearman per seed |",
+        "|---|---|---|---|---|",
+    ]
+    for m, w in result["won_back"].items():
+        seeds = " / ".join(f"{v:.2f}" for v in w["per_seed"])
+        ranks = " / ".join(f"{v:.2f}" for v in result["spearman"][m])
+        interval = f"{w['mean']:.2f} [{w['ci95'][0]:.2f}, {w['ci95'][1]:.2f}]"
+        lines.append(f"| {m} | {_percent(result['accuracy'][m])} | {interval} | {seeds} | {ranks} |")
+    lines += ["", "## Accuracy over N", "", "| method | " + " | ".join(_ns(result)) + " |"]
+    lines.append("|---" * (1 + len(_ns(result))) + "|")
+    for m, curve in result["scaling"].items():
+        if not m.startswith("meta_"):
+            row = " | ".join(f"{100 * curve[n]['mean']:.1f}" for n in _ns(result))
+            lines.append(f"| {m} | {row} |")
+    lines += ["", "## Learned weights", "", "| domain | quality | planted | learned, per seed |"]
+    lines.append("|---|---|---|---|")
+    for name, d in sorted(result["weights"].items(), key=lambda item: -item[1]["planted"]):
+        learned = " / ".join(f"{w:.2f}" for w in d["learned"])
+        lines.append(f"| {name} | {d['quality']} | {d['planted']} | {learned} |")
+    if control := result.get("control"):
+        lines += [
+            "",
+            "## Control: every domain clean",
+            "",
+            f"DreamPRM minus uniform: {_points(control['dreamprm - prm_uniform'])} points "
+            f"({control['seeds']} seeds).",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _ns(result: dict[str, Any]) -> list[str]:
+    return list(next(iter(result["scaling"].values())))
+
+
+def _percent(e: dict[str, Any]) -> str:
+    return f"{100 * e['mean']:.1f} [{100 * e['ci95'][0]:.1f}, {100 * e['ci95'][1]:.1f}]"
+
+
+def _points(d: dict[str, Any]) -> str:
+    return f"{100 * d['mean']:+.1f} [{100 * d['ci95'][0]:+.1f}, {100 * d['ci95'][1]:+.1f}]"
+
+
+if __name__ == "__main__":
+    main()
