@@ -45,10 +45,10 @@ class Config:
 
     output_dir: Path = Path("demo")
     seed: int = 0
-    questions_per_domain: int = 40
+    questions_per_domain: int = 60
     meta_questions: int = 240
     questions_per_benchmark: int = 60
-    train_candidates: int = 3
+    train_candidates: int = 2
     meta_candidates: int = 8
     candidates: int = 16
     strong_candidates: int = 8
