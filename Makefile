@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup testbed clean
 
 demo: $(STAMP)
 	$(BIN)/dreamprm demo --output-dir demo
@@ -18,6 +18,15 @@ lint: $(STAMP)
 	$(BIN)/mypy src
 
 setup: $(STAMP)
+
+# The evidence table in docs/results: about an hour and a half on two cores.
+SEEDS ?= 101 102 103 104 105
+testbed: $(STAMP)
+	$(BIN)/python -m experiments.testbed data --seeds $(SEEDS)
+	$(BIN)/python -m experiments.testbed train --seeds $(SEEDS)
+	$(BIN)/python -m experiments.testbed data --control --seeds $(SEEDS)
+	$(BIN)/python -m experiments.testbed train --control --seeds $(SEEDS) --methods prm_uniform dreamprm
+	$(BIN)/python -m experiments.testbed_table --seeds $(SEEDS)
 
 # torch first and pinned: a plain `torch` may bring gigabytes of GPU libraries to a machine without one.
 $(STAMP): pyproject.toml constraints.txt

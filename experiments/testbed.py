@@ -1,13 +1,13 @@
 """The evidence table: every method on the embedded world, several seeds, one command each.
 
-    python experiments/testbed.py data  --seeds 101 102 --output-dir build/testbed
-    python experiments/testbed.py train --seeds 101 102 --output-dir build/testbed
-    python experiments/testbed.py table --seeds 101 102 --output-dir build/testbed
+    python -m experiments.testbed data  --seeds 101 102
+    python -m experiments.testbed train --seeds 101 102
+    python -m experiments.testbed_table --seeds 101 102
 
 `data` samples candidates and Monte Carlo labels once per seed; `train` fits every method on them
-with the same budget and settings and scores the same candidates; `table` evaluates and writes
-`docs/results/`. Whatever is on disk is not made again, so the stages can be killed and rerun.
-Seeds from 101 are for reporting. Everything was tuned on seeds below 100.
+with the same budget and settings and scores the same candidates; `testbed_table` evaluates and
+writes `docs/results/`. `make testbed` does it all. Whatever is on disk is not made again, so the
+stages can be killed and rerun. Seeds from 101 are for reporting; everything was tuned on others.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from dreamprm.tiny.world import (
 SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
 TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 2, 8, 16, 8
 COMPLETIONS = 4
+COMPARED = 8  # N of the tables
 CONFIG = BilevelConfig(max_steps=300)
 
 
@@ -60,7 +61,7 @@ class Method:
     outcome_only: bool = False
 
 
-METHODS = {
+METHODS = {  # `dreamprm` is one of the meta losses too: the default of BilevelConfig
     "prm_uniform": Method(weights="uniform"),
     "prm_oracle": Method(weights="oracle"),
     "orm": Method(weights="uniform", outcome_only=True),
@@ -72,6 +73,7 @@ METHODS = {
     "meta_pairwise": Method({"meta_loss": "pairwise"}),
     "meta_listwise": Method({"meta_loss": "listwise"}),
 }
+del METHODS[f"meta_{CONFIG.meta_loss}"]
 
 
 def make_data(folder: Path, seed: int, control: bool) -> None:
@@ -129,6 +131,9 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
     seconds = time.time() - started
     for suffix in ("candidates", "strong"):
         pairs = _test_pairs(folder, suffix)
+        if name.startswith("meta_"):  # compared at N = 8 on the default policy alone
+            kept = suffix == "candidates"
+            pairs = [(q, t) for q, t in pairs if kept and t.sample_index < COMPARED]
         if pairs:
             path = scores_path(folder, suffix, name)
             path.parent.mkdir(exist_ok=True)

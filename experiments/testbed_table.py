@@ -1,9 +1,9 @@
 """The tables of the testbed, from what `experiments/testbed.py` left on disk.
 
-    python experiments/testbed_table.py --seeds 101 102 103 104 105 --output-dir build/testbed
+    python -m experiments.testbed_table --seeds 101 102 103 104 105
 
-Writes `docs/results/testbed.json` and `docs/results/testbed.md`. All intervals are 95% and cover the
-choice of questions and of seeds.
+Writes `docs/results/testbed.json` and `docs/results/testbed.md`. All intervals are 95% and cover
+the choice of questions and of seeds.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from dreamprm.evaluation.evaluate import Evaluation, combine_seeds
 from dreamprm.evaluation.summary import difference_json, estimate_json
 from dreamprm.tiny.demo_report import evaluate_folder, scores_path
 from dreamprm.tiny.world import DOMAINS
-from experiments.testbed import METHODS
-
-PRM = ("dreamprm", "prm_oracle", "prm_uniform", "orm")
+from experiments.testbed import COMPARED, METHODS
 
 
 def main() -> None:
@@ -42,17 +40,16 @@ def main() -> None:
     print(to_markdown(result))
 
 
-def collect(folders: Sequence[Path], controls: Sequence[Path], methods: list[str]) -> dict[str, Any]:
+def collect(
+    folders: Sequence[Path], controls: Sequence[Path], methods: list[str]
+) -> dict[str, Any]:
     """All figures of the table as one JSON object."""
-    default = [evaluate_folder(f, "candidates", methods) for f in folders]
-    strong = [
-        evaluate_folder(
-            f, "strong", [m for m in methods if scores_path(f, "strong", m).exists()]
-        )
-        for f in folders
-    ]
+    main_methods = [m for m in methods if not m.startswith("meta_")]
+    learned = ["dreamprm", *(m for m in methods if m.startswith("meta_"))]
+    default = [evaluate_folder(f, "candidates", main_methods) for f in folders]
+    strong = [evaluate_folder(f, "strong", main_methods) for f in folders]
+    compared = [evaluate_folder(f, "candidates", methods, limit=COMPARED) for f in folders]
     together, together_strong = combine_seeds(default), combine_seeds(strong)
-    learned = [m for m in methods if m not in ("prm_oracle", "prm_uniform", "orm")]
     weights = {m: [_weights(f, m) for f in folders] for m in learned}
     result: dict[str, Any] = {
         "n": together.n,
@@ -61,9 +58,7 @@ def collect(folders: Sequence[Path], controls: Sequence[Path], methods: list[str
             b: {m: estimate_json(e) for m, e in by_method.items()}
             for b, by_method in together.accuracy.items()
         },
-        "per_seed": {
-            m: [float(e.average[m].mean) for e in default] for m in together.average
-        },
+        "per_seed": {m: [float(e.average[m].mean) for e in default] for m in together.average},
         "scaling": {
             m: {str(n): estimate_json(e) for n, e in curve.items()}
             for m, curve in together.scaling.items()
@@ -71,7 +66,10 @@ def collect(folders: Sequence[Path], controls: Sequence[Path], methods: list[str
         "strong_accuracy": {m: estimate_json(e) for m, e in together_strong.average.items()},
         "differences": _differences(together),
         "strong_differences": _differences(together_strong),
-        "won_back": {m: won_back(default, m) for m in learned},
+        "won_back": {m: won_back(compared, m) for m in learned},
+        "meta_losses": {
+            m: estimate_json(e) for m, e in combine_seeds(compared).average.items() if m in learned
+        },
         "spearman": {m: [_rank(w) for w in rows] for m, rows in weights.items()},
         "weights": {
             d.name: {
@@ -157,8 +155,8 @@ def to_markdown(result: dict[str, Any]) -> str:
     lines = [
         "# Testbed: the embedded world",
         "",
-        f"Best of {result['n']}, mean of five benchmarks, seeds {result['seeds']}; 95% intervals over "
-        "questions and seeds. Made by `make testbed`; figures in `testbed.json`.",
+        f"Best of {result['n']}, mean of five benchmarks, seeds {result['seeds']}; 95% intervals "
+        "over questions and seeds. Made by `make testbed`; figures in `testbed.json`.",
         "",
         "## Methods",
         "",
@@ -166,15 +164,17 @@ def to_markdown(result: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for m, e in result["accuracy"].items():
-        if m.startswith("meta_"):
-            continue
         strong = result["strong_accuracy"].get(m)
         seeds = " / ".join(f"{100 * v:.1f}" for v in result["per_seed"][m])
         lines.append(f"| {m} | {_percent(e)} | {_percent(strong) if strong else ''} | {seeds} |")
-    lines += ["", "## Differences", "", "| | default policy | p | stronger policy |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "## Differences",
+        "",
+        "| | default policy | p | stronger policy |",
+        "|---|---|---|---|",
+    ]
     for name, d in result["differences"].items():
-        if "meta_" in name:
-            continue
         strong = result["strong_differences"].get(name)
         lines.append(
             f"| {name} | {_points(d)} | {d['p']:.2g} | {_points(strong) if strong else ''} |"
@@ -193,13 +193,14 @@ def to_markdown(result: dict[str, Any]) -> str:
         seeds = " / ".join(f"{v:.2f}" for v in w["per_seed"])
         ranks = " / ".join(f"{v:.2f}" for v in result["spearman"][m])
         interval = f"{w['mean']:.2f} [{w['ci95'][0]:.2f}, {w['ci95'][1]:.2f}]"
-        lines.append(f"| {m} | {_percent(result['accuracy'][m])} | {interval} | {seeds} | {ranks} |")
+        lines.append(
+            f"| {m} | {_percent(result['meta_losses'][m])} | {interval} | {seeds} | {ranks} |"
+        )
     lines += ["", "## Accuracy over N", "", "| method | " + " | ".join(_ns(result)) + " |"]
     lines.append("|---" * (1 + len(_ns(result))) + "|")
     for m, curve in result["scaling"].items():
-        if not m.startswith("meta_"):
-            row = " | ".join(f"{100 * curve[n]['mean']:.1f}" for n in _ns(result))
-            lines.append(f"| {m} | {row} |")
+        row = " | ".join(f"{100 * curve[n]['mean']:.1f}" for n in _ns(result))
+        lines.append(f"| {m} | {row} |")
     lines += ["", "## Learned weights", "", "| domain | quality | planted | learned, per seed |"]
     lines.append("|---|---|---|---|")
     for name, d in sorted(result["weights"].items(), key=lambda item: -item[1]["planted"]):

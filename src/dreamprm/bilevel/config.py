@@ -43,6 +43,7 @@ class BilevelConfig:
         meta_aggregation: of step logits in the meta loss.
         estimator: of the hypergradient.
         preconditioning: `adam` takes the lower optimiser into account, `none` does not.
+        momentum: of a domain's gradient in the hypergradient: `whole`, or cut at the `window`'s end.
         learn_weights: False keeps the given weights (plain training).
         seed: of data order and initialisation.
         save_steps: lower steps between checkpoints; 0 saves none.
@@ -51,7 +52,7 @@ class BilevelConfig:
     """
 
     max_steps: int = 300
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     head_learning_rate: float = 5e-3
     weight_decay: float = 0.0
     lr_scheduler_type: Literal["constant", "linear", "cosine", "step"] = "constant"
@@ -72,6 +73,7 @@ class BilevelConfig:
     meta_aggregation: Literal["mean", "sum"] = "mean"
     estimator: EstimatorName = "inner_product"
     preconditioning: Literal["none", "adam"] = "adam"
+    momentum: Literal["window", "whole"] = "whole"
     learn_weights: bool = True
     seed: int = 0
     save_steps: int = 0
@@ -108,6 +110,7 @@ PAPER: dict[str, Any] = {
     "meta_loss": "mse",
     "estimator": "finite_difference",
     "preconditioning": "none",
+    "momentum": "window",
 }
 """arXiv 2505.20241: AdamW 5e-7 / 0.01, StepLR 5000 / 0.5, window 5, batch 1, 10,000 iterations."""
 

@@ -91,7 +91,7 @@ class BilevelLoop:
             weight_decay=config.meta_weight_decay,
         )
         self.estimator: Estimator = ESTIMATORS[config.estimator](
-            problem, self.lower_optimizer, config.preconditioning
+            problem, self.lower_optimizer, config.preconditioning, config.momentum
         )
         self.step = 0
         self.upper_step = 0

@@ -98,12 +98,25 @@ def write_demo_report(
     write_summary(folder / "summary.json", summary)
 
 
-def evaluate_folder(folder: Path, kind: str, methods: Sequence[str]) -> Evaluation:
-    """Evaluate the scored test candidates of one policy (`candidates` or `strong`)."""
+def evaluate_folder(
+    folder: Path, kind: str, methods: Sequence[str], limit: int | None = None
+) -> Evaluation:
+    """Evaluate the scored test candidates of one policy (`candidates` or `strong`).
+
+    Args:
+        limit: look at the first so many candidates of each question only.
+    """
+
+    def within(sample_index: int) -> bool:
+        return limit is None or sample_index < limit
+
     return evaluate_methods(
         read_questions(folder / "test.jsonl"),
-        read_trajectories(folder / f"test.{kind}.jsonl"),
-        {m: read_scores(scores_path(folder, kind, m)) for m in methods},
+        [t for t in read_trajectories(folder / f"test.{kind}.jsonl") if within(t.sample_index)],
+        {
+            m: [s for s in read_scores(scores_path(folder, kind, m)) if within(s.sample_index)]
+            for m in methods
+        },
         aggregations={m: "last" for m in methods if m == "orm"},
     )
 

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from dreamprm.bilevel.hypergradient.base import Estimator, Hypergradient, LowerStep, Problem
 from dreamprm.bilevel.hypergradient.finite_difference import FiniteDifference
 from dreamprm.bilevel.hypergradient.inner_product import InnerProduct
-from dreamprm.bilevel.hypergradient.preconditioner import Preconditioning
+from dreamprm.bilevel.hypergradient.preconditioner import Momentum, Preconditioning
 from dreamprm.bilevel.hypergradient.unrolled import Unrolled
 
-ESTIMATORS: dict[str, Callable[[Problem, Optimizer, Preconditioning], Estimator]] = {
+ESTIMATORS: dict[str, Callable[[Problem, Optimizer, Preconditioning, Momentum], Estimator]] = {
     "inner_product": InnerProduct,
     "finite_difference": FiniteDifference,
     "unrolled": Unrolled,
@@ -28,6 +28,7 @@ __all__ = [
     "Hypergradient",
     "InnerProduct",
     "LowerStep",
+    "Momentum",
     "Preconditioning",
     "Problem",
     "Unrolled",

@@ -23,7 +23,11 @@ from dreamprm.bilevel.hypergradient.base import (
     meta_gradient,
     trainable,
 )
-from dreamprm.bilevel.hypergradient.preconditioner import Preconditioning, step_jacobian
+from dreamprm.bilevel.hypergradient.preconditioner import (
+    Momentum,
+    Preconditioning,
+    step_jacobian,
+)
 
 
 class FiniteDifference:
@@ -36,8 +40,10 @@ class FiniteDifference:
         problem: Problem,
         optimizer: torch.optim.Optimizer,
         preconditioning: Preconditioning = "adam",
+        momentum: Momentum = "window",
     ) -> None:
-        self.problem, self.optimizer, self.preconditioning = problem, optimizer, preconditioning
+        self.problem, self.optimizer = problem, optimizer
+        self.preconditioning, self.momentum = preconditioning, momentum
         self.parameters = trainable(problem.model)
         self._steps: list[tuple[LowerStep, float, list[Tensor | float]]] = []
 
@@ -50,7 +56,7 @@ class FiniteDifference:
     @torch.no_grad()
     def after_step(self, step: LowerStep, scale: float) -> None:
         jacobian = step_jacobian(
-            self.optimizer, self.parameters, self.preconditioning, step.remaining
+            self.optimizer, self.parameters, self.preconditioning, step.remaining, self.momentum
         )
         self._steps.append((step, scale, jacobian))
 

@@ -26,7 +26,11 @@ from dreamprm.bilevel.hypergradient.base import (
     meta_gradient,
     trainable,
 )
-from dreamprm.bilevel.hypergradient.preconditioner import Preconditioning, step_jacobian
+from dreamprm.bilevel.hypergradient.preconditioner import (
+    Momentum,
+    Preconditioning,
+    step_jacobian,
+)
 
 
 class InnerProduct:
@@ -36,6 +40,7 @@ class InnerProduct:
         problem: model and losses.
         optimizer: of the lower level.
         preconditioning: `adam` for Adam and AdamW, `none` for SGD.
+        momentum: of `adam`: `window` is what the oracle says, `whole` compares domains better.
     """
 
     def __init__(
@@ -43,8 +48,10 @@ class InnerProduct:
         problem: Problem,
         optimizer: torch.optim.Optimizer,
         preconditioning: Preconditioning = "adam",
+        momentum: Momentum = "window",
     ) -> None:
-        self.problem, self.optimizer, self.preconditioning = problem, optimizer, preconditioning
+        self.problem, self.optimizer = problem, optimizer
+        self.preconditioning, self.momentum = preconditioning, momentum
         self.parameters = trainable(problem.model)
         self._pending: dict[int, list[Tensor | None]] = {}
         self._moved: dict[int, list[Tensor | None]] = {}  # domain -> sum_u P_u g_k / D_u
@@ -59,7 +66,7 @@ class InnerProduct:
     @torch.no_grad()
     def after_step(self, step: LowerStep, scale: float) -> None:
         jacobian = step_jacobian(
-            self.optimizer, self.parameters, self.preconditioning, step.remaining
+            self.optimizer, self.parameters, self.preconditioning, step.remaining, self.momentum
         )
         for index, domain in enumerate(step.domains):
             moved = self._moved.setdefault(domain, [None] * len(self.parameters))

@@ -9,6 +9,11 @@ phi' = phi - eta mhat / (sqrt(vhat) + eps),
 with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient also lives on in the moments: over the r steps that
 are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2) about
 r (1 - b2), taking the second moment to be steady within a window.
+
+Momentum carries a gradient past the window's end too. Cut there (`window`), a domain that came up in
+the last step of a window counts 1 - b1 = 0.1, one that came up two steps earlier 0.27, by chance.
+Counted whole (`whole`), each counts 1: what its gradient moves in the end. The first is what the
+unrolled oracle says; the second compares domains without that noise, and is what training uses.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from torch import Tensor
 from dreamprm.errors import DreamPRMError
 
 Preconditioning = Literal["none", "adam"]
+Momentum = Literal["window", "whole"]
 
 
 def step_jacobian(
@@ -28,6 +34,7 @@ def step_jacobian(
     parameters: list[torch.nn.Parameter],
     kind: Preconditioning,
     remaining: int = 1,
+    momentum: Momentum = "window",
 ) -> list[Tensor | float]:
     """Diagonal of -d phi_end / d g for the optimiser's last step, one entry per parameter.
 
@@ -36,6 +43,7 @@ def step_jacobian(
         parameters: phi, in order.
         kind: `none`: the learning rate alone (exact for SGD); `adam`: exact for AdamW.
         remaining: steps until the end of the window, the last step included.
+        momentum: how much of a gradient's life in the first moment counts, see the module's text.
 
     Returns:
         Per parameter a tensor of its shape, or a plain factor.
@@ -62,7 +70,9 @@ def step_jacobian(
         c1, c2 = 1 - b1**t, 1 - b2**t
         root = (state["exp_avg_sq"] / c2).sqrt()  # sqrt(vhat)
         below = root + group["eps"]
-        first = sum((1 - b1) * b1**i / (1 - b1 ** (t + i)) for i in range(remaining))
+        first = 1.0
+        if momentum == "window":
+            first = sum((1 - b1) * b1**i / (1 - b1 ** (t + i)) for i in range(remaining))
         diagonal = first / below
         if p.grad is not None:
             second = sum((1 - b2) * b2**i / (1 - b2 ** (t + i)) for i in range(remaining))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamprm.bilevel.hypergradient.base import Hypergradient, LowerStep, Problem
-from dreamprm.bilevel.hypergradient.preconditioner import Preconditioning
+from dreamprm.bilevel.hypergradient.preconditioner import Momentum, Preconditioning
 from dreamprm.errors import DreamPRMError
 
 Parameters = dict[str, Tensor]
@@ -23,13 +23,14 @@ Moments = dict[str, tuple[Tensor, Tensor, float]]  # exp_avg, exp_avg_sq, steps 
 
 
 class Unrolled:
-    """See the module's text; `preconditioning` has no say, the optimiser's own rule is followed."""
+    """See the module's text; `preconditioning` and `momentum` have no say."""
 
     def __init__(
         self,
         problem: Problem,
         optimizer: torch.optim.Optimizer,
         preconditioning: Preconditioning = "adam",
+        momentum: Momentum = "window",
     ) -> None:
         plain_sgd = isinstance(optimizer, torch.optim.SGD) and not optimizer.defaults["momentum"]
         if not (plain_sgd or isinstance(optimizer, torch.optim.AdamW)):
