@@ -69,7 +69,7 @@ class BilevelConfig:
     meta_weight_decay: float = 1e-3
     meta_warmup_steps: int = 0
     lower_loss: LowerLoss = "mse"
-    meta_loss: MetaLossName = "listwise"
+    meta_loss: MetaLossName = "affine_bce"
     meta_aggregation: Literal["mean", "sum"] = "mean"
     estimator: EstimatorName = "inner_product"
     preconditioning: Literal["none", "adam"] = "adam"
