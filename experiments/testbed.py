@@ -82,7 +82,8 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
     if not (folder / "train.jsonl").exists():
         write_world(world, folder)
     policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=512)
-    counts = {"train": TRAIN_CANDIDATES, "meta": META_CANDIDATES, "test": CANDIDATES}
+    test = COMPARED if control else CANDIDATES
+    counts = {"train": TRAIN_CANDIDATES, "meta": META_CANDIDATES, "test": test}
     for name, count in counts.items():
         _sample(policy, folder / f"{name}.jsonl", folder / f"{name}.candidates.jsonl", count, seed)
     labelled = folder / "train.labelled.jsonl"
