@@ -62,9 +62,9 @@ def test_a_shared_prefix_is_completed_once() -> None:
     ]
     found = list(label_trajectories(policy, {q.id: q for q in questions(1)}, shared, 2, seed=0))
     assert len(found) == 3
-    assert sorted(policy.asked) == sorted(
-        {("q0", t.steps[:i]) for t in shared for i in (1, 2)}
-    ), "each distinct prefix exactly once"
+    assert sorted(policy.asked) == sorted({("q0", t.steps[:i]) for t in shared for i in (1, 2)}), (
+        "each distinct prefix exactly once"
+    )
 
 
 def test_a_domain_can_have_its_own_number_of_completions() -> None:

@@ -43,7 +43,7 @@ class BilevelConfig:
         meta_aggregation: of step logits in the meta loss.
         estimator: of the hypergradient.
         preconditioning: `adam` takes the lower optimiser into account, `none` does not.
-        momentum: of a domain's gradient in the hypergradient: `whole`, or cut at the `window`'s end.
+        momentum: of a domain's gradient in the hypergradient: `whole`, or cut at the `window` end.
         learn_weights: False keeps the given weights (plain training).
         seed: of data order and initialisation.
         save_steps: lower steps between checkpoints; 0 saves none.

@@ -6,8 +6,8 @@ phi' = phi - eta mhat / (sqrt(vhat) + eps),
     d phi' / d g = -eta [ (1 - b1) / c1 / (sqrt(vhat) + eps)
                           - mhat (1 - b2) g / (c2 sqrt(vhat) (sqrt(vhat) + eps)^2) ],
 
-with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient also lives on in the moments: over the r steps that
-are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2) about
+with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient also lives on in the moments: over the r steps
+that are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2) about
 r (1 - b2), taking the second moment to be steady within a window.
 
 Momentum carries a gradient past the window's end too. Cut there (`window`), a domain that came up in
