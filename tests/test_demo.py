@@ -1,4 +1,4 @@
-"""The demo at a toy's toy size: every stage runs, the summary has its form, a rerun does nothing."""
+"""The demo at its smallest: every stage runs, the summary has its form, a rerun does nothing."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import operator
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -130,8 +131,9 @@ class Examples:
             places = (inputs["input_ids"][row] == self.newline).nonzero()[
                 -len(reasoning.steps) :, 0
             ]
-            so_far = itertools.accumulate(reasoning.right, lambda a, b: a and b)
-            right = list(so_far) if whole else reasoning.right
+            right = reasoning.right
+            if whole:
+                right = tuple(itertools.accumulate(right, operator.and_))
             verdicts = [self.plus if r else self.minus for r in right]
             labels[row, places] = torch.tensor(verdicts)
         return inputs, labels

@@ -7,12 +7,12 @@ phi' = phi - eta mhat / (sqrt(vhat) + eps),
                           - mhat (1 - b2) g / (c2 sqrt(vhat) (sqrt(vhat) + eps)^2) ],
 
 with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient also lives on in the moments: over the r steps
-that are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2) about
-r (1 - b2), taking the second moment to be steady within a window.
+that are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2)
+about r (1 - b2), taking the second moment to be steady within a window.
 
-Momentum carries a gradient past the window's end too. Cut there (`window`), a domain that came up in
-the last step of a window counts 1 - b1 = 0.1, one that came up two steps earlier 0.27, by chance.
-Counted whole (`whole`), each counts 1: what its gradient moves in the end. The first is what the
+Momentum carries a gradient past the window's end too. Cut there (`window`), a domain that came up
+in the last step of a window counts 1 - b1 = 0.1, one that came up two steps earlier 0.27, by
+chance. Counted whole (`whole`), each counts 1: what its gradient moves in the end. The first is what the
 unrolled oracle says; the second compares domains without that noise, and is what training uses.
 """
 
