@@ -12,8 +12,9 @@ about r (1 - b2), taking the second moment to be steady within a window.
 
 Momentum carries a gradient past the window's end too. Cut there (`window`), a domain that came up
 in the last step of a window counts 1 - b1 = 0.1, one that came up two steps earlier 0.27, by
-chance. Counted whole (`whole`), each counts 1: what its gradient moves in the end. The first is what the
-unrolled oracle says; the second compares domains without that noise, and is what training uses.
+chance. Counted whole (`whole`), each counts 1: what its gradient moves in the end. The first is
+what the unrolled oracle says; the second compares domains without that noise, and is what training
+uses.
 """
 
 from __future__ import annotations
