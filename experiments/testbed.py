@@ -110,8 +110,8 @@ def _sample(policy: LocalPolicy, questions: Path, target: Path, count: int, seed
 def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG) -> None:
     """Fit one method on one seed's data and score the benchmarks' candidates with it."""
     method = METHODS[name]
-    target = scores_path(folder, "candidates", name)
-    if target.exists():
+    done = folder / "scores" / f"{name}.json"  # written last
+    if done.exists():
         return
     started = time.time()
     trajectories = read_trajectories(folder / "train.labelled.jsonl")
@@ -140,7 +140,7 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
             path.parent.mkdir(exist_ok=True)
             write_scores(path, list(StepScorer(model, batch_size=128).score(pairs)))
     facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
-    (folder / "scores" / f"{name}.json").write_text(json.dumps(facts))
+    done.write_text(json.dumps(facts))
 
 
 def _test_pairs(folder: Path, suffix: str) -> list[tuple[Question, Trajectory]]:

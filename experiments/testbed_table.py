@@ -11,17 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import transformers
 from scipy.stats import spearmanr
 
+from dreamprm import __version__
 from dreamprm.evaluation.evaluate import Evaluation, combine_seeds
 from dreamprm.evaluation.summary import difference_json, estimate_json
-from dreamprm.tiny.demo_report import evaluate_folder, scores_path
+from dreamprm.tiny.demo_report import evaluate_folder
 from dreamprm.tiny.world import DOMAINS
-from experiments.testbed import COMPARED, METHODS
+from experiments.testbed import COMPARED, CONFIG, METHODS
+
+MAIN = [m for m in METHODS if not m.startswith("meta_")]
 
 
 def main() -> None:
@@ -32,26 +38,27 @@ def main() -> None:
     args = parser.parse_args()
     folders = [args.output_dir / f"seed-{seed}" for seed in args.seeds]
     controls = [args.output_dir / f"control-{seed}" for seed in args.seeds]
-    methods = [m for m in METHODS if all(scores_path(f, "candidates", m).exists() for f in folders)]
-    result = collect(folders, controls, methods) | {"seeds": args.seeds}
+    result = {
+        "seeds": args.seeds,
+        "version": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "config": asdict(CONFIG),
+    } | collect(folders, controls)
     args.results.mkdir(parents=True, exist_ok=True)
     (args.results / "testbed.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.results / "testbed.md").write_text(to_markdown(result))
     print(to_markdown(result))
 
 
-def collect(
-    folders: Sequence[Path], controls: Sequence[Path], methods: list[str]
-) -> dict[str, Any]:
+def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]:
     """All figures of the table as one JSON object."""
-    main_methods = [m for m in methods if not m.startswith("meta_")]
-    learned = ["dreamprm", *(m for m in methods if m.startswith("meta_"))]
-    default = [evaluate_folder(f, "candidates", main_methods) for f in folders]
-    strong = [evaluate_folder(f, "strong", main_methods) for f in folders]
-    compared = [evaluate_folder(f, "candidates", methods, limit=COMPARED) for f in folders]
+    default = [evaluate_folder(f, "candidates", MAIN) for f in folders]
+    strong = [evaluate_folder(f, "strong", MAIN) for f in folders]
     together, together_strong = combine_seeds(default), combine_seeds(strong)
-    weights = {m: [_weights(f, m) for f in folders] for m in learned}
-    result: dict[str, Any] = {
+    weights = [_weights(f, "dreamprm") for f in folders]
+    ready = [c for c in controls if _done(c, "dreamprm") and _done(c, "prm_uniform")]
+    return {
         "n": together.n,
         "accuracy": {m: estimate_json(e) for m, e in together.average.items()},
         "per_benchmark": {
@@ -66,34 +73,50 @@ def collect(
         "strong_accuracy": {m: estimate_json(e) for m, e in together_strong.average.items()},
         "differences": _differences(together),
         "strong_differences": _differences(together_strong),
-        "won_back": {m: won_back(compared, m) for m in learned},
         "meta_losses": {
-            m: estimate_json(e) for m, e in combine_seeds(compared).average.items() if m in learned
+            m: _meta_loss([f for f in folders if _done(f, m)], m)
+            for m in METHODS
+            if (m == "dreamprm" or m.startswith("meta_")) and any(_done(f, m) for f in folders)
         },
-        "spearman": {m: [_rank(w) for w in rows] for m, rows in weights.items()},
         "weights": {
             d.name: {
                 "quality": d.quality,
                 "planted": d.planted,
-                "learned": [w[d.name] for w in weights["dreamprm"]],
+                "learned": [w[d.name] for w in weights],
             }
             for d in DOMAINS
         },
-        "steps_seconds": {m: [_facts(f, m)["seconds"] for f in folders] for m in methods},
+        "seconds": {m: [_facts(f, m)["seconds"] for f in folders] for m in MAIN},
+        "control": _control(ready) if ready else None,
     }
-    ready = [c for c in controls if scores_path(c, "candidates", "dreamprm").exists()]
-    if ready:
-        control = combine_seeds(
-            [evaluate_folder(c, "candidates", ["prm_uniform", "dreamprm"]) for c in ready]
-        )
-        result["control"] = {
-            "seeds": len(ready),
-            "accuracy": {m: estimate_json(e) for m, e in control.average.items()},
-            "dreamprm - prm_uniform": difference_json(
-                control.difference("dreamprm", "prm_uniform")
-            ),
-        }
-    return result
+
+
+def _done(folder: Path, method: str) -> bool:
+    return (folder / "scores" / f"{method}.json").exists()
+
+
+def _meta_loss(folders: Sequence[Path], method: str) -> dict[str, Any]:
+    """A meta loss at N = 8, on the seeds that have been run with it."""
+    methods = ["prm_uniform", "prm_oracle", method]
+    found = [evaluate_folder(f, "candidates", methods, limit=COMPARED) for f in folders]
+    return {
+        "seeds": [f.name for f in folders],
+        "accuracy": estimate_json(combine_seeds(found).average[method]),
+        "won_back": won_back(found, method),
+        "spearman": [_rank(_weights(f, method)) for f in folders],
+    }
+
+
+def _control(folders: Sequence[Path]) -> dict[str, Any]:
+    methods = ["prm_uniform", "dreamprm"]
+    control = combine_seeds(
+        [evaluate_folder(c, "candidates", methods, limit=COMPARED) for c in folders]
+    )
+    return {
+        "seeds": [f.name for f in folders],
+        "accuracy": {m: estimate_json(e) for m, e in control.average.items()},
+        "dreamprm - prm_uniform": difference_json(control.difference("dreamprm", "prm_uniform")),
+    }
 
 
 def _differences(evaluation: Evaluation) -> dict[str, Any]:
@@ -189,13 +212,13 @@ def to_markdown(result: dict[str, Any]) -> str:
         "| meta loss | accuracy | won back | won back per seed | Spearman per seed |",
         "|---|---|---|---|---|",
     ]
-    for m, w in result["won_back"].items():
+    for m, found in result["meta_losses"].items():
+        w = found["won_back"]
         seeds = " / ".join(f"{v:.2f}" for v in w["per_seed"])
-        ranks = " / ".join(f"{v:.2f}" for v in result["spearman"][m])
+        ranks = " / ".join(f"{v:.2f}" for v in found["spearman"])
         interval = f"{w['mean']:.2f} [{w['ci95'][0]:.2f}, {w['ci95'][1]:.2f}]"
-        lines.append(
-            f"| {m} | {_percent(result['meta_losses'][m])} | {interval} | {seeds} | {ranks} |"
-        )
+        name = f"{m} ({result['config']['meta_loss']})" if m == "dreamprm" else m
+        lines.append(f"| {name} | {_percent(found['accuracy'])} | {interval} | {seeds} | {ranks} |")
     lines += ["", "## Accuracy over N", "", "| method | " + " | ".join(_ns(result)) + " |"]
     lines.append("|---" * (1 + len(_ns(result))) + "|")
     for m, curve in result["scaling"].items():
@@ -206,13 +229,13 @@ def to_markdown(result: dict[str, Any]) -> str:
     for name, d in sorted(result["weights"].items(), key=lambda item: -item[1]["planted"]):
         learned = " / ".join(f"{w:.2f}" for w in d["learned"])
         lines.append(f"| {name} | {d['quality']} | {d['planted']} | {learned} |")
-    if control := result.get("control"):
+    if control := result["control"]:
         lines += [
             "",
             "## Control: every domain clean",
             "",
             f"DreamPRM minus uniform: {_points(control['dreamprm - prm_uniform'])} points "
-            f"({control['seeds']} seeds).",
+            f"({', '.join(control['seeds'])}).",
         ]
     return "\n".join(lines) + "\n"
 

@@ -26,13 +26,22 @@ from dreamprm.errors import DreamPRMError
 
 TENSORS, STATE = "state.safetensors", "state.json"
 # Fields that may differ between the run that wrote a checkpoint and the run that goes on from it.
-FREE = {"save_steps", "save_total_limit", "logging_steps"}
+FREE = {"save_steps", "save_total_limit"}
 
 
 def save_checkpoint(
-    loop: BilevelLoop, profile: MetaLoss, folder: Path, facts: dict[str, Any], limit: int
+    loop: BilevelLoop,
+    profile: MetaLoss,
+    folder: Path,
+    run: dict[str, Any],
+    history: list[dict[str, Any]],
 ) -> None:
-    """Write `folder/checkpoint-<step>`; older ones beyond `limit` are removed afterwards."""
+    """Write `folder/checkpoint-<step>`, then remove older ones beyond `save_total_limit`.
+
+    Args:
+        run: what else identifies the run (head, data, fixed weights); compared when resuming.
+        history: rows of the windows so far.
+    """
     target = folder / f"checkpoint-{loop.step}"
     partial = folder / f".checkpoint-{loop.step}.partial"
     try:
@@ -45,7 +54,9 @@ def save_checkpoint(
             "domains": loop.weights.domains,
             "config": asdict(loop.config),
             "slope": profile.slope if isinstance(profile, AffineNuisance) else None,
-        } | facts
+            "run": run,
+            "history": history,
+        }
         (partial / STATE).write_text(json.dumps(state, indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)  # noqa: PTH105 - a folder in one stroke
@@ -54,7 +65,7 @@ def save_checkpoint(
         raise DreamPRMError(
             f"{target}: cannot write the checkpoint: {error}; earlier checkpoints are intact"
         ) from error
-    for old in checkpoints(folder)[:-limit]:
+    for old in checkpoints(folder)[: -loop.config.save_total_limit]:
         shutil.rmtree(old)
 
 
@@ -64,7 +75,9 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.split("-")[1]))
 
 
-def load_checkpoint(loop: BilevelLoop, profile: MetaLoss, path: Path) -> dict[str, Any]:
+def load_checkpoint(
+    loop: BilevelLoop, profile: MetaLoss, path: Path, run: dict[str, Any]
+) -> dict[str, Any]:
     """Put a run into the state of a checkpoint; returns its JSON part.
 
     Raises:
@@ -76,6 +89,11 @@ def load_checkpoint(loop: BilevelLoop, profile: MetaLoss, path: Path) -> dict[st
     except (OSError, ValueError, SafetensorError) as error:
         raise DreamPRMError(f"{path}: cannot read the checkpoint: {error}") from error
     _refuse_other_run(state, loop.config, loop.weights.domains, path)
+    for name, value in run.items():
+        if state["run"].get(name) != value:
+            raise DreamPRMError(
+                f"{path} is of a run with another {name}; give the same, or another output_dir"
+            )
     with torch.no_grad():
         for name, p in loop.problem.model.named_parameters():
             if p.requires_grad:

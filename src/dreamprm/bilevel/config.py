@@ -48,7 +48,6 @@ class BilevelConfig:
         seed: of data order and initialisation.
         save_steps: lower steps between checkpoints; 0 saves none.
         save_total_limit: checkpoints kept.
-        logging_steps: upper steps between lines of the log.
     """
 
     max_steps: int = 300
@@ -78,7 +77,6 @@ class BilevelConfig:
     seed: int = 0
     save_steps: int = 0
     save_total_limit: int = 2
-    logging_steps: int = 10
 
     def __post_init__(self) -> None:
         for name in (

@@ -131,8 +131,8 @@ class PRMProblem:
             raise DataError(
                 "learning weights needs a meta set; give one or set learn_weights false"
             )
-        ranking = config.meta_loss in ("pairwise", "listwise")
-        if config.learn_weights and ranking and not self._contrast:
+        self.ranking = config.meta_loss in ("pairwise", "listwise")
+        if config.learn_weights and self.ranking and not self._contrast:
             raise DataError(
                 f"meta_loss '{config.meta_loss}' compares right and wrong candidates of one, "
                 "and the meta set has no question with both; use meta_loss affine_bce or mse"
@@ -155,9 +155,14 @@ class PRMProblem:
         return LowerBatch(tokens.to(device), labels.to(device), labelled.to(device))
 
     def meta_batch(self, upper_step: int) -> MetaBatch:
-        """A batch of questions; those with both outcomes come first, if there are any."""
+        """A batch of questions.
+
+        Questions with both outcomes say most about ranking (the paper picks them first): where
+        there are enough of them to fill a batch, the others are left aside.
+        """
         config = self.config
-        groups = self._contrast or self.data.meta
+        enough = config.meta_candidates > 1 and len(self._contrast) >= config.meta_questions
+        groups = self._contrast if self.ranking or enough else self.data.meta
         key = f"{config.seed}/meta"
         picked: list[Pair] = []
         question: list[int] = []

@@ -141,7 +141,7 @@ class BilevelLoop:
             batches.append(batch)
         for p, g in zip(self.parameters, total, strict=True):
             p.grad = g
-        scale = self._clip()
+        scale = self._clip([self.weights.domains[domain] for domain, _ in visits])
         self._set_learning_rate()
         self.lower_optimizer.step()
         if learning:
@@ -155,6 +155,7 @@ class BilevelLoop:
         w = self.current_weights()
         found = self.estimator.compute(w, self.meta_batches(self.upper_step))
         self._finite(found.meta_loss, "the meta set")
+        self._finite(float(found.value.abs().max()), "the meta set", "hypergradient")
         self.weights.set_gradient(without_push_on_unseen(found, w))
         self.upper_optimizer.step()
         self.upper_step += 1
@@ -167,25 +168,24 @@ class BilevelLoop:
         loss.backward()
         return [p.grad for p in self.parameters]
 
-    def _clip(self) -> float:
+    def _clip(self, domains: list[str]) -> float:
         """Clip the lower gradient; returns the factor by which it was scaled."""
-        limit = self.config.max_grad_norm
-        if limit <= 0:
-            return 1.0
+        limit = self.config.max_grad_norm if self.config.max_grad_norm > 0 else math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        self._finite(norm, " and ".join(domains), "norm of the gradient")
         return min(1.0, limit / (norm + 1e-6))
 
     def _set_learning_rate(self) -> None:
         for group in self.lower_optimizer.param_groups:
             group["lr"] = group["base_lr"] * lr_factor(self.config, self.step)
 
-    def _finite(self, loss: float, where: str) -> float:
-        if not math.isfinite(loss):
+    def _finite(self, value: float, where: str, what: str = "loss") -> float:
+        if not math.isfinite(value):
             raise DreamPRMError(
-                f"loss is {loss} at step {self.step + 1} on {where}: training has diverged; lower "
-                "learning_rate, and resume from the last checkpoint, which is intact"
+                f"{what} is {value} at step {self.step + 1} on {where}: training has diverged; "
+                "lower learning_rate, and resume from the last checkpoint, which is intact"
             )
-        return loss
+        return value
 
 
 def lr_factor(config: BilevelConfig, step: int) -> float:

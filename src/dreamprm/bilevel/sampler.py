@@ -40,9 +40,11 @@ def contrasting(outcomes: Sequence[bool], count: int, key: str) -> list[int]:
     """Up to `count` candidates of one question, with both outcomes among them where there are both.
 
     Returns:
-        Indices into `outcomes`, random but for one right and one wrong candidate.
+        Indices into `outcomes`, random but for one right and one wrong candidate (if count allows).
     """
     order = _permutation(len(outcomes), key)
+    if count < 2:
+        return order[:count]
     first_right = next((i for i in order if outcomes[i]), None)
     first_wrong = next((i for i in order if not outcomes[i]), None)
     needed = [i for i in (first_right, first_wrong) if i is not None]

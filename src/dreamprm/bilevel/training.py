@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor
 from dreamprm.bilevel.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.data import PRMProblem, TrainData, prepare_data
-from dreamprm.bilevel.loop import BilevelLoop, WindowLog
+from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.weights import DomainWeights
 from dreamprm.errors import DreamPRMError
 from dreamprm.formats.files import atomic_write
@@ -64,6 +66,10 @@ def train(
             another run; a disk that is full. Checkpoints written before stay.
     """
     torch.manual_seed(config.seed)
+    if config.estimator == "unrolled":
+        model.backbone.set_attn_implementation(
+            "eager"
+        )  # the fused kernels have no second derivative
     problem = PRMProblem(model.train(), data, config)
     fixed = _fixed_weights(weights, data.domains) if weights is not None else None
     if fixed is not None and config.learn_weights:
@@ -80,9 +86,12 @@ def train(
         {id(p): head_rate for p in model.head.parameters()},
     )
     folder = output_dir / "checkpoints" if output_dir else None
+    run = _identity(model, data, fixed)
     history: list[dict[str, Any]] = []
-    if folder and resume and checkpoints(folder):
-        state = load_checkpoint(loop, problem.profile, checkpoints(folder)[-1])
+    if folder and not resume:
+        shutil.rmtree(folder, ignore_errors=True)  # of the run that is not gone on with
+    if folder and checkpoints(folder):
+        state = load_checkpoint(loop, problem.profile, checkpoints(folder)[-1], run)
         history = state["history"]
         progress(loop.step)
     before = saved = loop.step
@@ -91,17 +100,28 @@ def train(
         progress(log.step - before)
         before = log.step
         if folder and config.save_steps and log.step - saved >= config.save_steps:
-            facts = {"history": history}
-            save_checkpoint(loop, problem.profile, folder, facts, config.save_total_limit)
+            save_checkpoint(loop, problem.profile, folder, run, history)
             saved = log.step
-    result = TrainResult(_final_weights(loop, history), history)
+    final = dict(zip(data.domains, loop.current_weights().tolist(), strict=True))
+    result = TrainResult(final, history)
     if output_dir:
         _write(model, result, output_dir)
     return result
 
 
-def _final_weights(loop: BilevelLoop, history: list[dict[str, Any]]) -> dict[str, float]:
-    return dict(zip(loop.weights.domains, loop.current_weights().tolist(), strict=True))
+def _identity(model: ProcessRewardModel, data: TrainData, fixed: Tensor | None) -> dict[str, Any]:
+    """What a checkpoint must share with the run that goes on from it, beside the settings."""
+    items = [
+        f"{t.question_id}/{t.sample_index}/{t.steps}/{t.labels}/{t.outcome}"
+        for pairs in (*data.lower.values(), *data.meta)
+        for _, t in pairs
+    ]
+    return {
+        "data": hashlib.sha256("\n".join(items).encode()).hexdigest(),
+        "head or layout": asdict(model.config),
+        "set of fixed weights": None if fixed is None else fixed.tolist(),
+        "backbone": {n: list(p.shape) for n, p in model.named_parameters() if p.requires_grad},
+    }
 
 
 def _fixed_weights(weights: Mapping[str, float], domains: tuple[str, ...]) -> Tensor:
@@ -129,11 +149,3 @@ def _write(model: ProcessRewardModel, result: TrainResult, output_dir: Path) -> 
     with atomic_write(output_dir / "history.jsonl") as file:
         for row in result.history:
             file.write((json.dumps(row) + "\n").encode())
-
-
-def log_line(log: WindowLog) -> str:
-    """A window in one line, for logs."""
-    meta = "" if log.meta_loss is None else f" meta loss {log.meta_loss:.4f}"
-    top = sorted(log.weights.items(), key=lambda item: -item[1])
-    ends = ", ".join(f"{name} {w:.2f}" for name, w in (*top[:2], *top[-2:]))
-    return f"step {log.step}: lower loss {log.lower_loss:.4f}{meta}; weights {ends}"
