@@ -1,5 +1,7 @@
 # `make demo` and `make test` do all set-up themselves; it is skipped once it is done.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Another build, say TORCH='torch --index-url ...' for your GPU; the pinned version otherwise.
+TORCH ?= torch
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -28,13 +30,13 @@ testbed: $(STAMP)
 	$(BIN)/python -m experiments.testbed train --control --seeds $(SEEDS) --methods prm_uniform dreamprm
 	$(BIN)/python -m experiments.testbed_table --seeds $(SEEDS)
 
-# torch first and pinned: a plain `torch` may bring gigabytes of GPU libraries to a machine without one.
+# torch first and pinned, so that nothing else chooses its version.
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; set PYTHON=python3.12, say"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python found; give one of 3.11 or newer: make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt $(TORCH)
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
 clean:
-	rm -rf demo build dist
+	rm -rf demo dist

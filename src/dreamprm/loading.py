@@ -1,18 +1,18 @@
 """Loading of vision-language models and their processors, with or without torchvision.
 
 Processors of several architectures insist on a video processor, and that one insists on
-torchvision. Nobody scores videos here, so where torchvision is absent an image-only processor of
-our own takes its place: the same image processor, the same tokenizer, the same chat template.
+torchvision. Nobody scores videos here, so for the Qwen-VL family an image-only processor of our own
+takes its place: the same image processor, the same tokenizer, the same chat template.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
@@ -24,7 +24,7 @@ from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from dreamprm.errors import DreamPRMError
 
 TINY = "tiny"  # `tiny`, `tiny/policy`, `tiny/policy-strong`: the checkpoints in the package
-_QWEN = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor")
+_QWEN = ("qwen2_vl", "qwen2_5_vl")  # model types that share Qwen2-VL's processor
 
 
 class ImageTextProcessor(Qwen2VLProcessor):
@@ -76,16 +76,20 @@ def load_backbone(path: str, dtype: torch.dtype = torch.float32, **kwargs: Any) 
 
 
 def load_processor(path: str) -> Any:
-    """The model's processor; image-only where torchvision is absent and it cannot do without."""
+    """The model's processor.
+
+    For the Qwen-VL family it is image-only whether or not torchvision is there, so that a model
+    scores alike on every machine, and a folder without a video processor (ours) loads.
+    """
     path = resolve(path)
     try:
-        if importlib.util.find_spec("torchvision") is not None:
-            return AutoProcessor.from_pretrained(path)
-        config, _ = ProcessorMixin.get_processor_dict(path)
-        if config.get("processor_class") not in _QWEN:
+        if AutoConfig.from_pretrained(path).model_type not in _QWEN:
             return AutoProcessor.from_pretrained(path)
         tokenizer = AutoTokenizer.from_pretrained(path)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(path)
-        return ImageTextProcessor(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+        # The template is in the tokenizer's files or, in older repositories, in the processor's.
+        facts, extra = ProcessorMixin.get_processor_dict(path)
+        template = tokenizer.chat_template or (facts | extra).get("chat_template")
+        return ImageTextProcessor(image_processor, tokenizer, chat_template=template)
     except (OSError, ValueError, ImportError) as error:
         raise DreamPRMError(f"cannot load the processor of '{path}': {error}") from error

@@ -105,6 +105,13 @@ def split_steps(text: str) -> tuple[list[str], str | None]:
     return [step for part in parts if (step := part.strip())], answer
 
 
+def opening(steps: Sequence[str]) -> str:
+    """Steps as the beginning of an answer that a policy is to continue; "" for none."""
+    if not steps:
+        return ""
+    return join_steps(steps) + ("\n" if any(map(_MARK.search, steps)) else "\n\n")
+
+
 def join_steps(steps: Sequence[str], answer: str | None = None) -> str:
     """Steps and answer as one text; `split_steps` of it gives them back.
 

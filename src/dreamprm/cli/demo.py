@@ -17,17 +17,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.cli import label, sample, score, train
+from dreamprm.errors import DreamPRMError
 from dreamprm.formats.files import atomic_write
 
 METHODS = ("orm", "prm_uniform", "prm_oracle", "dreamprm")
 SAMPLING: dict[str, Any] = {"prompt": "bare", "max_new_tokens": 48, "per_device_batch_size": 512}
 
 
+SHIPPED: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "demo.yaml").read_text())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Options of demo. The defaults are those of the evidence table (experiments/testbed.py).
+    """Options of demo; the defaults are those of `demo.yaml` beside this file.
 
     Attributes:
         output_dir: folder that gets the results.
@@ -44,16 +50,16 @@ class Config:
     """
 
     output_dir: Path = Path("demo")
-    seed: int = 0
-    questions_per_domain: int = 60
-    meta_questions: int = 240
-    questions_per_benchmark: int = 60
-    train_candidates: int = 2
-    meta_candidates: int = 8
-    candidates: int = 16
-    strong_candidates: int = 8
-    completions: int = 4
-    bilevel: BilevelConfig = field(default_factory=lambda: BilevelConfig(save_steps=100))
+    seed: int = SHIPPED["seed"]
+    questions_per_domain: int = SHIPPED["questions_per_domain"]
+    meta_questions: int = SHIPPED["meta_questions"]
+    questions_per_benchmark: int = SHIPPED["questions_per_benchmark"]
+    train_candidates: int = SHIPPED["train_candidates"]
+    meta_candidates: int = SHIPPED["meta_candidates"]
+    candidates: int = SHIPPED["candidates"]
+    strong_candidates: int = SHIPPED["strong_candidates"]
+    completions: int = SHIPPED["completions"]
+    bilevel: BilevelConfig = field(default_factory=lambda: BilevelConfig(**SHIPPED["bilevel"]))
 
 
 def run(config: Config) -> None:
@@ -62,13 +68,14 @@ def run(config: Config) -> None:
     from dreamprm.tiny.world import DOMAINS, WorldSize, build_world, write_world
 
     out = config.output_dir
+    _refuse_other_settings(config)
     world = build_world(
         config.seed,
         WorldSize(
             config.questions_per_domain, config.meta_questions, config.questions_per_benchmark
         ),
     )
-    clock = Clock(out / "wall_seconds.json")
+    clock = Clock(out / "wall_seconds.json", complete=(out / "summary.json").exists())
     clock.stage("making the questions and pictures")
     write_world(world, out)
     clock.stage("sampling reasonings about the training questions")
@@ -112,15 +119,36 @@ def run(config: Config) -> None:
                 )
             )
     clock.stage("evaluating, and writing the report")
-    write_demo_report(out, METHODS, config.seed, clock.total(), dataclasses.asdict(config))
+    total = clock.total()
+    write_demo_report(out, METHODS, config.seed, total, dataclasses.asdict(config))
     print(f"\n{out / 'report.html'}: open it in a browser; figures in {out / 'summary.json'}")
 
 
-class Clock:
-    """Announces stages and adds up their seconds, also over runs that were killed and resumed."""
+def _refuse_other_settings(config: Config) -> None:
+    """What is on disk is not made again, so it must have been made with these settings."""
+    path = config.output_dir / "settings.json"
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    del settings["output_dir"]
+    if path.exists():
+        before = json.loads(path.read_text())
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise DreamPRMError(
+                    f"{config.output_dir} was begun with {name} {before.get(name)}, now it is "
+                    f"{value}; set it back, or give another output_dir"
+                )
+    with atomic_write(path) as file:
+        file.write(json.dumps(settings, indent=2).encode())
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+class Clock:
+    """Announces stages and adds up their seconds, also over runs that were killed and resumed.
+
+    Once a run is complete its time stands: a rerun, which makes nothing again, does not add to it.
+    """
+
+    def __init__(self, path: Path, complete: bool) -> None:
+        self.path, self.complete = path, complete
         self.before = float(json.loads(path.read_text())) if path.exists() else 0.0
         self.started = time.monotonic()
 
@@ -131,7 +159,7 @@ class Clock:
 
     def total(self) -> float:
         """Wall seconds until now."""
-        return self.before + time.monotonic() - self.started
+        return self.before + (0.0 if self.complete else time.monotonic() - self.started)
 
 
 def _sample(config: Config, name: str, kind: str, model: str, count: int) -> None:

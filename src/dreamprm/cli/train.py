@@ -30,6 +30,7 @@ PRESETS = {
     name: {f"bilevel.{option}": value for option, value in values.items()}
     for name, values in BILEVEL_PRESETS.items()
 }
+PRESETS["paper"] |= {"head": "vocab", "layout": "prefix"}
 Pair = tuple[list[Question], list[Trajectory]]
 
 
@@ -55,7 +56,7 @@ class Config:
         layout: `trajectory` (one pass for all steps) or `prefix` (one pass per step, the paper).
         step_tag: text that ends a step; a single token of the backbone.
         weights_file: JSON {domain: weight}: train with these fixed weights, learn none.
-        preset: values of `bilevel` that you do not give: `default` or `paper`.
+        preset: values of the options that you do not give: `default`, or `paper` as published.
         bilevel: settings of both levels.
         resume: go on from the newest checkpoint in output_dir.
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.

@@ -11,7 +11,7 @@ from dreamprm.answers import extract_answer
 from dreamprm.images import load_image
 from dreamprm.loading import load_backbone, load_processor
 from dreamprm.policy import Request
-from dreamprm.prompts import PROMPTS
+from dreamprm.prompts import PROMPTS, opening
 from dreamprm.records import Question
 
 
@@ -51,7 +51,7 @@ class LocalPolicy:
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request], n: int, seed: int) -> list[list[str]]:
-        begun = ["".join(f"{step}\n" for step in request.steps) for request in requests]
+        begun = [opening(request.steps) for request in requests]
         devices = [self.device] if self.device != "cpu" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
@@ -107,6 +107,7 @@ class LocalPolicy:
             temperature=self.temperature,
             top_k=0,
             top_p=1.0,
+            repetition_penalty=1.0,  # a checkpoint's own would bend the distribution
             num_return_sequences=n,
             max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
