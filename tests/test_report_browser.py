@@ -103,9 +103,9 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
         """,
     )
     assert sorted(seen["final"]) == sorted(d.weight for d in full_report().domains)
-    assert seen["step"] == "upper step 300 (final)"
+    assert seen["step"] == "training step 300 (final)"
     assert seen["start"] == [1.0] * 9
-    assert seen["startStep"] == "upper step 0"
+    assert seen["startStep"] == "training step 0"
     assert seen["drawn"] == 9
     assert seen["curves"][0] == "One sample"
     assert len(seen["curves"]) == 7

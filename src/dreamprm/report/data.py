@@ -87,7 +87,7 @@ class ReportData:
         settings: the rest of what is needed to run it again.
         tables: for example one for the default policy, one for a stronger one.
         domains: with their final weights.
-        history: (upper step, {domain: weight}) in order of time.
+        history: (training step, {domain: weight}) in order of time.
         scaling: method -> N -> estimate.
         main_method: the method the report is about; the filters of the examples compare with it.
         reference_methods: never marked as best (they use what no real run has).

@@ -107,7 +107,7 @@
       Plotly.restyle(byId("weights"), { x: values, text: values.map(texts) },
         kinds.map((_, k) => k));
       byId("weights-step").textContent =
-        `upper step ${frames[i].step}` + (i === frames.length - 1 ? " (final)" : "");
+        `training step ${frames[i].step}` + (i === frames.length - 1 ? " (final)" : "");
     };
     const stop = () => { clearInterval(timer); timer = null; button.textContent = "Play"; };
     slider.max = frames.length - 1;
@@ -124,7 +124,7 @@
         if (Number(slider.value) === frames.length - 1) stop();
       }, Math.max(40, 6000 / frames.length));
     });
-    byId("weights-step").textContent = `upper step ${frames.at(-1).step} (final)`;
+    byId("weights-step").textContent = `training step ${frames.at(-1).step} (final)`;
     byId("weights-player").hidden = false;
   }
 
