@@ -264,6 +264,33 @@ def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(tmp_path: Pa
         train(random_prm(), small_data(), changed, output_dir=tmp_path)
 
 
+def test_starting_anew_leaves_no_checkpoint_of_the_old_run(tmp_path: Path) -> None:
+    old = replace(SMALL, max_steps=6, save_steps=2)
+    train(random_prm(), small_data(), old, output_dir=tmp_path)
+    new = replace(old, max_steps=2, seed=7)
+    train(random_prm(), small_data(), new, output_dir=tmp_path, resume=False)
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["checkpoint-2"]
+    found = train(random_prm(seed=5), small_data(), new, output_dir=tmp_path)
+    assert found.history[-1]["step"] == 2
+
+
+def test_a_checkpoint_of_other_data_or_weights_is_refused(tmp_path: Path) -> None:
+    config = replace(SMALL, save_steps=2, learn_weights=False)
+    fixed = {"clean": 1.0, "inverted": 1.0, "noise": 1.0}
+    train(random_prm(), small_data(), config, output_dir=tmp_path, weights=fixed)
+    with pytest.raises(DreamPRMError, match="a run with another data"):
+        train(random_prm(), small_data(seed=1), config, output_dir=tmp_path, weights=fixed)
+    other = fixed | {"clean": 2.0}
+    with pytest.raises(DreamPRMError, match="another set of fixed weights"):
+        train(random_prm(), small_data(), config, output_dir=tmp_path, weights=other)
+
+
+def test_one_candidate_per_question_is_any_candidate() -> None:
+    outcomes = [True, False, False, False]
+    picked = {outcomes[contrasting(outcomes, 1, f"key {i}")[0]] for i in range(40)}
+    assert picked == {True, False}
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_domain(tmp_path: Path) -> None:
     model = random_prm()
     with torch.no_grad():

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ def save_checkpoint(
     folder: Path,
     run: dict[str, Any],
     history: list[dict[str, Any]],
+    stale: Sequence[Path] = (),
 ) -> None:
     """Write `folder/checkpoint-<step>`, then remove older ones beyond `save_total_limit`.
 
     Args:
         run: what else identifies the run (head, data, fixed weights); compared when resuming.
         history: rows of the windows so far.
+        stale: checkpoints of a run that was not gone on with; they go once this one is safe.
     """
     target = folder / f"checkpoint-{loop.step}"
     partial = folder / f".checkpoint-{loop.step}.partial"
@@ -65,6 +68,9 @@ def save_checkpoint(
         raise DreamPRMError(
             f"{target}: cannot write the checkpoint: {error}; earlier checkpoints are intact"
         ) from error
+    for old in stale:
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
     for old in checkpoints(folder)[: -loop.config.save_total_limit]:
         shutil.rmtree(old)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,9 +87,8 @@ def train(
     folder = output_dir / "checkpoints" if output_dir else None
     run = _identity(model, data, fixed)
     history: list[dict[str, Any]] = []
-    if folder and not resume:
-        shutil.rmtree(folder, ignore_errors=True)  # of the run that is not gone on with
-    if folder and checkpoints(folder):
+    stale = checkpoints(folder) if folder and not resume else []
+    if folder and resume and checkpoints(folder):
         state = load_checkpoint(loop, problem.profile, checkpoints(folder)[-1], run)
         history = state["history"]
         progress(loop.step)
@@ -100,7 +98,8 @@ def train(
         progress(log.step - before)
         before = log.step
         if folder and config.save_steps and log.step - saved >= config.save_steps:
-            save_checkpoint(loop, problem.profile, folder, run, history)
+            save_checkpoint(loop, problem.profile, folder, run, history, stale)
+            stale = []
             saved = log.step
     final = dict(zip(data.domains, loop.current_weights().tolist(), strict=True))
     result = TrainResult(final, history)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamprm.cli.resume import recorded_aggregation
 from dreamprm.cli.terminal import held_warnings
 from dreamprm.errors import DataError
 from dreamprm.formats import check_references, read_questions, read_scores, read_trajectories
@@ -25,8 +26,8 @@ class EvaluationInputs:
         trajectories: files of their candidates, with outcomes.
         scores: method -> file of step scores, or a list of files. The names are yours (`dreamprm`
             and `prm_uniform`, say); first_sample, self_consistency and any_right need no scores.
-        aggregations: method -> aggregation of its step scores; mean_logit where none is given
-            (`last` for an outcome reward model).
+        aggregations: method -> aggregation of its step scores; by default what the model that
+            scored was trained for (`last` for an outcome reward model).
         n: candidates per question that are chosen from, the first by sample_index.
         curve: numbers of candidates that the curve over N has points at.
         main_method: the method that the others are compared with; `dreamprm` if it has scores,
@@ -109,7 +110,11 @@ def evaluate(inputs: EvaluationInputs) -> Evaluated:
         questions,
         trajectories,
         scores,
-        aggregations=inputs.aggregations,
+        aggregations={
+            method: recorded_aggregation(files[0] if isinstance(files, list) else files)
+            for method, files in inputs.scores.items()
+        }
+        | inputs.aggregations,
         n=inputs.n,
         ns=inputs.curve,
         seed=inputs.seed,

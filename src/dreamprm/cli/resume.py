@@ -48,6 +48,18 @@ def resumable(
         yield appender, read_records(output, kind)
 
 
+def recorded_aggregation(scores: Path) -> str:
+    """What the model behind a scores file was trained for; mean_logit if it is not recorded."""
+    sidecar = scores.with_name(scores.name + ".settings.json")
+    if not sidecar.exists():
+        return "mean_logit"
+    with open_for_reading(sidecar) as file:
+        try:
+            return str(json.loads(file.read()).get("aggregation", "mean_logit"))
+        except ValueError as error:
+            raise DataError(f"not JSON ({error}); restore it", file=sidecar) from error
+
+
 def _refuse_others(output: Path, sidecar: Path, facts: Mapping[str, Any]) -> None:
     if not sidecar.exists():
         raise DataError(

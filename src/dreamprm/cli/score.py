@@ -10,6 +10,7 @@ Reads a folder that `dreamprm train` wrote, questions and trajectories; appends 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dreamprm.cli.resume import resumable
 from dreamprm.cli.terminal import progress
 from dreamprm.errors import DreamPRMError
 from dreamprm.formats import check_images
+from dreamprm.formats.files import open_for_reading
 from dreamprm.records import StepScores
 
 
@@ -49,7 +51,10 @@ def run(config: Config) -> None:
     questions, trajectories = read_candidates([config.questions], [config.trajectories])
     check_images(questions, config.questions)
     by_id = {question.id: question for question in questions}
-    settings = {"model": _identity(config.model_name_or_path)}
+    settings = {
+        "model": _identity(config.model_name_or_path),
+        "aggregation": _aggregation(config.model_name_or_path),
+    }
     with resumable(config.output, "score", settings, StepScores) as (out, written):
         done = {(s.question_id, s.sample_index) for s in written}
         left = [t for t in trajectories if (t.question_id, t.sample_index) not in done]
@@ -63,6 +68,12 @@ def run(config: Config) -> None:
                 for scores in scorer.score([(by_id[t.question_id], t) for t in left], advance):
                     out.append(scores)
     print(f"{config.output}: step scores of {len(trajectories)} trajectories")
+
+
+def _aggregation(folder: Path) -> str:
+    """What the model was trained for; `select` and `evaluate` take it from beside the scores."""
+    with open_for_reading(folder / "prm_config.json") as file:
+        return str(json.loads(file.read())["aggregation"])
 
 
 def _identity(folder: Path) -> str:

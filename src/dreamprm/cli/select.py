@@ -10,11 +10,13 @@ known, the accuracy is printed.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dreamprm.cli.inputs import read_candidates
+from dreamprm.cli.resume import recorded_aggregation
 from dreamprm.errors import DataError
 from dreamprm.formats import read_scores, write_records
 from dreamprm.records import Record, Trajectory
@@ -37,7 +39,7 @@ class Config:
         method: `best_of_n` (highest score), `weighted_vote` (answer with the most score),
             `self_consistency` (majority vote) or `first_sample`.
         aggregation: of step logits to one score: mean_logit, sum_logit, min, product, last,
-            geometric_mean or mean.
+            geometric_mean or mean; by default what the model that scored was trained for.
         n: candidates per question, the first by sample_index; by default all.
     """
 
@@ -46,7 +48,7 @@ class Config:
     output: Path
     scores: Path | None = None
     method: Literal["best_of_n", "weighted_vote", "self_consistency", "first_sample"] = "best_of_n"
-    aggregation: str = "mean_logit"
+    aggregation: str | None = None
     n: int | None = None
 
 
@@ -69,7 +71,10 @@ def run(config: Config) -> None:
     """Choose and write."""
     from dreamprm.search.aggregation import get_aggregation
 
-    get_aggregation(config.aggregation)
+    if config.aggregation is None:
+        found = recorded_aggregation(config.scores) if config.scores else "mean_logit"
+        config = dataclasses.replace(config, aggregation=found)
+    get_aggregation(config.aggregation or "")
     if config.n is not None and config.n < 1:
         raise DataError(f"n is {config.n}; it must be above 0")
     scored = config.method in ("best_of_n", "weighted_vote")
@@ -132,7 +137,7 @@ def _scores(
                 "again",
                 file=config.scores,
             )
-        found.append(aggregate(z, config.aggregation))
+        found.append(aggregate(z, config.aggregation or "mean_logit"))
     return found
 
 

@@ -121,7 +121,7 @@ def run(config: Config) -> None:
     facts = PRMConfig(
         head=config.head,
         layout=LayoutConfig(name=config.layout, step_tag=config.step_tag),
-        aggregation="last" if config.objective == "orm" else "mean_logit",
+        aggregation=_aggregation(config),
     )
     model = new_prm(config.model_name_or_path, facts, config.device)
     with progress("training steps", bilevel.max_steps) as advance:
@@ -137,6 +137,13 @@ def run(config: Config) -> None:
     print(f"{config.output_dir}: saved; weights of the domains:")
     for name, weight in sorted(result.weights.items(), key=lambda item: -item[1]):
         print(f"  {weight:6.3f}  {name}")
+
+
+def _aggregation(config: Config) -> str:
+    """Of step logits at inference: the one that the model was trained for."""
+    if config.objective == "orm":
+        return "last"
+    return "sum_logit" if config.bilevel.meta_aggregation == "sum" else "mean_logit"
 
 
 def read_weights(path: Path) -> dict[str, float]:

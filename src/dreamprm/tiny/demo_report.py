@@ -27,6 +27,8 @@ NOTICE = (
     "page really happened on this machine and shows that the method works; no figure on it says "
     "anything about a real model."
 )
+# Of methods that are not trained for the mean of the step logits.
+AGGREGATIONS = {"orm": "last", "meta_mse_sum": "sum_logit"}
 
 
 def write_demo_report(
@@ -117,7 +119,7 @@ def evaluate_folder(
             m: [s for s in read_scores(scores_path(folder, kind, m)) if within(s.sample_index)]
             for m in methods
         },
-        aggregations={m: "last" for m in methods if m == "orm"},
+        aggregations={m: AGGREGATIONS[m] for m in methods if m in AGGREGATIONS},
     )
 
 
