@@ -176,6 +176,13 @@ def test_contrasting_candidates_hold_both_outcomes_where_there_are_both(
     assert {outcomes[i] for i in chosen} == set(outcomes)
 
 
+@pytest.mark.parametrize("estimator", ["inner_product", "finite_difference", "unrolled"])
+def test_every_estimator_trains(estimator: str) -> None:
+    config = replace(SMALL, max_steps=4, estimator=estimator)
+    weights = train(random_prm(), small_data(), config).weights
+    assert max(abs(w - 1.0) for w in weights.values()) > 0.01
+
+
 def test_the_paper_preset_has_the_published_settings() -> None:
     paper = preset("paper")
     assert (paper.learning_rate, paper.meta_learning_rate) == (5e-7, 0.01)

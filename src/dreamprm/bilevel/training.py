@@ -66,9 +66,8 @@ def train(
     """
     torch.manual_seed(config.seed)
     if config.estimator == "unrolled":
-        model.backbone.set_attn_implementation(
-            "eager"
-        )  # the fused kernels have no second derivative
+        # The fused attention kernels have no second derivative.
+        model.backbone.set_attn_implementation("eager")
     problem = PRMProblem(model.train(), data, config)
     fixed = _fixed_weights(weights, data.domains) if weights is not None else None
     if fixed is not None and config.learn_weights:
