@@ -207,7 +207,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         "## Meta losses",
         "",
         "Share of the difference between oracle and uniform weights that is won back, and rank "
-        "correlation of learned weight and planted quality. `dreamprm` is the default.",
+        "correlation of learned weight and planted quality. `dreamprm` is the default. A row with "
+        "fewer figures was run on the first of the seeds only.",
         "",
         "| meta loss | accuracy | won back | won back per seed | Spearman per seed |",
         "|---|---|---|---|---|",
