@@ -21,7 +21,7 @@ lint: $(STAMP)
 
 setup: $(STAMP)
 
-# The evidence table in docs/results: about an hour and a half on two cores.
+# The evidence table in docs/results: about two hours on two cores.
 SEEDS ?= 101 102 103 104 105
 testbed: $(STAMP)
 	$(BIN)/python -m experiments.testbed data --seeds $(SEEDS)
