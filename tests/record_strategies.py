@@ -11,6 +11,15 @@ image = st.binary(max_size=30) | st.sampled_from(["images/a.png", "https://examp
 label = st.integers(1, 20).flatmap(
     lambda total: st.builds(StepLabel, st.integers(0, total), st.just(total))
 )
+extras = st.dictionaries(
+    text,
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(text, inner, max_size=2),
+        max_leaves=4,
+    ),
+    max_size=2,
+)
 
 questions = st.builds(
     Question,
@@ -21,6 +30,7 @@ questions = st.builds(
     options=st.lists(st.text(max_size=10), max_size=4).map(tuple),
     answer=text,
     subject=st.none() | text,
+    extra=extras,
 )
 question_lists = st.lists(questions, max_size=4, unique_by=lambda question: question.id)
 
@@ -40,6 +50,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
         labels=labels,
         policy=draw(text),
         sample_index=draw(st.integers(0, 1000)),
+        extra=draw(extras),
     )
 
 

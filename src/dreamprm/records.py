@@ -7,9 +7,18 @@ different things.
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from dreamprm.errors import DataError
 
@@ -61,6 +70,8 @@ class Question(Record):
         options: texts of the options, without letters; empty for an open question.
         answer: gold answer: a letter where there are options, else text or a number.
         subject: finer grouping within a domain (MMMU has 30).
+        extra: what the source tells besides, by name; `unit` and `precision` (decimals) of a number
+            are heeded when an answer is verified.
     """
 
     id: str
@@ -70,12 +81,14 @@ class Question(Record):
     options: tuple[str, ...] = ()
     answer: str
     subject: str | None = None
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for field in ("id", "domain", "text", "answer"):
             if not getattr(self, field).strip():
                 raise ValueError(f"{field} is empty; give it a value or remove the row")
+        _check_extra(self.extra)
         return self
 
 
@@ -88,6 +101,7 @@ class Trajectory(Record):
         outcome: is the final answer right; None when it was not verified.
         labels: per step a Monte Carlo label or None (not labelled); None when no step is labelled.
         policy: name of the model that wrote it.
+        extra: what the source tells besides, by name, so that a converted file loses nothing.
     """
 
     question_id: str
@@ -97,11 +111,13 @@ class Trajectory(Record):
     labels: tuple[StepLabel | None, ...] | None = None
     policy: str = "unknown"
     sample_index: int = 0
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.steps:
             raise ValueError("steps: a trajectory without steps cannot be scored; remove the row")
+        _check_extra(self.extra)
         if self.labels is None:
             return self
         if len(self.labels) != len(self.steps):
@@ -118,6 +134,15 @@ class Trajectory(Record):
                     "need 0 <= correct <= total and total >= 1"
                 )
         return self
+
+
+def _check_extra(extra: dict[str, JsonValue]) -> None:
+    """NaN and infinity pass for numbers in Python, and in no other reader of JSON."""
+    if extra:
+        try:
+            json.dumps(extra, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"extra: {error}; leave the value out") from None
 
 
 class StepScores(Record):

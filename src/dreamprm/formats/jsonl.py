@@ -86,6 +86,8 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
 def to_line(record: Record, folder: Path) -> bytes:
     """One record as a line of a JSONL file that lies in `folder`."""
     row = record.model_dump()
+    if not row.get("extra", True):
+        del row["extra"]
     if isinstance(record, Question):
         row["images"] = [
             encode_image(image) if isinstance(image, bytes) else image_to_disk(image, folder)

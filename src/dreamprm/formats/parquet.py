@@ -6,6 +6,7 @@ Images are structs of `bytes` and `path`, as the `datasets` library stores them,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,7 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
             ("options", pa.list_(pa.string())),
             ("answer", pa.string()),
             ("subject", pa.string()),
+            ("extra", pa.string()),  # JSON
         ]
     ),
     Trajectory: pa.schema(
@@ -51,6 +53,7 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
             ("labels", pa.list_(_LABEL)),
             ("policy", pa.string()),
             ("sample_index", pa.int64()),
+            ("extra", pa.string()),  # JSON
         ]
     ),
     StepScores: pa.schema(
@@ -116,6 +119,8 @@ def write_parquet(path: str | Path, records: Iterable[R], kind: type[R]) -> None
 
 def _to_arrow(record: Record, folder: Path) -> dict[str, Any]:
     values = record.model_dump()
+    if "extra" in values:
+        values["extra"] = json.dumps(values["extra"], ensure_ascii=False) if values["extra"] else None
     if isinstance(record, Question):
         values["images"] = [
             {"bytes": image, "path": None}
@@ -132,11 +137,22 @@ def _from_arrow(values: dict[str, Any]) -> dict[str, Any]:
     for field, content in values.items():
         if field in ("images", "options") and content is None:
             values[field] = ()
+        elif field == "extra":
+            values[field] = _extra(content)
         elif field == "images":
             values[field] = [_image(image) for image in content]
         elif field == "labels" and content is not None:
             values[field] = [label and (label["correct"], label["total"]) for label in content]
     return values
+
+
+def _extra(content: Any) -> Any:
+    if not isinstance(content, str):
+        return content or {}
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise DataError(f"not JSON ({error}); correct it or leave it empty", field="extra") from None
 
 
 def _image(image: Any) -> Any:

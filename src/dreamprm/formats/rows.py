@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,16 @@ def required_text(row: dict[str, Any], field: str) -> str:
     if not text:
         raise DataError("is missing or empty; give it a value or remove the row", field=field)
     return text
+
+
+def rest_of(row: dict[str, Any], used: Collection[str], name: str) -> dict[str, Any]:
+    """What a row holds besides the fields that are `used`, as a record's `extra`.
+
+    It lies under the name of the format, so that a writer of that format, and no other, puts it
+    back: reading and writing loses nothing, and converting mixes nothing up.
+    """
+    rest = {field: value for field, value in row.items() if field not in used}
+    return {name: rest} if rest else {}
 
 
 def question_of_row(

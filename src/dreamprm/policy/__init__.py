@@ -1,11 +1,17 @@
-"""Who writes reasoning. A policy turns (question, first steps) into sampled continuations."""
+"""Who writes reasoning. A policy continues a question's first steps with sampled text.
+
+The protocol is one coroutine, so that a served model with hundreds of requests in flight and a local
+one that samples in batches look alike to those who ask: whoever wants k completions awaits them, and
+the policy sees to it that its slots are full.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from dreamprm.errors import DreamPRMError
 from dreamprm.records import Question
 
 
@@ -17,20 +23,65 @@ class Request:
     steps: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Completion:
+    """One continuation: the text that follows the given steps.
+
+    Attributes:
+        finish_reason: `stop` (the model ended it), `length` (cut at the limit), or what else a
+            server says.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one call of a policy gave.
+
+    Attributes:
+        completions: at least one, at most as many as were asked for; who wants more asks again.
+        prompt_tokens, completion_tokens: as the server counts them, for the whole call; 0 where
+            nothing is known.
+    """
+
+    completions: tuple[Completion, ...]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class Policy(Protocol):
-    """All that candidates and Monte Carlo labels need of a model.
+    """All that candidates, Monte Carlo labels and judges need of a model.
 
     Attributes:
         name: goes into every record that it writes.
-        batch_size: sequences that are best sampled in one call.
+        concurrency: calls of `sample` in flight that keep it busy.
+        settings: all that decides what it writes, besides question, steps and seed: model, prompt,
+            temperature, limits, how a prefix is continued. JSON values; part of the store's key, so
+            no address of a server, no key, nothing that may change between two runs of one job.
     """
 
     name: str
-    batch_size: int
+    concurrency: int
+    settings: Mapping[str, Any]
 
-    def sample(self, requests: Sequence[Request], n: int, seed: int) -> list[list[str]]:
-        """N continuations of each request, as text that follows the given steps.
+    async def sample(self, request: Request, n: int, seed: int) -> Reply:
+        """Sample up to n continuations.
 
-        The same requests, n and seed give the same texts.
+        The same request, n and seed give the same texts, whatever else is in flight (as far as the
+        server keeps that promise).
+
+        Raises:
+            RequestRefused: this request cannot be answered (too long, say); others can.
+            DreamPRMError: the policy cannot be used at all.
         """
         ...
+
+    async def close(self) -> None:
+        """Give back connections and memory."""
+        ...
+
+
+class RequestRefused(DreamPRMError):
+    """One request that this policy will never answer; the run goes on without it."""
