@@ -11,7 +11,7 @@ import binascii
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -24,6 +24,15 @@ R = TypeVar("R", bound=Record)
 
 class DataWarning(UserWarning):
     """A fact about a data file that a user should know, though the file can be used."""
+
+
+BadRow = Callable[[DataError], None]
+"""What a reader does with a row that it cannot read: told the error, which names file and row."""
+
+
+def refuse(error: DataError) -> None:
+    """The usual `BadRow`: the first bad row ends the reading."""
+    raise error
 
 
 _SIGNATURES = (
