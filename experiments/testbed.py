@@ -13,6 +13,7 @@ stages can be killed and rerun. Seeds from 101 are for reporting; everything was
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import time
 from dataclasses import dataclass, field, replace
@@ -34,8 +35,10 @@ from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, Trajectory
-from dreamprm.rollouts.label import label_trajectories
+from dreamprm.rollouts.label import FixedCompletions, label_trajectories
 from dreamprm.rollouts.sample import sample_candidates
+from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.store import RolloutStore
 from dreamprm.tiny.demo_report import scores_path
 from dreamprm.tiny.world import (
     DOMAINS,
@@ -83,28 +86,45 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
         write_world(world, folder)
     policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=512)
     test = COMPARED if control else CANDIDATES
+    store = RolloutStore(folder / "rollouts.db")
     counts = {"train": TRAIN_CANDIDATES, "meta": META_CANDIDATES, "test": test}
     for name, count in counts.items():
-        _sample(policy, folder / f"{name}.jsonl", folder / f"{name}.candidates.jsonl", count, seed)
+        _sample(
+            policy,
+            store,
+            folder / f"{name}.jsonl",
+            folder / f"{name}.candidates.jsonl",
+            count,
+            seed,
+        )
     labelled = folder / "train.labelled.jsonl"
     if not labelled.exists():
         questions = {q.id: q for q in read_questions(folder / "train.jsonl")}
         candidates = read_trajectories(folder / "train.candidates.jsonl")
-        found = label_trajectories(
-            policy, questions, candidates, COMPLETIONS, seed, world.completions
-        )
-        write_trajectories(labelled, list(found))
+        plan = FixedCompletions(COMPLETIONS, world.completions)
+        sampler = Sampler(policy, store, seed)
+        _, found = asyncio.run(label_trajectories(sampler, questions, candidates, plan))
+        write_trajectories(labelled, found)
     if not control:
         strong = LocalPolicy("tiny/policy-strong", prompt="bare", max_new_tokens=48, batch_size=512)
         _sample(
-            strong, folder / "test.jsonl", folder / "test.strong.jsonl", STRONG_CANDIDATES, seed
+            strong,
+            store,
+            folder / "test.jsonl",
+            folder / "test.strong.jsonl",
+            STRONG_CANDIDATES,
+            seed,
         )
+    store.close()
 
 
-def _sample(policy: LocalPolicy, questions: Path, target: Path, count: int, seed: int) -> None:
+def _sample(
+    policy: LocalPolicy, store: RolloutStore, questions: Path, target: Path, count: int, seed: int
+) -> None:
     if not target.exists():
-        found = sample_candidates(policy, read_questions(questions), count, seed)
-        write_trajectories(target, [t for group in found for t in group])
+        sampler = Sampler(policy, store, seed)
+        _, found = asyncio.run(sample_candidates(sampler, read_questions(questions), count))
+        write_trajectories(target, found)
 
 
 def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG) -> None:

@@ -2,84 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
-from dreamprm.policy import Request
-from dreamprm.records import Question, StepLabel, Trajectory
-from dreamprm.rollouts.label import label_trajectories
+from dreamprm.errors import DreamPRMError
+from dreamprm.policy import Request, RequestRefused
+from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.rollouts.budget import Budget, BudgetSpent
+from dreamprm.rollouts.label import FixedCompletions, Plan, label_trajectories
 from dreamprm.rollouts.sample import sample_candidates
+from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.store import RolloutStore
+from dreamprm.rollouts.work import Outcome
+from tests.scripted_policy import Scripted, right_after_good_steps
 
 
-class Scripted:
-    """Right with certainty after a good step, wrong after a bad one; counts what it is asked."""
-
-    name, batch_size = "scripted", 8
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
-
-    def sample(self, requests: Sequence[Request], n: int, seed: int) -> list[list[str]]:
-        self.asked += [(r.question.id, r.steps) for r in requests]
-        texts = []
-        for request in requests:
-            if not request.steps:
-                texts.append(
-                    [f"Step 1: good\nStep 2: {i}\nFinal answer: {i + seed % 1}" for i in range(n)]
-                )
-            elif any("bad" in step for step in request.steps):
-                texts.append(["Final answer: 99"] * n)
-            else:
-                texts.append([f"Step 9: on\nFinal answer: {i % 2 + 7}" for i in range(n)])
-        return texts
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RolloutStore]:
+    with RolloutStore(tmp_path / "rollouts.db") as opened:
+        yield opened
 
 
-def questions(count: int) -> list[Question]:
-    return [Question(id=f"q{i}", domain="d", text="t", answer="7") for i in range(count)]
+def questions(count: int, answer: str = "7") -> list[Question]:
+    return [Question(id=f"q{i}", domain="d", text=f"t{i}", answer=answer) for i in range(count)]
 
 
-def test_candidates_are_split_verified_and_numbered() -> None:
-    (candidates,) = sample_candidates(Scripted(), questions(1), 8, seed=0)
-    assert [t.sample_index for t in candidates] == list(range(8))
-    assert candidates[7].steps == ("Step 1: good", "Step 2: 7")
-    assert [t.outcome for t in candidates] == [False] * 7 + [True]
+def sample(sampler: Sampler, asked: Sequence[Question], n: int) -> tuple[Outcome, list[Trajectory]]:
+    return asyncio.run(sample_candidates(sampler, asked, n))
 
 
-def test_labels_count_completions_that_reach_the_right_answer() -> None:
+def label(
+    sampler: Sampler, trajectories: Sequence[Trajectory], plan: Plan
+) -> tuple[Outcome, list[Trajectory]]:
+    by_id = {q.id: q for q in questions(10)}
+    return asyncio.run(label_trajectories(sampler, by_id, trajectories, plan))
+
+
+def test_candidates_are_split_verified_and_numbered(store: RolloutStore) -> None:
+    _, found = sample(Sampler(Scripted(right_after_good_steps), store), questions(1), 4)
+    assert [t.sample_index for t in found] == [0, 1, 2, 3]
+    assert found[0].steps[0] == "Step 1: good" and len(found[0].steps) == 2
+    assert [t.outcome for t in found] == [False, True, False, True]
+    assert found[1].extra["rule"] == "same_text", "the verdict says which rule gave it"
+
+
+def test_candidates_without_a_gold_answer_have_no_outcome(store: RolloutStore) -> None:
+    sampler = Sampler(Scripted(right_after_good_steps), store)
+    _, found = sample(sampler, questions(1, UNKNOWN_ANSWER), 2)
+    assert [t.outcome for t in found] == [None, None]
+
+
+def test_labels_count_completions_that_reach_the_right_answer(store: RolloutStore) -> None:
+    def say(request: Request, seed: int, index: int) -> str:
+        if any("bad" in step for step in request.steps):
+            return "Final answer: 99"
+        return f"Step 9: on\nFinal answer: {index % 2 + 7}"
+
     trajectory = Trajectory(question_id="q0", steps=("Step 1: good", "Step 2: bad", "Step 3: good"))
-    (labelled,) = label_trajectories(
-        Scripted(), {q.id: q for q in questions(1)}, [trajectory], completions=4, seed=0
-    )
+    sampler = Sampler(Scripted(say), store)
+    _, [labelled] = label(sampler, [trajectory], FixedCompletions(4))
     assert labelled.labels == (StepLabel(2, 4), StepLabel(0, 4), StepLabel(0, 4))
 
 
-def test_a_shared_prefix_is_completed_once() -> None:
-    policy = Scripted()
+def test_a_shared_prefix_is_completed_once(store: RolloutStore) -> None:
+    policy = Scripted(right_after_good_steps)
     shared = [
         Trajectory(question_id="q0", steps=("Step 1: good", f"Step 2: {i}"), sample_index=i)
         for i in range(3)
     ]
-    found = list(label_trajectories(policy, {q.id: q for q in questions(1)}, shared, 2, seed=0))
-    assert len(found) == 3
-    assert sorted(policy.asked) == sorted({("q0", t.steps[:i]) for t in shared for i in (1, 2)}), (
-        "each distinct prefix exactly once"
-    )
+    _, found = label(Sampler(policy, store), shared, FixedCompletions(2))
+    assert [t.sample_index for t in found] == [0, 1, 2]
+    expected = {("q0", t.steps[:i], 2) for t in shared for i in (1, 2)}
+    assert Counter(policy.asked) == Counter(expected), "each distinct prefix exactly once"
 
 
-def test_a_domain_can_have_its_own_number_of_completions() -> None:
+def test_a_domain_can_have_its_own_number_of_completions(store: RolloutStore) -> None:
     trajectory = Trajectory(question_id="q0", steps=("Step 1: good",))
-    by_id = {q.id: q for q in questions(1)}
-    (found,) = label_trajectories(Scripted(), by_id, [trajectory], 4, 0, per_domain={"d": 1})
+    sampler = Sampler(Scripted(right_after_good_steps), store)
+    _, [found] = label(sampler, [trajectory], FixedCompletions(4, {"d": 1}))
     assert found.labels == (StepLabel(1, 1),)
 
 
-@pytest.mark.parametrize("kept", [0, 2, 5])
-def test_resuming_asks_only_for_what_is_missing_and_gives_the_same(kept: int) -> None:
-    whole = list(sample_candidates(Scripted(), questions(5), 4, seed=1))
-    policy = Scripted()
-    done = {group[0].question_id for group in whole[:kept]}
-    rest = list(sample_candidates(policy, questions(5), 4, seed=1, done=done))
-    assert rest == whole[kept:]
-    if kept == 5:
-        assert not policy.asked
+def test_what_the_store_has_is_not_asked_for_again(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.db"
+    with RolloutStore(path) as store:
+        _, first = sample(Sampler(Scripted(right_after_good_steps), store), questions(3), 2)
+    again = Scripted(right_after_good_steps)
+    with RolloutStore(path) as store:
+        assert sample(Sampler(again, store), questions(3), 2)[1] == first
+        assert not again.asked
+        _, more = sample(Sampler(again, store), questions(3), 5)
+    assert again.asked == [(f"q{i}", (), 3) for i in range(3)], "only what is missing"
+    assert [t for t in more if t.sample_index < 2] == first
+
+
+@pytest.mark.parametrize("changed", ["seed", "settings", "policy", "question"])
+def test_another_seed_setting_policy_or_question_is_sampled_anew(
+    store: RolloutStore, changed: str
+) -> None:
+    sample(Sampler(Scripted(right_after_good_steps, temperature=1.0), store), questions(1), 2)
+    policy = Scripted(
+        right_after_good_steps,
+        name="other" if changed == "policy" else "scripted",
+        temperature=0.5 if changed == "settings" else 1.0,
+    )
+    asked = questions(1)
+    if changed == "question":
+        asked = [asked[0].model_copy(update={"text": "another"})]
+    sample(Sampler(policy, store, seed=int(changed == "seed")), asked, 2)
+    assert policy.asked
+
+
+def test_a_corrected_gold_answer_costs_no_new_completions(store: RolloutStore) -> None:
+    policy = Scripted(right_after_good_steps)
+    sample(Sampler(policy, store), questions(1, "7"), 2)
+    _, found = sample(Sampler(policy, store), questions(1, "8"), 2)
+    assert len(policy.asked) == 1
+    assert [t.outcome for t in found] == [True, False]
+
+
+def test_a_server_that_gives_fewer_than_asked_is_asked_again(store: RolloutStore) -> None:
+    policy = Scripted(lambda request, seed, i: f"Final answer: {seed}-{i}", most=3)
+    _, found = sample(Sampler(policy, store), questions(1), 8)
+    assert [n for _, _, n in policy.asked] == [8, 5, 2]
+    assert len({t.answer for t in found}) == 8, "each call has its own seed"
+
+
+def test_a_refused_question_is_left_out_and_told(store: RolloutStore) -> None:
+    def fail(request: Request) -> None:
+        if request.question.id == "q1":
+            raise RequestRefused("too long")
+
+    policy = Scripted(right_after_good_steps, fail=fail)
+    outcome, found = sample(Sampler(policy, store), questions(3), 2)
+    assert {t.question_id for t in found} == {"q0", "q2"}
+    assert [(q.id, why) for q, why in outcome.refused] == [("q1", "too long")]
+
+
+def test_a_refused_prefix_has_no_label_and_the_others_have(store: RolloutStore) -> None:
+    def fail(request: Request) -> None:
+        if len(request.steps) == 2:
+            raise RequestRefused("too long")
+
+    sampler = Sampler(Scripted(right_after_good_steps, fail=fail), store)
+    trajectory = Trajectory(question_id="q0", steps=("Step 1: good", "Step 2: good"))
+    _, [found] = label(sampler, [trajectory], FixedCompletions(2))
+    assert found.labels == (StepLabel(2, 2), None)
+    assert "too long" in sampler.refusals[0]
+
+
+def test_when_the_policy_is_lost_what_is_done_is_kept(store: RolloutStore) -> None:
+    def fail(request: Request) -> None:
+        if request.question.id == "q5":
+            raise DreamPRMError("server is gone")
+
+    policy = Scripted(right_after_good_steps, fail=fail, concurrency=1)
+    outcome, found = sample(Sampler(policy, store), questions(200), 2)
+    assert "server is gone" in str(outcome.stopped)
+    assert {"q0", "q1", "q2", "q3", "q4"} <= {t.question_id for t in found}
+    assert len(policy.asked) < 20, "no further unit is begun"
+
+
+def test_the_slots_are_kept_full_and_memory_is_bounded(store: RolloutStore) -> None:
+    policy = Scripted(right_after_good_steps, concurrency=8)
+    sampler = Sampler(policy, store)
+    sample(sampler, questions(100), 1)
+    assert 8 <= policy.most_in_flight <= sampler.alive
+
+
+def test_a_token_budget_stops_cleanly_and_counts_earlier_runs(store: RolloutStore) -> None:
+    policy = Scripted(right_after_good_steps, tokens=(10, 90), concurrency=1)
+    outcome, found = sample(
+        Sampler(policy, store, budget=Budget(max_tokens=1000)), questions(50), 1
+    )
+    assert isinstance(outcome.stopped, BudgetSpent)
+    spent = store.usage()["scripted"]
+    assert 900 <= spent.prompt_tokens + spent.completion_tokens <= 1200
+    assert len(found) == spent.calls, "what was paid for is kept"
+    asked = len(policy.asked)
+    sample(Sampler(policy, store, budget=Budget(max_tokens=1000)), questions(50), 1)
+    assert len(policy.asked) == asked, "the same budget is not spent twice"
+    sample(Sampler(policy, store, budget=Budget(max_tokens=100_000)), questions(50), 1)
+    assert len({q for q, _, _ in policy.asked}) == 50, "a larger one goes on"
+
+
+def test_a_money_budget_uses_the_prices(store: RolloutStore) -> None:
+    policy = Scripted(right_after_good_steps, tokens=(1_000_000, 500_000), concurrency=1)
+    budget = Budget(max_cost=10.0, prompt_price=1.0, completion_price=2.0)
+    outcome, found = sample(Sampler(policy, store, budget=budget), questions(50), 1)
+    assert "cost of" in str(outcome.stopped)
+    assert 10 / 2 <= len(found) <= 10 / 2 + 4

@@ -16,8 +16,13 @@ from dreamprm import __version__
 from dreamprm.errors import DreamPRMError
 
 VERBS = {
+    "questions": "a data set, by hub name or path -> questions",
     "sample": "questions -> candidates (N reasonings per question)",
     "label": "candidates -> Monte Carlo labels on every step",
+    "meta": "candidates -> a balanced meta set, apart from training and benchmarks",
+    "status": "what sampling and labelling have done, what is left, and the cost",
+    "convert": "one data format -> another",
+    "validate": "an account of a data file: counts, labels, defects",
     "train": "labelled trajectories -> a process reward model and its domain weights",
     "score": "reward model + candidates -> step scores",
     "select": "step scores -> the chosen answer of each question",

@@ -1,24 +1,37 @@
 r"""Estimate Monte Carlo labels: complete every step prefix K times, count the right answers.
 
-Reads questions and trajectories; appends the trajectories with labels to a .jsonl file. The same
-command again goes on where a killed run stopped, and does nothing once all is done.
+Reads questions and trajectories; writes the trajectories with labels. Every completion is kept in
+the store the moment it arrives: the same command again goes on where a killed run stopped. Three
+ways:
+
+  fixed        num_completions for each prefix (the paper's)
+  adaptive     until each label is known to label_precision, at most max_completions; completions of
+               shorter prefixes that take the same steps count too
+  first_error  bisection for the first step from which no completion succeeds
 
   dreamprm label --questions questions.jsonl --trajectories candidates.jsonl \
-    --output labelled.jsonl --model_name_or_path Qwen/Qwen2.5-VL-3B-Instruct --num_completions 8
+    --output labelled.jsonl --labels adaptive \
+    --model_name_or_path Qwen/Qwen2.5-VL-7B-Instruct --base_urls http://localhost:8000/v1
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.policy_options import PolicyOptions, require_positive
-from dreamprm.cli.resume import resumable
-from dreamprm.cli.terminal import progress
-from dreamprm.errors import DataError
-from dreamprm.formats import check_images
+from dreamprm.cli.resume import guard
+from dreamprm.cli.sampling import Advance, run_sampling, tell
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.formats import check_images, write_trajectories
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory
+
+if TYPE_CHECKING:
+    from dreamprm.rollouts.label import Plan
+    from dreamprm.rollouts.sampler import Sampler
+    from dreamprm.rollouts.work import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,64 +41,73 @@ class Config(PolicyOptions):
     Attributes:
         questions: file of questions, with gold answers.
         trajectories: file of the trajectories to label.
-        output: .jsonl file of labelled trajectories; appended to.
-        num_completions: completions per distinct prefix.
-        domain_completions: domain -> completions per prefix, where it differs.
+        output: file of labelled trajectories, .jsonl or .parquet.
+        labels: `fixed`, `adaptive` or `first_error`; see above.
+        num_completions: completions per distinct prefix (fixed, first_error).
+        domain_completions: domain -> completions per prefix, where it differs (fixed).
+        label_precision: standard deviation at which a label is known well enough (adaptive).
+        max_completions: most completions of one prefix (adaptive).
     """
 
     questions: Path
     trajectories: Path
     output: Path
+    labels: Literal["fixed", "adaptive", "first_error"] = "fixed"
     num_completions: int = 8
     domain_completions: dict[str, int] | None = None
+    label_precision: float = 0.12
+    max_completions: int = 32
 
 
 def run(config: Config) -> None:
-    """Label what is not labelled yet."""
+    """Sample the completions that the store does not have yet, and write all labels."""
     config.check()
-    require_positive(config, "num_completions")
+    require_positive(config, "num_completions", "label_precision", "max_completions")
     questions, trajectories = read_candidates([config.questions], [config.trajectories])
     check_images(questions, config.questions)
     by_id = {question.id: question for question in questions}
     _check(config, trajectories, {q.id for q in questions if q.answer == UNKNOWN_ANSWER})
-    domains = {question.domain for question in questions}
+    _check_domains(config, {question.domain for question in questions})
+    guard(config.output, "label", config.settings() | {"labels": config.labels})
+
+    async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, list[Trajectory]]:
+        from dreamprm.rollouts.label import label_trajectories
+
+        return await label_trajectories(sampler, by_id, trajectories, _plan(config), advance)
+
+    outcome, done = run_sampling(
+        config, "label", config.output, "trajectories", len(trajectories), work
+    )
+    write_trajectories(config.output, done)
+    labels = [label for t in done for label in t.labels or () if label is not None]
+    print(
+        f"{config.output}: {len(done)} labelled trajectories, {len(labels)} steps with a label, "
+        f"resting on {sum(label.total for label in labels) / max(1, len(labels)):.1f} completions "
+        "in the mean"
+    )
+    tell(outcome, "prefixes or questions")
+
+
+def _plan(config: Config) -> Plan:
+    from dreamprm.rollouts.adaptive import FirstErrorSearch, SequentialStopping
+    from dreamprm.rollouts.label import FixedCompletions
+
+    if config.labels == "adaptive":
+        return SequentialStopping(config.label_precision, config.max_completions)
+    if config.labels == "first_error":
+        return FirstErrorSearch(config.num_completions)
+    return FixedCompletions(config.num_completions, config.domain_completions or {})
+
+
+def _check_domains(config: Config, domains: set[str]) -> None:
+    if config.domain_completions and config.labels != "fixed":
+        raise DreamPRMError(f"domain_completions is for fixed labels, not {config.labels} ones")
     for domain, count in (config.domain_completions or {}).items():
         if domain not in domains or count < 1:
             raise DataError(
                 f"domain_completions: {count} for domain '{domain}'; need at least 1, and a domain "
                 f"of the questions: {', '.join(sorted(domains))}"
             )
-    settings = config.settings() | {
-        "num_completions": config.num_completions,
-        "domain_completions": config.domain_completions,
-    }
-    with resumable(config.output, "label", settings, Trajectory) as (out, written):
-        done = {(t.question_id, t.sample_index) for t in written}
-        asked = {(t.question_id, t.sample_index) for t in trajectories}
-        if foreign := sorted(done - asked):
-            raise DataError(
-                f"holds question '{foreign[0][0]}', candidate {foreign[0][1]}, which is not among "
-                "the trajectories; give another output",
-                file=config.output,
-            )
-        if done != asked:
-            from dreamprm.cli.models import load_policy
-            from dreamprm.rollouts.label import label_trajectories
-
-            policy = load_policy(config)
-            with progress("trajectories labelled", len(trajectories)) as advance:
-                for t in label_trajectories(
-                    policy,
-                    by_id,
-                    trajectories,
-                    config.num_completions,
-                    config.seed,
-                    config.domain_completions,
-                    done,
-                    advance,
-                ):
-                    out.append(t)
-    print(f"{config.output}: {len(trajectories)} labelled trajectories")
 
 
 def _check(config: Config, trajectories: list[Trajectory], unknown: set[str]) -> None:

@@ -11,13 +11,12 @@ import torch
 from transformers.utils import logging
 
 from dreamprm.cli.policy_options import PolicyOptions
-from dreamprm.policy import Policy
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.model import PRMConfig, ProcessRewardModel
 
 
-def load_policy(options: PolicyOptions) -> Policy:
-    """The policy that the options describe."""
+def load_policy(options: PolicyOptions) -> LocalPolicy:
+    """The local policy that the options describe."""
     quiet_transformers()
     return LocalPolicy(
         options.model_name_or_path,
@@ -27,6 +26,7 @@ def load_policy(options: PolicyOptions) -> Policy:
         answer_tokens=options.answer_tokens,
         batch_size=options.per_device_batch_size,
         device=_device(options.device),
+        dtype=options.dtype,
     )
 
 

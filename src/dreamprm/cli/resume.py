@@ -37,6 +37,17 @@ def resumable(
     """
     if output.suffix.lower() not in (".jsonl", ".ndjson"):
         raise DataError("the output must be a .jsonl file, which can be appended to", file=output)
+    guard(output, command, settings)
+    with JsonlAppender(output) as appender:
+        yield appender, read_records(output, kind)
+
+
+def guard(output: Path, command: str, settings: Mapping[str, Any]) -> None:
+    """Note beside an output how it is made; refuse one that was made in another way.
+
+    Raises:
+        DataError: names the first setting that differs.
+    """
     sidecar = output.with_name(output.name + ".settings.json")
     facts = {"command": command, **settings}
     if output.exists() and output.stat().st_size > 0:
@@ -44,8 +55,6 @@ def resumable(
     else:
         with atomic_write(sidecar) as file:
             file.write((json.dumps(facts, indent=2) + "\n").encode())
-    with JsonlAppender(output) as appender:
-        yield appender, read_records(output, kind)
 
 
 def recorded_aggregation(scores: Path) -> str:

@@ -1,23 +1,30 @@
 r"""Sample candidates: N reasonings per question, their final answers verified.
 
-Reads questions (.jsonl or .parquet); appends trajectories to a .jsonl file, question by question.
-The same command again goes on where a killed run stopped, and does nothing once all is done.
+Reads questions (any format that `dreamprm validate` knows); writes trajectories. Every completion
+is kept in the store the moment it arrives: the same command again goes on where a killed run
+stopped, asks for nothing twice, and does nothing once all is done. A served model is sampled over
+HTTP:
 
   dreamprm sample --questions questions.jsonl --output candidates.jsonl \
-    --model_name_or_path Qwen/Qwen2.5-VL-3B-Instruct --num_candidates 8
+    --model_name_or_path Qwen/Qwen2.5-VL-7B-Instruct --base_urls http://localhost:8000/v1 \
+    --num_candidates 8
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamprm.cli.policy_options import PolicyOptions, require_positive
-from dreamprm.cli.resume import resumable
-from dreamprm.cli.terminal import progress
-from dreamprm.formats import check_images, check_references, read_questions
-from dreamprm.records import UNKNOWN_ANSWER, Trajectory
+from dreamprm.cli.resume import guard
+from dreamprm.cli.sampling import Advance, run_sampling, tell
+from dreamprm.formats import check_images, read_questions, write_trajectories
+from dreamprm.records import Trajectory
+
+if TYPE_CHECKING:
+    from dreamprm.rollouts.sampler import Sampler
+    from dreamprm.rollouts.work import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,7 @@ class Config(PolicyOptions):
 
     Attributes:
         questions: file of questions.
-        output: .jsonl file of trajectories; appended to.
+        output: file of trajectories, .jsonl or .parquet.
         num_candidates: reasonings per question.
     """
 
@@ -36,35 +43,24 @@ class Config(PolicyOptions):
 
 
 def run(config: Config) -> None:
-    """Sample what is not there yet."""
+    """Sample what the store does not have yet, and write all."""
     config.check()
     require_positive(config, "num_candidates")
     questions = read_questions(config.questions)
     check_images(questions, config.questions)
-    unknown = {q.id for q in questions if q.answer == UNKNOWN_ANSWER}
-    settings = config.settings() | {"num_candidates": config.num_candidates}
-    with resumable(config.output, "sample", settings, Trajectory) as (out, written):
-        check_references(questions, written, config.output)
-        there = {(t.question_id, t.sample_index) for t in written}
-        counts = Counter(t.question_id for t in written)
-        done = {q for q, count in counts.items() if count >= config.num_candidates}
-        outcomes = [t.outcome for t in written]
-        if len(done) < len(questions):
-            from dreamprm.cli.models import load_policy
-            from dreamprm.rollouts.sample import sample_candidates
+    guard(config.output, "sample", config.settings())
 
-            policy = load_policy(config)
-            with progress("questions sampled", len(questions)) as advance:
-                for candidates in sample_candidates(
-                    policy, questions, config.num_candidates, config.seed, done, advance
-                ):
-                    for t in candidates:
-                        if (t.question_id, t.sample_index) in there:
-                            continue
-                        if t.question_id in unknown:  # nothing to verify against
-                            t = t.model_copy(update={"outcome": None})  # noqa: PLW2901
-                        out.append(t)
-                        outcomes.append(t.outcome)
-    known = [outcome for outcome in outcomes if outcome is not None]
+    async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, list[Trajectory]]:
+        from dreamprm.rollouts.sample import sample_candidates
+
+        return await sample_candidates(sampler, questions, config.num_candidates, advance)
+
+    outcome, found = run_sampling(
+        config, "sample", config.output, "questions", len(questions), work
+    )
+    write_trajectories(config.output, found)
+    known = [t.outcome for t in found if t.outcome is not None]
     share = f", {sum(known) / len(known):.1%} right" if known else ""
-    print(f"{config.output}: {len(outcomes)} candidates of {len(questions)} questions{share}")
+    asked = len({t.question_id for t in found})
+    print(f"{config.output}: {len(found)} candidates of {asked} questions{share}")
+    tell(outcome, "questions")

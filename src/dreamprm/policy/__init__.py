@@ -1,8 +1,8 @@
 """Who writes reasoning. A policy continues a question's first steps with sampled text.
 
-The protocol is one coroutine, so that a served model with hundreds of requests in flight and a local
-one that samples in batches look alike to those who ask: whoever wants k completions awaits them, and
-the policy sees to it that its slots are full.
+The protocol is one coroutine, so that a served model with hundreds of requests in flight and a
+local one that samples in batches look alike to those who ask: whoever wants k completions awaits
+them, and the policy sees to it that its slots are full.
 """
 
 from __future__ import annotations
@@ -62,9 +62,14 @@ class Policy(Protocol):
             no address of a server, no key, nothing that may change between two runs of one job.
     """
 
-    name: str
-    concurrency: int
-    settings: Mapping[str, Any]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def concurrency(self) -> int: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     async def sample(self, request: Request, n: int, seed: int) -> Reply:
         """Sample up to n continuations.

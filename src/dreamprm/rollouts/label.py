@@ -1,104 +1,118 @@
-"""Monte Carlo labels: K completions per step prefix; how many reach the right answer.
+"""Monte Carlo labels: completions sampled from each step prefix; how many reach the right answer.
 
-Candidates of one question share prefixes (the first steps above all). Each distinct prefix is
-completed once and its counts serve every trajectory that begins with it.
+Candidates of one question share prefixes (the first steps above all). A distinct prefix is
+completed once, and its counts serve every trajectory that begins with it. How many completions a
+prefix gets is the plan's business: a fixed K here, what the label needs in `adaptive`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from dreamprm.answers import extract_answer, verify_answer
-from dreamprm.policy import Policy, Request
+from dreamprm.policy import RequestRefused
 from dreamprm.records import Question, StepLabel, Trajectory
-from dreamprm.rollouts.sample import Progress, derive_seed
+from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.work import Outcome, all_of, work_through
+
+Steps = tuple[str, ...]
 
 
-def label_trajectories(
-    policy: Policy,
+@dataclass(frozen=True)
+class Group:
+    """A question and all trajectories about it that are to be labelled."""
+
+    question: Question
+    trajectories: tuple[Trajectory, ...]
+
+    def prefixes(self) -> list[Steps]:
+        """The distinct prefixes, shorter ones first."""
+        found = dict.fromkeys(p for t in self.trajectories for p in prefixes(t))
+        return sorted(found, key=len)
+
+
+class Plan(Protocol):
+    """How the prefixes of a question's trajectories come to their labels."""
+
+    async def label(self, sampler: Sampler, group: Group) -> list[Trajectory]:
+        """The group's trajectories with labels, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedCompletions:
+    """The same number of completions for each prefix (the paper's way).
+
+    Attributes:
+        completions: K.
+        per_domain: domain -> K, where it differs.
+    """
+
+    completions: int
+    per_domain: Mapping[str, int] = field(default_factory=dict)
+
+    async def label(self, sampler: Sampler, group: Group) -> list[Trajectory]:
+        k = self.per_domain.get(group.question.domain, self.completions)
+        found = group.prefixes()
+        counts = await all_of(count(sampler, group.question, prefix, k) for prefix in found)
+        labels = dict(zip(found, counts, strict=True))
+        return [with_labels(t, labels) for t in group.trajectories]
+
+
+async def count(sampler: Sampler, question: Question, prefix: Steps, k: int) -> StepLabel | None:
+    """Label of one prefix from its first k completions; None when the policy refuses it."""
+    try:
+        sampled = await sampler.rollouts(question, prefix, k)
+    except RequestRefused as error:
+        sampler.refusals.append(f"question '{question.id}', {len(prefix)} steps: {error}")
+        return None
+    return StepLabel(sum(rollout.correct for rollout in sampled), k)
+
+
+async def label_trajectories(
+    sampler: Sampler,
     questions: Mapping[str, Question],
     trajectories: Sequence[Trajectory],
-    completions: int,
-    seed: int,
-    per_domain: Mapping[str, int] | None = None,
-    done: Collection[tuple[str, int]] = (),
-    progress: Progress = lambda done: None,
-) -> Iterator[Trajectory]:
-    """Label every step of every trajectory.
+    plan: Plan,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Outcome, list[Trajectory]]:
+    """Label every trajectory.
 
     Args:
         questions: by id.
-        completions: K, per distinct prefix.
-        per_domain: K of some domains, where it differs.
-        done: (question id, sample index) of trajectories that an earlier run has labelled.
+        progress: called with the number of trajectories done.
 
-    Yields:
-        The trajectories with a label on each step, in the order given within a group of questions.
+    Returns:
+        How it ended, and the trajectories that are labelled, in the order given.
     """
-    by_question: dict[str, list[Trajectory]] = {}
+    labelled: dict[tuple[str, int], Trajectory] = {}
+
+    async def do(group: Group) -> None:
+        found = await plan.label(sampler, group)
+        labelled.update({(t.question_id, t.sample_index): t for t in found})
+        progress(len(found))
+
+    outcome = await work_through(grouped(questions, trajectories), do, sampler.alive)
+    keys = ((t.question_id, t.sample_index) for t in trajectories)
+    return outcome, [labelled[key] for key in keys if key in labelled]
+
+
+def grouped(questions: Mapping[str, Question], trajectories: Iterable[Trajectory]) -> list[Group]:
+    """Trajectories by their question, both in the order of first appearance."""
+    found: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
-        by_question.setdefault(trajectory.question_id, []).append(trajectory)
-    by_kind: dict[tuple[bool, int], list[str]] = {}
-    for question_id in by_question:
-        question = questions[question_id]
-        k = (per_domain or {}).get(question.domain, completions)
-        by_kind.setdefault((bool(question.images), k), []).append(question_id)
-    for (_, k), ids in by_kind.items():
-        for group in _groups(ids, by_question, max(1, policy.batch_size // k)):
-            mine = [t for question_id in group for t in by_question[question_id]]
-            if all((t.question_id, t.sample_index) in done for t in mine):
-                progress(len(mine))
-                continue
-            counts = _complete(policy, questions, mine, k, derive_seed(seed, "label", group[0]))
-            for t in mine:
-                if (t.question_id, t.sample_index) not in done:
-                    labels = tuple(counts[t.question_id, prefix] for prefix in _prefixes(t))
-                    yield t.model_copy(update={"labels": labels})
-            progress(len(mine))
+        found.setdefault(trajectory.question_id, []).append(trajectory)
+    return [Group(questions[name], tuple(group)) for name, group in found.items()]
 
 
-def _prefixes(trajectory: Trajectory) -> Iterator[tuple[str, ...]]:
+def prefixes(trajectory: Trajectory) -> Iterator[Steps]:
+    """The prefixes of a trajectory, from the first step to all of them."""
     return (trajectory.steps[:i] for i in range(1, len(trajectory.steps) + 1))
 
 
-def _groups(
-    ids: Sequence[str], by_question: Mapping[str, Sequence[Trajectory]], capacity: int
-) -> Iterator[list[str]]:
-    """Questions together whose distinct prefixes fill about one call of the policy."""
-    group: list[str] = []
-    held = 0
-    for question_id in ids:
-        size = len({p for t in by_question[question_id] for p in _prefixes(t)})
-        if group and held + size > capacity:
-            yield group
-            group, held = [], 0
-        group.append(question_id)
-        held += size
-    if group:
-        yield group
-
-
-def _complete(
-    policy: Policy,
-    questions: Mapping[str, Question],
-    trajectories: Sequence[Trajectory],
-    k: int,
-    seed: int,
-) -> dict[tuple[str, tuple[str, ...]], StepLabel]:
-    keys = list(dict.fromkeys((t.question_id, p) for t in trajectories for p in _prefixes(t)))
-    requests = [Request(questions[question_id], prefix) for question_id, prefix in keys]
-    size = max(1, policy.batch_size // k)
-    counts = {}
-    for start in range(0, len(keys), size):
-        part = slice(start, start + size)
-        texts = policy.sample(requests[part], k, seed + start)
-        for key, request, completions in zip(keys[part], requests[part], texts, strict=True):
-            question = request.question
-            right = sum(
-                verify_answer(
-                    extract_answer(text, question.options), question.answer, question.options
-                )
-                for text in completions
-            )
-            counts[key] = StepLabel(right, k)
-    return counts
+def with_labels(trajectory: Trajectory, labels: Mapping[Steps, StepLabel | None]) -> Trajectory:
+    """The trajectory with those of `labels` that are its own."""
+    return trajectory.model_copy(
+        update={"labels": tuple(labels.get(prefix) for prefix in prefixes(trajectory))}
+    )

@@ -2,72 +2,70 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from dreamprm.answers import extract_answer, verify_answer
-from dreamprm.policy import Policy, Request
+from pydantic import JsonValue
+
 from dreamprm.prompts import split_steps
 from dreamprm.records import Question, Trajectory
+from dreamprm.rollouts.sampler import Rollout, Sampler
+from dreamprm.rollouts.work import Outcome, work_through
 
-Progress = Callable[[int], None]
-"""Called with the number of questions (or prefixes) done since the last call."""
 
-
-def sample_candidates(
-    policy: Policy,
+async def sample_candidates(
+    sampler: Sampler,
     questions: Sequence[Question],
     n: int,
-    seed: int,
-    done: Collection[str] = (),
-    progress: Progress = lambda done: None,
-) -> Iterator[list[Trajectory]]:
-    """Sample n candidates per question.
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Outcome, list[Trajectory]]:
+    """See to it that the store has n candidates of each question; what is there costs nothing.
 
     Args:
-        done: ids of questions that an earlier, killed run has finished; they are not yielded.
+        progress: called with the number of questions done.
 
-    Yields:
-        For each question its candidates, outcomes verified. A response without any step (a bare
-        answer) has its whole text as its only step, so that it can still be scored.
+    Returns:
+        How it ended, and the candidates of all questions that have n of them, in order.
+
+    Example:
+        with RolloutStore("rollouts.db") as store:
+            sampler = Sampler(LocalPolicy("tiny/policy", prompt="bare"), store)
+            outcome, candidates = asyncio.run(sample_candidates(sampler, questions, 8))
     """
-    for chunk in chunks(questions, max(1, policy.batch_size // n)):
-        if all(question.id in done for question in chunk):
-            progress(len(chunk))
-            continue
-        requests = [Request(question) for question in chunk]
-        texts = policy.sample(requests, n, derive_seed(seed, "sample", chunk[0].id))
-        for question, responses in zip(chunk, texts, strict=True):
-            if question.id in done:
-                continue
-            yield [
-                to_trajectory(question, text, policy.name, index)
-                for index, text in enumerate(responses)
-            ]
-        progress(len(chunk))
+
+    async def do(question: Question) -> None:
+        await sampler.rollouts(question, (), n)
+
+    outcome = await work_through(questions, do, sampler.alive, progress)
+    refused = {unit.id for unit, _ in outcome.refused if isinstance(unit, Question)}
+    found: list[Trajectory] = []
+    for question in questions:
+        if question.id not in refused:
+            rollouts = await sampler.stored_rollouts(question, (), n) or []
+            name = sampler.policy.name
+            found += (to_trajectory(question, r, name, i) for i, r in enumerate(rollouts))
+    return outcome, found
 
 
-def to_trajectory(question: Question, text: str, policy: str, sample_index: int) -> Trajectory:
-    """A response as a trajectory, its final answer extracted and verified."""
-    steps, _ = split_steps(text)
-    answer = extract_answer(text, question.options)
+def to_trajectory(
+    question: Question, rollout: Rollout, policy: str, sample_index: int
+) -> Trajectory:
+    """A rollout as a trajectory.
+
+    A response without any step (a bare answer) has its whole text as its only step, so that it can
+    still be scored.
+    """
+    steps, _ = split_steps(rollout.text)
+    facts: dict[str, JsonValue] = {}
+    if rollout.verdict is not None:
+        facts["rule"] = rollout.verdict.rule
+    if rollout.finish_reason != "stop":
+        facts["finish_reason"] = rollout.finish_reason
     return Trajectory(
         question_id=question.id,
-        steps=tuple(steps) or (text.strip() or "(no response)",),
-        answer=answer,
-        outcome=verify_answer(answer, question.answer, question.options),
+        steps=tuple(steps) or (rollout.text.strip() or "(no response)",),
+        answer=rollout.answer,
+        outcome=None if rollout.verdict is None else rollout.verdict.correct,
         policy=policy,
         sample_index=sample_index,
+        extra=facts,
     )
-
-
-def derive_seed(seed: int, *parts: str) -> int:
-    """A seed that depends on what is sampled, not on when, so that resuming changes nothing."""
-    return zlib.crc32("/".join((str(seed), *parts)).encode())
-
-
-def chunks(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
-    """Questions with and without images apart: not every processor takes a mixed batch."""
-    for with_images in (True, False):
-        same = [q for q in questions if bool(q.images) == with_images]
-        yield from (same[i : i + size] for i in range(0, len(same), size))

@@ -1,0 +1,301 @@
+"""Every completion that a policy has given, in one SQLite file that outlives any kill.
+
+Sampling is the costliest part of making a PRM, so nothing is asked twice: a completion is committed
+the moment it arrives, and is found again under its key (see `keys`) by whoever needs it, be it the
+same command after a kill, labels with a larger K, or another verb. The file is in WAL mode: one
+process writes (a lock beside the file sees to that), any number read meanwhile. Nothing is loaded
+on opening; what is asked for is looked up.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from filelock import FileLock, Timeout
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.policy import Completion, Reply
+from dreamprm.rollouts.keys import Generator
+
+VERSION = 1
+_LOCK_WAIT_S = 1.0  # `dreamprm status` holds the lock for a moment
+
+_SCHEMA = """
+CREATE TABLE generators (
+    id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL,
+    policy TEXT NOT NULL, settings TEXT NOT NULL, seed INTEGER NOT NULL);
+CREATE TABLE prefixes (
+    id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL,
+    question TEXT NOT NULL, question_id TEXT NOT NULL,
+    generator INTEGER NOT NULL REFERENCES generators(id),
+    steps TEXT NOT NULL);
+CREATE INDEX prefixes_of_question ON prefixes (question, generator);
+CREATE TABLE rollouts (
+    prefix INTEGER NOT NULL REFERENCES prefixes(id), sample_index INTEGER NOT NULL,
+    text TEXT NOT NULL, finish_reason TEXT NOT NULL,
+    PRIMARY KEY (prefix, sample_index)) WITHOUT ROWID;
+CREATE TABLE verdicts (
+    question TEXT NOT NULL, verifier TEXT NOT NULL, answer TEXT NOT NULL,
+    correct INTEGER NOT NULL, rule TEXT NOT NULL,
+    PRIMARY KEY (question, verifier, answer)) WITHOUT ROWID;
+CREATE TABLE calls (
+    time REAL NOT NULL, policy TEXT NOT NULL, completions INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL NOT NULL);
+CREATE TABLE jobs (
+    output TEXT PRIMARY KEY, verb TEXT NOT NULL, policy TEXT NOT NULL, unit TEXT NOT NULL,
+    total INTEGER NOT NULL, done INTEGER NOT NULL, done_before INTEGER NOT NULL,
+    started REAL NOT NULL, updated REAL NOT NULL, state TEXT NOT NULL);
+"""
+
+
+class Usage(NamedTuple):
+    """What calls have cost so far."""
+
+    calls: int = 0
+    completions: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+
+class Prefix(NamedTuple):
+    """Where completions belong: a question as the policy sees it, steps, and who continues them."""
+
+    key: str
+    question: str
+    question_id: str
+    steps: tuple[str, ...]
+    generator: Generator
+
+
+class RolloutStore:
+    """The store, opened for writing; made where it is not there.
+
+    Args:
+        path: the file, for example `rollouts.db`.
+        readonly: only look; works while another process writes.
+
+    Raises:
+        DreamPRMError: no such store, another process writes to it, or it is no store of ours.
+    """
+
+    def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
+        self.path = Path(path)
+        self._lock: FileLock | None = None
+        self._ids: dict[str, int] = {}  # of generators: a handful
+        try:
+            if readonly:
+                self._open_to_read()
+            else:
+                self._open_to_write()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise DreamPRMError(
+                f"{self.path}: cannot be opened as a rollout store: {error}; give another --store"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_to_read(self) -> None:
+        if not self.path.is_file():
+            raise DreamPRMError(f"{self.path}: there is no rollout store; correct the path")
+        uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        self._db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        self._check_version()
+
+    def _open_to_write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_path(self.path))
+        try:
+            lock.acquire(timeout=_LOCK_WAIT_S)
+        except Timeout:
+            raise DreamPRMError(
+                f"{self.path}: another process writes to this rollout store; wait for it, or give "
+                "another --store"
+            ) from None
+        self._lock = lock
+        self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")  # a kill loses nothing committed
+        if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+        self._check_version()
+
+    def _check_version(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
+            raise DreamPRMError(
+                f"{self.path}: not a rollout store of this version of dreamprm (has version "
+                f"{version}, needs {VERSION}); give another --store"
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise DreamPRMError(
+                    f"{self.path}: cannot write: {error}; free space or choose another place"
+                ) from error
+            raise
+
+    def add(
+        self,
+        prefix: Prefix,
+        first_index: int,
+        reply: Reply,
+        cost: float = 0.0,
+    ) -> None:
+        """Keep a policy's reply as samples `first_index`, `first_index` + 1, ... of a prefix."""
+        with self._transaction():
+            row = (prefix.key, prefix.question, prefix.question_id)
+            self._db.execute(
+                "INSERT OR IGNORE INTO prefixes (key, question, question_id, generator, steps) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (*row, self._generator(prefix.generator), json.dumps(prefix.steps)),
+            )
+            (at,) = self._db.execute(
+                "SELECT id FROM prefixes WHERE key = ?", (prefix.key,)
+            ).fetchone()
+            self._db.executemany(
+                "INSERT INTO rollouts VALUES (?, ?, ?, ?)",
+                (
+                    (at, index, _storable(completion.text), completion.finish_reason)
+                    for index, completion in enumerate(reply.completions, first_index)
+                ),
+            )
+            self._add_call(prefix.generator.policy, reply, cost)
+
+    def add_call(self, policy: str, reply: Reply, cost: float = 0.0) -> None:
+        """Note what a call cost whose text is not kept (a judge's)."""
+        with self._transaction():
+            self._add_call(policy, reply, cost)
+
+    def _add_call(self, policy: str, reply: Reply, cost: float) -> None:
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        self._db.execute(
+            "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)",
+            (time.time(), policy, len(reply.completions), *tokens, cost),
+        )
+
+    def _generator(self, generator: Generator) -> int:
+        if generator.key not in self._ids:
+            self._db.execute(
+                "INSERT OR IGNORE INTO generators (key, policy, settings, seed) "
+                "VALUES (?, ?, ?, ?)",
+                (generator.key, generator.policy, generator.settings, generator.seed),
+            )
+            self._ids[generator.key] = self._generator_id(generator) or 0
+        return self._ids[generator.key]
+
+    def _generator_id(self, generator: Generator) -> int | None:
+        found = self._db.execute(
+            "SELECT id FROM generators WHERE key = ?", (generator.key,)
+        ).fetchone()
+        return None if found is None else int(found[0])
+
+    def completions(self, prefix: str, limit: int = -1) -> list[Completion]:
+        """The samples of a prefix (its key) in order of their index; those of the lowest first."""
+        rows = self._db.execute(
+            "SELECT text, finish_reason FROM rollouts WHERE prefix = "
+            "(SELECT id FROM prefixes WHERE key = ?) ORDER BY sample_index LIMIT ?",
+            (prefix, limit),
+        )
+        return [Completion(*row) for row in rows]
+
+    def prefixes(
+        self, question: str, generator: Generator
+    ) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """(key, steps) of all prefixes of a question (its key) that a generator has continued."""
+        rows = self._db.execute(
+            "SELECT key, steps FROM prefixes WHERE question = ? AND generator = ? ORDER BY id",
+            (question, self._generator_id(generator)),
+        ).fetchall()
+        return ((key, tuple(json.loads(steps))) for key, steps in rows)
+
+    def verdict(self, question: str, verifier: str, answer: str) -> tuple[bool, str] | None:
+        """(is it right, by which rule) of an answer that was verified before."""
+        row = self._db.execute(
+            "SELECT correct, rule FROM verdicts WHERE question = ? AND verifier = ? AND answer = ?",
+            (question, verifier, _storable(answer)),
+        ).fetchone()
+        return None if row is None else (bool(row[0]), row[1])
+
+    def add_verdict(
+        self, question: str, verifier: str, answer: str, correct: bool, rule: str
+    ) -> None:
+        """Keep a verdict."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)",
+                (question, verifier, _storable(answer), correct, rule),
+            )
+
+    def usage(self, since: float = 0.0) -> dict[str, Usage]:
+        """Policy -> what its calls have cost, those after `since` (seconds of the epoch)."""
+        rows = self._db.execute(
+            "SELECT policy, count(*), sum(completions), sum(prompt_tokens), "
+            "sum(completion_tokens), sum(cost) FROM calls WHERE time >= ? GROUP BY policy",
+            (since,),
+        )
+        return {policy: Usage(*values) for policy, *values in rows}
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each table holds."""
+        tables: Sequence[str] = ("generators", "prefixes", "rollouts", "verdicts")
+        return {
+            name: self._db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables
+        }
+
+    def dump(self) -> Iterator[tuple[str, str, int, str, str]]:
+        """(prefix key, question id, sample index, text, finish reason) of all, in a fixed order."""
+        yield from self._db.execute(
+            "SELECT key, question_id, sample_index, text, finish_reason FROM rollouts "
+            "JOIN prefixes ON prefixes.id = prefix ORDER BY key, sample_index"
+        )
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For `jobs`, which keeps its table in the same file."""
+        return self._db
+
+    def close(self) -> None:
+        """Close the file and let others write; a second call does nothing."""
+        if hasattr(self, "_db"):
+            self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def lock_path(path: Path) -> Path:
+    """The lock file of a store."""
+    return path.with_name(path.name + ".lock")
+
+
+def _storable(text: str) -> str:
+    """SQLite holds UTF-8; half a surrogate pair, which a server may send, is replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
