@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dreamprm import math_equal
-from dreamprm.answers import extract_answer, verify_answer
+from dreamprm.answer_text import clean
+from dreamprm.answers import Verdict, extract_answer, verdict, verify_answer
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER
 
@@ -37,7 +35,13 @@ CITIES = ("Lyon", "Paris", "Nice")
         ("$4 \\sqrt{3}$", "4 \\sqrt{3}"),
         ("D", "D"),
         ("(D)", "D"),
+        ("2 + 1 = <<2+1=3>>3 bolts\nA: 3", "3"),
+        ("2 + 1 = 3 bolts\n#### 1,003", "1,003"),
+        ("A: is it 3?\nNobody can know this", None),
+        ("Thus:\n\\[\n\\text{Answer: C}\n\\]", "C"),
+        ("Yes, because it is red.", "Yes, because it is red"),
         ("Nobody can know this", None),
+        ("No idea", None),
         ("", None),
     ],
 )
@@ -52,6 +56,7 @@ def test_the_stated_answer_is_found(text: str, answer: str | None) -> None:
         ("It lies on the Seine, therefore (B).", "B"),
         ("It lies on the Seine:\nParis", "Paris"),
         ("It lies on the Seine, therefore D", None),
+        ("These are the options\nA: Lyon", None),
     ],
 )
 def test_a_letter_or_text_of_an_option_at_the_end_is_an_answer(
@@ -61,7 +66,8 @@ def test_a_letter_or_text_of_an_option_at_the_end_is_an_answer(
 
 
 @pytest.mark.parametrize(
-    "answer", ["B", "(B)", "b", "B.", "B) Paris", "(B) Paris", "paris", "B: x"]
+    "answer",
+    ["B", "(B)", "b", "B.", "B) Paris", "(B) Paris", "paris", "B: x", "B (Paris)", "\\boxed{B}"],
 )
 @pytest.mark.parametrize("gold", ["B", "Paris", "(B)"])
 def test_an_option_may_be_given_by_letter_or_text(answer: str, gold: str) -> None:
@@ -113,6 +119,14 @@ def test_an_option_text_that_begins_like_a_letter_is_read_as_text() -> None:
         ("x + 1", "1 + x"),
         ("5 cm", "5"),
         ("B) 8 cm", "B"),
+        ("\\boxed{\\text{red}}", "red"),
+        ("0.333333", "1/3"),
+        ("1 1/2", "1\\frac{1}{2}"),
+        ("10 000", "10000"),
+        ("10\\,000.5", "10,000.5"),
+        ("3.0e4", "30000"),
+        ("3.0 \\times 10^{-4}", "0.0003"),
+        ("3 million", "3,000,000"),
     ],
 )
 def test_equal_answers_are_equal_in_either_notation(answer: str, gold: str) -> None:
@@ -133,11 +147,89 @@ def test_equal_answers_are_equal_in_either_notation(answer: str, gold: str) -> N
         ("red", "8"),
         ("x^2", "x^3"),
         ("1/0", "5"),
+        ("5000", "50%"),
+        ("0.333", "1/3"),
+        ("1 2", "12"),
+        ("10 0000", "100000"),
+        ("5 or 6", "5"),
+        ("5 and a half", "5"),
+        ("5x", "5"),
         ("A", "B"),
     ],
 )
 def test_different_answers_are_different(answer: str | None, gold: str) -> None:
     assert not verify_answer(answer, gold)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "correct"),
+    [
+        ("Yes, because it is red", "yes", True),
+        ("Yes because it is red", "True", True),
+        ("correct", "Yes", True),
+        ("False.", "no", True),
+        ("No: it is blue", "yes", False),
+        ("Incorrect", "No", True),
+        ("Yes and no", "yes", False),
+        ("No idea", "no", False),
+        ("Yesterday", "yes", False),
+    ],
+)
+def test_yes_and_no_are_understood(answer: str, gold: str, correct: bool) -> None:
+    assert verdict(answer, gold).correct == correct
+    assert verdict(answer, gold, ["Yes", "No"]).correct == correct
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "options", "expected"),
+    [
+        (None, "8", (), Verdict(False, "none")),
+        (" ", "8", (), Verdict(False, "none")),
+        ("(b)", "B", CITIES, Verdict(True, "letter")),
+        ("Nice", "B", CITIES, Verdict(False, "option_text")),
+        ("Rome", "B", CITIES, Verdict(False, "no_match")),
+        ("34", "34m", ("13m", "34m"), Verdict(True, "number")),
+        ("34", "34m", ("34m", "34 km"), Verdict(False, "no_match")),
+        ("50", "D", ("15", "100", "50", "50"), Verdict(True, "option_text")),
+        ("C", "B", (), Verdict(False, "letter")),
+        ("RED", "red", (), Verdict(True, "same_text")),
+        ("no", "Yes", (), Verdict(False, "yes_no")),
+        ("8.0", "8", (), Verdict(True, "number")),
+        ("8 cm", "8", (), Verdict(True, "unit")),
+        ("x+1", "1+x", (), Verdict(True, "math")),
+        ("blue", "red", (), Verdict(False, "no_match")),
+    ],
+)
+def test_the_verdict_names_the_rule_that_decided(
+    answer: str | None, gold: str, options: tuple[str, ...], expected: Verdict
+) -> None:
+    assert verdict(answer, gold, options) == expected
+
+
+@given(st.text(max_size=30), st.sampled_from([(), CITIES]))
+def test_an_answer_verifies_against_itself(answer: str, options: tuple[str, ...]) -> None:
+    assume(answer.strip() and answer != UNKNOWN_ANSWER)
+    assert verify_answer(answer, answer, options)
+
+
+ANSWERS = st.one_of(
+    st.text("abyesnoABC 0123456789.,/%+-():\u00b0", min_size=1, max_size=8),
+    st.sampled_from(
+        ["12 cm", "$5", "\\$5", "$1,234.50", "50\\%", "120^\\circ", "\\frac{1}{2}", "x^{2}+1"]
+        + ["(B) Paris", "Yes, because it is red", "\\text{red}", "Nice", "1 1/2", "3.0e4"]
+    ),
+)
+
+
+@given(ANSWERS, ANSWERS, st.sampled_from([(), CITIES, ("12 cm", "x^2+1", "$5", "1/2")]))
+def test_what_dresses_an_answer_changes_no_verdict(
+    answer: str, gold: str, options: tuple[str, ...]
+) -> None:
+    assume(clean(answer) and clean(gold))  # "." is nothing but dress
+    plain = verdict(answer, gold, options).correct
+    for left, right in (("$", "$"), ("\\boxed{", "}"), ("**", "**"), ("", "."), ("\\(", "\\)")):
+        assert verdict(left + answer + right, gold, options).correct == plain, left
+        assert verdict(answer, left + gold + right, options).correct == plain, left
 
 
 def test_a_question_without_gold_answer_cannot_be_verified_against() -> None:
@@ -147,6 +239,7 @@ def test_a_question_without_gold_answer_cannot_be_verified_against() -> None:
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_text_breaks_extraction_or_comparison(answer: str, gold: str) -> None:
+    assume(gold != UNKNOWN_ANSWER)
     extract_answer(answer, CITIES)
     assert verify_answer(answer, gold, CITIES) in (True, False)
 
@@ -155,24 +248,6 @@ def test_no_text_breaks_extraction_or_comparison(answer: str, gold: str) -> None
 def test_integers_are_equal_exactly_when_they_are(left: int, right: int) -> None:
     assert verify_answer(str(left), str(right)) == (left == right)
     assert verify_answer(f"{left:,}", str(left))
-
-
-def test_mathematics_is_compared_in_any_thread() -> None:
-    pairs = [(f"{i}*x + sqrt({i * i})", f"{i}x + {i}") for i in range(2, 8)]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda pair: verify_answer(*pair), pairs)) == [True] * 6
-
-
-def test_a_computation_without_end_is_stopped_and_the_next_one_works(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(math_equal, "SECONDS_PER_QUESTION", 1)
-    math_equal.stop()  # so that one with this limit is started
-    started = time.monotonic()
-    assert not verify_answer("9^{9^{9^{9}}}", "9^{9^{9^{8}}}")
-    assert time.monotonic() - started < 20
-    assert verify_answer("y + 1", "1 + y")
-    math_equal.stop()
 
 
 def test_plain_answers_never_load_computer_algebra() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dreamprm.formats.dreamprm_meta import read_meta, write_meta
 from dreamprm.formats.dreamprm_train import read_train, write_train
 from dreamprm.prompts import join_steps
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from tests.test_formats_trl import MANY, check_broken, mutated, same
 
 ONE, TWO, THREE = "Step 1: read 3", "Step 2: read 5", "Step 3: sum is 8"
 
@@ -270,3 +272,173 @@ def test_the_released_meta_set_without_them_is_129_right_responses(real_data: Pa
     messages = " ".join(str(warning.message) for warning in told)
     assert "(id 246) false, row 432 (id 271) true, row 453 (id 324) true" in messages
     assert "cannot be fitted on one class" in messages
+
+
+def written(tmp_path: Path, write: Any, pair: Any) -> list[dict[str, Any]]:
+    """What a writer makes of records, in another folder than the source's."""
+    (tmp_path / "elsewhere").mkdir(exist_ok=True)
+    write(tmp_path / "elsewhere" / "back.json", *pair)
+    rows: list[dict[str, Any]] = json.loads((tmp_path / "elsewhere" / "back.json").read_text())
+    return rows
+
+
+META = [
+    meta_row(True, "### Step 1: look\n\n  Step 2: see 8 \n\n**Final answer:** (B) \n"),
+    meta_row(False, ""),
+    meta_row(0, join_steps([ONE, TWO], "A"), image_path="./x/../7.png", note=[1]),
+    meta_row(True, ""),
+    meta_row(False, "A", id="8", image_path=None),
+    {"true_false": True, "input": "How many?\n\nstep 1. so\nFinal answer: 8"},
+]
+TRAIN = [
+    train_row(2, f"{ONE}\n{TWO}\n\n", 3, 4, by="me"),
+    train_row(1, f"{ONE}\n\n", 7, 11, accuracy=0.636, image_path="./7.png", id=8),
+    train_row(1, f"{ONE}\n\n", 2, 4),
+    train_row(2, f"{ONE}\n\n{TWO}\n\n", 1, 1),
+    train_row(2, f"{ONE}\n\nStep 2: read 4", 0, 4, ground_truth=8),
+    train_row(3, "  ", 0, 4),
+    {
+        "input": "Question: Q \n",
+        "add": ONE,
+        "image_path": "a.png",
+        "dataset": " d",
+        "accuracy": 0.63,
+    },
+]
+
+
+@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+def test_meta_rows_come_out_as_they_were_those_without_a_response_too(tmp_path: Path) -> None:
+    pair = read_meta(saved(tmp_path, META), allow_without_response="keep")
+    assert [len(part) for part in pair] == [3, 4]
+    assert list(map(same, written(tmp_path, write_meta, pair))) == list(map(same, META))
+    dropped = read_meta(saved(tmp_path, META), allow_without_response="drop")
+    assert len(written(tmp_path, write_meta, dropped)) == 4
+
+
+def test_train_rows_come_out_as_they_were_those_without_a_response_too(tmp_path: Path) -> None:
+    path = saved(tmp_path, TRAIN)
+    pair = read_train(path, image_root=tmp_path, allow_without_response="keep")
+    assert sorted(map(same, written(tmp_path, write_train, pair))) == sorted(map(same, TRAIN))
+    beside = read_train(path, allow_without_response="keep")
+    write_train(tmp_path / "back.json", *beside)
+    rows = json.loads((tmp_path / "back.json").read_text())
+    assert sorted(map(same, rows)) == sorted(map(same, TRAIN))
+
+
+@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+def test_an_edited_meta_record_is_written_as_edited(tmp_path: Path) -> None:
+    row = meta_row(True, f"Well.\n\n{ONE} \n\n\n{TWO}\n\n**Final answer:** (B)\n")
+    [question], [trajectory] = read_meta(saved(tmp_path, [row]))
+    edits = {
+        "steps": (trajectory.steps[0], THREE.replace("3", "2")),
+        "outcome": False,
+        "answer": "(A)",
+    }
+    asked = question.model_copy(update={"text": "How few?", "options": ("6", "8")})
+    edited = ([asked], [trajectory.model_copy(update=edits)])
+    text = (
+        row["input"]
+        .replace("many", "few")
+        .replace("(A) 7", "(A) 6")
+        .replace(TWO, edits["steps"][1])
+    )
+    expected = row | {"true_false": False, "input": text.replace("** (B)", "** (A)")}
+    assert written(tmp_path, write_meta, edited) == [expected]
+
+
+def test_an_edited_label_is_written_as_edited(tmp_path: Path) -> None:
+    rows = [train_row(1, ONE, 7, 11, accuracy=0.636), train_row(2, f"{ONE}\n{TWO}", 3, 4)]
+    [question], [trajectory] = read_train(saved(tmp_path, rows), image_root=tmp_path)
+    edits = {"labels": (StepLabel(1, 2), StepLabel(3, 4)), "steps": (ONE, "Step 2: read 6")}
+    asked = question.model_copy(update={"answer": "9"})
+    assert written(tmp_path, write_train, ([asked], [trajectory.model_copy(update=edits)])) == [
+        rows[0] | {"score": 1, "times": 2, "accuracy": 0.5, "ground_truth": "9"},
+        rows[1] | {"add": f"{ONE}\nStep 2: read 6", "ground_truth": "9"},
+    ]
+
+
+def one(**fields: Any) -> tuple[list[Question], list[Trajectory]]:
+    asked = {name: fields.pop(name) for name in ("text", "images") if name in fields}
+    question = Question(id="7", domain="d", answer="8", **({"text": "How many?"} | asked))
+    return [question], [Trajectory(question_id="7", **({"steps": (ONE, TWO)} | fields))]
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (one(), "has no outcome"),
+        (one(outcome=True, steps=("a\n\nb", "c")), "read back otherwise.*'Step 1: '"),
+        (one(outcome=True, text="A train.\n\nWhen?"), "empty lines out of the question"),
+        (one(outcome=True, images=(b"png",)), "image bytes.*save them as files"),
+    ],
+)
+def test_what_meta_cannot_hold_is_refused(tmp_path: Path, pair: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"trajectory 0 of question '7' .*{message}"):
+        write_meta(tmp_path / "x.json", *pair)
+
+
+HALF = StepLabel(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (one(), "has no label at its last step"),
+        (one(labels=(HALF, None)), "has no label at its last step"),
+        (one(labels=(HALF, HALF), steps=("a\n\nb", "c")), "begin them with 'Step 1: '"),
+        (one(labels=(HALF, HALF), images=(b"png",)), "image bytes.*save them as files"),
+    ],
+)
+def test_what_train_cannot_hold_is_refused(tmp_path: Path, pair: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"trajectory 0 of question '7' .*{message}"):
+        write_train(tmp_path / "x.json", *pair)
+
+
+@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
+    told: list[DataError] = []
+    good = meta_row(True, join_steps([ONE], "B"))
+    rows = [good, good | {"input": 5}, meta_row(True, ""), good | {"image_path": 3}]
+    _, trajectories = read_meta(saved(tmp_path, rows), bad_row=told.append)
+    assert (len(trajectories), [error.row for error in told]) == (1, [2, 3, 4])
+    told.clear()
+    rows = [
+        train_row(1, ONE, 1, 4),
+        train_row(2, ONE, 1, 4, score=float("inf")),
+        train_row(3, "", 1, 4),
+    ]
+    _, trajectories = read_train(saved(tmp_path, rows), bad_row=told.append)
+    assert (len(trajectories), [error.row for error in told]) == (1, [2, 3])
+
+
+def keeping(read: Any, path: Path, **settings: Any) -> Any:
+    return read(path, allow_without_response="keep", **settings)
+
+
+@MANY
+@given(rows=mutated(META))
+def test_whatever_is_broken_in_meta_gives_records_or_a_data_error(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    check_broken(tmp_path / "rows.json", rows, partial(keeping, read_meta), write_meta)
+
+
+@MANY
+@given(rows=mutated(TRAIN))
+def test_whatever_is_broken_in_train_gives_records_or_a_data_error(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    check_broken(tmp_path / "rows.json", rows, partial(keeping, read_train), write_train)
+
+
+@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+def test_every_row_of_the_released_meta_set_comes_out_as_it_was(
+    real_data: Path, tmp_path: Path
+) -> None:
+    path = real_data / "dreamprm" / "meta.json"
+    pair = read_meta(path, allow_without_response="keep")
+    rows = json.loads(path.read_text())
+    assert len(rows) == 500
+    assert len(pair[1]) == 129
+    assert written(tmp_path, write_meta, pair) == rows

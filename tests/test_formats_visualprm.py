@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
 
 from dreamprm.errors import DataError
 from dreamprm.formats import DataWarning, read_pair
-from dreamprm.formats.visualprm import read_visualprm
-from dreamprm.records import StepLabel
+from dreamprm.formats.visualprm import read_visualprm, write_visualprm
+from dreamprm.records import Question, StepLabel, Trajectory
+from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
 
 QUESTION = "### Question:\nQuestion: How many?\n\nOptions: (A) 7 (B) 8"
 
@@ -106,3 +108,135 @@ def test_the_released_meta_set_of_dreamprm_1_5_is_read_whole(real_data: Path) ->
         by_question[trajectory.question_id].append(trajectory.outcome)
     right = [sum(any(o[:n]) for o in by_question.values()) / 414 for n in (1, 2, 3, 4)]
     assert [round(100 * share, 2) for share in right] == [52.17, 60.87, 65.22, 67.87]
+
+
+SHARED = "### Question:\nHow many?\n\n### Solution Process:\nread 3"
+ROWS: list[Row] = [
+    row(QUESTION, "read 3", "+", " read 4\n", "-", "Answer: A", "-", response="1. read 3\nA", n=1),
+    row(QUESTION, "B", "+", response="B", true_false=True),
+    row(QUESTION, "A", "-", true_false=0, image=["./a.png"]),
+    row(SHARED, "+", "so **8**", "-", id=-1, image="b/../c.png"),
+    row(SHARED, "+ ", "so", "thus", "-", id="q 3", dataset="chartqa", answer=8),
+    row(QUESTION, "x", "+", id="validation_Art_1")
+    | {"conversations": row(QUESTION, "x", "+")["conversations"][1:]},
+]
+
+
+@pytest.mark.parametrize("name", ["back.json", "back.jsonl"])
+def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
+    write_visualprm(tmp_path / "elsewhere" / name, *read(tmp_path, *ROWS))
+    content = (tmp_path / "elsewhere" / name).read_text()
+    back = json.loads(content) if name == "back.json" else map(json.loads, content.splitlines())
+    assert list(map(same, back)) == list(map(same, ROWS))
+
+
+def test_an_id_of_minus_one_is_no_id(tmp_path: Path) -> None:
+    """The published files carry it in every row."""
+    other = row(SHARED.replace("many", "few"), "+", id=-1)
+    questions, _ = read(tmp_path, row(SHARED, "+", id=-1), other)
+    assert len({question.id for question in questions}) == 2
+
+
+def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
+    source = row(
+        QUESTION, "read 3", "+", "so 7", "+", "Answer: A", "+", response="1. read 3\n2. so 7\n\nA"
+    )
+    [question], [trajectory] = read(tmp_path, source | {"true_false": True})
+    edits = {
+        "steps": ("read 3", "so 8"),
+        "labels": (StepLabel(1, 1), StepLabel(0, 1)),
+        "answer": "B",
+        "outcome": False,
+    }
+    asked = question.model_copy(update={"text": "How few?"})
+    write_visualprm(tmp_path / "back.json", [asked], [trajectory.model_copy(update=edits)])
+    expected = row(
+        QUESTION.replace("many", "few"),
+        *("read 3", "+", "so 8", "-", "Answer: B", "+"),
+        response="1. read 3\n2. so 8\n\nB",
+        true_false=False,
+    )
+    assert json.loads((tmp_path / "back.json").read_text()) == [expected]
+
+
+def test_a_learned_gold_answer_is_not_written_but_a_given_one_is(tmp_path: Path) -> None:
+    rows = [row(QUESTION, "B", "+", response="B", true_false=True)]
+    [question], trajectories = read(tmp_path, *rows)
+    write_visualprm(tmp_path / "back.json", [question], trajectories)
+    assert json.loads((tmp_path / "back.json").read_text()) == rows
+    corrected = question.model_copy(update={"answer": "A"})
+    write_visualprm(tmp_path / "back.json", [corrected], trajectories)
+    assert json.loads((tmp_path / "back.json").read_text()) == [rows[0] | {"answer": "A"}]
+
+
+def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
+    question = Question(id="7", domain="d", text="How many?", options=("7", "8"), answer="B")
+    labels = (StepLabel(1, 1), StepLabel(0, 1))
+    trajectory = Trajectory(
+        question_id="7", steps=("read 3", "so 7"), answer="A", outcome=False, labels=labels
+    )
+    write_visualprm(tmp_path / "new.json", [question], [trajectory])
+    [asked], [back] = read_visualprm(tmp_path / "new.json")
+    assert asked == question
+    assert back.model_copy(update={"extra": {}}) == trajectory
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "message"),
+    [
+        (None, (), "has no label at step 1"),
+        ((StepLabel(1, 1), None), (), "has no label at step 2"),
+        ((StepLabel(1, 1), StepLabel(1, 2)), (), "label of 1 of 2 at step 2.*set a threshold"),
+        ((StepLabel(1, 1), StepLabel(0, 1)), (b"png",), "image bytes"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused(
+    tmp_path: Path, labels: Any, images: Any, message: str
+) -> None:
+    question = Question(id="q", domain="d", text="?", answer="8", images=images)
+    trajectory = Trajectory(question_id="q", steps=("a", "b"), labels=labels)
+    with pytest.raises(DataError, match=f"trajectory 0 of question 'q' .*{message}"):
+        write_visualprm(tmp_path / "x.json", [question], [trajectory])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"true_false": "yes"}, "true_false"),
+        ({"response": ["B"]}, "response"),
+        ({"image": 3}, "image"),
+        ({"conversations": "x"}, "conversations"),
+        (
+            {"conversations": row(QUESTION.replace("(A) 7", "(A) 6"), "x", "+")["conversations"]},
+            "id",
+        ),
+    ],
+)
+def test_a_broken_row_is_named_and_can_be_passed_over(
+    tmp_path: Path, wrong: Row, field: str
+) -> None:
+    good = row(QUESTION, "read 3", "+")
+    path = saved(tmp_path, [good, good | wrong, good])
+    with pytest.raises(DataError, match=rf"rows\.json, row 2, field '{field}'"):
+        read_visualprm(path)
+    told: list[DataError] = []
+    _, trajectories = read_visualprm(path, bad_row=told.append)
+    assert (len(trajectories), [error.row for error in told]) == (2, [2])
+
+
+@MANY
+@given(rows=mutated(ROWS))
+def test_whatever_is_broken_gives_records_or_a_data_error(tmp_path: Path, rows: list[Row]) -> None:
+    check_broken(tmp_path / "rows.json", rows, read_visualprm, write_visualprm)
+
+
+def test_every_row_of_the_released_meta_set_comes_out_as_it_was(
+    real_data: Path, tmp_path: Path
+) -> None:
+    path = real_data / "dreamprm_1_5" / "meta_MMMU_Pro.json"
+    with pytest.warns(DataWarning, match="left out"):
+        pair = read_visualprm(path)
+    write_visualprm(tmp_path / "back.json", *pair)
+    rows = json.loads(path.read_text())
+    assert len(rows) == 1656
+    assert json.loads((tmp_path / "back.json").read_text()) == rows

@@ -12,7 +12,8 @@ import pytest
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Request, RequestRefused
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
-from dreamprm.rollouts.budget import Budget, BudgetSpent
+from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
+from dreamprm.rollouts.judge import Verifier
 from dreamprm.rollouts.label import FixedCompletions, Plan, label_trajectories
 from dreamprm.rollouts.sample import sample_candidates
 from dreamprm.rollouts.sampler import Sampler
@@ -196,3 +197,17 @@ def test_a_money_budget_uses_the_prices(store: RolloutStore) -> None:
     outcome, found = sample(Sampler(policy, store, budget=budget), questions(50), 1)
     assert "cost of" in str(outcome.stopped)
     assert 10 / 2 <= len(found) <= 10 / 2 + 4
+
+
+def test_a_judge_is_asked_once_per_answer_and_its_calls_are_paid_for(store: RolloutStore) -> None:
+    judge = Scripted(lambda request, seed, i: "SAME", name="judge", tokens=(20, 1))
+    policy = Scripted(lambda request, seed, i: "Final answer: a red bus", tokens=(5, 5))
+    budget = Budget(prompt_price=1.0)
+    verifier = Verifier(Metered(judge, budget, store))
+    sampler = Sampler(policy, store, verifier=verifier, budget=budget)
+    _, found = sample(sampler, questions(1, "the bus that is red"), 4)
+    assert [t.outcome for t in found] == [True] * 4
+    assert {t.extra["rule"] for t in found} == {"judge"}
+    assert len(judge.asked) == 1
+    assert store.usage()["judge"].prompt_tokens == 20
+    assert budget.tokens == 10 + 21

@@ -1,19 +1,47 @@
 """The one place that finds the final answer in a text and decides whether it is right.
 
-Cheap comparisons come first (letters, option texts, equal words, numbers); math-verify is asked
-only when both sides look like mathematics and are not plain numbers.
+Cheap comparisons come first (letters, option texts, equal words, numbers with and without units);
+math-verify is asked only when both sides look like mathematics and are not plain quantities.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
-from functools import lru_cache
+from typing import NamedTuple
 
+from dreamprm.answer_numbers import parse_quantity, same_quantity
+from dreamprm.answer_options import (
+    gold_option,
+    letter_in,
+    letter_index,
+    option_meant,
+    position_of,
+)
+from dreamprm.answer_text import clean, last_boxed, same_text
 from dreamprm.errors import DataError
-from dreamprm.math_equal import math_equal
-from dreamprm.records import UNKNOWN_ANSWER
+from dreamprm.math_equal import looks_like_math, same_math
+from dreamprm.records import UNKNOWN_ANSWER, Question
+
+RULES_VERSION = 2
+"""Raised whenever a verdict or an extracted answer may change: stored verdicts are keyed by it."""
+
+
+class Verdict(NamedTuple):
+    """Is an answer right, and what decided.
+
+    Attributes:
+        rule: `none` (there is no answer), `letter` (of an option, or the gold answer is a lone
+            letter), `option_text`, `same_text` (but for case and spaces), `yes_no`, `number`
+            (exactly, or to the precision asked for), `unit` (a number, and a side has a unit),
+            `math` (math-verify), `no_match` (nothing above could compare the two). A judge adds
+            `judge` and `judge_unclear`, see `rollouts.judge`; MathVista's own rules add
+            `nearest_choice`, see `answer_mathvista`.
+    """
+
+    correct: bool
+    rule: str
+
 
 _FINAL = re.compile(
     r"(?:final\s+answer[*_]*(?:\s+is\b|\s*:)|^[\s#>*_-]*answer[*_]*\s*:)"
@@ -24,25 +52,31 @@ _IS = re.compile(
     r"\b(?:answer|option|choice)\s+is\s*:?\s*(?P<answer>[^\n]*?)(?:\.(?=\s|$)|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_LETTER = re.compile(
-    r"(?:option\s+|choice\s+)?(?:\(([A-Za-z])\)|([A-Z])(?=$|[).:])|([a-z])(?=$|\)))"
+_IN_MATH = re.compile(  # "\\[ \\text{Answer: B} \\]"
+    r"(?:\\\[\s*|\$+)?\\text(?:bf)?\s*\{\s*((?:final\s+)?answer\s*:[^{}\n]*)\}(?:\s*\\\]|\$+)?",
+    re.IGNORECASE,
 )
+_GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
 _LAST_LETTER = re.compile(r"(?:^|\s)\(?\*{0,2}([A-Z])\*{0,2}\)?[.*]*$")
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
-_WRAPPERS = (("$", "$"), ("**", "**"), ("`", "`"), (r"\(", r"\)"), (r"\[", r"\]"), ('"', '"'))
 _LONGEST_BARE = 40  # characters of a response that is nothing but a formula
 _STEP = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
 _EMPTY = ("", "\\[", "\\(", "$", "$$", "```")
-_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
-_MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
+_YES = re.compile(r"yes|true|correct", re.IGNORECASE)
+_NO = re.compile(r"no|false|incorrect", re.IGNORECASE)
+_OPENING = re.compile(  # "Yes", "Yes, because ...", but neither "No idea" nor "Yes and no"
+    r"([a-z]+)(?:\W*\Z|\s*[,.;:!\u2013\u2014]|\s+-|"
+    r"\s+(?:because|since|as|it|this|that|the|they|there)\b)",
+    re.IGNORECASE,
+)
 
 
 def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
     """The final answer that a response states, or None.
 
     Looks for, in this order: the last "Final answer: ..." (or a line "Answer: ..."), the last
-    `\\boxed{}`, the last "the answer is ...", and at the end of the text an option's letter or
-    text, or a whole text that is one number or formula.
+    `\\boxed{}`, a last line "#### ..." or "A: ..." (the format of GSM8K; open questions only), the
+    last "the answer is ...", and at the end of the text an option's letter or text, or a whole text
+    that is one number, formula, yes or no.
 
     Args:
         text: the response.
@@ -52,161 +86,160 @@ def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
         >>> extract_answer("Step 1: 3 + 5 = 8\\nFinal answer: **8**.")
         '8'
     """
+    text = _IN_MATH.sub(r"\1", text)
     finals = list(_FINAL.finditer(text))
     if finals:
         for line in text[finals[-1].start("answer") :].split("\n"):
-            boxed = _last_boxed(line)
-            answer = _clean(line if boxed is None else boxed)
+            boxed = last_boxed(line)
+            answer = clean(line if boxed is None else boxed)
             if answer not in _EMPTY:  # "### Final answer:" may be a heading
                 return answer
-    boxed = _last_boxed(text)
-    if boxed is not None and (answer := _clean(boxed)):
-        return answer
-    statements = _IS.findall(text)
-    if statements and (answer := _clean(statements[-1])):
+    boxed = last_boxed(text)
+    if boxed is not None and (answer := clean(boxed)):
         return answer
     stripped = text.strip()
-    last_line = _clean(stripped.rsplit("\n", 1)[-1])
-    if any(_same_text(last_line, _clean(option)) for option in options):
+    marked = _GSM8K.search(stripped)
+    if marked and not options and (answer := clean(marked["answer"])):
+        return answer
+    statements = _IS.findall(text)
+    if statements and (answer := clean(statements[-1])) not in _EMPTY:
+        return answer
+    last_line = clean(stripped.rsplit("\n", 1)[-1])
+    if any(same_text(last_line, clean(option)) for option in options):
         return last_line
     letter = _LAST_LETTER.search(stripped)
-    if letter and (_index(letter[1]) < len(options) or last_line.strip("()") == letter[1]):
+    if letter and (letter_index(letter[1]) < len(options) or last_line.strip("()") == letter[1]):
         return letter[1]
     is_bare = "\n" not in stripped and len(stripped) <= _LONGEST_BARE and not _STEP.match(stripped)
-    return last_line if is_bare and _MATH.search(last_line) else None
+    is_answer = looks_like_math(last_line) or _yes_no(last_line) is not None
+    return last_line if is_bare and is_answer else None
 
 
-def verify_answer(answer: str | None, gold: str, options: Sequence[str] = ()) -> bool:
-    """Is `answer` right?
+def verdict(
+    answer: str | None,
+    gold: str,
+    options: Sequence[str] = (),
+    *,
+    gold_options: Sequence[str] | None = None,
+    unit: str | None = None,
+    precision: int | None = None,
+) -> Verdict:
+    """Is `answer` right, and which rule says so?
 
     Args:
         answer: as `extract_answer` gives it; None is wrong.
         gold: a letter or an option's text where there are options; else text, number or formula.
-        options: the option texts, in the order of their letters.
+        options: the option texts, in the order of their letters, as the answer's writer saw them.
+        gold_options: the options in the order that a gold letter belongs to, where that is another
+            one (MMMU-Pro shows more options than MMMU); the right option is then found by its text.
+        unit: of a gold answer that is a bare number.
+        precision: decimals that a number must agree to; None: exactly.
 
     Raises:
-        DataError: the gold answer is not known, so every answer would be called wrong.
+        DataError: the gold answer is not known or not among the options, so that every answer would
+            be called wrong.
+
+    Example:
+        >>> verdict("0.12 m", "12 cm"), verdict("A", "B", ["x", "y"], gold_options=["y", "x"])
+        (Verdict(correct=True, rule='unit'), Verdict(correct=True, rule='letter'))
+    """
+    if gold == UNKNOWN_ANSWER:
+        raise DataError("the question has no gold answer to verify against", field="answer")
+    right = None
+    if gold_options:
+        gold = gold_options[gold_option(gold, gold_options).position]
+        right = position_of(gold, options) if options else None
+    elif options and (meant := option_meant(clean(gold), options)):
+        right = meant.position
+    if answer is None or not answer.strip():
+        return Verdict(False, "none")
+    if right is not None:
+        return _choice(clean(answer), right, options)
+    if answer.strip() == gold.strip():
+        return Verdict(True, "same_text")
+    answer, gold = clean(answer), clean(gold)
+    return _open(answer, gold, unit, precision) if answer else Verdict(False, "none")
+
+
+def verify_answer(answer: str | None, gold: str, options: Sequence[str] = ()) -> bool:
+    """Is `answer` right? `verdict` tells more.
+
+    Raises:
+        DataError: as `verdict`.
 
     Example:
         >>> verify_answer("(B) 4 cm", "B", ["3 cm", "4 cm"]), verify_answer("0.5", "1/2")
         (True, True)
     """
-    if gold == UNKNOWN_ANSWER:
-        raise DataError("the question has no gold answer to verify against", field="answer")
-    if answer is None:
-        return False
-    if not options and answer == gold:
-        return bool(answer.strip())
-    answer, gold = _clean(answer), _clean(gold)
-    if not answer:
-        return False
-    if options:
-        right = _option(gold, options)
-        if right is not None:
-            return _option(answer, options) == right
-    if _same_text(answer, gold):
+    return verdict(answer, gold, options).correct
+
+
+def verdict_on(question: Question, answer: str | None) -> Verdict:
+    """`verdict`, with what the question's `extra` says about unit and precision.
+
+    Raises:
+        DataError: as `verdict`, or one of the two has the wrong type.
+    """
+    unit, precision = question.extra.get("unit"), question.extra.get("precision")
+    if unit is not None and not isinstance(unit, str):
+        raise DataError(f"must be a text, not {unit!r}", field="extra.unit")
+    if isinstance(precision, float) and precision.is_integer():
+        precision = int(precision)  # what some readers make of a column with gaps
+    if precision is not None and (
+        isinstance(precision, bool) or not isinstance(precision, int) or precision < 0
+    ):
+        message = f"must be a number of decimals, 0 or more, not {precision!r}"
+        raise DataError(message, field="extra.precision")
+    return verdict(answer, question.answer, question.options, unit=unit, precision=precision)
+
+
+def is_plain(gold: str) -> bool:
+    """Is this gold answer a bare number, a letter, yes or no, so that rules have the last word?"""
+    gold = clean(gold)
+    quantity = parse_quantity(gold)
+    is_number = quantity is not None and quantity.unit is None
+    return is_number or (len(gold) == 1 and gold.isalpha()) or _polarity(gold) is not None
+
+
+def _choice(answer: str, right: int, options: Sequence[str]) -> Verdict:
+    meant = option_meant(answer, options)
+    if meant is None:
+        said, wanted = _yes_no(answer), _polarity(clean(options[right]))
+        if said is None or wanted is None:
+            return Verdict(False, "no_match")
+        return Verdict(said == wanted, "yes_no")
+    is_right = meant.position == right or same_text(
+        clean(options[meant.position]), clean(options[right])
+    )  # some sources list an option twice
+    return Verdict(is_right, meant.rule)
+
+
+def _open(answer: str, gold: str, unit: str | None, precision: int | None) -> Verdict:
+    if same_text(answer, gold):
+        return Verdict(True, "same_text")
+    said, wanted = _yes_no(answer), _polarity(gold)
+    if said is not None and wanted is not None:
+        return Verdict(said == wanted, "yes_no")
+    if len(gold) == 1 and gold.isupper() and (letter := letter_in(answer)):
+        return Verdict(letter == gold, "letter")
+    stated, number = parse_quantity(answer), parse_quantity(gold)
+    if stated is not None and number is not None:
+        is_bare = stated.unit is None and number.unit is None
+        same = same_quantity(stated, number, unit, precision)
+        return Verdict(same, "number" if is_bare else "unit")
+    if looks_like_math(answer) and looks_like_math(gold):
+        return Verdict(same_math(answer, gold), "math")
+    return Verdict(False, "no_match")
+
+
+def _polarity(text: str) -> bool | None:
+    """True for a lone yes, False for a lone no."""
+    if _YES.fullmatch(text):
         return True
-    if len(gold) == 1 and gold.isupper() and (letter := _letter(answer)):
-        return letter == gold
-    left, number = _number(answer), _number(gold)
-    if left is not None and number is not None:
-        if answer.endswith("%") != gold.endswith("%"):
-            return number in (left, left / 100, left * 100)
-        return left == number
-    return _math(answer, gold)
+    return False if _NO.fullmatch(text) else None
 
 
-def _last_boxed(text: str) -> str | None:
-    """What stands in the last complete `\\boxed{...}`, braces balanced."""
-    start = text.rfind("\\boxed{")
-    while start >= 0:
-        depth = 0
-        for end in range(start + 6, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start + 7 : end]
-        start = text.rfind("\\boxed{", 0, start)
-    return None
-
-
-@lru_cache(maxsize=65536)
-def _clean(text: str) -> str:
-    """Take off markdown, math delimiters, `\\text{}` and a final full stop."""
-    before = None
-    while text != before:
-        before = text
-        text = text.strip().rstrip("*_").removesuffix(".").strip()
-        for left, right in _WRAPPERS:
-            if len(text) > len(left) + len(right) - 1 and text.startswith(left):
-                inner = text[len(left) :].removesuffix(right)
-                text = inner if left not in inner else text
-        text = _TEXT.sub(r"\1", text)
-    return text
-
-
-def _same_text(left: str, right: str) -> bool:
-    return left == right or " ".join(left.casefold().split()) == " ".join(right.casefold().split())
-
-
-def _letter(text: str) -> str | None:
-    match = _LETTER.match(text)
-    return match and next(filter(None, match.groups())).upper()
-
-
-def _index(letter: str) -> int:
-    return ord(letter) - ord("A")
-
-
-def _option(text: str, options: Sequence[str]) -> int | None:
-    """Index of the option that a text means: by letter, by its text, or by its number."""
-    for i, option in enumerate(options):
-        if len(text) > 1 and _same_text(text, _clean(option)):
-            return i
-    letter = _letter(text)
-    if letter is not None and _index(letter) < len(options):
-        return _index(letter)
-    number = _number(text)
-    texts = [_clean(option) for option in options]
-    equal = [i for i, other in enumerate(texts) if _squeeze(text) == _squeeze(other)]
-    if not equal and number is not None:
-        equal = [i for i, other in enumerate(texts) if _number(other) == number]
-    elif not equal and _MATH.search(text):
-        equal = [i for i, other in enumerate(texts) if _math(text, other)]
-    return equal[0] if len(equal) == 1 else None
-
-
-def _squeeze(text: str) -> str:
-    """Text without what differs between two ways to write one formula: spaces and dollar signs."""
-    return "".join(text.casefold().replace("$", "").split())
-
-
-def _math(left: str, right: str) -> bool:
-    """Ask math-verify, where both sides look like mathematics."""
-    if not _MATH.search(left) or not _MATH.search(right):
-        return False
-    return math_equal(_latex(left), _latex(right))
-
-
-@lru_cache(maxsize=65536)
-def _number(text: str) -> Fraction | None:
-    """The value of a plain number, a fraction of two, or a percentage (without its sign)."""
-    text = text.removesuffix("%").removesuffix("\\").strip().lstrip("$").replace("{,}", ",")
-    top, slash, bottom = text.partition("/")
-    parts = []
-    for piece in (top, bottom) if slash else (top,):
-        part = piece.strip().replace("\u2212", "-")
-        if not _NUMBER.fullmatch(part) or len(part) > 100:
-            return None
-        if "," in part and not re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?", part):
-            return None
-        parts.append(Fraction(part.replace(",", "")))
-    if slash and not parts[1]:
-        return None
-    return parts[0] / parts[1] if slash else parts[0]
-
-
-def _latex(text: str) -> str:
-    """Plain notation that math-verify does not know or misreads ("x + sqrt(4)"), as LaTeX."""
-    text = text.replace("\u03c0", "\\pi ").replace("\u221a", "\\sqrt ")
-    text = re.sub(r"(?<!\\)sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    return re.sub(r"(?<![\\a-zA-Z])pi\b", r"\\pi ", text)
+def _yes_no(text: str) -> bool | None:
+    """What a text that opens with yes or no says."""
+    opening = _OPENING.match(text)
+    return _polarity(opening[1]) if opening else None

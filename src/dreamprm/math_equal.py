@@ -1,9 +1,10 @@
-"""Are two mathematical expressions equal? math-verify, in a helper process.
+"""Are two mathematical expressions equal? math-verify, in a few helper processes.
 
 Computer algebra can run for ever or eat all memory on a short input ("9^9^9^9"), and math-verify's
 own time limit relies on signals: it works in the main thread only and cannot stop a computation in
-C. So one helper process answers all questions; its alarm ends it when one takes too long, and the
-next question starts a new one. This works from any thread, and sympy is never loaded here.
+C. So helper processes answer the questions, one question each at a time; a helper's alarm ends it
+when a question takes too long, and another is started when it is needed. This works from any
+thread, and sympy is never loaded here.
 """
 
 from __future__ import annotations
@@ -11,95 +12,183 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
+
+from dreamprm.answer_text import DOLLAR
+from dreamprm.errors import DreamPRMError
 
 SECONDS_PER_QUESTION = 5
+PROCESSES = min(8, os.cpu_count() or 1)
+_SERVER = str(Path(__file__).with_name("math_helper.py"))
 _BYTES_OF_MEMORY = 4 << 30
 _LONGEST = 500  # characters; longer texts are prose, not answers
+_MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
 
-_lock = threading.Lock()
-_helper: subprocess.Popen[str] | None = None
-_helper_owner = 0
+
+def looks_like_math(text: str) -> bool:
+    """Has it anything that prose does not have?"""
+    return _MATH.search(text) is not None
+
+
+def same_math(answer: str, gold: str) -> bool:
+    """`math_equal` in plain or LaTeX notation; False where one of the two is no mathematics."""
+    if not looks_like_math(answer) or not looks_like_math(gold):
+        return False
+    return math_equal(_latex(answer), _latex(gold))
 
 
 @lru_cache(maxsize=65536)
 def math_equal(answer: str, gold: str) -> bool:
-    """True when math-verify finds the two equal; False also when it needs too long."""
+    """True when math-verify finds the two equal; False also when it needs too long.
+
+    Raises:
+        DreamPRMError: math-verify cannot be started.
+    """
     if max(len(answer), len(gold)) > _LONGEST:
         return False
-    global _helper, _helper_owner
-    with _lock:
-        if _helper is None or _helper.poll() is not None or _helper_owner != os.getpid():
-            # A forked child must not talk over its parent's pipe, hence the owner.
-            _helper, _helper_owner = _start(), os.getpid()
-        assert _helper.stdin is not None and _helper.stdout is not None
+    return _pool.ask(json.dumps([gold, answer]).encode() + b"\n") == b"1\n"
+
+
+def stop() -> None:
+    """End all helper processes; the next question starts a new one."""
+    _pool.stop()
+
+
+class _Helper:
+    """One process that answers one question at a time."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            # -P: the names of our modules must not shadow others
+            [sys.executable, "-P", _SERVER, str(SECONDS_PER_QUESTION), str(_BYTES_OF_MEMORY)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,  # so that closing a pipe after a fork writes nothing into it
+            start_new_session=True,  # Ctrl-C is for the caller to handle
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+
+    def wait_until_ready(self) -> bool:
+        """False when it died instead."""
+        return self._output.readline() == b"ready\n"
+
+    def ask(self, line: bytes) -> bytes:
+        """The reply; b"" when the process is dead."""
         try:
-            _helper.stdin.write(json.dumps([gold, answer]) + "\n")
-            _helper.stdin.flush()
-            reply = _helper.stdout.readline()
+            while line:
+                line = line[self._input.write(line) :]
+            return self._output.readline()
         except OSError:
-            reply = ""
-        if not reply:  # the alarm ended it
-            _end(_helper)
-            _helper = None
-    return reply == "1\n"
+            return b""
+
+    def end(self) -> None:
+        """Kill it; whoever waits for its reply gets b""."""
+        with suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+
+    def forget(self) -> None:
+        """Give back what a fork copied; the process is the parent's."""
+        self._input.close()
+        self._output.close()
+        self._process.returncode = 0  # or its destructor would look for a child that is not ours
 
 
-def _start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        # -P: the names of our modules must not shadow others
-        [sys.executable, "-P", __file__, str(SECONDS_PER_QUESTION)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C is for the caller to handle
-    )
+class _Pool:
+    """Helpers, started one by one as more threads ask at once."""
+
+    def __init__(self, size: int) -> None:
+        self._slots = threading.Semaphore(size)
+        self._lock = threading.Lock()
+        self._idle: list[_Helper] = []
+        self._all: set[_Helper] = set()
+        self._is_open = True
+
+    def ask(self, line: bytes) -> bytes:
+        """The reply of a helper; b"" when it needed too long."""
+        with self._slots:
+            while True:
+                helper, reply = self._take(), b""
+                try:
+                    reply = helper.ask(line)
+                finally:  # also on Ctrl-C: a reply still to come must not answer another question
+                    was_stopped = not self._give(helper, is_well=bool(reply))
+                if reply or not was_stopped:
+                    return reply
+
+    def stop(self, *, for_good: bool = False) -> None:
+        with self._lock:
+            self._is_open = not for_good
+            helpers, self._all, self._idle = self._all, set(), []
+        for helper in helpers:
+            helper.end()
+
+    def forget(self) -> None:
+        for helper in self._all:
+            helper.forget()
+
+    def _take(self) -> _Helper:
+        with self._lock:
+            if not self._is_open:
+                raise DreamPRMError("answers cannot be compared while Python is shutting down")
+            if self._idle:
+                return self._idle.pop()
+            helper = _Helper()
+            self._all.add(helper)
+        try:
+            is_ready = helper.wait_until_ready()
+        except BaseException:
+            self._give(helper, is_well=False)
+            raise
+        if not is_ready:
+            self._give(helper, is_well=False)
+            raise DreamPRMError(
+                "math-verify cannot be started, so formulas cannot be compared; see what "
+                f"'{sys.executable} -c \"import math_verify\"' says"
+            )
+        return helper
+
+    def _give(self, helper: _Helper, *, is_well: bool) -> bool:
+        """Take a helper back; False where `stop` has ended it meanwhile."""
+        with self._lock:
+            is_ours = helper in self._all
+            if is_ours and is_well:
+                self._idle.append(helper)
+                return True
+            self._all.discard(helper)
+        helper.end()
+        return is_ours
 
 
-def _end(helper: subprocess.Popen[str]) -> None:
-    with suppress(OSError), helper:  # leaving the block closes the pipes and waits
-        helper.kill()
+_pool = _Pool(PROCESSES)
+
+
+def _after_fork() -> None:
+    """A child must not talk over its parent's pipes, nor wait for locks that no thread holds."""
+    global _pool
+    inherited, _pool = _pool, _Pool(PROCESSES)
+    inherited.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register
-def stop() -> None:
-    """End the helper process; the next question starts a new one."""
-    global _helper
-    if _helper is not None and _helper_owner == os.getpid():
-        _end(_helper)
-    _helper = None
+def _stop_at_exit() -> None:
+    _pool.stop(for_good=True)
 
 
-def _serve() -> None:
-    """Read [gold, answer] lines, reply 1 or 0; leave when the caller is gone."""
-    import logging
-    import signal
-
-    logging.disable(logging.WARNING)  # math-verify warns that its own time limit is off
-    if hasattr(signal, "alarm"):
-        import resource
-
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_AS, (_BYTES_OF_MEMORY, _BYTES_OF_MEMORY))
-    from math_verify import parse, verify
-
-    for line in sys.stdin:
-        if hasattr(signal, "alarm"):
-            signal.alarm(int(sys.argv[1]))
-        equal = False
-        with suppress(Exception):  # whatever sympy stumbles over is no equal pair
-            gold, answer = (parse(f"${text}$", parsing_timeout=None) for text in json.loads(line))
-            equal = verify(gold, answer, timeout_seconds=None)
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
-        print(int(equal), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()
+def _latex(text: str) -> str:
+    """Plain notation that math-verify does not know or misreads ("x + sqrt(4)"), as LaTeX."""
+    text = text.replace("\u03c0", "\\pi ").replace("\u221a", "\\sqrt ").replace(DOLLAR, "")
+    text = re.sub(r"(?<!\\)sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    return re.sub(r"(?<![\\a-zA-Z])pi\b", r"\\pi ", text)

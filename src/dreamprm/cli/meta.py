@@ -61,7 +61,9 @@ class Config:
 
 def run(config: Config) -> None:
     """Leave out what is tested or trained on, choose, write, and give account."""
-    require_positive(config, "size", "per_question")
+    require_positive(config, "per_question")
+    if config.size < 2:
+        raise DataError(f"size is {config.size}; it must be 2 or more, a right and a wrong one")
     _check_outputs(config)
     questions, trajectories = read_candidates([config.questions], [config.trajectories])
     if all(t.outcome is None for t in trajectories):
@@ -147,11 +149,12 @@ def _check(
 ) -> None:
     """Refuse a set that cannot be learned on, before it is written."""
     account = chosen.account
-    if not (account.right and account.wrong):
+    if lacking := [n for n in ("right", "wrong") if not getattr(account, n)]:
         rest = ", ".join(f"{count} {reason}" for reason, count in account.skipped.items())
         raise DataError(
-            f"{account.right} right and {account.wrong} wrong candidates can be chosen, and a meta "
-            f"set needs both{f' (left out: {rest})' if rest else ''}; sample more",
+            f"no {' and no '.join(lacking)} candidate can be chosen"
+            f"{f' (left out: {rest})' if rest else ''}, and a meta set needs right and wrong ones; "
+            "sample more",
             file=config.trajectories,
         )
     if account.missing and config.strict:

@@ -99,6 +99,9 @@ def _plain(words: Sequence[str], config: type[Any]) -> list[str]:
         if get_origin(kinds.get(outer)) is not dict:  # keys of a dict are the user's own
             inner = inner.replace("-", "_")
         option = f"--{outer}{dot}{inner}"
+        is_last = not rest or rest[0].startswith("--")
+        if kinds.get(outer) is bool and not equals and is_last:  # a flag
+            equals, value = "=", "true"
         if get_origin(kinds.get(outer)) is list:
             values = [value] if equals else []
             while rest and not rest[0].startswith("--"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.policy import Policy
-from dreamprm.rollouts.budget import Budget
+from dreamprm.rollouts.budget import Budget, Metered
 from dreamprm.rollouts.judge import Verifier
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
@@ -21,13 +21,13 @@ from dreamprm.rollouts.store import RolloutStore
 async def open_sampler(options: PolicyOptions, store: RolloutStore) -> AsyncIterator[Sampler]:
     """The policy that the options describe, with its store, budget and verifier."""
     policy = await _served(options) if options.base_urls else _local(options)
-    judge = await _judge(options) if options.judge_model else None
     budget = Budget(
         max_tokens=options.budget_tokens,
         max_cost=options.budget_cost,
         prompt_price=options.prompt_token_price,
         completion_price=options.completion_token_price,
     )
+    judge = Metered(await _judge(options), budget, store) if options.judge_model else None
     try:
         yield Sampler(policy, store, options.seed, verifier=Verifier(judge), budget=budget)
     finally:

@@ -1,8 +1,8 @@
 r"""Questions from a published set, from the hub, or from a table of your own.
 
-Writes questions (.jsonl or .parquet), each checked: the answer is one of the options, the images
-can be opened. --list true shows the sets that are known by name; for others say which column is
-which. Images that the source holds as bytes are written once each into a folder beside the output.
+Writes questions (.jsonl or .parquet), each checked: its answer is one of its options, its images
+are images. --list true shows the sets that are known by name; for others say which column is which.
+Images that the source holds as bytes are written once each into a folder beside the output.
 
   dreamprm questions --source scienceqa --limit 1000 --seed 0 --output scienceqa.jsonl
   dreamprm questions --source mathvista --path testmini.json --output mathvista.jsonl
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import LOG_EVERY_S, progress
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import write_questions
+from dreamprm.formats import DataWarning, write_questions
 
 if TYPE_CHECKING:
     from dreamprm.formats.sources import ColumnMap
@@ -141,6 +142,7 @@ def _read(
     config: Config, source: str, advance: Callable[[int], None], skipped: list[DataError]
 ) -> Iterator[Question]:
     from dreamprm.formats.sources import known, read_source
+    from dreamprm.formats.sources.published import KNOWN
 
     options: dict[str, Any] = {
         "domain": config.domain,
@@ -159,8 +161,11 @@ def _read(
     if name is None and not Path(source).exists():
         name = known.find_hub(source, config.subset)
     if name is not None:
-        given = known.KNOWN[name].columns
-        columns = _column_map(config.columns, given) if given else None
+        columns = _column_map(config.columns, KNOWN[name].columns)
+        if columns is None and config.columns != Columns():
+            raise UsageError(
+                f"questions: {name} needs --columns.text and --columns.answer, or none"
+            )
         return known.read_known(name, path=config.path, columns=columns, **options)
     if not Path(source).exists() and not _could_be_a_table(source):
         raise DreamPRMError(
@@ -211,11 +216,19 @@ def _image_folder(config: Config) -> Path | None:
 
 def _tallied(questions: Iterator[Question], counts: Counter[str]) -> Iterator[Question]:
     """The questions as they pass. None at all is an error, which leaves an old output as it was."""
+    missing: list[str] = []
     for question in questions:
         counts["questions"] += 1
         counts["with options"] += bool(question.options)
         counts["images"] += len(question.images)
+        paths = [image for image in question.images if isinstance(image, str)]
+        missing += [path for path in paths if not Path(path).is_file()]
         yield question
+    if missing:
+        warnings.warn(
+            DataWarning(f"{len(missing)} images are not there, the first: {missing[0]}"),
+            stacklevel=2,
+        )
     if not counts["questions"]:
         raise DataError("the source gave no question; check split, subset and what was left out")
 

@@ -7,35 +7,53 @@ another into one trajectory.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dreamprm.errors import DataError
-from dreamprm.formats.files import load_json_rows, write_json_rows
+from dreamprm.formats.files import BadRow, load_json_rows, refuse, write_json_rows
 from dreamprm.formats.rows import (
     WithoutResponse,
     outside_id,
-    outside_image,
     question_of,
     question_of_row,
-    remember,
     required_text,
     row_text,
 )
-from dreamprm.formats.text import parse_response, render_question, render_response
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.formats.text import parse_question, parse_response, render_question
+from dreamprm.formats.trl_stepwise import (
+    Row,
+    cannot_hold,
+    changes,
+    fill,
+    gaps_unless,
+    image_references,
+    images_of,
+    kept_images,
+    layout_of,
+    pieces_of,
+    restored,
+    same_question,
+    with_extra,
+)
+from dreamprm.prompts import question_text
+from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 
-_Counts = dict[str, list[int]]  # prefix text -> [correct, total]
+_NAME = "dreamprm_train"
+_Rows = list[tuple[int, Row, StepLabel]]  # of one prefix: number, row, label
 
 
 def read_train(
     path: str | Path,
     *,
     image_root: str | Path | None = None,
-    allow_without_response: WithoutResponse = "refuse",
+    allow_without_response: WithoutResponse | Literal["keep"] = "refuse",
+    domain: str | None = None,
+    bad_row: BadRow = refuse,
 ) -> tuple[list[Question], list[Trajectory]]:
     """Read the training file.
 
@@ -47,112 +65,237 @@ def read_train(
     Args:
         path: the file.
         image_root: folder that `image_path` starts from; the file's own by default.
-        allow_without_response: "refuse" rows whose `add` is empty, or "drop" them.
+        allow_without_response: "refuse" rows whose `add` is empty; "drop" them; or "keep" them as a
+            fact about their question, in its `extra`, which `write_train` makes rows again.
+        domain: domain of rows that have no `dataset`; by default such rows are refused.
+        bad_row: told of each row that cannot be read, and once of all those without a response;
+            when it returns, they are left out.
 
     Raises:
         DataError: names the row and field of what is wrong.
     """
     path = Path(path)
     root = path.parent if image_root is None else Path(image_root)
-    rows = load_json_rows(path)
-    empty = [number for number, row in enumerate(rows, start=1) if not row_text(row, "add")]
-    if empty and allow_without_response == "refuse":
-        raise DataError(
-            f"{len(empty)} of {len(rows)} rows without a response ('add' is empty); remove them, "
-            "or read with allow_without_response='drop'",
-            file=path,
-            row=empty[0],
-            field="add",
-        )
     questions: dict[str, Question] = {}
-    prefixes: dict[str, _Counts] = defaultdict(dict)
-    for number, row in enumerate(rows, start=1):
+    prefixes: dict[str, dict[str, _Rows]] = defaultdict(dict)
+    empty = []
+    count = 0
+    for number, row in enumerate(load_json_rows(path), start=1):
+        count = number
         try:
-            prefix = row_text(row, "add")
-            if not prefix:
+            add = row.get("add")
+            prefix = "" if add is None else add
+            if not isinstance(prefix, str):
+                raise DataError(f"must be text, not {type(add).__name__}", field="add")
+            if not prefix.strip() and allow_without_response != "keep":
+                empty.append(number)
                 continue
-            question = question_of_row(
-                row,
-                required_text(row, "input"),
-                root,
-                required_text(row, "dataset"),
-                answer=row_text(row, "ground_truth"),
+            required_text(row, "input")
+            text = row["input"]
+            if not isinstance(text, str):
+                raise DataError(f"must be text, not {type(text).__name__}", field="input")
+            question = same_question(
+                question_of_row(
+                    {"id": row.get("id"), "image_path": image_references(row, "image_path")},
+                    text,
+                    root,
+                    (row_text(row, "dataset") or domain) or required_text(row, "dataset"),
+                    answer=row_text(row, "ground_truth"),
+                ),
+                questions,
             )
-            remember(question, questions)
-            label = _label(row)
+            if prefix.strip():
+                label = _label(row)
+                prefixes[question.id].setdefault(prefix.strip(), []).append((number, row, label))
+                continue
+            note = _note(row, question, None, path.parent, image_root is not None)
+            extra = _with_note(question, note)
+            questions[question.id] = Question.parse({**dict(question), "extra": extra})
         except DataError as error:
-            raise error.at(file=path, row=number) from error
-        counts = prefixes[question.id].setdefault(prefix, [0, 0])
-        counts[0] += label.correct
-        counts[1] += label.total
-    trajectories = [
-        trajectory
-        for question_id, counts in prefixes.items()
-        for trajectory in _merge(question_id, counts)
-    ]
+            bad_row(error.at(file=path, row=number))
+    if empty and allow_without_response == "refuse":
+        bad_row(
+            DataError(
+                f"{len(empty)} of {count} rows without a response ('add' is empty); remove them, "
+                "or read with allow_without_response='drop'",
+                file=path,
+                row=empty[0],
+                field="add",
+            )
+        )
+    trajectories = []
+    for question_id, rows in prefixes.items():
+        question = questions[question_id]
+        for trajectory in _merge(question, rows, path.parent, image_root is not None):
+            try:
+                trajectories.append(with_extra(trajectory, trajectory.extra))
+            except DataError as error:
+                first = min(number for group in rows.values() for number, _, _ in group)
+                bad_row(error.at(file=path, row=first))
     return list(questions.values()), trajectories
 
 
 def write_train(
     path: str | Path, questions: Iterable[Question], trajectories: Iterable[Trajectory]
 ) -> None:
-    """Write one row per labelled step. Outcomes, answers, policies and extra images are lost."""
-    path = Path(path)
+    """Write one row per labelled step. Outcomes, answers and policies are lost.
+
+    Raises:
+        DataError: a trajectory's last step has no label, or its text would be read back as other
+            steps, or an image is held as bytes.
+    """
+    folder = Path(path).parent
+    questions = list(questions)
     by_id = {question.id: question for question in questions}
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    told: dict[tuple[str, str], StepLabel] = {}  # what rows of this question and prefix tell
     for trajectory in trajectories:
         question = question_of(trajectory, by_id)
-        for i, label in enumerate(trajectory.labels or (), start=1):
-            if label is None:
-                continue
-            rows.append(
-                {
-                    "id": outside_id(question.id),
-                    "sid": i,
-                    "input": render_question(question),
-                    "add": render_response(trajectory.steps[:i], None),
-                    "ground_truth": question.answer,
-                    "image_path": outside_image(question, path.parent),
-                    "dataset": question.domain,
-                    "score": label.correct,
-                    "times": label.total,
-                    "accuracy": label.value,
-                }
+        labels = trajectory.labels or (None,)
+        if labels[-1] is None:
+            message = "has no label at its last step, so no row would hold that step"
+            raise cannot_hold(trajectory, f"{message}; label it, or leave it out")
+        if parse_response(_prefix(trajectory)) != tuple(map(str.strip, trajectory.steps)):
+            message = (
+                "would be read back as other steps; begin them with 'Step 1: ', 'Step 2: ', ..."
             )
+            raise cannot_hold(trajectory, message)
+        noted = _notes_of(trajectory)
+        for i, label in enumerate(labels, start=1):
+            own = [note for note in noted if note.get("step") == i]
+            key = (question.id, _prefix(trajectory, i).strip())
+            if label is None or (told.get(key) == label and {"step": i, "shared": True} in own):
+                continue
+            told[key] = label
+            own = [note for note in own if "shared" not in note]
+            counts = [note.get("counts", list(label)) for note in own]
+            if [sum(column) for column in zip(*counts, strict=False)] != list(label):
+                own, counts = own[:1] or [{}], [list(label)]  # the label was changed
+            for note, (correct, total) in zip(own, counts, strict=True):
+                part = StepLabel(correct, total)
+                rows.append(_row(question, (trajectory, i, part), note, folder))
+    for question in questions:
+        rows += [_row(question, None, note, folder) for note in _notes_of(question)]
     write_json_rows(path, rows)
 
 
-def _merge(question_id: str, counts: _Counts) -> list[Trajectory]:
+_Step = tuple[Trajectory, int, StepLabel]  # of a trajectory, its 1-based number, its label
+
+
+def _row(question: Question, step: _Step | None, note: Row, folder: Path) -> Row:
+    """One row, as its note says it was read."""
+    return restored(_plain_row(question, step, note, folder), note.get("changed"), note.get("rest"))
+
+
+def _plain_row(question: Question, step: _Step | None, note: Row, folder: Path) -> Row:
+    row: Row = {"id": outside_id(question.id)}
+    row["input"] = fill(note.get("input"), pieces_of(question), _asked(question))
+    if step is not None:
+        trajectory, number, label = step
+        steps = trajectory.steps[:number]
+        row["sid"] = number
+        row["add"] = fill(note.get("add"), steps, _prefix(trajectory, number))
+        row |= {"score": label.correct, "times": label.total, "accuracy": label.value}
+    if question.answer != UNKNOWN_ANSWER:
+        row["ground_truth"] = question.answer
+    someone = step[0] if step else Trajectory(question_id=question.id, steps=("",))
+    images = images_of(question, someone, "image_path", note, folder)
+    row["image_path"] = images.get("image_path", [])
+    row["dataset"] = question.domain
+    return row
+
+
+def _asked(question: Question) -> str:
+    text = question_text(question)
+    whole = parse_question(text) == (question.text, question.options)
+    return text if whole else render_question(question)
+
+
+def _prefix(trajectory: Trajectory, number: int | None = None) -> str:
+    """The first steps as the paper's files have them: an empty line behind each."""
+    return "".join(f"{step}\n\n" for step in trajectory.steps[:number])
+
+
+def _note(row: Row, question: Question, step: _Step | None, folder: Path, moved: bool) -> Row:
+    """What it takes to write `row` again, besides the records.
+
+    Args:
+        row: the row that was read.
+        question: its question.
+        step: what else it became; None for a row without a response.
+        folder: folder of the file.
+        moved: image paths start elsewhere, so they are kept as they are. Else they are only where
+            the path from `folder` is written otherwise.
+    """
+    ours = _plain_row(question, step, {}, folder)
+    note: Row = {"input": gaps_unless(ours["input"], row["input"], pieces_of(question))}
+    if step is not None:
+        note["add"] = gaps_unless(ours["add"], row["add"], step[0].steps[: step[1]])
+    if question.images and (moved or ours["image_path"] != row.get("image_path")):
+        note["images"] = kept_images(row, "image_path")
+    note = {name: value for name, value in note.items() if value is not None}
+    rendered = _plain_row(question, step, note, folder)
+    note["changed"] = changes(row, rendered)
+    note["rest"] = {field: value for field, value in row.items() if field not in rendered}
+    return {name: value for name, value in note.items() if value or name == "images"}
+
+
+def _with_note(record: Question, note: Row) -> Row:
+    notes = [*layout_of(record, _NAME).get("rows", []), note]
+    return {**record.extra, f"{_NAME}_as_read": {"rows": notes}}
+
+
+def _notes_of(record: Question | Trajectory) -> list[Row]:
+    notes = layout_of(record, _NAME).get("rows")
+    return [note for note in notes if isinstance(note, dict)] if isinstance(notes, list) else []
+
+
+def _merge(
+    question: Question, prefixes: dict[str, _Rows], folder: Path, moved: bool
+) -> list[Trajectory]:
     """One trajectory per prefix that no other prefix continues."""
-    trajectories: list[Trajectory] = []
+    steps_of = {prefix: parse_response(prefix) for prefix in prefixes}
+
+    def continues(text: str, prefix: str) -> bool:
+        """By steps, not by characters: Step 1 is no beginning of Step 10."""
+        steps = steps_of[prefix]
+        return text.startswith(prefix) and steps_of[text][: len(steps)] == steps
+
     ends = [
         prefix
-        for prefix in counts
-        if not any(other != prefix and _continues(other, prefix) for other in counts)
+        for prefix in prefixes
+        if not any(other != prefix and continues(other, prefix) for other in prefixes)
     ]
+    trajectories: list[Trajectory] = []
+    written: set[str] = set()
     for index, whole in enumerate(ends):
-        steps = parse_response(whole)
+        steps = steps_of[whole]
         labels: list[StepLabel | None] = [None] * len(steps)
-        for prefix, (correct, total) in counts.items():
-            if not _continues(whole, prefix):
-                continue
-            i = len(parse_response(prefix)) - 1
+        parts = [(prefix, rows) for prefix, rows in prefixes.items() if continues(whole, prefix)]
+        for prefix, rows in parts:
+            i = len(steps_of[prefix]) - 1
             old = labels[i] or StepLabel(0, 0)
+            correct, total = (sum(column) for column in zip(*(x[2] for x in rows), strict=True))
             labels[i] = StepLabel(old.correct + correct, old.total + total)
-        trajectories.append(
-            Trajectory(
-                question_id=question_id, steps=steps, labels=tuple(labels), sample_index=index
-            )
+        trajectory = Trajectory(
+            question_id=question.id, steps=steps, labels=tuple(labels), sample_index=index
         )
+        notes: list[Row] = []
+        for prefix, rows in parts:
+            number = len(steps_of[prefix])
+            if prefix in written:
+                notes.append({"step": number, "shared": True})
+                continue
+            written.add(prefix)
+            for _, row, label in rows:
+                note = _note(row, question, (trajectory, number, label), folder, moved)
+                counts = {} if label == labels[number - 1] else {"counts": list(label)}
+                notes.append(note | {"step": number} | counts)
+        if any(set(note) != {"step"} for note in notes):
+            extra = {f"{_NAME}_as_read": {"rows": notes}}
+            trajectory = trajectory.model_copy(update={"extra": extra})
+        trajectories.append(trajectory)
     return trajectories
-
-
-def _continues(text: str, prefix: str) -> bool:
-    """Does `text` begin with the steps of `prefix`? (Not with its characters: Step 1, Step 10.)"""
-    if not text.startswith(prefix):
-        return False
-    steps = parse_response(prefix)
-    return parse_response(text)[: len(steps)] == steps
 
 
 def _label(row: dict[str, Any]) -> StepLabel:
@@ -164,6 +307,8 @@ def _label(row: dict[str, Any]) -> StepLabel:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise DataError(f"must be a number, not {value!r}", field=field)
+        if not math.isfinite(value):
+            raise DataError(f"must be a finite number, not {value!r}", field=field)
         values[field] = value
     accuracy = values.get("accuracy")
     if accuracy is not None and not 0 <= accuracy <= 1:

@@ -1,31 +1,68 @@
-"""A transformers model in this process as the policy."""
+"""A transformers model in this process as the policy.
+
+Requests that wait at the same time are answered in one batch (`batching`); a request's prompt and
+image are read once for all its samples (`decoding`). A sample's text depends on the request, the
+seed and its number alone, so a run that was killed writes on as if it had not been.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from dreamprm.answers import extract_answer
-from dreamprm.images import load_image
+from dreamprm.errors import DreamPRMError
 from dreamprm.loading import load_backbone, load_processor
-from dreamprm.policy import Request
+from dreamprm.policy import Completion, Reply, Request
+from dreamprm.policy.batching import Batcher, Wanted
+from dreamprm.policy.decoding import Pick, decode, greedy, prefill, sampler
+from dreamprm.policy.encoding import Prompt, PromptEncoder, rough_length
 from dreamprm.prompts import PROMPTS, opening
 from dreamprm.records import Question
 
+DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
+_FINAL = "Final answer:"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Some samples of one prompt, by their numbers."""
+
+    prompt: Prompt
+    samples: range
+    seed: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What became of a job."""
+
+    completions: list[Completion]
+    prompt_tokens: int
+    completion_tokens: int
+
 
 class LocalPolicy:
-    """Samples with `generate`: batched, left-padded, with a KV cache.
+    """Samples with a key-value cache, many requests at once.
 
     Args:
-        model_name_or_path: any `AutoModelForImageTextToText`.
+        model_name_or_path: any `AutoModelForImageTextToText` that is a decoder.
         prompt: a name of `prompts.PROMPTS`.
-        temperature: of sampling (the paper: 1.0).
+        temperature: of sampling (the paper: 1.0); 0 takes the likeliest token.
         max_new_tokens: longest continuation; a reasoning cut here has no final answer.
         answer_tokens: where a text states no answer, "Final answer:" is put behind it and up to so
             many more tokens are sampled (budget forcing, arXiv 2501.19393); 0 leaves it as it is.
-        batch_size: sequences in one call of `generate`.
+        batch_size: sequences that are decoded at once.
+        dtype: of the weights; `auto` is the checkpoint's own.
         root: folder that relative image paths start from.
     """
 
@@ -38,80 +75,158 @@ class LocalPolicy:
         max_new_tokens: int = 1024,
         answer_tokens: int = 0,
         batch_size: int = 32,
+        dtype: DtypeName = "float32",
         device: str | None = None,
         root: Path | None = None,
     ) -> None:
-        self.name = model_name_or_path
-        self.batch_size = batch_size
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = load_backbone(model_name_or_path).to(self.device).eval()
-        self.processor = load_processor(model_name_or_path)
+        self.name, self.concurrency, self.batch_size = model_name_or_path, batch_size, batch_size
+        self.settings: dict[str, Any] = {
+            "model": model_name_or_path,
+            "prompt": prompt,
+            "temperature": temperature,
+            "max_new_tokens": max_new_tokens,
+            "answer_tokens": answer_tokens,
+            "continuation": "prefill",  # the steps are the beginning of the model's own answer
+        }
         self.prompt, self.temperature = PROMPTS[prompt], temperature
         self.max_new_tokens, self.answer_tokens, self.root = max_new_tokens, answer_tokens, root
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        weights: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
+        self.model = load_backbone(model_name_or_path, dtype=weights).to(self.device).eval()
+        if getattr(self.model.config, "is_encoder_decoder", False):
+            raise DreamPRMError(
+                f"'{model_name_or_path}' is an encoder-decoder, whose answer cannot be begun for "
+                "it; take a decoder-only vision-language model"
+            )
+        self.processor = load_processor(model_name_or_path)
+        tokenizer = self.processor.tokenizer
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self._eos = _eos_tokens(self.model, tokenizer)
+        self._room = max_new_tokens
+        if answer_tokens:
+            forced = tokenizer(f"\n{_FINAL}", add_special_tokens=False)["input_ids"]
+            self._room += len(forced) + answer_tokens
+        text_config = self.model.config.get_text_config()
+        self._encode = PromptEncoder(
+            self.processor,
+            longest=getattr(text_config, "max_position_embeddings", None),
+            device=self.device,
+            dtype=self.model.dtype,
+            root=root,
+        )
+        self._batcher = Batcher(self._run, capacity=batch_size)
+
+    async def sample(self, request: Request, n: int, seed: int) -> Reply:
+        """N continuations; number j is the same for every n above j.
+
+        Raises:
+            RequestRefused: an image cannot be read, or prompt and answer pass the model's context.
+        """
+        question = request.question
+        text = self._ask(question) + opening(request.steps)
+        prompt = Prompt(text, question.images, self._room)
+        parts = [
+            range(n)[start : start + self.batch_size] for start in range(0, n, self.batch_size)
+        ]
+        drawn = await self._draw([_Job(prompt, part, seed, self.max_new_tokens) for part in parts])
+        completions = [completion for part in drawn for completion in part.completions]
+        tokens = sum(part.completion_tokens for part in drawn)
+        if self.answer_tokens:
+            tokens += await self._force_answers(completions, prompt, seed, question)
+        return Reply(tuple(completions), drawn[0].prompt_tokens, tokens)
+
+    async def close(self) -> None:
+        """End the worker thread."""
+        await self._batcher.close()
+
+    async def _force_answers(
+        self, completions: list[Completion], prompt: Prompt, seed: int, question: Question
+    ) -> int:
+        """Ask once more where a text has no final answer; changes the list, gives the tokens."""
+        asked = {
+            j: f"{done.text.rstrip()}\n{_FINAL}".lstrip("\n")
+            for j, done in enumerate(completions)
+            if extract_answer(done.text, question.options) is None
+        }
+        jobs = [
+            _Job(
+                Prompt(prompt.text + text, prompt.images), range(j, j + 1), seed, self.answer_tokens
+            )
+            for j, text in asked.items()
+        ]
+        drawn = await self._draw(jobs)
+        for (j, text), part in zip(asked.items(), drawn, strict=True):
+            [answer] = part.completions
+            completions[j] = Completion(text + answer.text, answer.finish_reason)
+        return sum(part.completion_tokens for part in drawn)
+
+    async def _draw(self, jobs: Sequence[_Job]) -> list[_Drawn]:
+        # Not every processor takes a mixed batch, and short answers should not wait for long texts.
+        return await asyncio.gather(
+            *(
+                self._batcher.submit(
+                    job,
+                    size=len(job.samples),
+                    kind=(bool(job.prompt.images), job.max_new_tokens),
+                    length=rough_length(job.prompt, self.root),
+                )
+                for job in jobs
+            )
+        )
+
+    def _ask(self, question: Question) -> str:
+        """The prompt in the model's chat template, up to where its answer begins."""
+        content: list[dict[str, str]] = [{"type": "image"} for _ in question.images]
+        content.append({"type": "text", "text": self.prompt(question)})
+        text: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        return text
 
     @torch.inference_mode()
-    def sample(self, requests: Sequence[Request], n: int, seed: int) -> list[list[str]]:
-        begun = [opening(request.steps) for request in requests]
-        devices = [self.device] if self.device != "cpu" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            questions = [request.question for request in requests]
-            found = self._continue(questions, begun, n, self.max_new_tokens)
-            if self.answer_tokens:
-                self._make_answer(questions, begun, found)
-        return found
+    def _run(self, jobs: Sequence[_Job], wanted: Wanted) -> list[_Drawn | Exception]:
+        """One batch, in the worker thread."""
+        inputs, refused = self._encode([job.prompt for job in jobs])
+        good = [job for i, job in enumerate(jobs) if i not in refused]
+        drawn = iter(self._decode(good, inputs, wanted) if good else ())
+        return [refused[i] if i in refused else next(drawn) for i in range(len(jobs))]
 
-    def _make_answer(
-        self, questions: Sequence[Question], begun: Sequence[str], found: list[list[str]]
-    ) -> None:
-        """Ask once more where a text has no final answer; changes `found`."""
-        missing = [
-            (i, j)
-            for i, texts in enumerate(found)
-            for j, text in enumerate(texts)
-            if extract_answer(text, questions[i].options) is None
-        ]
-        for start in range(0, len(missing), self.batch_size):
-            part = missing[start : start + self.batch_size]
-            asked = [f"{found[i][j].rstrip()}\nFinal answer:".lstrip("\n") for i, j in part]
-            texts = [begun[i] + text for (i, _), text in zip(part, asked, strict=True)]
-            answers = self._continue([questions[i] for i, _ in part], texts, 1, self.answer_tokens)
-            for (i, j), text, [answer] in zip(part, asked, answers, strict=True):
-                found[i][j] = text + answer
-
-    def _continue(
-        self, questions: Sequence[Question], begun: Sequence[str], n: int, max_new_tokens: int
-    ) -> list[list[str]]:
-        """N continuations of each prompt and the text that its answer begins with."""
-        texts, images = [], []
-        for question, start in zip(questions, begun, strict=True):
-            content = [{"type": "image"} for _ in question.images]
-            content.append({"type": "text", "text": self.prompt(question)})
-            prompt = self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
-            texts.append(prompt + start)
-            if question.images:
-                images.append([load_image(ref, self.root) for ref in question.images])
-        inputs = self.processor(
-            text=texts,
-            **({"images": images} if images else {}),
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        ).to(self.device)
-        tokenizer = self.processor.tokenizer
-        output = self.model.generate(
-            **inputs,
-            do_sample=True,
-            temperature=self.temperature,
-            top_k=0,
-            top_p=1.0,
-            repetition_penalty=1.0,  # a checkpoint's own would bend the distribution
-            num_return_sequences=n,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
+    def _decode(self, jobs: Sequence[_Job], inputs: Any, wanted: Wanted) -> list[_Drawn]:
+        limit = jobs[0].max_new_tokens
+        pick: Pick = greedy
+        if self.temperature:
+            streams = [_stream(job, j) for job in jobs for j in job.samples]
+            uniforms = np.stack([stream.random(limit) for stream in streams])
+            pick = sampler(uniforms, self.temperature, self.device)
+        copies = [len(job.samples) for job in jobs]
+        try:
+            start = prefill(self.model, dict(inputs))
+            rows = decode(self.model, start, copies, pick, limit, self._eos, wanted)
+        except torch.OutOfMemoryError as error:
+            raise DreamPRMError(
+                f"out of memory with {sum(copies)} sequences at once; lower the batch size"
+            ) from error
+        texts = self.processor.tokenizer.batch_decode(
+            [row.tokens for row in rows], skip_special_tokens=True
         )
-        new = output[:, inputs["input_ids"].shape[1] :]  # (questions * n, new tokens)
-        found: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [found[i * n : (i + 1) * n] for i in range(len(questions))]
+        written = zip(texts, rows, strict=True)
+        drawn = []
+        for n, size in zip(copies, inputs["attention_mask"].sum(1).tolist(), strict=True):
+            mine = list(itertools.islice(written, n))
+            done = [Completion(text, "stop" if row.ended else "length") for text, row in mine]
+            drawn.append(_Drawn(done, size, sum(row.sampled for _, row in mine)))
+        return drawn
+
+
+def _stream(job: _Job, sample: int) -> np.random.Generator:
+    """Random numbers of one sample: other prompts with the same seed have others."""
+    return np.random.default_rng([zlib.crc32(job.prompt.text.encode()), job.seed % 2**64, sample])
+
+
+def _eos_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """All that end a text."""
+    eos = model.generation_config.eos_token_id
+    if eos is None:
+        eos = tokenizer.eos_token_id
+    return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.policy import Reply
+from dreamprm.policy import Policy, Reply, Request
+from dreamprm.rollouts.store import RolloutStore
 
 
 class BudgetSpent(DreamPRMError):
@@ -38,6 +39,13 @@ class Budget:
     cost: float = 0.0
     calls: int = 0
     _in_flight: int = field(default=0, init=False)
+
+    def count_on(self, store: RolloutStore) -> None:
+        """Begin with what a store has cost so far."""
+        spent = store.usage().values()
+        self.tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in spent)
+        self.cost = sum(usage.cost for usage in spent)
+        self.calls = sum(usage.calls for usage in spent)
 
     def price(self, reply: Reply) -> float:
         """What a reply costs."""
@@ -72,3 +80,26 @@ class Budget:
             self.calls += 1
             self.tokens += reply.prompt_tokens + reply.completion_tokens
             self.cost += self.price(reply)
+
+
+class Metered:
+    """A policy whose texts are not kept (a judge), but whose calls cost like any other's."""
+
+    def __init__(self, policy: Policy, budget: Budget, store: RolloutStore) -> None:
+        self.policy, self.budget, self.store = policy, budget, store
+        self.name, self.concurrency = policy.name, policy.concurrency
+        self.settings = policy.settings
+
+    async def sample(self, request: Request, n: int, seed: int) -> Reply:
+        """See `Policy.sample`; raises BudgetSpent when there is no room for the call."""
+        self.budget.begin_call()
+        reply = None
+        try:
+            reply = await self.policy.sample(request, n, seed)
+        finally:
+            self.budget.end_call(reply)
+        self.store.add_call(self.name, reply, self.budget.price(reply))
+        return reply
+
+    async def close(self) -> None:
+        await self.policy.close()

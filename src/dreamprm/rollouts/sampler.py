@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamprm.answers import Verdict, extract_answer
+from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Policy, Reply, Request
 from dreamprm.prompts import opening
@@ -55,7 +55,7 @@ class Sampler:
         store: open for writing.
         seed: of the run; another seed gives other completions of the same prefix.
         verifier: of final answers; the rules alone by default.
-        budget: limits; counts on from what the store has spent.
+        budget: limits; by default none. It counts on from what the store has cost.
         root: folder that relative image paths start from.
     """
 
@@ -72,10 +72,7 @@ class Sampler:
         self.policy, self.store, self.root = policy, store, root
         self.verifier = verifier or Verifier()
         self.budget = budget or Budget()
-        for usage in store.usage().values():
-            self.budget.tokens += usage.prompt_tokens + usage.completion_tokens
-            self.budget.cost += usage.cost
-            self.budget.calls += usage.calls
+        self.budget.count_on(store)
         self.generator = Generator.of(policy, seed)
         self.alive = 2 * policy.concurrency + 2
         """Units of work that keep the policy's slots full while others are verified."""
@@ -176,7 +173,7 @@ class Sampler:
             return None
         if answer is None:
             return Verdict(False, "none")
-        name, verifier = verdict_key(question), self.verifier.name
+        name, verifier = verdict_key(question), f"{self.verifier.name}/{RULES_VERSION}"
         known = self.store.verdict(name, verifier, answer)
         if known is not None:
             return Verdict(*known)

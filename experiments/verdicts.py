@@ -1,0 +1,259 @@
+"""How far our verdicts agree with those that published files hold.
+
+    python -m experiments.verdicts path/to/data
+
+Writes `docs/results/verdicts.md`: for each file how many verdicts agree, every one that does not
+with the reason, and figures recomputed with our rules. The data folder holds `gsm8k/`,
+`math_rm_maj/`, `mathvista/`, `mmmu_pro/` and `dreamprm_1_5/` as published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from dreamprm.answer_mathvista import mathvista_verdict
+from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
+from dreamprm.formats.visualprm import read_visualprm
+from dreamprm.records import Trajectory
+from dreamprm.search.selection import best_of_n, majority_vote
+
+GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+MATHVISTA_FILES = ("output_bard.json", "output_gpt4_2shot_solution_use_ocr.json")
+NS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One answer, its stored verdict and ours."""
+
+    row: str
+    answer: str | None
+    gold: str
+    stored: bool
+    ours: Verdict
+    why: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return self.stored == self.ours.correct
+
+
+def gsm8k(data: Path) -> list[Compared]:
+    """Four models' solutions: the answer is extracted from the text."""
+    found = []
+    for number, row in _jsonl(data / "gsm8k" / "example_model_solutions.jsonl"):
+        gold = extract_answer(row["ground_truth"])
+        assert gold is not None
+        for model in GSM8K_MODELS:
+            answer = extract_answer(row[model]["solution"])
+            ours = verdict(answer, gold)
+            name = f"{number}, {model}"
+            found.append(Compared(name, answer, gold, row[model]["is_correct"], ours))
+    return found
+
+
+def math(data: Path, *, from_text: bool) -> list[Compared]:
+    """MATH, eight samples: the stored extraction, or our own from the text."""
+    found = []
+    for number, row in _jsonl(data / "math_rm_maj" / "math_cot_100.jsonl"):
+        for i, stored in enumerate(row["score"]):
+            answer = extract_answer(row["code"][i]) if from_text else row["pred"][i]
+            ours = verdict(answer, row["answer"])
+            why = "the stored verdict is wrong: the two are equal"
+            if from_text and row["pred"][i] == "4:30":
+                why = 'the stored extraction lost "p.m.", so the stored verdict is wrong'
+            found.append(
+                Compared(f"{number}, sample {i + 1}", answer, row["answer"], stored, ours, why)
+            )
+    return found
+
+
+def mathvista(data: Path, file: str, *, published_rules: bool) -> list[Compared]:
+    """MathVista, from the stored extraction."""
+    found = []
+    for pid, row in json.loads((data / "mathvista" / file).read_text(encoding="utf-8")).items():
+        answer, gold, choices = row["extraction"], row["answer"], row["choices"] or ()
+        precision = row["precision"]
+        theirs = mathvista_verdict(
+            answer, gold, choices, answer_type=row["answer_type"], precision=precision
+        )
+        ours = verdict(answer, gold, choices, unit=row["unit"], precision=precision)
+        why = ""
+        if theirs.rule == "nearest_choice":
+            kind = "right" if row["true_false"] else "wrong"
+            why = (
+                f"names none of the choices; the one with the nearest spelling happens to be {kind}"
+            )
+            if ours.correct:
+                why = "equal in value; MathVista compares spelling only"
+        elif theirs.rule == "letter":
+            why = 'a choice is itself "(b)"; MathVista reads it as the letter of another choice'
+        found.append(
+            Compared(pid, answer, gold, row["true_false"], theirs if published_rules else ours, why)
+        )
+    return found
+
+
+MMMU_PRO_WHY = {
+    "143": "a sentence behind the letter; we do not pick letters out of prose",
+    "296": "two letters; the stored verdict takes the last",
+    "569": '"AC" is the text of an option; the stored letter does not stand in the response',
+    "954": "the response ends with the letter C; the stored letter is B",
+    "1077": 'two letters, "A. (D)"; the stored verdict takes the last',
+}
+
+
+def mmmu_pro(data: Path) -> list[Compared]:
+    """MMMU-Pro, chain of thought with up to ten options, from the response's text."""
+    found = []
+    rows = _jsonl(data / "mmmu_pro" / "gpt-4o_standard_10_options_cot.jsonl")
+    for number, row in rows:
+        options = [str(option) for option in ast.literal_eval(row["options"])]
+        answer = extract_answer(row["response"], options)
+        ours = verdict(answer, row["answer"], options)
+        why = MMMU_PRO_WHY.get(str(number), "")
+        found.append(Compared(str(number), answer, row["answer"], row["if_right"], ours, why))
+    return found
+
+
+def gsm8k_figures(data: Path) -> dict[str, float]:
+    """Accuracies of the four models; the majority of the four in file order, ties to the first."""
+    compared = gsm8k(data)
+    rows = [compared[i : i + 4] for i in range(0, len(compared), 4)]
+    four = [[_candidate(i, c.answer, c.ours.correct) for i, c in enumerate(row)] for row in rows]
+    figures = {m: _percent(row[i].ours.correct for row in rows) for i, m in enumerate(GSM8K_MODELS)}
+    figures["majority"] = _percent(majority_vote(c).outcome for c in four)
+    figures["any right"] = _percent(any(t.outcome for t in c) for c in four)
+    return figures
+
+
+def math_figures(data: Path, *, stored: bool) -> dict[str, list[float]]:
+    """Best of the first 1, 2, 4, 8 samples, by stored verdicts or by ours."""
+    compared = math(data, from_text=False)
+    eights = [compared[i : i + 8] for i in range(0, len(compared), 8)]
+    samples = [
+        [_candidate(j, c.answer, c.stored if stored else c.ours.correct) for j, c in enumerate(row)]
+        for row in eights
+    ]
+    rows = [row for _, row in _jsonl(data / "math_rm_maj" / "math_cot_100.jsonl")]
+    scores = [[score for [score] in row["pred_score"]] for row in rows]
+    return {
+        "majority": [_percent(majority_vote(s[:n]).outcome for s in samples) for n in NS],
+        "reward model": [
+            _percent(best_of_n(s[:n], p[:n]).outcome for s, p in zip(samples, scores, strict=True))
+            for n in NS
+        ],
+        "any right": [_percent(any(t.outcome for t in s[:n]) for s in samples) for n in NS],
+    }
+
+
+def dreamprm_figures(data: Path) -> dict[str, list[float]]:
+    """DreamPRM-1.5's meta set: the mean of the first n answers, and whether any is right."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its turn labels carry nothing, and are not needed here
+        _, trajectories = read_visualprm(data / "dreamprm_1_5" / "meta_MMMU_Pro.json")
+    by_question: dict[str, list[bool]] = {}
+    for trajectory in trajectories:
+        by_question.setdefault(trajectory.question_id, []).append(bool(trajectory.outcome))
+    fours = list(by_question.values())
+    return {
+        "mean": [round(100 * mean(mean(f[:n]) for f in fours), 2) for n in (1, 2, 3, 4)],
+        "any right": [_percent(any(f[:n]) for f in fours) for n in (1, 2, 3, 4)],
+    }
+
+
+def all_compared(data: Path) -> dict[str, list[Compared]]:
+    """Every comparison, by a title for the table."""
+    found = {
+        "GSM8K, from the solutions": gsm8k(data),
+        "MATH, from the stored extraction": math(data, from_text=False),
+        "MATH, from the texts": math(data, from_text=True),
+        "MMMU-Pro, from the responses": mmmu_pro(data),
+    }
+    for file in MATHVISTA_FILES:
+        name = f"MathVista, {file.split('_')[1]}"
+        found[f"{name}, MathVista's rules"] = mathvista(data, file, published_rules=True)
+        found[f"{name}, our rules"] = mathvista(data, file, published_rules=False)
+    return found
+
+
+def to_markdown(data: Path) -> str:
+    """The whole page."""
+    found = all_compared(data)
+    lines = [
+        "# Our verdicts against stored ones",
+        "",
+        f"Rules version {RULES_VERSION}. Made by `python -m experiments.verdicts <data folder>`.",
+        "",
+        "| source | verdicts | agree | percent |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in found.items():
+        agree = sum(row.agrees for row in rows)
+        lines.append(f"| {name} | {len(rows)} | {agree} | {100 * agree / len(rows):.2f} |")
+    lines += ["", "## Figures", "", "| figure | value |", "|---|---|"]
+    figures: dict[str, Any] = {f"GSM8K, {k}": v for k, v in gsm8k_figures(data).items()}
+    for which, stored in (("stored verdicts", True), ("our verdicts", False)):
+        for name, values in math_figures(data, stored=stored).items():
+            figures[f"MATH, {name} of 1/2/4/8, {which}"] = values
+    for name, values in dreamprm_figures(data).items():
+        figures[f"DreamPRM-1.5 meta set, {name} of 1/2/3/4"] = values
+    for name, value in figures.items():
+        shown = value if isinstance(value, list) else [value]
+        lines.append(f"| {name} | {' / '.join(f'{v:.2f}' for v in shown)} |")
+    for name, rows in found.items():
+        if not all(row.agrees for row in rows):
+            lines += ["", f"## Where they differ: {name}", ""]
+            lines += ["| row | answer | gold | stored | ours | why |", "|---|---|---|---|---|---|"]
+            lines += [_line(row) for row in rows if not row.agrees]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Compared) -> str:
+    words = ("wrong", "right")
+    cells = [row.row, _code(row.answer), _code(row.gold), words[row.stored]]
+    cells += [f"{words[row.ours.correct]} ({row.ours.rule})", row.why or "not explained"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _code(text: str | None) -> str:
+    return "none" if text is None else f"`{text.replace('|', '/')}`"
+
+
+def _candidate(index: int, answer: str | None, outcome: bool) -> Trajectory:
+    return Trajectory(
+        question_id="q", steps=("-",), answer=answer, outcome=outcome, sample_index=index
+    )
+
+
+def _percent(outcomes: Any) -> float:
+    return round(100 * mean(bool(outcome) for outcome in outcomes), 2)
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, json.loads(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("docs/results"))
+    args = parser.parse_args()
+    page = to_markdown(args.data)
+    args.results.mkdir(parents=True, exist_ok=True)
+    (args.results / "verdicts.md").write_text(page, encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

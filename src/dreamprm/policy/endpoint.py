@@ -1,0 +1,290 @@
+"""A served model as the policy: any server that speaks OpenAI's chat completions.
+
+The servers are other people's: they are full, restart, cut replies in half and differ in what
+they take. What is sampled here is worth money and hours, so an attempt that fails is made again
+where that can help, elsewhere if there is an elsewhere, and a run ends only when nothing answers
+any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.policy import Reply, Request, RequestRefused
+from dreamprm.policy.connection import Call, Connection, check_url, read_key
+from dreamprm.policy.messages import (
+    PREFILL_FIELDS,
+    ChatMessages,
+    Continuation,
+    without_repetition,
+)
+from dreamprm.policy.pool import Pool
+from dreamprm.policy.replies import read_reply
+from dreamprm.policy.retrying import Backoff, Failure
+from dreamprm.policy.server import UNBENT, Server, greet
+from dreamprm.prompts import PROMPTS
+
+_FIRST_ATTEMPTS = 3  # on connecting: a mistyped port should not take minutes to be told
+
+
+class EndpointPolicy:
+    """Samples from one or several servers of one model.
+
+    `await policy.connect()` once before `settings` are read; `sample` connects by itself. One
+    object may be used from several event loops, one after the other.
+
+    Args:
+        model: its name as the servers know it.
+        base_urls: one or several, each up to and including `/v1`.
+        api_key_env: environment variable that holds the key; "EMPTY" is sent where it is unset,
+            which suits servers that need none.
+        prompt: a name of `prompts.PROMPTS`.
+        temperature: of sampling (the paper: 1.0).
+        max_new_tokens: longest continuation; a reasoning cut here has no final answer.
+        continuation: how a prefix is continued (see `messages.Continuation`); `auto` finds out. A
+            server that is neither vLLM nor SGLang is asked with the model's help, so name the way
+            where a long job should not depend on that.
+        concurrency: requests in flight at each server.
+        max_n: most samples asked for in one request; None for all at once. Where servers refuse it,
+            smaller numbers are used by themselves.
+        timeout_s: of one attempt, from its first to its last byte.
+        max_attempts: failures of one request at each server before the run ends.
+        image_root: folder that relative image paths start from.
+        extra_body: further fields of each request; they win over ours.
+        max_tokens_field: `max_completion_tokens` for models that know only that; a server that says
+            so is believed.
+        backoff: pauses between attempts.
+
+    Raises:
+        DreamPRMError: an address is no URL, a number is below 1, or the key has characters that no
+            key has.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        base_urls: Sequence[str],
+        api_key_env: str = "OPENAI_API_KEY",
+        prompt: str = "five_steps",
+        temperature: float = 1.0,
+        max_new_tokens: int = 1024,
+        continuation: Literal["auto"] | Continuation = "auto",
+        concurrency: int = 64,
+        max_n: int | None = None,
+        timeout_s: float = 600.0,
+        max_attempts: int = 8,
+        image_root: Path | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
+        backoff: Backoff | None = None,
+    ) -> None:
+        if not base_urls:
+            raise DreamPRMError("no endpoint to ask; give at least one base URL")
+        if min(concurrency, max_attempts, max_n or 1) < 1 or timeout_s <= 0:
+            raise DreamPRMError("concurrency, max_attempts, max_n and timeout_s must be positive")
+        self.name = model
+        self._urls = list(dict.fromkeys(check_url(url) for url in base_urls))
+        self.concurrency = concurrency * len(self._urls)
+        self._api_key_env, self._key = api_key_env, read_key(api_key_env)
+        self._slots, self._timeout_s, self._max_attempts = concurrency, timeout_s, max_attempts
+        self._backoff = backoff or Backoff()
+        self._facts: dict[str, Any] = {
+            "model": model,
+            "prompt": prompt,
+            "temperature": temperature,
+            "max_new_tokens": max_new_tokens,
+        }
+        self._messages = ChatMessages(PROMPTS[prompt], image_root)
+        self._continuation, self._extra = continuation, dict(extra_body or {})
+        self._max_tokens_field: str = max_tokens_field
+        self._max_n = max_n  # the smallest that is known to work, or what we were told
+        self._connected = False
+        self._here: _Here | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that decides what it writes; known once `connect` has been awaited."""
+        if not self._connected:
+            raise RuntimeError("await connect() before settings are read")
+        return {
+            **self._facts,
+            "continuation": self._continuation,
+            "extra_body": dict(self._extra),
+        }
+
+    async def connect(self) -> None:
+        """See that the model is served as asked, and find out what the servers can do.
+
+        A server that does not answer is left to the pool as long as another one does.
+
+        Raises:
+            DreamPRMError: no server answers, or one does not serve the model, take the key or
+                accept the settings.
+        """
+        here = self._state()
+        async with here.connecting:
+            if self._connected:
+                return
+            found = await asyncio.gather(*(self._greet(url) for url in self._urls))
+            servers = [server for server in found if isinstance(server, Server)]
+            if not servers:
+                causes = "; ".join(f.message for f in found if isinstance(f, Failure))
+                raise DreamPRMError(f"no endpoint answers: {causes}; start it or correct its URL")
+            if all(server.bends for server in servers):
+                self._extra = {**UNBENT, **self._extra}
+            if self._continuation == "auto":
+                ways = {server.continuation for server in servers}
+                self._continuation = ways.pop() if len(ways) == 1 else "prompt"
+            self._connected = True
+
+    async def sample(self, request: Request, n: int, seed: int) -> Reply:
+        """See `Policy.sample`. A server may give fewer than n; the caller asks again for the rest.
+
+        Raises:
+            DataError: an image of the question cannot be read.
+            RequestRefused, DreamPRMError: see `Policy.sample`.
+        """
+        if not self._connected:
+            await self.connect()
+        here = self._state()
+        way = self._continuation
+        assert way != "auto"
+        body: dict[str, Any] = {"messages": self._messages.build(request, way)}
+        if request.steps and way == "prefill":
+            body |= PREFILL_FIELDS
+        reply = await self._sample_in_parts(here, body, n, seed)
+        if request.steps and way == "prompt":
+            cut = tuple(
+                type(done)(without_repetition(done.text, request.steps), done.finish_reason)
+                for done in reply.completions
+            )
+            reply = Reply(cut, reply.prompt_tokens, reply.completion_tokens)
+        return reply
+
+    async def close(self) -> None:
+        """Close the connections of this event loop."""
+        here, self._here = self._here, None
+        if here is not None and here.loop is asyncio.get_running_loop():
+            await here.connection.close()
+
+    async def _sample_in_parts(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
+        """N samples in as many requests as the servers' limit asks for."""
+        while True:
+            size = min(n, self._max_n or n)
+            tasks = [
+                asyncio.ensure_future(
+                    self._complete(here, body, min(size, n - start), _part_seed(seed, start))
+                )
+                for start in range(0, n, size)
+            ]
+            try:
+                replies = await asyncio.gather(*tasks)
+            except RequestRefused:
+                if size == 1:
+                    raise
+            else:
+                return Reply(
+                    tuple(done for reply in replies for done in reply.completions),
+                    sum(reply.prompt_tokens for reply in replies),
+                    sum(reply.completion_tokens for reply in replies),
+                )
+            finally:
+                for task in tasks:
+                    task.cancel()
+            # Was it the number? One request with n = 1 tells; the others wait for what it says.
+            async with here.counting:
+                if self._max_n is None or self._max_n >= size:
+                    await self._complete(here, body, 1, _part_seed(seed, 0))
+                    self._max_n = max(1, size // 2)
+
+    async def _complete(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
+        while True:
+            limit = self._max_tokens_field
+            outcome = await here.connection.until_answered(
+                here.pool, self._call(body, n, seed), lambda found: read_reply(found, n)
+            )
+            if not isinstance(outcome, Failure):
+                return outcome
+            if not self._learned_from(outcome, limit):
+                raise _error(outcome)
+
+    def _call(self, body: Mapping[str, Any], n: int, seed: int) -> Call:
+        fields: dict[str, Any] = {
+            "model": self.name,
+            "temperature": self._facts["temperature"],
+            self._max_tokens_field: self._facts["max_new_tokens"],
+            "n": n,
+            "seed": seed,
+            **body,
+            **self._extra,
+        }
+        return Call("chat/completions", fields)
+
+    def _learned_from(self, failure: Failure, limit: str) -> bool:
+        """Newer OpenAI models refuse `max_tokens` and name what they want instead."""
+        wanted = "max_completion_tokens"
+        if failure.kind != "refused" or limit == wanted or wanted not in failure.message:
+            return False
+        self._max_tokens_field = wanted
+        return True
+
+    async def _greet(self, url: str) -> Server | Failure:
+        here = self._state()
+        pool = Pool([url], self._slots, min(_FIRST_ATTEMPTS, self._max_attempts), self._backoff)
+
+        async def ask(body: Mapping[str, Any] | None) -> bytes | Failure:
+            """The body of a reply; to None the list of models."""
+            while True:
+                limit = self._max_tokens_field
+                call = Call("models") if body is None else self._call(body, 1, 0)
+                outcome = await here.connection.until_answered(pool, call, lambda found: found)
+                if not isinstance(outcome, Failure) or not self._learned_from(outcome, limit):
+                    return outcome
+
+        return await greet(ask, self.name, find_continuation=self._continuation == "auto")
+
+    def _state(self) -> _Here:
+        """What belongs to the running event loop; made anew for each."""
+        loop = asyncio.get_running_loop()
+        if self._here is None or self._here.loop is not loop:
+            connection = Connection(
+                self._key, self._api_key_env, self.name, self._timeout_s, self._backoff
+            )
+            pool = Pool(self._urls, self._slots, self._max_attempts, self._backoff)
+            self._here = _Here(loop, connection, pool)
+        return self._here
+
+
+@dataclass
+class _Here:
+    """Sockets, slots and locks: all that an event loop owns."""
+
+    loop: asyncio.AbstractEventLoop
+    connection: Connection
+    pool: Pool
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def _part_seed(seed: int, start: int) -> int:
+    """Seed of the request that begins at a sample.
+
+    Servers count on from a request's seed for its further samples (vLLM: seed + index), so the
+    seeds of two requests must not be neighbours.
+    """
+    if start == 0:
+        return seed % 2**31
+    return int.from_bytes(hashlib.sha256(f"{seed}/{start}".encode()).digest()[:4], "big") >> 1
+
+
+def _error(failure: Failure) -> DreamPRMError:
+    if failure.kind == "refused":
+        return RequestRefused(failure.message)
+    return DreamPRMError(f"{failure.message}; what was sampled before is kept")

@@ -1,0 +1,16 @@
+"""`transformers serve` with our image-only processor: run as a script, arguments as for the command.
+
+The server is the installed one, unchanged. All it lacks without torchvision is a processor for
+Qwen2-VL models, so ours is registered under its own name before the command line starts.
+"""
+
+from __future__ import annotations
+
+from transformers import AutoProcessor, Qwen2VLConfig
+from transformers.cli.transformers import app
+
+from dreamprm.loading import ImageTextProcessor
+
+if __name__ == "__main__":
+    AutoProcessor.register(Qwen2VLConfig, ImageTextProcessor, exist_ok=True)
+    app()

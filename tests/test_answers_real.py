@@ -1,0 +1,114 @@
+"""Verdicts on published files: they agree with the stored ones, and published figures come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dreamprm.answers import Verdict
+from experiments import verdicts
+from experiments.verdicts import Compared
+
+
+def agreement(rows: list[Compared]) -> float:
+    """Percent of verdicts that agree."""
+    return 100 * sum(row.agrees for row in rows) / len(rows)
+
+
+def differing(rows: list[Compared]) -> list[str]:
+    return [row.row for row in rows if not row.agrees]
+
+
+def test_every_stored_verdict_of_gsm8k_is_ours(real_data: Path) -> None:
+    rows = verdicts.gsm8k(real_data)
+    assert len(rows) == 4 * 1319
+    assert differing(rows) == []
+
+
+def test_the_figures_of_gsm8k_come_out(real_data: Path) -> None:
+    assert verdicts.gsm8k_figures(real_data) == {
+        "6b_finetuning": 21.68,
+        "6b_verification": 39.04,
+        "175b_finetuning": 34.72,
+        "175b_verification": 56.25,
+        "majority": 44.20,
+        "any right": 67.25,
+    }
+
+
+def test_the_only_other_verdict_on_extracted_math_is_one_the_file_has_wrong(
+    real_data: Path,
+) -> None:
+    rows = verdicts.math(real_data, from_text=False)
+    assert len(rows) == 800 and agreement(rows) > 99
+    [row] = [row for row in rows if not row.agrees]
+    assert (row.answer, row.gold) == ("10000", "10{,}000")
+    assert row.ours == Verdict(True, "number")
+
+
+def test_answers_extracted_from_math_texts_differ_only_where_the_file_is_wrong(
+    real_data: Path,
+) -> None:
+    rows = verdicts.math(real_data, from_text=True)
+    half_past_four = [f"4, sample {i}" for i in range(1, 9)]  # the file's extraction lost "p.m."
+    assert differing(rows) == [*half_past_four, "73, sample 8"]
+    assert all(row.ours.correct for row in rows if not row.agrees)
+
+
+def test_the_figures_of_math_come_out(real_data: Path) -> None:
+    stored = verdicts.math_figures(real_data, stored=True)
+    assert stored == {
+        "majority": [90, 90, 93, 93],
+        "reward model": [90, 93, 93, 94],
+        "any right": [90, 94, 95, 96],
+    }
+    ours = verdicts.math_figures(real_data, stored=False)
+    assert ours == {  # one more right sample, the 8th of row 73
+        "majority": [90, 90, 93, 93],
+        "reward model": [90, 93, 93, 95],
+        "any right": [90, 94, 95, 97],
+    }
+
+
+def test_the_figures_of_the_dreamprm_meta_set_come_out(real_data: Path) -> None:
+    assert verdicts.dreamprm_figures(real_data) == {
+        "mean": [52.17, 50.97, 50.64, 50.36],
+        "any right": [52.17, 60.87, 65.22, 67.87],
+    }
+
+
+@pytest.mark.parametrize(("file", "right"), zip(verdicts.MATHVISTA_FILES, (348, 321), strict=True))
+def test_every_stored_verdict_of_mathvista_follows_from_its_rules(
+    real_data: Path, file: str, right: int
+) -> None:
+    rows = verdicts.mathvista(real_data, file, published_rules=True)
+    assert differing(rows) == []
+    assert sum(row.ours.correct for row in rows) == right
+
+
+@pytest.mark.parametrize("file", verdicts.MATHVISTA_FILES)
+def test_our_rules_differ_from_mathvista_only_where_those_guess_or_spell(
+    real_data: Path, file: str
+) -> None:
+    theirs = verdicts.mathvista(real_data, file, published_rules=True)
+    ours = verdicts.mathvista(real_data, file, published_rules=False)
+    for left, right in zip(theirs, ours, strict=True):
+        if not right.agrees and left.ours.rule == "nearest_choice":
+            assert right.ours.rule == ("no_match" if right.stored else "number"), right
+        elif not right.agrees:
+            assert (right.row, right.answer, right.gold) == ("849", "(b)", "(b)")
+    assert agreement(ours) >= (99 if "bard" in file else 90)
+
+
+def test_letters_are_found_in_long_responses(real_data: Path) -> None:
+    rows = verdicts.mmmu_pro(real_data)
+    assert len(rows) == 1730 and agreement(rows) > 99.7
+    assert differing(rows) == list(verdicts.MMMU_PRO_WHY)
+
+
+def test_the_page_explains_every_difference(real_data: Path) -> None:
+    page = verdicts.to_markdown(real_data)
+    assert "not explained" not in page
+    kept = Path(__file__).parents[1] / "docs" / "results" / "verdicts.md"
+    assert kept.read_text(encoding="utf-8") == page

@@ -1,0 +1,281 @@
+"""The endpoint policy against servers that misbehave: nothing lost, nothing twice, no key told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.policy import Reply, Request, RequestRefused
+from dreamprm.policy.endpoint import EndpointPolicy
+from dreamprm.policy.retrying import Backoff
+from dreamprm.records import Question
+from tests.fake_endpoint import FakeEndpoint
+from tests.faults import Fault, always, at_random, scripted
+
+DEAD = "http://127.0.0.1:9/v1"  # the discard port: refuses connections
+QUICK = Backoff(first_s=0.01, longest_s=0.1)
+FAULTS = ("429", "408", "409", "500", "503", "reset", "half", "garbage", "page", "empty", "null")
+
+
+def question(number: int) -> Question:
+    return Question(id=str(number), domain="d", text=f"What is {number}?", answer="1")
+
+
+def policy_of(*servers: FakeEndpoint | str, **options: Any) -> EndpointPolicy:
+    urls = [server if isinstance(server, str) else server.url for server in servers]
+    return EndpointPolicy(model="fake", base_urls=urls, **{"backoff": QUICK} | options)
+
+
+async def ask(policy: EndpointPolicy, numbers: Sequence[int], n: int = 2) -> list[Reply]:
+    """Reply i belongs to question i, whose seed is 100 * i."""
+    calls = (policy.sample(Request(question(i)), n, 100 * i) for i in numbers)
+    return list(await asyncio.gather(*calls))
+
+
+def run(policy: EndpointPolicy, count: int = 20, n: int = 2) -> list[list[str]]:
+    async def all_of_it() -> list[Reply]:
+        try:
+            return await ask(policy, range(count), n)
+        finally:
+            await policy.close()
+
+    return [[done.text for done in reply.completions] for reply in asyncio.run(all_of_it())]
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> list[list[str]]:
+    with FakeEndpoint() as server:
+        return run(policy_of(server))
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_what_fails_is_asked_again_and_every_sample_comes_once(
+    kind: str, undisturbed: list[list[str]]
+) -> None:
+    with FakeEndpoint(plan=lambda number, _: Fault(kind) if number % 3 == 0 else None) as server:
+        policy = policy_of(server)
+        asyncio.run(policy.connect())
+        server.forget()
+        assert run(policy) == undisturbed
+        assert all(count == 1 for count in server.samples().values())
+        assert len(server.answered) == 20
+        assert sum(seen.fault == kind for seen in server.seen) == len(server.seen) - 20 > 5
+
+
+def test_a_mixture_of_all_faults_and_hangs_loses_and_doubles_nothing(
+    undisturbed: list[list[str]],
+) -> None:
+    plan = at_random(dict.fromkeys([*FAULTS, "hang", "slow"], 0.03), seed=3, seconds=0.05)
+    with FakeEndpoint(plan=plan, latency_s=0.01) as server:
+        policy = policy_of(server, timeout_s=0.3, concurrency=8)
+        assert run(policy) == undisturbed
+        assert set(server.samples()) >= {text for texts in undisturbed for text in texts}
+        assert server.most_in_flight <= 8 + 2  # what timed out may still be in flight there
+
+
+def test_a_hanging_server_is_cut_off_by_the_time_out() -> None:
+    with FakeEndpoint(plan=scripted({1: Fault("hang")})) as server:
+        policy = policy_of(server, timeout_s=0.2, continuation="prompt")
+        assert run(policy, 1)
+        assert [seen.fault for seen in server.seen] == [None, "hang", None]
+        assert 0.2 <= server.seen[2].at - server.seen[1].at < 2
+
+
+def test_a_connection_that_trickles_is_cut_off_too() -> None:
+    """The deadline is of the whole attempt; reading a byte now and then does not extend it."""
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        while True:
+            writer.write(b" ")
+            await asyncio.sleep(0.02)
+
+    async def story() -> float:
+        server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(DreamPRMError, match="no reply within 0.1 s"):
+            await policy_of(url, timeout_s=0.1).connect()
+        return asyncio.get_running_loop().time() - begun
+
+    assert asyncio.run(story()) < 2
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"retry-after": "0.4"}, {"retry-after-ms": "400", "retry-after": "100"}, {"retry-after": ""}],
+    ids=["seconds", "milliseconds", "date"],
+)
+def test_a_server_is_left_alone_for_as_long_as_it_asks(headers: dict[str, str]) -> None:
+    if not headers["retry-after"]:  # an HTTP date has whole seconds
+        moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+        headers = {"retry-after": format_datetime(moment, usegmt=True)}
+    with FakeEndpoint(plan=scripted({1: Fault("429", headers)})) as server:
+        assert len(run(policy_of(server, continuation="prompt", concurrency=1), 3)) == 3
+        assert server.seen[1].status == 429
+        assert server.seen[2].at - server.seen[1].at >= (0.39 if len(server.seen) == 5 else 1)
+
+
+def test_a_pause_of_hours_ends_the_run() -> None:
+    with (
+        FakeEndpoint(plan=always(Fault("429", {"retry-after": "20000"}))) as server,
+        pytest.raises(DreamPRMError, match=r"asks for a pause of 5\.6 hours"),
+    ):
+        run(policy_of(server))
+
+
+def test_a_crowded_server_that_answers_others_is_waited_for() -> None:
+    """More 429s per request than attempts that may fail, and no request gives up."""
+    crowded = lambda number, _: Fault("429") if number % 10 and number < 400 else None  # noqa: E731
+    with FakeEndpoint(plan=crowded) as server:
+        policy = policy_of(server, max_attempts=5, backoff=Backoff(0.01, 0.02))
+        assert len(run(policy, 50)) == 50
+        assert sum(seen.status == 429 for seen in server.seen) > 5 * 50
+
+
+def test_a_refused_request_is_not_made_again_and_others_go_on() -> None:
+    refuse = Fault("400", body='{"error": {"message": "too long: ' + "x" * 5000 + '"}}')
+    with FakeEndpoint(plan=lambda _, body: refuse if "7?" in str(body) else None) as server:
+
+        async def story() -> tuple[list[Reply], str]:
+            policy = policy_of(server)
+            with pytest.raises(RequestRefused) as caught:
+                await ask(policy, [7], n=1)
+            return await ask(policy, [1, 2]), str(caught.value)
+
+        replies, message = asyncio.run(story())
+        assert len(replies) == 2
+        assert "too long: xxx" in message and len(message) < 400
+        assert sum(seen.status == 400 for seen in server.seen) == 1
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_a_key_that_is_not_taken_is_told_by_its_variable(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    with FakeEndpoint(plan=always(Fault(status))) as server:
+        with pytest.raises(DreamPRMError, match="does not take the key in MY_KEY"):
+            run(policy_of(server, api_key_env="MY_KEY"))
+        assert len(server.seen) == 1
+
+
+def test_an_unknown_model_is_answered_with_the_served_ones() -> None:
+    with FakeEndpoint(model="qwen") as server:
+        with pytest.raises(DreamPRMError, match=r"'fake' served there.*models served there: qwen"):
+            run(policy_of(server))
+        assert len(server.seen) == 1
+
+
+def test_a_server_that_lists_no_models_is_used_all_the_same() -> None:
+    with FakeEndpoint(lists_models=False) as server:
+        assert len(run(policy_of(server))) == 20
+
+
+def test_a_server_that_never_works_ends_the_run_after_max_attempts() -> None:
+    with FakeEndpoint(plan=lambda number, _: Fault("500") if number else None) as server:
+        policy = policy_of(server, max_attempts=4, continuation="prompt")
+        with pytest.raises(DreamPRMError, match=r"127.*: 500 .*given up after 4 failed attempts"):
+            run(policy, 1)
+        assert len(server.seen) == 1 + 4
+
+
+def test_nobody_at_the_address_is_one_line() -> None:
+    with pytest.raises(DreamPRMError, match=r"no endpoint answers: http://127\.0\.0\.1:9/v1: Conn"):
+        run(policy_of(DEAD))
+
+
+def test_a_dead_server_leaves_its_work_to_the_others(undisturbed: list[list[str]]) -> None:
+    with FakeEndpoint(latency_s=0.01) as server:
+        policy = policy_of(DEAD, server, concurrency=2, max_attempts=3)
+        assert policy.concurrency == 4
+        assert run(policy) == undisturbed
+
+
+def test_a_server_that_dies_on_the_way_is_rested_while_others_work() -> None:
+    dies = scripted({number: Fault("reset") for number in range(5, 10_000)})
+    with FakeEndpoint(plan=dies, latency_s=0.01) as one, FakeEndpoint(latency_s=0.01) as other:
+        policy = policy_of(
+            one, other, concurrency=4, backoff=Backoff(0.5, 60), continuation="prompt"
+        )
+        asyncio.run(policy.connect())
+        other.forget()
+        assert len(run(policy, 100)) == 100
+        assert sum(seen.fault == "reset" for seen in one.seen) < 12
+        assert set((one.samples() + other.samples()).values()) == {1}
+
+
+def test_a_full_server_pauses_alone() -> None:
+    full = scripted({1: Fault("429", {"retry-after": "30"})})
+    with FakeEndpoint(plan=full) as one, FakeEndpoint() as other:
+        assert len(run(policy_of(one, other, continuation="prompt"), 40)) == 40
+        assert any(seen.status == 429 for seen in one.seen)
+        assert len(other.answered) > 20
+
+
+def test_no_slot_is_held_while_a_request_backs_off() -> None:
+    with FakeEndpoint(plan=scripted({1: Fault("500")})) as server:
+        policy = policy_of(
+            server, concurrency=1, continuation="prompt", backoff=Backoff(5, 5), timeout_s=5
+        )
+
+        async def story() -> None:
+            unlucky = asyncio.ensure_future(ask(policy, [0]))
+            while len(server.seen) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.wait_for(ask(policy, [1, 2, 3]), 2)
+            unlucky.cancel()
+
+        asyncio.run(story())
+
+
+def test_the_key_is_never_told(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    key = "sk-0123456789-secret"
+    monkeypatch.setenv("MY_KEY", key)
+    caplog.set_level(logging.DEBUG)
+    echo = '{"error": {"message": "bad header Authorization: Bearer ' + key + '"}}'
+    plans = [always(Fault(kind, body=echo)) for kind in ("400", "401", "404", "429", "500", "418")]
+    plans += [always(Fault(kind)) for kind in ("reset", "hang", "garbage", "empty")]
+    told = []
+    for plan in plans:
+        with FakeEndpoint(plan=plan) as server:
+            policy = policy_of(server, api_key_env="MY_KEY", max_attempts=2, timeout_s=0.1)
+            with pytest.raises(DreamPRMError) as caught:
+                run(policy)
+            told += [repr(policy), "".join(traceback.format_exception(caught.value))]
+            error: BaseException | None = caught.value
+            while error is not None:  # also what a traceback would hide
+                told += [repr(error), str(vars(error))]
+                error = error.__cause__ or error.__context__
+    with FakeEndpoint(key=key) as server:
+        policy = policy_of(server, api_key_env="MY_KEY")
+        assert len(run(policy)) == 20
+        assert server.seen[0].headers["authorization"] == f"Bearer {key}"
+        told.append(str(policy.settings))
+        assert server.url not in told[-1]
+    for address in (f"http://user:{key}@host/v1", f"http://host/v1?key={key}"):
+        with pytest.raises(DreamPRMError, match="base URL of host has more in it") as caught:
+            policy_of(address)
+        told.append(str(caught.value))
+    captured = capfd.readouterr()
+    logged = [record.getMessage() for record in caplog.records]
+    assert key not in "".join([*told, captured.out, captured.err, *logged])
+    assert "***" in "".join(told) and logged
+
+
+def test_one_policy_serves_several_event_loops(undisturbed: list[list[str]]) -> None:
+    with FakeEndpoint() as server:
+        policy = policy_of(server)
+        assert run(policy) == undisturbed
+        asyncio.run(ask(policy, [1]))  # and not closed
+        assert run(policy) == undisturbed

@@ -1,0 +1,302 @@
+"""PRM800K: the chosen path and what branches off it, ratings, what survives, what is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamprm.answers import verify_answer
+from dreamprm.errors import DataError
+from dreamprm.formats.prm800k import read_prm800k, write_prm800k
+from dreamprm.records import UNKNOWN_ANSWER, StepLabel, Trajectory
+from tests.test_formats_processbench import (
+    from_elsewhere,
+    load,
+    mutated,
+    rewritten,
+    save,
+    survives_or_is_refused,
+)
+
+RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+
+
+def said(text: str, rating: int | None, **more: Any) -> dict[str, Any]:
+    return {"text": text, "rating": rating, "flagged": False, **more}
+
+
+def step(*completions: Any, human: Any = None, chosen: int | None = None) -> dict[str, Any]:
+    return {
+        "completions": list(completions),
+        "human_completion": human,
+        "chosen_completion": chosen,
+    }
+
+
+def row(*steps: Any, reason: str | None = "solution", gold: str | None = "14") -> dict[str, Any]:
+    return {
+        "labeler": "someone",
+        "timestamp": "2022-07-30T23:23:32.118856",
+        "generation": None,
+        "question": {"problem": "2 + 3 * 4? ", "ground_truth_answer": gold, "level": 1},
+        "label": {"steps": list(steps), "total_time": 9, "finish_reason": reason},
+    }
+
+
+OWN = {**said("3 * 4 = 12.", None), "source": "human"}
+ROW = row(
+    step(said("Think. ", 0), said("Add.", -1), chosen=0),
+    step(said("3 * 4 = 7.", -1), said("3 * 4 = 11.", -1), human=OWN),
+    step(said("So 15.", -1), said("So 14.\n\n# Answer\n\n14", 1), chosen=1),
+)
+ERROR = row(
+    step(said("Multiply.", 1, flagged=None), chosen=0),
+    step(said("So 20.", -1), said("So 12.", 1), said("So 2.", None)),
+    reason="found_error",
+)
+
+
+def read_rows(folder: Path, *rows: Any) -> list[Trajectory]:
+    return read_prm800k(save(folder, list(rows)))[1]
+
+
+def test_the_main_trajectory_follows_the_chosen_completions(tmp_path: Path) -> None:
+    (question,), (main, *_) = read_prm800k(save(tmp_path, [ROW]))
+    assert main.steps == ("Think. ", "3 * 4 = 12.", "So 14.\n\n# Answer\n\n14")
+    assert main.labels == (None, None, RIGHT)
+    assert (main.answer, main.outcome) == ("14", True)
+    assert (question.text, question.answer) == ("2 + 3 * 4? ", "14")
+
+
+def test_every_other_completion_is_a_trajectory_that_leaves_the_main_one(tmp_path: Path) -> None:
+    _, *others = read_rows(tmp_path, ROW)
+    assert [(one.steps, one.labels) for one in others] == [
+        (("Add.",), (WRONG,)),
+        (("Think. ", "3 * 4 = 7."), (None, WRONG)),
+        (("Think. ", "3 * 4 = 11."), (None, WRONG)),
+        (("Think. ", "3 * 4 = 12.", "So 15."), (None, None, WRONG)),
+    ]
+    assert [one.sample_index for one in others] == [1, 2, 3, 4]
+    assert {one.outcome for one in others} == {None}
+
+
+def test_where_an_error_ends_the_row_all_last_completions_branch_off(tmp_path: Path) -> None:
+    trajectories = read_rows(tmp_path, ERROR)
+    assert [one.steps for one in trajectories] == [
+        ("Multiply.",),
+        ("Multiply.", "So 20."),
+        ("Multiply.", "So 12."),
+        ("Multiply.", "So 2."),
+    ]
+    assert [one.labels for one in trajectories] == [
+        (RIGHT,), (RIGHT, WRONG), (RIGHT, RIGHT), (RIGHT, None),
+    ]  # fmt: skip
+    assert trajectories[0].outcome is None
+
+
+def test_a_single_completion_is_followed_though_nobody_chose_it(tmp_path: Path) -> None:
+    found = row(step(said("a", 1), chosen=0), step(said("b", -1)), reason="found_error")
+    (only,) = read_rows(tmp_path, found)
+    assert (only.steps, only.labels) == (("a", "b"), (RIGHT, WRONG))
+
+
+def test_a_first_step_that_nobody_chose_gives_trajectories_of_one_step(tmp_path: Path) -> None:
+    found = read_rows(tmp_path, row(step(said("a", -1), said("b", None))))
+    assert [(one.steps, one.labels) for one in found] == [(("a",), (WRONG,)), (("b",), None)]
+
+
+MANY = [
+    ROW,
+    ERROR,
+    row(step(said("a", 1), said("b", 1, corrected=0), human=OWN, chosen=1), gold=None),
+    row(step(said("a", -1), said("b", None)), gold="", reason="bad_problem"),
+    row(step(said("a", 1), chosen=0), {**step(), "completions": None}, reason="give_up"),
+    row(step(said("a", 1), chosen=0), step(), reason=None),
+    row({**step(human=OWN), "completions": None, "note": "x"}, step(said("", 1))),
+]
+
+
+def test_rows_of_all_kinds_survive_reading_and_writing(tmp_path: Path) -> None:
+    path = save(tmp_path, MANY)
+    assert rewritten(read_prm800k, write_prm800k, path, tmp_path) == MANY
+
+
+def test_an_unknown_gold_answer_is_said_to_be_unknown(tmp_path: Path) -> None:
+    questions, _ = read_prm800k(save(tmp_path, MANY))
+    assert [question.answer for question in questions] == ["14", UNKNOWN_ANSWER]
+
+
+def test_published_rows_survive_reading_and_writing(real_data: Path, tmp_path: Path) -> None:
+    source = real_data / "prm_formats" / "prm800k.jsonl"
+    assert rewritten(read_prm800k, write_prm800k, source, tmp_path) == load(source)
+
+
+def test_published_rows_hold_as_many_trajectories_as_ways(real_data: Path) -> None:
+    source = real_data / "prm_formats" / "prm800k.jsonl"
+    _, trajectories = read_prm800k(source)
+    ratings = [
+        completion["rating"]
+        for found in load(source)
+        for one in found["label"]["steps"]
+        for completion in one["completions"] or []
+    ]
+    mains = [one for one in trajectories if "path" in one.extra["prm800k"]]  # type: ignore[operator]
+    # Every rating labels the last step of a branch or a step of the main trajectory.
+    told = [label for one in mains for label in one.labels or ()]
+    told += [one.labels[-1] for one in trajectories if one not in mains and one.labels]
+    assert (len(mains), len(trajectories)) == (6, 37)
+    assert (told.count(RIGHT), told.count(WRONG)) == (ratings.count(1), ratings.count(-1))
+
+
+def test_a_published_solution_does_state_the_gold_answer(real_data: Path) -> None:
+    questions, trajectories = read_prm800k(real_data / "prm_formats" / "prm800k.jsonl")
+    gold = {question.id: question.answer for question in questions}
+    solved = [one for one in trajectories if one.outcome]
+    known = [one for one in solved if gold[one.question_id] != UNKNOWN_ANSWER]
+    assert (len(solved), len(known)) == (4, 3)
+    assert all(verify_answer(one.answer, gold[one.question_id]) for one in known)
+
+
+def test_what_a_record_holds_is_written_from_the_record(tmp_path: Path) -> None:
+    (question,), (main, first, *others) = read_prm800k(save(tmp_path, [ROW]))
+    question = question.model_copy(update={"text": "Sum?", "answer": "15"})
+    main = main.model_copy(
+        update={
+            "steps": (*main.steps[:2], "So 15!"),
+            "labels": (None, None, WRONG),
+            "outcome": False,
+        }
+    )
+    first = first.model_copy(update={"steps": ("Divide.",), "labels": (RIGHT,)})
+    write_prm800k(tmp_path / "out.jsonl", [question], [main, first, *others])
+    expected = copy.deepcopy(ROW)
+    expected["question"] |= {"problem": "Sum?", "ground_truth_answer": "15"}
+    expected["label"]["finish_reason"] = "found_error"
+    expected["label"]["steps"][2]["completions"][1] = said("So 15!", -1)
+    expected["label"]["steps"][0]["completions"][1] = said("Divide.", 1)
+    assert load(tmp_path / "out.jsonl") == [expected]
+
+
+def test_a_label_taken_away_is_no_rating_and_a_new_one_replaces_a_neutral_one(
+    tmp_path: Path,
+) -> None:
+    found = row(step(said("a", 1), chosen=0), step(said("b", 0), chosen=0))
+    questions, trajectories = read_prm800k(save(tmp_path, [found]))
+    changed = trajectories[0].model_copy(update={"labels": (None, WRONG)})
+    write_prm800k(tmp_path / "out.jsonl", questions, [changed])
+    steps = load(tmp_path / "out.jsonl")[0]["label"]["steps"]
+    assert [one["completions"][0]["rating"] for one in steps] == [None, -1]
+
+
+def test_a_row_whose_other_completions_were_left_out_chooses_among_the_rest(
+    tmp_path: Path,
+) -> None:
+    questions, trajectories = read_prm800k(save(tmp_path, [ROW]))
+    write_prm800k(tmp_path / "out.jsonl", questions, [trajectories[0]])
+    (written,) = load(tmp_path / "out.jsonl")
+    assert [one["chosen_completion"] for one in written["label"]["steps"]] == [0, None, 0]
+    assert [len(one["completions"]) for one in written["label"]["steps"]] == [1, 0, 1]
+
+
+def test_a_row_without_its_main_trajectory_keeps_the_way_to_its_branches(tmp_path: Path) -> None:
+    questions, trajectories = read_prm800k(save(tmp_path, [ROW]))
+    write_prm800k(tmp_path / "out.jsonl", questions, trajectories[1:])
+    texts = {one.steps: one.labels for one in read_prm800k(tmp_path / "out.jsonl")[1]}
+    assert all(texts[one.steps] == one.labels for one in trajectories[1:4])
+
+
+def test_rows_of_two_files_over_one_question_stay_two_rows(tmp_path: Path) -> None:
+    other = {**ROW, "labeler": "another"}
+    questions, first = read_prm800k(save(tmp_path, [ROW]))
+    second = read_rows(tmp_path, other)
+    write_prm800k(tmp_path / "out.jsonl", questions, [*first, *second])
+    assert load(tmp_path / "out.jsonl") == [ROW, other]
+
+
+def test_records_from_elsewhere_become_a_row_with_one_completion_per_step(tmp_path: Path) -> None:
+    write_prm800k(tmp_path / "out.jsonl", *from_elsewhere())
+    assert load(tmp_path / "out.jsonl") == [
+        {
+            "question": {"problem": "1 + 1?\nOptions: (A) 2 (B) 3", "ground_truth_answer": "2"},
+            "label": {
+                "steps": [
+                    step(said("One and one.", 1, flagged=None), chosen=0),
+                    step(said("That is two.\n\n# Answer\n\n2", -1, flagged=None), chosen=0),
+                ],
+                "finish_reason": "solution",
+            },
+        }
+    ]
+    _, (again,) = read_prm800k(tmp_path / "out.jsonl")
+    assert (again.labels, again.answer, again.outcome) == ((RIGHT, WRONG), "2", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": (StepLabel(1, 2), RIGHT)}, "trajectory 3 of .* soft label 1 of 2 on step 1"),
+        ({"images": ("a.png",)}, "question 'q' has images"),
+        ({"question_id": "r"}, "question 'r', which is not among the questions"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        write_prm800k(tmp_path / "out.jsonl", *from_elsewhere(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": ("Guess.", "3 * 4 = 7.")}, {"labels": (RIGHT, WRONG)}]
+)
+def test_a_branch_that_no_longer_shares_the_main_steps_is_refused(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    questions, trajectories = read_prm800k(save(tmp_path, [ROW]))
+    trajectories[2] = trajectories[2].model_copy(update=changes)
+    with pytest.raises(DataError, match="trajectory 2 .* beside trajectory 0, and the steps or"):
+        write_prm800k(tmp_path / "out.jsonl", questions, trajectories)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (row(), "field 'label.steps': holds no completion"),
+        (row(step()), "field 'label.steps': holds no completion"),
+        (row(step(said("a", 2), chosen=0)), "step 1, completion 0: rating must be -1, 0, 1 or"),
+        (row(step(said("a", 1), chosen=1)), "step 1 chooses completion 1, which it does not have"),
+        (row(step(said("a", 1), chosen=-1)), "step 1 chooses completion -1"),
+        (row(step({"text": "a"}, chosen=0)), "rating must be .*, not 'missing'"),
+        (row(step("a", chosen=0)), "step 1, completion 0 must be an object with a text"),
+        (row(step(human="a")), "step 1, completion human must be an object with a text"),
+        (row({"completions": []}), "step 1 must be an object with completions, human_"),
+        (row({**step(), "completions": 1}), "step 1: completions must be a list"),
+        (row(step(said("a", 1), said("b", 1)), step()), "step 1 chooses none .* yet step 2 goes"),
+        ({**ROW, "question": None}, "field 'question': is missing or no object"),
+        ({**ROW, "question": {"problem": "a"}}, "field 'question': has no ground_truth_answer"),
+        ({**ROW, "label": {}}, "field 'label.steps': must be a list"),
+        ({key: ROW[key] for key in ("question", "labeler")}, "field 'label': is missing"),
+    ],
+)
+def test_a_broken_row_is_refused_with_file_row_and_field(
+    tmp_path: Path, broken: Any, message: str
+) -> None:
+    path = save(tmp_path, [ERROR, broken, ERROR])
+    with pytest.raises(DataError, match=message) as caught:
+        read_prm800k(path)
+    assert (caught.value.file, caught.value.row) == (path, 2)
+    errors: list[DataError] = []
+    _, trajectories = read_prm800k(path, bad_row=errors.append)
+    assert ([error.row for error in errors], len(trajectories)) == ([2], 8)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(MANY).flatmap(mutated))
+def test_a_mutated_row_comes_out_as_it_went_in_or_is_refused(found: Any) -> None:
+    survives_or_is_refused(read_prm800k, write_prm800k, found)

@@ -1,0 +1,284 @@
+"""ProcessBench: which steps are labelled, what survives, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamprm.errors import DataError
+from dreamprm.formats.processbench import read_processbench, write_processbench
+from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+
+RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+ROW = {
+    "id": "gsm8k-0",
+    "generator": "Qwen2-7B-Instruct",
+    "problem": " 2 + 3 * 4 = ?\n",
+    "steps": ["Add first: 5. ", "Then 5 * 4 = 20.", "The answer is \\boxed{20}."],
+    "final_answer_correct": False,
+    "label": 0,
+}
+
+# What the tests of the other text formats use too.
+
+JUNK = [None, True, -1, 0, 1, 2, 0.5, 1e300, float("nan"), "", " ", "x", "\ud800", "ки", [], {}]
+
+
+def save(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def load(path: Path) -> list[Any]:
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        found: list[Any] = json.loads(text)
+        return found
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def rewritten(read: Any, write: Any, source: Path, folder: Path) -> list[Any]:
+    """The rows of a file after reading and writing it."""
+    write(folder / "again", *read(source))
+    return load(folder / "again")
+
+
+@st.composite
+def mutated(draw: st.DrawFn, row: dict[str, Any]) -> Any:
+    """A row with one to three places taken out, doubled, or replaced by something else."""
+    row = copy.deepcopy(row)
+    for _ in range(draw(st.integers(1, 3))):
+        place: Any = row
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            deeper = isinstance(place[key], dict | list) and draw(st.integers(0, 3))
+            if deeper:
+                place = place[key]
+                continue
+            action = draw(st.sampled_from(["replace", "replace", "remove", "double"]))
+            if action == "remove":
+                del place[key]
+            elif action == "double" and isinstance(place, list):
+                place.insert(key, copy.deepcopy(place[key]))
+            else:
+                place[key] = copy.deepcopy(draw(st.sampled_from(JUNK)))
+            break
+    return row
+
+
+def survives_or_is_refused(read: Any, write: Any, row: Any) -> None:
+    """A row either comes out as it went in, or is one DataError that names file and row."""
+    errors: list[DataError] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = save(folder, [row])
+        questions, trajectories = read(path, bad_row=errors.append)
+        if errors:
+            assert (errors[0].file, errors[0].row, len(errors)) == (path, 1, 1)
+            assert "\n" not in str(errors[0])
+            assert not trajectories
+        else:
+            write(folder / "again", questions, trajectories)
+            assert load(folder / "again") == [row]
+
+
+def test_steps_before_the_first_error_are_right_and_those_after_it_unknown(tmp_path: Path) -> None:
+    rows = [{**ROW, "label": label} for label in (0, 1, 2, -1)]
+    _, trajectories = read_processbench(save(tmp_path, rows))
+    assert [trajectory.labels for trajectory in trajectories] == [
+        (WRONG, None, None),
+        (RIGHT, WRONG, None),
+        (RIGHT, RIGHT, WRONG),
+        (RIGHT, RIGHT, RIGHT),
+    ]
+
+
+def test_a_row_becomes_a_question_and_a_trajectory_with_their_texts_unchanged(
+    tmp_path: Path,
+) -> None:
+    (question,), (trajectory,) = read_processbench(save(tmp_path, [ROW]))
+    assert question.text == " 2 + 3 * 4 = ?\n"
+    assert (question.answer, question.subject) == (UNKNOWN_ANSWER, "gsm8k")
+    assert question.domain == "processbench"
+    assert list(trajectory.steps) == ROW["steps"]
+    assert (trajectory.policy, trajectory.answer) == ("Qwen2-7B-Instruct", "20")
+    assert trajectory.outcome is False
+
+
+def test_rows_of_one_problem_are_candidates_of_one_question(tmp_path: Path) -> None:
+    rows = [{**ROW, "id": f"gsm8k-{i}"} for i in range(3)]
+    questions, trajectories = read_processbench(save(tmp_path, rows), domain="d")
+    assert [question.domain for question in questions] == ["d"]
+    assert [trajectory.sample_index for trajectory in trajectories] == [0, 1, 2]
+    assert {trajectory.question_id for trajectory in trajectories} == {questions[0].id}
+
+
+def test_ids_do_not_change_from_run_to_run(tmp_path: Path) -> None:
+    (question,), _ = read_processbench(save(tmp_path, [ROW]))
+    assert question.id == "aae63bc1cf1211e7"
+
+
+def test_published_rows_survive_reading_and_writing(real_data: Path, tmp_path: Path) -> None:
+    for name in ("gsm8k.json", "math.json"):
+        source = real_data / "processbench" / name
+        again = rewritten(read_processbench, write_processbench, source, tmp_path)
+        assert again == load(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "erroneous", "right_answer"),
+    [("gsm8k", 400, 207, 7), ("math", 1000, 594, 94)],
+)
+def test_the_figures_of_the_published_sets_come_out(
+    real_data: Path, name: str, count: int, erroneous: int, right_answer: int
+) -> None:
+    _, trajectories = read_processbench(real_data / "processbench" / f"{name}.json")
+    wrong = [one for one in trajectories if one.labels and WRONG in one.labels]
+    assert (len(trajectories), len(wrong)) == (count, erroneous)
+    assert sum(one.outcome is True for one in wrong) == right_answer
+    assert not any(one.labels is None for one in trajectories)
+
+
+def test_what_a_record_holds_is_written_from_the_record(tmp_path: Path) -> None:
+    (question,), (trajectory,) = read_processbench(save(tmp_path, [{**ROW, "more": 1}]))
+    trajectory = trajectory.model_copy(
+        update={
+            "steps": ("Multiply first: 12.", "Then 14.", "So 14. "),
+            "labels": (RIGHT, RIGHT, WRONG),
+            "outcome": True,
+            "policy": "me",
+        }
+    )
+    question = question.model_copy(update={"text": "2 + 3 * 4?"})
+    write_processbench(tmp_path / "out.json", [question], [trajectory])
+    assert load(tmp_path / "out.json") == [
+        {
+            "id": "gsm8k-0",
+            "generator": "me",
+            "problem": "2 + 3 * 4?",
+            "steps": ["Multiply first: 12.", "Then 14.", "So 14. "],
+            "final_answer_correct": True,
+            "label": 2,
+            "more": 1,
+        }
+    ]
+
+
+def from_elsewhere(**changes: Any) -> tuple[list[Question], list[Trajectory]]:
+    """A question and a trajectory that no reader of these formats has made."""
+    question = Question(id="q", domain="d", text="1 + 1?", answer="2", options=("2", "3"))
+    trajectory = Trajectory(
+        question_id="q",
+        steps=("One and one.", "That is two."),
+        labels=(RIGHT, WRONG),
+        answer="2",
+        outcome=True,
+        policy="tiny",
+        sample_index=3,
+    )
+    of_question = {key: changes.pop(key) for key in ("images",) if key in changes}
+    return [question.model_copy(update=of_question)], [trajectory.model_copy(update=changes)]
+
+
+def test_records_from_elsewhere_get_an_id_their_options_and_their_answer(tmp_path: Path) -> None:
+    write_processbench(tmp_path / "out.json", *from_elsewhere())
+    assert load(tmp_path / "out.json") == [
+        {
+            "id": "q-3",
+            "generator": "tiny",
+            "problem": "1 + 1?\nOptions: (A) 2 (B) 3",
+            "steps": ["One and one.", "That is two.\nFinal answer: 2"],
+            "final_answer_correct": True,
+            "label": 1,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outcome": None}, "trajectory 3 of question 'q' has no outcome; verify"),
+        ({"labels": None}, "trajectory 3 of question 'q' has no label on step 1"),
+        ({"labels": (None, RIGHT)}, "has no label on step 1"),
+        ({"labels": (StepLabel(1, 2), RIGHT)}, "soft label 1 of 2 on step 1"),
+        ({"labels": (WRONG, WRONG)}, "a label on step 2, behind the first wrong step 1"),
+        ({"images": ("a.png",)}, "question 'q' has images, and this format holds text only"),
+        ({"question_id": "r"}, "question 'r', which is not among the questions"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused_and_nothing_is_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        write_processbench(tmp_path / "out.json", *from_elsewhere(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": 3}, "field 'label': must be the 0-based first wrong step of 3, or -1, not 3"),
+        ({"label": -2}, "field 'label'"),
+        ({"label": True}, "field 'label'"),
+        ({"label": "1"}, "field 'label'"),
+        ({"steps": []}, "field 'steps'"),
+        ({"steps": ["a", 1]}, "field 'steps'"),
+        ({"problem": " "}, "field 'problem'"),
+        ({"id": None}, "field 'id': is missing"),
+        ({"generator": 7}, "field 'generator': must be text, not 7"),
+        ({"final_answer_correct": 1}, "field 'final_answer_correct': must be true or false, not 1"),
+    ],
+)
+def test_a_broken_row_is_refused_with_file_row_and_field(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = save(tmp_path, [ROW, {**ROW, **changes}])
+    with pytest.raises(DataError, match=message) as caught:
+        read_processbench(path)
+    assert (caught.value.file, caught.value.row) == (path, 2)
+
+
+@pytest.mark.parametrize("field", list(ROW))
+def test_a_missing_field_is_refused(tmp_path: Path, field: str) -> None:
+    row = {key: value for key, value in ROW.items() if key != field}
+    with pytest.raises(DataError, match=f"row 1, field '{field}'"):
+        read_processbench(save(tmp_path, [row]))
+
+
+def test_reading_goes_on_behind_bad_rows_when_they_are_collected(tmp_path: Path) -> None:
+    path = save(tmp_path, [ROW, {**ROW, "label": 9}, 7, ROW])
+    path.write_text(path.read_text() + "{broken\n\n" + json.dumps(ROW) + "\n")
+    errors: list[DataError] = []
+    _, trajectories = read_processbench(path, bad_row=errors.append)
+    assert [error.row for error in errors] == [2, 3, 5]
+    assert [trajectory.sample_index for trajectory in trajectories] == [0, 1, 2]
+
+
+def test_a_list_with_a_bad_element_is_read_past_it_and_a_cut_list_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows.json"
+    errors: list[DataError] = []
+    path.write_text(json.dumps([ROW, None, ROW], indent=1))
+    assert len(read_processbench(path, bad_row=errors.append)[1]) == 2
+    assert [error.row for error in errors] == [2]
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(DataError, match="rows.json: not JSON"):
+        read_processbench(path)
+
+
+@settings(max_examples=300)
+@given(mutated(ROW))
+def test_a_mutated_row_comes_out_as_it_went_in_or_is_refused(row: Any) -> None:
+    survives_or_is_refused(read_processbench, write_processbench, row)

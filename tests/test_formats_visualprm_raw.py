@@ -1,0 +1,144 @@
+"""Rows with `steps_with_score` become records with counts and come out again as they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from dreamprm.errors import DataError
+from dreamprm.formats.visualprm_raw import read_visualprm_raw, write_visualprm_raw
+from dreamprm.records import Question, StepLabel, Trajectory
+from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
+
+
+def step(text: str, correct: int, total: int, **other: Any) -> Row:
+    score = correct / total if total else 0.0
+    counts = {"num_mc_correct": correct, "num_mc_total": total}
+    return {"step": text, "score": score} | counts | other
+
+
+ROW: Row = {
+    "image": "VisualPRM400K/Geometry3K/1.png",
+    "question": "<image>\nThink step by step about this:\n\nHow many?\nOptions: (A) 7 (B) 8\n\nGo.",
+    "question_orig": "<image>\nHow many?\nOptions: (A) 7 (B) 8",
+    "answer": "B",
+    "response": "I see 3. \n\nAnd 5.\n\nFinal answer: B",
+    "steps_with_score": [
+        step("I see 3. ", 7, 16),
+        step("And 5.", 0, 16),
+        step("Final answer: B", 0, 0),
+    ],
+    "num_mc_sequences": 16,
+}
+BARE: Row = {
+    "id": "7",
+    "image": ["a.png", "./b.png"],
+    "question": "Why?",
+    "steps_with_score": [{"step": "so", "score": 0.3333}, {"step": "thus", "score": 1}],
+}
+ROWS: list[Row] = [
+    ROW,
+    ROW | {"response": "I see 3.  And 5.\nFinal answer: B\n", "id": -1},
+    ROW | {"response": "quite another text", "steps_with_score": ROW["steps_with_score"][:2]},
+    BARE,
+    BARE | {"answer": 8, "steps_with_score": [step("so", 1, 3, score=0.333, by="me")]},
+]
+
+
+def test_a_row_becomes_a_question_and_a_trajectory_with_counts(tmp_path: Path) -> None:
+    [question, bare], trajectories = read_visualprm_raw(saved(tmp_path, ROWS))
+    assert (question.text, question.options, question.answer) == ("How many?", ("7", "8"), "B")
+    assert question.images == (str(tmp_path / "VisualPRM400K/Geometry3K/1.png"),)
+    assert trajectories[0].steps == ("I see 3. ", "And 5.")
+    assert trajectories[0].labels == (StepLabel(7, 16), StepLabel(0, 16))
+    assert trajectories[0].answer == "B"
+    assert (bare.id, bare.answer) == ("7", "8")
+    assert trajectories[3].labels == (StepLabel(3333, 10000), StepLabel(1, 1))
+    assert trajectories[4].labels == (StepLabel(1, 3),)
+
+
+def test_a_step_that_nobody_sampled_from_has_no_label(tmp_path: Path) -> None:
+    row = ROW | {"steps_with_score": [step("a", 0, 16), step("b", 0, 0)]}
+    _, [trajectory] = read_visualprm_raw(saved(tmp_path, [row]))
+    assert trajectory.labels == (StepLabel(0, 16), None)
+
+
+@pytest.mark.parametrize("name", ["back.json", "back.jsonl"])
+def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
+    write_visualprm_raw(tmp_path / "elsewhere" / name, *read_visualprm_raw(saved(tmp_path, ROWS)))
+    content = (tmp_path / "elsewhere" / name).read_text()
+    back = json.loads(content) if name == "back.json" else map(json.loads, content.splitlines())
+    assert list(map(same, back)) == list(map(same, ROWS))
+
+
+def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
+    [question], [trajectory] = read_visualprm_raw(saved(tmp_path, [ROW]))
+    edits = {"steps": ("I see 4. ", "And 5."), "labels": (StepLabel(7, 8), None), "answer": "A"}
+    asked = question.model_copy(update={"answer": "A", "text": "How few?"})
+    write_visualprm_raw(tmp_path / "back.json", [asked], [trajectory.model_copy(update=edits)])
+    closing = step("Final answer: A", 0, 0)
+    assert json.loads((tmp_path / "back.json").read_text()) == [
+        ROW
+        | {
+            "question": ROW["question"].replace("many", "few"),
+            "question_orig": ROW["question_orig"].replace("many", "few"),
+            "answer": "A",
+            "response": "I see 4. \n\nAnd 5.\n\nFinal answer: A",
+            "steps_with_score": [step("I see 4. ", 7, 8), step("And 5.", 0, 0), closing],
+        }
+    ]
+
+
+def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
+    question = Question(id="q", domain="visualprm_raw", text="How many?", answer="8")
+    labels = (StepLabel(7, 8), None)
+    trajectory = Trajectory(question_id="q", steps=("a", "b"), answer="8", labels=labels)
+    write_visualprm_raw(tmp_path / "new.jsonl", [question], [trajectory])
+    [asked], [back] = read_visualprm_raw(tmp_path / "new.jsonl")
+    assert asked == question
+    assert back.model_copy(update={"extra": {}}) == trajectory
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"question_orig": " "}, "question_orig"),
+        ({"question": None, "question_orig": None}, "question"),
+        ({"steps_with_score": []}, "steps_with_score"),
+        ({"steps_with_score": ["so"]}, "steps_with_score.1"),
+        ({"steps_with_score": [{"step": "so"}]}, "steps_with_score.1"),
+        ({"steps_with_score": [step("so", 1, 4, score=1.5)]}, "steps_with_score.1.score"),
+        ({"steps_with_score": [step("so", 1, 4, score=0.5)]}, "steps_with_score.1.score"),
+        ({"steps_with_score": [step("so", 5, 4, score=None)]}, "steps_with_score.1.num_mc_correct"),
+        ({"steps_with_score": [step("so", 1, 4, num_mc_total=None)]}, "steps_with_score.1"),
+        ({"response": 8}, "response"),
+        ({"image": {}}, "image"),
+        ({"answer": "A"}, "answer"),
+    ],
+)
+def test_a_broken_row_is_named_and_can_be_passed_over(
+    tmp_path: Path, wrong: Row, field: str
+) -> None:
+    path = saved(tmp_path, [ROW, ROW | wrong, ROW])
+    with pytest.raises(DataError, match=rf"rows\.json, row 2, field '{field}'"):
+        read_visualprm_raw(path)
+    told: list[DataError] = []
+    _, trajectories = read_visualprm_raw(path, bad_row=told.append)
+    assert (len(trajectories), [error.row for error in told]) == (2, [2])
+
+
+def test_image_bytes_cannot_be_written(tmp_path: Path) -> None:
+    question = Question(id="q", domain="d", text="?", answer="8", images=(b"png",))
+    trajectory = Trajectory(question_id="q", steps=("a",), labels=(StepLabel(1, 2),))
+    with pytest.raises(DataError, match="trajectory 0 of question 'q' .* image bytes"):
+        write_visualprm_raw(tmp_path / "x.json", [question], [trajectory])
+
+
+@MANY
+@given(rows=mutated(ROWS))
+def test_whatever_is_broken_gives_records_or_a_data_error(tmp_path: Path, rows: list[Row]) -> None:
+    check_broken(tmp_path / "rows.json", rows, read_visualprm_raw, write_visualprm_raw)

@@ -1,0 +1,125 @@
+"""VisualProcessBench becomes records and comes out again as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from dreamprm.errors import DataError
+from dreamprm.formats.visualprocessbench import (
+    read_visualprocessbench,
+    write_visualprocessbench,
+)
+from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
+
+STEPS = ["Let us see.\n", "So it is 8.", "Final answer: 8"]
+ROW: Row = {
+    "image": ["images/MathVision/1.png"],
+    "question": "How many?\nOptions: (A) 7\n(B) 8 ",
+    "answer": "8",
+    "response": {"steps": STEPS, "process_correctness": [0, 1, -1]},
+    "policy_model": "GPT-4o",
+    "data_source": "MathVision",
+}
+JUDGED = "response.process_correctness"
+ROWS: list[Row] = [
+    ROW,
+    ROW | {"policy_model": "QvQ-72B", "response": ROW["response"] | {"note": "?"}},
+    ROW | {"question": "  Plain?", "image": "a.png", "answer": 8, "extra": {"a": [1]}},
+    {k: ROW[k] for k in ("image", "question", "response")} | {"image": ["b/../c.png", "d.png"]},
+]
+
+
+def test_a_row_becomes_a_question_and_a_judged_trajectory(tmp_path: Path) -> None:
+    questions, trajectories = read_visualprocessbench(saved(tmp_path, ROWS))
+    question, trajectory = questions[0], trajectories[0]
+    assert (question.text, question.options, question.answer) == ("How many?", ("7", "8"), "8")
+    assert question.images == (str(tmp_path / "images/MathVision/1.png"),)
+    assert question.domain == "MathVision"
+    assert trajectory.steps == tuple(STEPS)  # the step that states the answer is judged, too
+    assert trajectory.labels == (None, StepLabel(1, 1), StepLabel(0, 1))
+    assert (trajectory.policy, trajectory.answer, trajectory.outcome) == ("GPT-4o", "8", None)
+    assert [(t.question_id, t.sample_index) for t in trajectories[:2]] == [
+        (question.id, 0),
+        (question.id, 1),
+    ]
+    assert (questions[2].answer, questions[2].domain) == (UNKNOWN_ANSWER, "visualprocessbench")
+
+
+@pytest.mark.parametrize("name", ["back.json", "back.jsonl"])
+def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
+    pair = read_visualprocessbench(saved(tmp_path, ROWS))
+    write_visualprocessbench(tmp_path / "elsewhere" / name, *pair)
+    content = (tmp_path / "elsewhere" / name).read_text()
+    back = json.loads(content) if name == "back.json" else map(json.loads, content.splitlines())
+    assert list(map(same, back)) == list(map(same, ROWS))
+
+
+def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
+    [question], [trajectory] = read_visualprocessbench(saved(tmp_path, [ROW]))
+    labels = (StepLabel(1, 1), StepLabel(0, 1), None)
+    edited = trajectory.model_copy(update={"steps": ("a", "b", "c"), "labels": labels})
+    asked = question.model_copy(update={"answer": "9", "text": "How few?", "options": ("7", "9")})
+    write_visualprocessbench(tmp_path / "back.json", [asked], [edited])
+    assert json.loads((tmp_path / "back.json").read_text()) == [
+        ROW
+        | {
+            "question": "How few?\nOptions: (A) 7\n(B) 9 ",
+            "answer": "9",
+            "response": {"steps": ["a", "b", "c"], "process_correctness": [1, -1, 0]},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"question": None}, "question"),
+        ({"response": "so"}, "response"),
+        ({"response": {"steps": ["a"]}}, JUDGED),
+        ({"response": {"steps": ["a"], "process_correctness": [2]}}, JUDGED),
+        ({"response": {"steps": ["a"], "process_correctness": [True]}}, JUDGED),
+        ({"response": {"steps": ["a"], "process_correctness": []}}, JUDGED),
+        ({"response": {"steps": [], "process_correctness": []}}, "response.steps"),
+        ({"image": [3]}, "image"),
+        ({"answer": "9"}, "answer"),
+        ({"answer": ["8"]}, "answer"),
+    ],
+)
+def test_a_broken_row_is_named_and_can_be_passed_over(
+    tmp_path: Path, wrong: Row, field: str
+) -> None:
+    path = saved(tmp_path, [ROW, ROW | wrong, ROW])
+    with pytest.raises(DataError, match=rf"rows\.json, row 2, field '{field}'"):
+        read_visualprocessbench(path)
+    told: list[DataError] = []
+    _, trajectories = read_visualprocessbench(path, bad_row=told.append)
+    assert (len(trajectories), [error.row for error in told]) == (2, [2])
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "message"),
+    [
+        (None, (), "has no labels"),
+        ((StepLabel(1, 2),), (), "has a label of 1 of 2 at step 1.*set a threshold"),
+        ((None,), (b"png",), "image bytes"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused(
+    tmp_path: Path, labels: Any, images: Any, message: str
+) -> None:
+    question = Question(id="q", domain="d", text="?", answer="8", images=images)
+    trajectory = Trajectory(question_id="q", steps=("a",), labels=labels)
+    with pytest.raises(DataError, match=f"trajectory 0 of question 'q' .*{message}"):
+        write_visualprocessbench(tmp_path / "x.json", [question], [trajectory])
+
+
+@MANY
+@given(rows=mutated(ROWS))
+def test_whatever_is_broken_gives_records_or_a_data_error(tmp_path: Path, rows: list[Row]) -> None:
+    check_broken(tmp_path / "r.json", rows, read_visualprocessbench, write_visualprocessbench)

@@ -1,0 +1,140 @@
+"""Kill -9 at fifty random moments of sampling and labelling: nothing is lost, little is
+repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamprm.cli import main
+from dreamprm.formats import read_trajectories, write_questions
+from dreamprm.records import Question
+from dreamprm.rollouts.store import RolloutStore
+from tests.fake_endpoint import FakeEndpoint
+
+KILLS = 50
+SLOTS = 4
+QUESTIONS = 60
+# What a verb needs is imported once, in a server from which every run is forked.
+PRELOAD = [
+    "dreamprm.cli.sample",
+    "dreamprm.cli.label",
+    "dreamprm.cli.policies",
+    "dreamprm.policy.endpoint",
+    "dreamprm.rollouts.adaptive",
+    "openai.resources.chat",
+]
+
+
+def run_verb(words: list[str]) -> None:
+    """In the child process."""
+    sys.exit(main(words))
+
+
+def verbs(url: str, folder: Path) -> list[list[str]]:
+    """Sample, then label."""
+    served = ["--model_name_or_path", "fake", "--base_urls", url, "--prompt", "bare"]
+    served += ["--continuation", "prefill", "--concurrency", str(SLOTS)]
+    questions = ["--questions", str(folder.parent / "questions.jsonl")]
+    sampled, labelled = str(folder / "candidates.jsonl"), str(folder / "labelled.jsonl")
+    return [
+        ["sample", *questions, "--output", sampled, "--num_candidates", "2", *served],
+        [
+            *("label", *questions, "--trajectories", sampled, "--output", labelled),
+            *("--labels", "adaptive", "--label_precision", "0.2", "--max_completions", "4"),
+            *served,
+        ],
+    ]
+
+
+def kept(folder: Path) -> list[tuple[str, str, int, str, str]]:
+    with RolloutStore(folder / "rollouts.db", readonly=True) as store:
+        return list(store.dump())
+
+
+def test_fifty_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
+    asked = [Question(id=f"q{i}", domain="d", text=f"t{i}", answer="1") for i in range(QUESTIONS)]
+    write_questions(tmp_path / "questions.jsonl", asked)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    rng = random.Random(0)
+    with FakeEndpoint(continues="prefill", slots=SLOTS, latency_s=0.01) as server:
+        for words in verbs(server.url, tmp_path / "unbroken"):
+            assert main(words) == 0
+        expected = kept(tmp_path / "unbroken")
+        needed = len(server.answered)
+        assert needed > 2 * QUESTIONS, "the job is long enough to be killed"
+        kills, jobs, in_verb = 0, 0, Counter[str]()
+        while kills < KILLS or in_verb["sample"] < 5 or in_verb["label"] < 5:
+            folder = tmp_path / f"killed{jobs}"
+            jobs += 1
+            server.forget()
+            killed_here = 0
+            for words in verbs(server.url, folder):
+                while (code := one_run(context, words, rng.uniform(0.2, 0.9))) is None:
+                    killed_here += 1
+                    in_verb[words[0]] += 1
+                assert code == 0
+            kills += killed_here
+            assert kept(folder) == expected
+            for name in ("candidates.jsonl", "labelled.jsonl"):
+                assert (folder / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+            greetings = killed_here + 2  # each run asks the server once how it does
+            assert len(server.seen) <= needed + greetings + killed_here * SLOTS, "only in flight"
+    print(f"{kills} kills in {jobs} jobs ({dict(in_verb)}), {needed} calls each")
+
+
+def one_run(context: Any, words: list[str], seconds: float) -> int | None:
+    """Exit code of a run; None if it was killed after so many seconds."""
+    process = context.Process(target=run_verb, args=(words,))
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None
+    assert process.exitcode is not None
+    return None if process.exitcode == -9 else process.exitcode
+
+
+def test_status_shows_a_killed_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [Question(id=f"q{i}", domain="d", text=f"t{i}", answer="1") for i in range(500)]
+    write_questions(tmp_path / "questions.jsonl", asked)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    folder = tmp_path / "job"
+    with FakeEndpoint(continues="prefill", slots=SLOTS, latency_s=0.02) as server:
+        sample, _ = verbs(server.url, folder)
+        assert one_run(context, sample, 2.0) is None
+    capsys.readouterr()
+    assert main(["status", "--store", str(folder / "rollouts.db"), "--json", "true"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    [job] = status["jobs"]
+    assert not status["running"] and "killed" in job["state"]
+    assert 0 < job["done"] < 500 and job["total"] == 500 and job["seconds_left"] > 0
+    assert status["usage"]["fake"]["completions"] == status["counts"]["rollouts"]
+    assert main(["status", "--store", str(folder / "rollouts.db")]) == 0
+    assert "killed" in capsys.readouterr().out
+
+
+def test_a_rerun_asks_for_nothing(tmp_path: Path) -> None:
+    asked = [Question(id="q", domain="d", text="t", answer="1")]
+    write_questions(tmp_path / "questions.jsonl", asked)
+    calls = []
+    with FakeEndpoint(continues="prefill") as server:
+        for _ in range(2):
+            for words in verbs(server.url, tmp_path / "job"):
+                assert main(words) == 0
+            with RolloutStore(tmp_path / "job" / "rollouts.db", readonly=True) as store:
+                calls.append(store.usage()["fake"].calls)
+    assert calls[0] == calls[1] > 0
+    for t in read_trajectories(tmp_path / "job" / "labelled.jsonl"):
+        assert t.labels is not None and all(label is not None for label in t.labels)
