@@ -109,7 +109,7 @@ def main() -> None:
             took = seconds(partial(run, model, inputs, k, new), k * new)
             if repeat:  # the first is to warm up
                 times[name].append(took)
-    best = {name: statistics.median(found) for name, found in times.items()}
+    median = {name: statistics.median(found) for name, found in times.items()}
     prompt = inputs["input_ids"].shape[1]
     result = {
         "completions": k,
@@ -117,9 +117,9 @@ def main() -> None:
         "image_tokens": int((inputs["input_ids"] == model.config.image_token_id).sum()),
         "new_tokens": new,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": best,
+        "seconds": median,
         "all_seconds": times,
-        "speedup": best["repeated"] / best["shared"],
+        "speedup": median["repeated"] / median["shared"],
         "token_ratio": k * (prompt + new) / (prompt + k * new),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

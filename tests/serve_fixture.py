@@ -38,9 +38,11 @@ from dreamprm.loading import resolve
 _START_UP_S = 120
 
 # Without one of its own, a checkpoint of this type gets the server's for Qwen's chat marks, which
-# finds no such marks here and hands out the prompt as part of the reply.
+# finds no such marks here and hands out the prompt as part of the reply. With this one a prefix
+# still comes back before its continuation; the endpoint policy cuts it off.
 _RESPONSE = {
     "defaults": {"role": "assistant"},
+    "start_anchor": "<|assistant|>",
     "fields": {"content": {"close_pattern": r"<\|end\|>", "content": "text"}},
 }
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from dreamprm.cli import main
+from dreamprm.formats import read_scores
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.rollouts.store import RolloutStore
 from tests.cli_samples import (
     DOMAINS,
     make_project,
@@ -187,23 +189,46 @@ def test_nan_in_training_names_step_and_domain_and_keeps_the_last_checkpoint(
     assert (project / "prm" / "weights.json").is_file()
 
 
-def test_a_full_disk_during_an_append_keeps_every_whole_record(project: Path, model: str) -> None:
-    out = project / "out.jsonl"
+def test_a_full_disk_during_sampling_keeps_what_was_sampled(project: Path, model: str) -> None:
+    out, store = project / "out.jsonl", project / "rollouts.db"
     words = [
         *("sample", "--questions", str(project / "test.jsonl"), "--model_name_or_path", model),
         *("--output", str(out), "--max_new_tokens", "6", "--num_candidates", "2"),
+        *("--per_device_batch_size", "2"),
+    ]
+    assert main(words) == 0
+    whole = out.read_bytes()
+    for path in (out, *project.glob("rollouts.db*")):
+        path.unlink()
+
+    full = run_with_file_limit(words, 110_000)  # the journal of the store grows to more
+    assert_one_line(full, "rollouts.db: cannot write: ")
+    assert "free space" in full.stderr
+    with RolloutStore(store, readonly=True) as kept:
+        assert 0 < kept.counts()["rollouts"] < 12
+    assert main(words) == 0
+    assert out.read_bytes() == whole
+
+
+def test_a_full_disk_during_scoring_keeps_every_whole_record(project: Path, model: str) -> None:
+    assert main(train_words(project, model)) == 0
+    out = project / "s.jsonl"
+    words = [
+        *("score", "--model_name_or_path", str(project / "prm"), "--output", str(out)),
+        *("--questions", str(project / "test.jsonl")),
+        *("--trajectories", str(project / "test_candidates.jsonl")),
     ]
     assert main(words) == 0
     whole = out.read_bytes()
     out.unlink()
 
     full = run_with_file_limit(words, len(whole) // 2)
-    assert_one_line(full, "out.jsonl: cannot write: ")
+    assert_one_line(full, "s.jsonl: cannot write: ")
     lines = out.read_bytes().splitlines(keepends=True)
     assert len(lines) > 1
     assert whole.startswith(b"".join(lines))  # the last one may be cut; a rerun mends it
     assert main(words) == 0
-    assert out.read_bytes() == whole
+    assert len(read_scores(out)) == len(whole.splitlines())
 
 
 def test_a_full_disk_during_training_keeps_the_last_checkpoint(project: Path, model: str) -> None:

@@ -213,6 +213,26 @@ def test_a_server_that_dies_on_the_way_is_rested_while_others_work() -> None:
         assert set((one.samples() + other.samples()).values()) == {1}
 
 
+def test_a_server_may_be_restarted_on_the_way(undisturbed: list[list[str]]) -> None:
+    first, second = FakeEndpoint(latency_s=0.05), FakeEndpoint(latency_s=0.01)
+
+    async def story() -> list[Reply]:
+        policy = policy_of(first, concurrency=8)
+        await policy.connect()
+        work = asyncio.ensure_future(ask(policy, range(20)))
+        while len(first.answered) < 8:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(first.__exit__)
+        await asyncio.sleep(0.2)
+        second.port = first.port
+        with second:
+            return await work
+
+    with first:
+        replies = asyncio.run(story())
+    assert [[done.text for done in reply.completions] for reply in replies] == undisturbed
+
+
 def test_a_full_server_pauses_alone() -> None:
     full = scripted({1: Fault("429", {"retry-after": "30"})})
     with FakeEndpoint(plan=full) as one, FakeEndpoint() as other:

@@ -21,6 +21,7 @@ from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 from tests.test_formats_trl import MANY, check_broken, mutated, same
 
 ONE, TWO, THREE = "Step 1: read 3", "Step 2: read 5", "Step 3: sum is 8"
+OTHER = "Step 2: sum is 8"
 
 
 def train_row(sid: int, add: str, score: int, times: int, **other: Any) -> dict[str, Any]:
@@ -330,11 +331,7 @@ def test_train_rows_come_out_as_they_were_those_without_a_response_too(tmp_path:
 def test_an_edited_meta_record_is_written_as_edited(tmp_path: Path) -> None:
     row = meta_row(True, f"Well.\n\n{ONE} \n\n\n{TWO}\n\n**Final answer:** (B)\n")
     [question], [trajectory] = read_meta(saved(tmp_path, [row]))
-    edits = {
-        "steps": (trajectory.steps[0], THREE.replace("3", "2")),
-        "outcome": False,
-        "answer": "(A)",
-    }
+    edits = {"steps": (trajectory.steps[0], OTHER), "outcome": False, "answer": "(A)"}
     asked = question.model_copy(update={"text": "How few?", "options": ("6", "8")})
     edited = ([asked], [trajectory.model_copy(update=edits)])
     text = (
@@ -405,7 +402,7 @@ def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
     told.clear()
     rows = [
         train_row(1, ONE, 1, 4),
-        train_row(2, ONE, 1, 4, score=float("inf")),
+        train_row(2, ONE, 1, 4) | {"score": float("inf")},
         train_row(3, "", 1, 4),
     ]
     _, trajectories = read_train(saved(tmp_path, rows), bad_row=told.append)

@@ -67,9 +67,10 @@ def test_unusual_spaces_survive(tmp_path: Path) -> None:
     rows = [
         row("Q?\n\nStep 1: a#Step 2: b \t #\n", "+-"),
         row("Q?Step 1: a #\n\nStep 2: b# ", "--"),
+        row("Q? Step 1: a #\nStep 2: b #\n", "+-"),
     ]
     path = save(tmp_path, rows)
-    assert steps_of(path) == [("Step 1: a", "Step 2: b")] * 2
+    assert steps_of(path) == [("Step 1: a", "Step 2: b")] * 3
     assert rewritten(read_math_shepherd, write_math_shepherd, path, tmp_path) == rows
 
 

@@ -28,7 +28,8 @@ ROW = {
 
 # What the tests of the other text formats use too.
 
-JUNK = [None, True, -1, 0, 1, 2, 0.5, 1e300, float("nan"), "", " ", "x", "\ud800", "ки", [], {}]
+NUMBERS = [-1, 0, 1, 2, 0.5, 1e300, float("nan")]
+JUNK: list[Any] = [None, True, *NUMBERS, "", " ", "x", "\ud800", "ки", [], {}]
 
 
 def save(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:

@@ -111,6 +111,12 @@ def test_the_released_meta_set_of_dreamprm_1_5_is_read_whole(real_data: Path) ->
 
 
 SHARED = "### Question:\nHow many?\n\n### Solution Process:\nread 3"
+
+
+def said(*turns: str) -> Any:
+    return row(*turns)["conversations"]
+
+
 ROWS: list[Row] = [
     row(QUESTION, "read 3", "+", " read 4\n", "-", "Answer: A", "-", response="1. read 3\nA", n=1),
     row(QUESTION, "B", "+", response="B", true_false=True),

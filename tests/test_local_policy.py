@@ -259,6 +259,7 @@ def test_settings_say_what_decides_the_texts() -> None:
         "temperature": 1.0,
         "max_new_tokens": 1024,
         "answer_tokens": 0,
+        "dtype": "bfloat16",
         "continuation": "prefill",
     }
     assert (policy.name, policy.concurrency) == ("tiny/policy", 7)

@@ -130,9 +130,10 @@ def test_a_large_store_opens_at_once(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     with RolloutStore(path) as store:
         store.add(prefix("a"), 0, reply("x"))
-        store.connection.execute(
+        store.write(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99999) "
-            "INSERT INTO rollouts SELECT 1, i, 'text ' || i, 'stop' FROM n"
+            "INSERT INTO rollouts SELECT 1, i, 'text ' || i, 'stop' FROM n",
+            (),
         )
     start = time.perf_counter()
     with RolloutStore(path) as store:

@@ -23,17 +23,24 @@ def questions() -> Sequence[Question]:
     return build_world(5, WorldSize(per_domain=1, meta=20, per_benchmark=1)).meta
 
 
+def policy_at(server: Served, **options: Any) -> EndpointPolicy:
+    usual: dict[str, Any] = {
+        "model": server.model,
+        "base_urls": [server.url],
+        "prompt": "bare",
+        "max_new_tokens": 48,
+        "continuation": "assistant",
+        "concurrency": 1,  # else texts depend on which request set the process's seed last
+    }
+    return EndpointPolicy(**usual | options)
+
+
 def sample(
-    server: Served, requests: Sequence[Request], seed: int = 0, **options: Any
+    policy: EndpointPolicy, requests: Sequence[Request], n: int = 1, seed: int = 0
 ) -> list[Reply]:
     async def story() -> list[Reply]:
-        policy = EndpointPolicy(
-            model=server.model,
-            base_urls=[server.url],
-            **{"prompt": "bare", "max_new_tokens": 48, "continuation": "assistant"} | options,
-        )
-        calls = (policy.sample(request, 1, seed + i) for i, request in enumerate(requests))
         try:
+            calls = (policy.sample(request, n, seed + i) for i, request in enumerate(requests))
             return list(await asyncio.gather(*calls))
         finally:
             await policy.close()
@@ -41,8 +48,81 @@ def sample(
     return asyncio.run(story())
 
 
-def test_it_answers_questions_about_pictures(served: Served, questions: Sequence[Question]) -> None:
-    replies = sample(served, [Request(question) for question in questions])
+def share_right(texts: Sequence[str], questions: Sequence[Question]) -> float:
+    pairs = zip(texts, questions, strict=True)
+    right = [verify_answer(extract_answer(text), question.answer) for text, question in pairs]
+    return sum(right) / len(right)
+
+
+@pytest.fixture(scope="module")
+def replies(served: Served, questions: Sequence[Question]) -> list[Reply]:  # noqa: F811
+    """Two replies to each question, each from a call that asks for four."""
+    return sample(policy_at(served), [Request(question) for question in [*questions] * 2], n=4)
+
+
+def test_it_answers_questions_about_pictures(
+    replies: list[Reply], questions: Sequence[Question]
+) -> None:
+    assert {len(reply.completions) for reply in replies} == {1}  # this server ignores n
+    assert all(reply.prompt_tokens > 0 and reply.completion_tokens > 0 for reply in replies)
     texts = [reply.completions[0].text for reply in replies]
-    print(texts)
-    print([(q.answer, q.options) for q in questions])
+    assert all(text.startswith("Step 1: look at ") and "<|" not in text for text in texts)
+    assert all(2 <= len(split_steps(text)[0]) <= 7 for text in texts)
+    assert 0.2 < share_right(texts, [*questions] * 2) < 0.8  # chance: one of some twenty numbers
+
+
+def test_other_pictures_make_other_texts_with_the_same_seeds(
+    served: Served,  # noqa: F811
+    replies: list[Reply],
+    questions: Sequence[Question],
+) -> None:
+    images = [questions[i - 1].images for i in range(len(questions))]
+    exchanged = [
+        Request(question.model_copy(update={"images": others}))
+        for question, others in zip(questions, images, strict=True)
+    ]
+    same = [
+        one.completions[0].text == other.completions[0].text
+        for one, other in zip(replies, sample(policy_at(served), exchanged), strict=False)
+    ]
+    assert sum(same) <= 5
+
+
+def test_a_prefix_is_continued_in_the_models_own_words(
+    served: Served,  # noqa: F811
+    questions: Sequence[Question],
+) -> None:
+    [first] = sample(policy_at(served), [Request(questions[0])])
+    steps, _ = split_steps(first.completions[0].text)
+    requests = [Request(questions[0], tuple(steps[:2]))] * 4
+    for reply in sample(policy_at(served), requests):
+        assert reply.completions[0].text.startswith("Step 3: ")
+
+
+def test_one_request_at_a_time_repeats_its_text(
+    served: Served,  # noqa: F811
+    questions: Sequence[Question],
+) -> None:
+    requests = [Request(question) for question in questions[:3]]
+    runs = [
+        [reply.completions[0].text for reply in sample(policy_at(served), requests, seed=seed)]
+        for seed in (1, 1, 50)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_server_that_refuses_to_prefill_is_prompted(
+    served: Served,  # noqa: F811
+) -> None:
+    policy = policy_at(served, continuation="auto")
+    asyncio.run(policy.connect())
+    assert policy.settings["continuation"] == "prompt"
+
+
+def test_what_the_server_refuses_is_told_before_the_work_begins(
+    served: Served,  # noqa: F811
+) -> None:
+    with pytest.raises(DreamPRMError, match=r"400 Server is pinned to 'policy'; requested 'other'"):
+        asyncio.run(policy_at(served, model="other").connect())
+    with pytest.raises(DreamPRMError, match=r"422 Unexpected fields in the request: {'top_k'}"):
+        asyncio.run(policy_at(served, extra_body={"top_k": 5}).connect())

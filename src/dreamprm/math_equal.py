@@ -136,25 +136,26 @@ class _Pool:
             helper.forget()
 
     def _take(self) -> _Helper:
-        with self._lock:
-            if not self._is_open:
-                raise DreamPRMError("answers cannot be compared while Python is shutting down")
-            if self._idle:
-                return self._idle.pop()
-            helper = _Helper()
-            self._all.add(helper)
-        try:
-            is_ready = helper.wait_until_ready()
-        except BaseException:
-            self._give(helper, is_well=False)
-            raise
-        if not is_ready:
-            self._give(helper, is_well=False)
-            raise DreamPRMError(
-                "math-verify cannot be started, so formulas cannot be compared; see what "
-                f"'{sys.executable} -c \"import math_verify\"' says"
-            )
-        return helper
+        while True:
+            with self._lock:
+                if not self._is_open:
+                    raise DreamPRMError("answers cannot be compared while Python is shutting down")
+                if self._idle:
+                    return self._idle.pop()
+                helper = _Helper()
+                self._all.add(helper)
+            is_ready = False
+            try:
+                is_ready = helper.wait_until_ready()
+            finally:
+                was_stopped = not is_ready and not self._give(helper, is_well=False)
+            if is_ready:
+                return helper
+            if not was_stopped:
+                raise DreamPRMError(
+                    "math-verify cannot be started, so formulas cannot be compared; see what "
+                    f"'{sys.executable} -c \"import math_verify\"' says"
+                )
 
     def _give(self, helper: _Helper, *, is_well: bool) -> bool:
         """Take a helper back; False where `stop` has ended it meanwhile."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,11 +60,18 @@ def run_sampling(
             try:
                 outcome, result = await work(sampler, advance_both)
             except BaseException as error:
-                job.finish(str(error) or "interrupted")
+                with suppress(
+                    DreamPRMError
+                ):  # a full disk, say; the first error is the one to tell
+                    job.finish(str(error) or "interrupted")
                 raise
             for refusal in sampler.refusals:
                 outcome.refused.append((None, refusal))
-            job.finish(str(outcome.stopped) if outcome.stopped else "finished")
+            if outcome.stopped:
+                with suppress(DreamPRMError):
+                    job.finish(str(outcome.stopped))
+            else:
+                job.finish()
             return outcome, result
 
     with (

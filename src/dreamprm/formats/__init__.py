@@ -1,7 +1,7 @@
 """Read and write records; outside files are converted at this edge.
 
-The format is picked by suffix and, for JSON, by the fields of the first row. Files that hold
-questions and trajectories together (the paper's) can be read for either; `read_pair` gives both.
+The format is told from the first rows (`known.detect`) or given by name. Files that hold questions
+and trajectories together (most of the outside ones) can be read for either; `read_pair` gives both.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from dreamprm.errors import DataError
-from dreamprm.formats.dreamprm_meta import read_meta
-from dreamprm.formats.dreamprm_train import read_train
+from dreamprm.formats import known, own
 from dreamprm.formats.files import DataWarning, R, load_json_rows
-from dreamprm.formats.jsonl import JsonlAppender, iterate_rows, read_jsonl, write_jsonl
-from dreamprm.formats.mathvision import read_mathvision
+from dreamprm.formats.jsonl import JsonlAppender
 from dreamprm.formats.rows import WithoutResponse
-from dreamprm.formats.visualprm import read_visualprm
 from dreamprm.images import load_image
 from dreamprm.records import Question, StepScores, Trajectory
 
@@ -38,30 +35,50 @@ __all__ = [
 ]
 
 KNOWN = (
-    ".jsonl (one record per line, or MATH-Vision's questions), .parquet, or .json in the form of "
-    "DreamPRM's train.json or meta.json or VisualPRM's conversations"
+    ".jsonl or .parquet with our records, and .json or .jsonl with "
+    f"{', '.join(name for name, known in known.FORMATS.items() if known.holds != 'scores')}"
 )
 
 
 def read_questions(
-    path: str | Path, *, allow_without_response: WithoutResponse = "refuse"
+    path: str | Path,
+    *,
+    allow_without_response: WithoutResponse = "refuse",
+    image_root: str | Path | None = None,
+    format: str | None = None,
 ) -> list[Question]:
-    """Questions of a JSONL, Parquet or outside file."""
-    kind = _outside(path)
-    if kind == "mathvision":
-        return read_mathvision(path)
-    if kind:
-        return read_pair(path, allow_without_response=allow_without_response)[0]
-    return read_records(path, Question)
+    """Questions of a file of any format.
+
+    Args:
+        path: the file.
+        allow_without_response: "refuse" or "drop" rows that hold no response.
+        image_root: folder that image paths start from; the file's own by default.
+        format: name of the format; by default told from the first rows.
+    """
+    found = _outside(path, format)
+    if found is None:
+        return own.read(path, Question, image_root=image_root)
+    return found.read(
+        path, image_root=image_root, without_response=allow_without_response
+    ).questions
 
 
 def read_trajectories(
-    path: str | Path, *, allow_without_response: WithoutResponse = "refuse"
+    path: str | Path,
+    *,
+    allow_without_response: WithoutResponse = "refuse",
+    image_root: str | Path | None = None,
+    format: str | None = None,
 ) -> list[Trajectory]:
-    """Trajectories of a JSONL, Parquet or outside JSON file."""
-    if _outside(path):
-        return read_pair(path, allow_without_response=allow_without_response)[1]
-    return read_records(path, Trajectory)
+    """Trajectories of a file of any format; for the arguments see `read_questions`."""
+    if _outside(path, format) is None:
+        return own.read(path, Trajectory)
+    return read_pair(
+        path,
+        allow_without_response=allow_without_response,
+        image_root=image_root,
+        format=format,
+    )[1]
 
 
 def read_scores(path: str | Path) -> list[StepScores]:
@@ -70,51 +87,32 @@ def read_scores(path: str | Path) -> list[StepScores]:
 
 
 def read_pair(
-    path: str | Path, *, allow_without_response: WithoutResponse = "refuse"
+    path: str | Path,
+    *,
+    allow_without_response: WithoutResponse = "refuse",
+    image_root: str | Path | None = None,
+    format: str | None = None,
 ) -> tuple[list[Question], list[Trajectory]]:
-    """Questions and trajectories of a file that holds both."""
-    kind = _outside(path)
-    if kind == "train":
-        return read_train(path, allow_without_response=allow_without_response)
-    if kind == "meta":
-        return read_meta(path, allow_without_response=allow_without_response)
-    if kind == "visualprm":
-        return read_visualprm(path)
-    if kind == "mathvision":
-        raise DataError(
-            "holds MATH-Vision's questions and no trajectories; `dreamprm sample` makes some",
-            file=path,
-        )
-    raise DataError(
-        "does not hold questions and trajectories together; read them from two files", file=path
-    )
+    """Questions and trajectories of a file that holds both; see `read_questions`."""
+    found = _outside(path, format)
+    if found is None:
+        message = "does not hold questions and trajectories together; read them from two files"
+        raise DataError(message, file=path)
+    if found.holds == "questions":
+        message = f"holds {found.name} questions and no trajectories; `dreamprm sample` makes some"
+        raise DataError(message, file=path)
+    records = found.read(path, image_root=image_root, without_response=allow_without_response)
+    return records.questions, records.trajectories
 
 
 def read_records(path: str | Path, kind: type[R]) -> list[R]:
     """Records of one class from a JSONL or Parquet file."""
-    suffix = Path(path).suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        return read_jsonl(path, kind)
-    if suffix == ".parquet":
-        from dreamprm.formats.parquet import read_parquet
-
-        return read_parquet(path, kind)
-    raise _unknown(path)
+    if Path(path).suffix.lower() not in (*own.LINES, ".parquet"):
+        raise _unknown(path)
+    return own.read(path, kind)
 
 
-def write_records(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
-    """Write records of one class as JSONL or Parquet, by the suffix of `path`."""
-    suffix = Path(path).suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        write_jsonl(path, records)
-    elif suffix == ".parquet":
-        from dreamprm.formats.parquet import write_parquet
-
-        write_parquet(path, records, kind)
-    else:
-        raise DataError("can be written as .jsonl or .parquet only; rename it", file=path)
-
-
+write_records = own.write
 write_questions = partial(write_records, kind=Question)
 write_trajectories = partial(write_records, kind=Trajectory)
 write_scores = partial(write_records, kind=StepScores)
@@ -172,29 +170,21 @@ def check_images(questions: Sequence[Question], file: str | Path, *, decode: boo
                 )
 
 
-def _outside(path: str | Path) -> str | None:
-    """Name of the outside format of a file; None for a file of our own records."""
+def _outside(path: str | Path, name: str | None) -> known.Format | None:
+    """The outside format of a file; None for a file of our own records.
+
+    Raises:
+        DataError: no format has this name, or a file that cannot be ours fits none.
+    """
+    found = known.detect(path) if name is None else known.find(name)
+    if found is not None and not found.is_ours:
+        return found
     suffix = Path(path).suffix.lower()
-    if suffix == ".json":
-        first = next(iter(load_json_rows(path)), {})
-    elif suffix in (".jsonl", ".ndjson"):
-        _, first = next(iterate_rows(path), (1, {}))
-    elif suffix == ".parquet":
+    if suffix in (*own.LINES, ".parquet"):
         return None
-    else:
-        raise _unknown(path)
-    fields = set(first) if isinstance(first, dict) else set()
-    if "conversations" in fields:
-        return "visualprm"
-    if {"add", "input"} <= fields:
-        return "train"
-    if {"true_false", "input"} <= fields:
-        return "meta"
-    if {"question", "image"} <= fields and "text" not in fields and suffix != ".json":
-        return "mathvision"
     if suffix == ".json":
-        raise _unknown(path)
-    return None
+        load_json_rows(path)  # raises if that is why nothing fits
+    raise _unknown(path)
 
 
 def _unknown(path: str | Path) -> DataError:

@@ -124,8 +124,9 @@ def _parse(row: Row, root: Path, domain: str) -> tuple[Question, Trajectory, Row
     if len(steps) > 1 and states_only_an_answer(steps[-1]):
         steps = steps[:-1]
         *verdicts, verdict = verdicts
-        gaps = gaps_of(said[-1], [answer]) if answer else None
-        layout["answer"] = {"text": gaps or said[-1], "for": answer, "verdict": verdict}
+        gaps = response_gaps(said[-1], [], answer) or []
+        closing = gaps if len(gaps) > 1 else said[-1]
+        layout["answer"] = {"text": closing, "for": answer, "verdict": verdict}
     opening = [*pieces_of(question), *steps[:1]] if shared else pieces_of(question)
     layout["question"] = gaps_unless(_opening(question, steps) if shared else "", said[0], opening)
     turns = [gaps_of(turn, [step]) for turn, step in zip(said[1:], steps[shared:], strict=False)]

@@ -29,6 +29,7 @@ from dreamprm.formats.trl_stepwise import (
     layout_of,
     pieces_of,
     read_rows,
+    response_gaps,
     restored,
     stating,
     whole_text,
@@ -110,8 +111,9 @@ def _parse(row: Row, root: Path, domain: str) -> tuple[Question, Trajectory, Row
         *steps, last = steps
         *labels, _ = labels
         *scored, closing = scored
-        gaps = gaps_of(last, [answer]) if answer else None
-        layout["answer"] = {"text": gaps or last, "for": answer, "rest": _without_step(closing)}
+        gaps = response_gaps(last, [], answer) or []
+        said = gaps if len(gaps) > 1 else last
+        layout["answer"] = {"text": said, "for": answer, "rest": _without_step(closing)}
     trajectory = Trajectory.parse(
         {"question_id": question.id, "steps": steps, "answer": answer, "labels": labels}
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from dreamprm.policy.messages import (
     PREFILL_FIELDS,
     ChatMessages,
     Continuation,
-    without_repetition,
+    without_prefix,
 )
 from dreamprm.policy.pool import Pool
 from dreamprm.policy.replies import read_reply
@@ -57,8 +57,7 @@ class EndpointPolicy:
         max_attempts: failures of one request at each server before the run ends.
         image_root: folder that relative image paths start from.
         extra_body: further fields of each request; they win over ours.
-        max_tokens_field: `max_completion_tokens` for models that know only that; a server that says
-            so is believed.
+        max_tokens_field: a server that says it wants the other one gets it.
         backoff: pauses between attempts.
 
     Raises:
@@ -113,11 +112,8 @@ class EndpointPolicy:
         """All that decides what it writes; known once `connect` has been awaited."""
         if not self._connected:
             raise RuntimeError("await connect() before settings are read")
-        return {
-            **self._facts,
-            "continuation": self._continuation,
-            "extra_body": dict(self._extra),
-        }
+        resolved = {"continuation": self._continuation, "extra_body": dict(self._extra)}
+        return self._facts | resolved
 
     async def connect(self) -> None:
         """See that the model is served as asked, and find out what the servers can do.
@@ -160,13 +156,13 @@ class EndpointPolicy:
         if request.steps and way == "prefill":
             body |= PREFILL_FIELDS
         reply = await self._sample_in_parts(here, body, n, seed)
-        if request.steps and way == "prompt":
-            cut = tuple(
-                type(done)(without_repetition(done.text, request.steps), done.finish_reason)
-                for done in reply.completions
-            )
-            reply = Reply(cut, reply.prompt_tokens, reply.completion_tokens)
-        return reply
+        if not request.steps:
+            return reply
+        cut = (
+            replace(done, text=without_prefix(done.text, request.steps, way))
+            for done in reply.completions
+        )
+        return replace(reply, completions=tuple(cut))
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
@@ -216,16 +212,14 @@ class EndpointPolicy:
                 raise _error(outcome)
 
     def _call(self, body: Mapping[str, Any], n: int, seed: int) -> Call:
-        fields: dict[str, Any] = {
+        fields = {
             "model": self.name,
             "temperature": self._facts["temperature"],
             self._max_tokens_field: self._facts["max_new_tokens"],
             "n": n,
             "seed": seed,
-            **body,
-            **self._extra,
         }
-        return Call("chat/completions", fields)
+        return Call("chat/completions", {**fields, **body, **self._extra})
 
     def _learned_from(self, failure: Failure, limit: str) -> bool:
         """Newer OpenAI models refuse `max_tokens` and name what they want instead."""
@@ -236,6 +230,7 @@ class EndpointPolicy:
         return True
 
     async def _greet(self, url: str) -> Server | Failure:
+        """Look at one server, with a pool of its own."""
         here = self._state()
         pool = Pool([url], self._slots, min(_FIRST_ATTEMPTS, self._max_attempts), self._backoff)
 
@@ -254,9 +249,8 @@ class EndpointPolicy:
         """What belongs to the running event loop; made anew for each."""
         loop = asyncio.get_running_loop()
         if self._here is None or self._here.loop is not loop:
-            connection = Connection(
-                self._key, self._api_key_env, self.name, self._timeout_s, self._backoff
-            )
+            key = (self._key, self._api_key_env)
+            connection = Connection(*key, self.name, self._timeout_s, self._backoff)
             pool = Pool(self._urls, self._slots, self._max_attempts, self._backoff)
             self._here = _Here(loop, connection, pool)
         return self._here

@@ -12,6 +12,7 @@ import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,17 @@ class _Drawn:
     completion_tokens: int
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A model and what goes with it."""
+
+    model: Any
+    processor: Any
+    eos: list[int]
+    room: int  # tokens that an answer may take
+    encode: PromptEncoder
+
+
 class LocalPolicy:
     """Samples with a key-value cache, many requests at once.
 
@@ -86,36 +98,51 @@ class LocalPolicy:
             "temperature": temperature,
             "max_new_tokens": max_new_tokens,
             "answer_tokens": answer_tokens,
+            "dtype": dtype,
             "continuation": "prefill",  # the steps are the beginning of the model's own answer
         }
         self.prompt, self.temperature = PROMPTS[prompt], temperature
         self.max_new_tokens, self.answer_tokens, self.root = max_new_tokens, answer_tokens, root
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        weights: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
-        self.model = load_backbone(model_name_or_path, dtype=weights).to(self.device).eval()
-        if getattr(self.model.config, "is_encoder_decoder", False):
+        self._dtype: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
+        self._batcher = Batcher(self._run, capacity=batch_size)
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self._loaded.model
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+        return self._loaded.processor
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        """Loaded when the first text is asked for: a finished job asks for none."""
+        model = load_backbone(self.name, dtype=self._dtype).to(self.device).eval()
+        if getattr(model.config, "is_encoder_decoder", False):
             raise DreamPRMError(
-                f"'{model_name_or_path}' is an encoder-decoder, whose answer cannot be begun for "
-                "it; take a decoder-only vision-language model"
+                f"'{self.name}' is an encoder-decoder, whose answer cannot be begun for it; take a "
+                "decoder-only vision-language model"
             )
-        self.processor = load_processor(model_name_or_path)
-        tokenizer = self.processor.tokenizer
+        processor = load_processor(self.name)
+        tokenizer = processor.tokenizer
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._eos = _eos_tokens(self.model, tokenizer)
-        self._room = max_new_tokens
-        if answer_tokens:
+        room = self.max_new_tokens
+        if self.answer_tokens:
             forced = tokenizer(f"\n{_FINAL}", add_special_tokens=False)["input_ids"]
-            self._room += len(forced) + answer_tokens
-        text_config = self.model.config.get_text_config()
-        self._encode = PromptEncoder(
-            self.processor,
+            room += len(forced) + self.answer_tokens
+        text_config = model.config.get_text_config()
+        encode = PromptEncoder(
+            processor,
             longest=getattr(text_config, "max_position_embeddings", None),
             device=self.device,
-            dtype=self.model.dtype,
-            root=root,
+            dtype=model.dtype,
+            root=self.root,
         )
-        self._batcher = Batcher(self._run, capacity=batch_size)
+        return _Loaded(model, processor, _eos_tokens(model, tokenizer), room, encode)
 
     async def sample(self, request: Request, n: int, seed: int) -> Reply:
         """N continuations; number j is the same for every n above j.
@@ -125,7 +152,7 @@ class LocalPolicy:
         """
         question = request.question
         text = self._ask(question) + opening(request.steps)
-        prompt = Prompt(text, question.images, self._room)
+        prompt = Prompt(text, question.images, self._loaded.room)
         parts = [
             range(n)[start : start + self.batch_size] for start in range(0, n, self.batch_size)
         ]
@@ -187,7 +214,7 @@ class LocalPolicy:
     @torch.inference_mode()
     def _run(self, jobs: Sequence[_Job], wanted: Wanted) -> list[_Drawn | Exception]:
         """One batch, in the worker thread."""
-        inputs, refused = self._encode([job.prompt for job in jobs])
+        inputs, refused = self._loaded.encode([job.prompt for job in jobs])
         good = [job for i, job in enumerate(jobs) if i not in refused]
         drawn = iter(self._decode(good, inputs, wanted) if good else ())
         return [refused[i] if i in refused else next(drawn) for i in range(len(jobs))]
@@ -202,7 +229,7 @@ class LocalPolicy:
         copies = [len(job.samples) for job in jobs]
         try:
             start = prefill(self.model, dict(inputs))
-            rows = decode(self.model, start, copies, pick, limit, self._eos, wanted)
+            rows = decode(self.model, start, copies, pick, limit, self._loaded.eos, wanted)
         except torch.OutOfMemoryError as error:
             raise DreamPRMError(
                 f"out of memory with {sum(copies)} sequences at once; lower the batch size"

@@ -142,13 +142,19 @@ def _is_plain(data: bytes) -> bool:
         return False  # load_image says what is wrong
 
 
-def without_repetition(text: str, steps: Sequence[str]) -> str:
-    """A reply without the prefix, or its last steps, where the model wrote them once more.
+def without_prefix(text: str, steps: Sequence[str], continuation: Continuation) -> str:
+    """A reply without the steps it was to go on behind, where they stand in it once more.
+
+    A server that was given them as the model's own words may hand them out with the rest. A model
+    that was only asked to go on may write them again, all or the last ones, with other spaces.
 
     Example:
-        >>> without_repetition("Step 1: red is 3\\nStep 2: 3 + 5 = 8", ["Step 1: red is 3"])
+        >>> text = "Step 1: red is 3\\nStep 2: 3 + 5 = 8"
+        >>> without_prefix(text, ["Step 1: red is 3"], "prompt")
         'Step 2: 3 + 5 = 8'
     """
+    if continuation != "prompt":
+        return text.removeprefix(opening(steps))
     for start in range(len(steps)):
         words = " ".join(steps[start:]).split()
         repeated = re.match(r"\s*" + r"\s+".join(map(re.escape, words)) + r"(?!\S)\s*", text)

@@ -9,10 +9,13 @@ asks; the others take the work meanwhile.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
 from dreamprm.policy.retrying import Backoff, Failure
+
+_logger = logging.getLogger(__name__)
 
 _REST_AFTER = 3  # failures in a row; single ones happen to healthy servers too
 
@@ -106,7 +109,9 @@ class Pool:
             endpoint.strikes += 1
             endpoint.struck_at = self._loop.time()
             bound = self.backoff.bound(endpoint.strikes)
-            self._pause(endpoint, (bound + self.backoff.pause(endpoint.strikes)) / 2)
+            rest = (bound + self.backoff.pause(endpoint.strikes)) / 2
+            _logger.warning("%s; that server rests for %.1f s", failure.message, rest)
+            self._pause(endpoint, rest)
 
     def given_up(self, failed: Mapping[Endpoint, int]) -> bool:
         """Is there no endpoint left that a request with these failures could go to?"""

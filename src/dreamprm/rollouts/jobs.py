@@ -57,9 +57,7 @@ class Job(NamedTuple):
 
 def jobs(store: RolloutStore) -> list[Job]:
     """All jobs, the last begun first."""
-    rows = store.connection.execute(
-        f"SELECT {', '.join(Job._fields)} FROM jobs ORDER BY started DESC"
-    )
+    rows = store.read(f"SELECT {', '.join(Job._fields)} FROM jobs ORDER BY started DESC")
     return [Job(*row) for row in rows]
 
 
@@ -86,12 +84,12 @@ class JobWriter:
         total: int,
         calls: Callable[[], int],
     ) -> None:
-        self._db, self.output = store.connection, output
+        self._store, self.output = store, output
         self._calls, self._calls_before = calls, calls()
         self.done = self.done_before = 0
         self._last = self.started = time.time()
         values = (output, verb, policy, unit, total, 0, 0, self.started, self._last, "running")
-        self._db.execute(f"INSERT OR REPLACE INTO jobs VALUES ({', '.join('?' * 10)})", values)
+        self._store.write(f"INSERT OR REPLACE INTO jobs VALUES ({', '.join('?' * 10)})", values)
 
     def advance(self, units: int = 1) -> None:
         """So many more units are done."""
@@ -107,7 +105,7 @@ class JobWriter:
 
     def _write(self, state: str) -> None:
         self._last = time.time()
-        self._db.execute(
+        self._store.write(
             "UPDATE jobs SET done = ?, done_before = ?, started = ?, updated = ?, state = ? "
             "WHERE output = ?",
             (self.done, self.done_before, self.started, self._last, state, self.output),

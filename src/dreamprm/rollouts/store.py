@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
@@ -267,10 +267,14 @@ class RolloutStore:
             "JOIN prefixes ON prefixes.id = prefix ORDER BY key, sample_index"
         )
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """For `jobs`, which keeps its table in the same file."""
-        return self._db
+    def write(self, statement: str, values: Sequence[Any]) -> None:
+        """Change a table that another module keeps in the same file (see `jobs`)."""
+        with self._transaction():
+            self._db.execute(statement, values)
+
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of such a table."""
+        return self._db.execute(query).fetchall()
 
     def close(self) -> None:
         """Close the file and let others write; a second call does nothing."""

@@ -56,14 +56,15 @@ async def work_through(
         for unit in _until_stopped(source, outcome):
             try:
                 await do(unit)
+                progress(1)
             except (RequestRefused, DataError) as error:
                 outcome.refused.append((unit, str(error)))
+                progress(1)
             except DreamPRMError as error:
                 # Many units meet the same end; the first to tell is the reason.
                 if outcome.stopped is None or isinstance(outcome.stopped, BudgetSpent):
                     outcome.stopped = error
                 return
-            progress(1)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(alive):

@@ -1,0 +1,32 @@
+"""The account of a data file: what it holds, and what is wrong with it.
+
+`load` reads all that can be read, `facts` counts it, and `findings` looks for the defects that
+published data of this field has. One kind of check is one file here.
+"""
+
+from __future__ import annotations
+
+from dreamprm.formats.account.facts import Facts, facts
+from dreamprm.formats.account.finding import Finding
+from dreamprm.formats.account.loaded import Loaded, load, load_ours
+from dreamprm.formats.account import answers, labels, pictures, rows
+
+__all__ = ["Facts", "Finding", "Loaded", "facts", "findings", "load", "load_ours"]
+
+_GRAVEST = ("error", "warning", "note")
+
+
+def findings(loaded: Loaded, *, decode_images: bool = False) -> list[Finding]:
+    """All that is wrong or odd, the gravest first.
+
+    Args:
+        loaded: what a file holds.
+        decode_images: read every image to its end; else it is only looked for on disk.
+    """
+    found = [
+        *rows.check(loaded),
+        *pictures.check(loaded, decode=decode_images),
+        *labels.check(loaded),
+        *answers.check(loaded),
+    ]
+    return sorted(found, key=lambda finding: _GRAVEST.index(finding.severity))

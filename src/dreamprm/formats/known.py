@@ -1,0 +1,369 @@
+"""All data formats by name: one table for reading, writing, converting and validating.
+
+A format is told from the first rows of a file (`detect`), or named by the user (`find`). What its
+writer has no place for is listed in `loses`, so that `dreamprm convert` can say what was left out,
+and the property tests can hold the writer to everything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from dreamprm.errors import DataError
+from dreamprm.formats import own
+from dreamprm.formats.claims import Claim, meta_claim, train_claim, visualprm_claim
+from dreamprm.formats.dreamprm_meta import read_meta, write_meta
+from dreamprm.formats.dreamprm_train import read_train, write_train
+from dreamprm.formats.files import BadRow, open_for_reading, refuse
+from dreamprm.formats.math_aps import (
+    read_math_aps,
+    read_math_aps_tree,
+    write_math_aps,
+    write_math_aps_tree,
+)
+from dreamprm.formats.math_shepherd import read_math_shepherd, write_math_shepherd
+from dreamprm.formats.mmmu_pro import read_mmmu_pro
+from dreamprm.formats.prm800k import read_prm800k, write_prm800k
+from dreamprm.formats.prmbench import read_prmbench, write_prmbench
+from dreamprm.formats.processbench import read_processbench, write_processbench
+from dreamprm.formats.trl_stepwise import read_trl_stepwise, write_trl_stepwise
+from dreamprm.formats.visualprm import read_visualprm, write_visualprm
+from dreamprm.formats.visualprm_raw import read_visualprm_raw, write_visualprm_raw
+from dreamprm.formats.visualprocessbench import (
+    read_visualprocessbench,
+    write_visualprocessbench,
+)
+from dreamprm.records import Question, StepScores, Trajectory
+
+Row = Mapping[str, Any]
+WithoutResponse = Literal["refuse", "drop", "keep"]
+Write = Callable[[str | Path, Iterable[Question], Iterable[Trajectory]], None]
+
+
+class Records(NamedTuple):
+    """What a file holds; most formats hold the first two."""
+
+    questions: list[Question]
+    trajectories: list[Trajectory]
+    scores: list[StepScores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A data format.
+
+    Attributes:
+        name: as users write it.
+        about: one line.
+        holds: what a file of it gives.
+        fits: is this row, the first of a file with this suffix, of the format?
+        reader: path, and by keyword `image_root`, `bad_row` and where it is known `domain` and
+            `allow_without_response` -> (questions, trajectories).
+        write: None where the format is only read.
+        loses: what the format has no place for; keys of `losses.LOSSES`.
+        rows_without_response: may rows hold no response, so that `allow_without_response` is known?
+        claim: what a row says that its records cannot, see `claims`; None where there is nothing.
+    """
+
+    name: str
+    about: str
+    holds: Literal["pair", "questions", "trajectories", "scores"]
+    fits: Callable[[Row, str], bool]
+    reader: Callable[..., Any]
+    write: Write | None = None
+    loses: tuple[str, ...] = ()
+    rows_without_response: bool = False
+    claim: Callable[[Row], Claim] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Is it one of our own kinds of record?"""
+        return self.name in ("questions", "trajectories", "scores")
+
+    def read(
+        self,
+        path: str | Path,
+        *,
+        image_root: str | Path | None = None,
+        domain: str | None = None,
+        without_response: WithoutResponse = "refuse",
+        bad_row: BadRow = refuse,
+    ) -> Records:
+        """Read a file.
+
+        Args:
+            path: the file.
+            image_root: folder that image paths start from; by default the file's own.
+            domain: of questions whose row names none; by default the format's name.
+            without_response: what to do with rows that hold no response, where the format has such.
+            bad_row: told of each row that cannot be read; when it returns, the row is left out.
+
+        Raises:
+            DataError: names the row and field of what is wrong.
+        """
+        more: dict[str, Any] = {"image_root": image_root, "bad_row": bad_row}
+        if self.rows_without_response:
+            more["allow_without_response"] = without_response
+        if domain is not None and self.holds in ("pair", "questions"):
+            more["domain"] = domain
+        found = self.reader(path, **more)
+        if self.name == "scores":
+            return Records([], [], found)
+        if self.name == "trajectories":
+            return Records([], found, [])
+        if self.holds == "questions":
+            return Records(found, [], [])
+        questions, trajectories = found
+        return Records(questions, trajectories, [])
+
+
+def _has(*fields: str) -> Callable[[Row, str], bool]:
+    return lambda row, suffix: suffix != ".parquet" and set(fields) <= set(row)
+
+
+def _holds(field: str, kind: type, *fields: str) -> Callable[[Row, str], bool]:
+    """`_has`, where one of the fields must be of a type."""
+    has = _has(field, *fields)
+    return lambda row, suffix: has(row, suffix) and isinstance(row[field], kind)
+
+
+def _ours(*fields: str) -> Callable[[Row, str], bool]:
+    return lambda row, suffix: suffix != ".json" and set(fields) <= set(row)
+
+
+def _is_mathvision(row: Row, suffix: str) -> bool:
+    told = {"question", "image"} <= set(row) and not {"text", "response"} & set(row)
+    return told and suffix in (".jsonl", ".ndjson") and "steps_with_score" not in row
+
+
+_TEXT_ONLY = ("ids", "domains", "subjects", "options", "counts", "extra")
+_FORMATS = (
+    Format(
+        name="questions",
+        about="our questions, .jsonl or .parquet",
+        holds="questions",
+        fits=_ours("id", "domain", "text"),
+        reader=own.reader(Question),
+        write=lambda path, questions, trajectories: own.write(path, questions, Question),
+        loses=("trajectories",),
+    ),
+    Format(
+        name="trajectories",
+        about="our trajectories, .jsonl or .parquet",
+        holds="trajectories",
+        fits=_ours("question_id", "steps"),
+        reader=own.reader(Trajectory),
+        write=lambda path, questions, trajectories: own.write(path, trajectories, Trajectory),
+        loses=("questions",),
+    ),
+    Format(
+        name="scores",
+        about="our step scores, .jsonl or .parquet",
+        holds="scores",
+        fits=_ours("question_id", "logits"),
+        reader=own.reader(StepScores),
+    ),
+    Format(
+        name="dreamprm_train",
+        about="train.json of DreamPRM: one row per prefix, with its Monte Carlo label",
+        holds="pair",
+        fits=_has("add", "input"),
+        reader=read_train,
+        write=write_train,
+        loses=("subjects", "answers", "outcomes", "policies", "extra", "unanswered"),
+        rows_without_response=True,
+        claim=train_claim,
+    ),
+    Format(
+        name="dreamprm_meta",
+        about="meta.json of DreamPRM: whole responses, right or wrong",
+        holds="pair",
+        fits=_has("true_false", "input"),
+        reader=read_meta,
+        write=write_meta,
+        loses=("domains", "subjects", "gold", "labels", "policies", "extra", "unanswered"),
+        rows_without_response=True,
+        claim=meta_claim,
+    ),
+    Format(
+        name="visualprm",
+        about="conversations of VisualPRM400K and DreamPRM-1.5: + or - after every step",
+        holds="pair",
+        fits=_has("conversations"),
+        reader=read_visualprm,
+        write=write_visualprm,
+        loses=("subjects", "counts", "policies", "extra", "unanswered"),
+        claim=visualprm_claim,
+    ),
+    Format(
+        name="visualprm_raw",
+        about="VisualPRM400K-Raw: steps with their Monte Carlo counts",
+        holds="pair",
+        fits=_has("steps_with_score"),
+        reader=read_visualprm_raw,
+        write=write_visualprm_raw,
+        loses=("domains", "subjects", "outcomes", "policies", "extra", "unanswered"),
+    ),
+    Format(
+        name="visualprocessbench",
+        about="VisualProcessBench: steps judged by people",
+        holds="pair",
+        fits=_holds("response", dict, "question"),
+        reader=read_visualprocessbench,
+        write=write_visualprocessbench,
+        loses=("ids", "subjects", "answers", "outcomes", "counts", "extra", "unanswered"),
+    ),
+    Format(
+        name="trl_stepwise",
+        about="TRL's stepwise supervision: prompt, completions, labels",
+        holds="pair",
+        fits=_has("prompt", "completions", "labels"),
+        reader=read_trl_stepwise,
+        write=write_trl_stepwise,
+        loses=(
+            *("ids", "domains", "subjects", "gold", "answers", "outcomes", "counts", "policies"),
+            *("extra", "unanswered"),
+        ),
+    ),
+    Format(
+        name="math_shepherd",
+        about="Math-Shepherd: text with + or - in place of every step tag",
+        holds="pair",
+        fits=_has("input", "label", "task"),
+        reader=read_math_shepherd,
+        write=write_math_shepherd,
+        loses=(*_TEXT_ONLY, "gold", "answers", "outcomes", "policies", "unanswered"),
+    ),
+    Format(
+        name="prm800k",
+        about="PRM800K: completions per step, rated by people",
+        holds="pair",
+        fits=_holds("question", dict, "label"),
+        reader=read_prm800k,
+        write=write_prm800k,
+        loses=(*_TEXT_ONLY, "wrong_outcomes", "policies", "unanswered"),
+    ),
+    Format(
+        name="math_aps",
+        about="MATH-APS, the flat list of solution prefixes",
+        holds="pair",
+        fits=_holds("reasoning_steps", list, "question"),
+        reader=read_math_aps,
+        write=write_math_aps,
+        loses=(*_TEXT_ONLY, "answers", "outcomes", "policies", "unanswered"),
+    ),
+    Format(
+        name="math_aps_tree",
+        about="MATH-APS, the tree of solution steps",
+        holds="pair",
+        fits=_holds("reasoning_steps", dict, "question"),
+        reader=read_math_aps_tree,
+        write=write_math_aps_tree,
+        loses=(*_TEXT_ONLY, "answers", "outcomes", "policies", "unanswered"),
+    ),
+    Format(
+        name="processbench",
+        about="ProcessBench: text solutions with their first wrong step",
+        holds="pair",
+        fits=_has("steps", "final_answer_correct", "label"),
+        reader=read_processbench,
+        write=write_processbench,
+        loses=(*_TEXT_ONLY, "gold", "unanswered"),
+    ),
+    Format(
+        name="prmbench",
+        about="PRMBench: a solution with planted errors beside its original",
+        holds="pair",
+        fits=_has("modified_process", "original_process"),
+        reader=read_prmbench,
+        write=write_prmbench,
+        loses=(*_TEXT_ONLY, "gold", "answers", "outcomes", "policies", "unanswered"),
+    ),
+    Format(
+        name="mathvision",
+        about="questions of MATH-Vision",
+        holds="questions",
+        fits=_is_mathvision,
+        reader=own.read_mathvision_rows,
+    ),
+    Format(
+        name="mmmu_pro",
+        about="stored predictions on MMMU-Pro",
+        holds="pair",
+        fits=_holds("options", str, "question", "answer", "response"),
+        reader=read_mmmu_pro,
+    ),
+)
+FORMATS = {known.name: known for known in _FORMATS}
+"""Name -> format. At most one of them fits a row."""
+
+
+def find(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        DataError: there is none; names the nearest.
+    """
+    if name in FORMATS:
+        return FORMATS[name]
+    near = difflib.get_close_matches(name, FORMATS, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(FORMATS)}"
+    raise DataError(f"unknown format '{name}'; {hint}")
+
+
+def detect(path: str | Path) -> Format | None:
+    """The format of a file, told from its first rows; None where they fit none.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".json", ".jsonl", ".ndjson", ".parquet"):
+        return None
+    for row in islice(_first_rows(path, suffix), 20):  # the very first one may be the bad one
+        for known in _FORMATS:
+            if known.fits(row, suffix):
+                return known
+    return None
+
+
+_HEAD = 1 << 20  # bytes of a file that are enough to see its first rows
+
+
+def _first_rows(path: str | Path, suffix: str) -> Iterator[Row]:
+    """The first rows that can be read; of Parquet one row that has its columns and no values."""
+    with open_for_reading(path) as file:
+        if suffix == ".parquet":
+            yield from own.parquet_columns(file)
+            return
+        head = file.read(_HEAD)
+        for content in (head, head + file.read()):
+            rows = _objects(content.decode("utf-8", "replace").lstrip("\ufeff \t\r\n"))
+            if first := next(rows, None):
+                yield first
+                yield from rows
+                return
+
+
+def _objects(text: str) -> Iterator[Row]:
+    """Objects of a JSON list or of JSON lines, up to where the text is cut off."""
+    decoder = json.JSONDecoder()
+    at = len(text) - len(text.removeprefix("[").lstrip())
+    while at < len(text):
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            if text[0] == "[" or (line := text.find("\n", at)) < 0:
+                return
+            value, end = None, line
+        if isinstance(value, dict):
+            yield value
+        at = end
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1

@@ -1,0 +1,141 @@
+"""Readers that the table of formats needs in the same form as all others: told of bad rows.
+
+Our own records are read strictly by default (`jsonl`, `parquet`). To validate a file is to read on
+behind a bad line, which is done here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from dreamprm.errors import DataError
+from dreamprm.formats.files import BadRow, R, check_new_id, from_disk, refuse
+from dreamprm.formats.jsonl import read_jsonl, write_jsonl
+from dreamprm.formats.mathvision import read_mathvision
+from dreamprm.formats.processbench import each_row
+from dreamprm.records import Question
+
+LINES = (".jsonl", ".ndjson")
+
+
+def reader(kind: type[R]) -> Callable[..., list[R]]:
+    """`read` for records of one class, as the table of formats needs it."""
+
+    def read_kind(
+        path: str | Path,
+        *,
+        image_root: str | Path | None = None,
+        bad_row: BadRow = refuse,
+        domain: str | None = None,
+    ) -> list[R]:
+        return read(path, kind, image_root=image_root, bad_row=bad_row)
+
+    return read_kind
+
+
+def read(
+    path: str | Path,
+    kind: type[R],
+    *,
+    image_root: str | Path | None = None,
+    bad_row: BadRow = refuse,
+) -> list[R]:
+    """Records of one class from a JSONL or Parquet file.
+
+    Args:
+        path: the file.
+        kind: class of its records.
+        image_root: folder that image paths start from; the file's own by default.
+        bad_row: told of each line that is no such record; when it returns, the line is left out.
+            A Parquet file is read as a whole: its first bad row ends the reading.
+
+    Raises:
+        DataError: names the row and field of what is wrong.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        from dreamprm.formats.parquet import read_parquet
+
+        try:
+            return below(read_parquet(path, kind), path.parent, image_root)
+        except DataError as error:
+            bad_row(error)
+            return []
+    if suffix not in LINES:
+        raise DataError("holds our records as .jsonl or .parquet only; rename it", file=path)
+    if bad_row is refuse and image_root is None:
+        return read_jsonl(path, kind)
+    root = path.parent if image_root is None else Path(image_root)
+    found: list[R] = []
+    seen: dict[str, int] = {}
+    for number, row in each_row(path, bad_row):
+        try:
+            record = from_disk(kind.parse(row), root)
+            if isinstance(record, Question):
+                check_new_id(record.id, number, seen, path)
+        except DataError as error:
+            bad_row(error.at(file=path, row=number))
+            continue
+        found.append(record)
+    return found
+
+
+def write(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
+    """Write records of one class as JSONL or Parquet, by the suffix of `path`."""
+    suffix = Path(path).suffix.lower()
+    if suffix in LINES:
+        write_jsonl(path, records)
+    elif suffix == ".parquet":
+        from dreamprm.formats.parquet import write_parquet
+
+        write_parquet(path, records, kind)
+    else:
+        raise DataError("can be written as .jsonl or .parquet only; rename it", file=path)
+
+
+def read_mathvision_rows(
+    path: str | Path,
+    *,
+    image_root: str | Path | None = None,
+    domain: str = "mathvision",
+    bad_row: BadRow = refuse,
+) -> list[Question]:
+    """`read_mathvision`, whose first bad row ends the reading."""
+    try:
+        return below(read_mathvision(path, domain=domain), Path(path).parent, image_root)
+    except DataError as error:
+        bad_row(error)
+        return []
+
+
+def below(records: Sequence[R], folder: Path, image_root: str | Path | None) -> list[R]:
+    """The records with the image paths that lie in `folder` moved to `image_root`."""
+    if image_root is None:
+        return list(records)
+
+    def moved(image: str | bytes) -> str | bytes:
+        if isinstance(image, bytes) or not Path(image).is_relative_to(folder):
+            return image
+        return os.path.normpath(Path(image_root) / Path(image).relative_to(folder))
+
+    return [
+        record.model_copy(update={"images": tuple(map(moved, record.images))})
+        if isinstance(record, Question)
+        else record
+        for record in records
+    ]
+
+
+def parquet_columns(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """A row without values that has the columns of a Parquet file; none if it is no such file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        yield dict.fromkeys(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError):
+        return
