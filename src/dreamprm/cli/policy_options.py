@@ -21,7 +21,8 @@ class PolicyOptions:
             work. Without any, the model is loaded into this process.
         api_key_env: environment variable that holds the endpoints' key.
         continuation: how a served model continues given steps: `prefill` (as the beginning of its
-            own answer), `prompt` (told in the prompt), or `auto` (prefill where the server can).
+            own answer, with vLLM's and SGLang's fields), `assistant` (the same on servers that need
+            no fields for it), `prompt` (told in the prompt), or `auto` (the best the server can).
         concurrency: requests in flight per endpoint.
         timeout_s: seconds until a request counts as lost.
         max_attempts: tries of a request before the run stops.
@@ -49,7 +50,7 @@ class PolicyOptions:
     model_name_or_path: str = "tiny/policy"
     base_urls: list[str] = field(default_factory=list)
     api_key_env: str = "OPENAI_API_KEY"
-    continuation: Literal["auto", "prefill", "prompt"] = "auto"
+    continuation: Literal["auto", "prefill", "assistant", "prompt"] = "auto"
     concurrency: int = 64
     timeout_s: float = 600.0
     max_attempts: int = 8

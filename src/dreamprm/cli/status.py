@@ -8,7 +8,6 @@ Reads while another process writes.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ class Config:
 
     Attributes:
         store: file that `sample` and `label` keep completions in.
-        json: print one JSON object instead of a table.
+        json: print one JSON object instead of text.
     """
 
     store: Path = Path("rollouts.db")
@@ -58,7 +57,7 @@ def run(config: Config) -> None:
         }
         print(json.dumps(facts, indent=2))
         return
-    _print_tables(config.store, listed, counts, usage, running)
+    _print_account(config.store, listed, counts, usage, running)
 
 
 def _state(job: Job, running: bool) -> str:
@@ -67,37 +66,29 @@ def _state(job: Job, running: bool) -> str:
     return job.state
 
 
-def _print_tables(
+def _print_account(
     store: Path,
     listed: list[Job],
     counts: dict[str, int],
     usage: dict[str, Usage],
     running: bool,
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(file=sys.stdout)
     print(
         f"{store}: {counts['rollouts']:,} completions of {counts['prefixes']:,} prefixes, "
         f"{counts['verdicts']:,} verdicts" + (", being written" if running else "")
     )
-    table = Table("output", "verb", "policy", "done", "left", "rate", "time left", "state")
     for job in listed:
-        unfinished = job.done < job.total
-        table.add_row(
-            job.output,
-            job.verb,
-            job.policy,
-            f"{job.done:,} of {job.total:,} {job.unit}",
-            f"{job.total - job.done:,}",
-            f"{60 * job.rate:,.1f} a minute" if job.rate else "",
-            duration(job.seconds_left) if job.seconds_left and unfinished else "",
-            _state(job, running),
-        )
-    console.print(table)
-    table = Table("policy", "calls", "completions", "prompt tokens", "completion tokens", "cost")
+        print(f"\n{job.verb} -> {job.output} ({job.policy})")
+        line = f"  {job.done:,} of {job.total:,} {job.unit}, {job.total - job.done:,} left"
+        if job.rate:
+            line += f", {60 * job.rate:,.1f} a minute"
+        if job.seconds_left and job.done < job.total:
+            line += f", about {duration(job.seconds_left)} to go"
+        print(f"{line}\n  {_state(job, running)}")
+    print()
     for policy, used in usage.items():
-        figures = (used.calls, used.completions, used.prompt_tokens, used.completion_tokens)
-        table.add_row(policy, *(f"{figure:,}" for figure in figures), f"{used.cost:.2f}")
-    console.print(table)
+        print(
+            f"{policy}: {used.calls:,} calls, {used.completions:,} completions, "
+            f"{used.prompt_tokens:,} prompt and {used.completion_tokens:,} completion tokens, "
+            f"cost {used.cost:.2f}"
+        )

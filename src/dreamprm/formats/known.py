@@ -31,7 +31,7 @@ from dreamprm.formats.math_shepherd import read_math_shepherd, write_math_shephe
 from dreamprm.formats.mmmu_pro import read_mmmu_pro
 from dreamprm.formats.prm800k import read_prm800k, write_prm800k
 from dreamprm.formats.prmbench import read_prmbench, write_prmbench
-from dreamprm.formats.processbench import read_processbench, write_processbench
+from dreamprm.formats.processbench import each_row, read_processbench, write_processbench
 from dreamprm.formats.trl_stepwise import read_trl_stepwise, write_trl_stepwise
 from dreamprm.formats.visualprm import read_visualprm, write_visualprm
 from dreamprm.formats.visualprm_raw import read_visualprm_raw, write_visualprm_raw
@@ -331,6 +331,24 @@ def detect(path: str | Path) -> Format | None:
             if known.fits(row, suffix):
                 return known
     return None
+
+
+def choose(path: str | Path, name: str | None) -> Format:
+    """The format of a name; without one, that which the first rows of a file show.
+
+    Raises:
+        DataError: there is no such name, or the rows fit no format; tells the first bad row.
+    """
+    found = detect(path) if name is None else find(name)
+    if found is not None:
+        return found
+    unread: list[DataError] = []
+    if Path(path).suffix.lower() in (".json", *own.LINES):
+        for _ in each_row(path, unread.append):
+            pass
+    hint = f"; the first bad row: {unread[0]}" if unread else ""
+    message = f"the first rows fit no format; name it, known are {', '.join(FORMATS)}{hint}"
+    raise DataError(message, file=path)
 
 
 _HEAD = 1 << 20  # bytes of a file that are enough to see its first rows

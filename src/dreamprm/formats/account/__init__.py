@@ -6,12 +6,14 @@ published data of this field has. One kind of check is one file here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from dreamprm.formats.account import answers, labels, pictures, rows
 from dreamprm.formats.account.facts import Facts, facts
 from dreamprm.formats.account.finding import Finding
 from dreamprm.formats.account.loaded import Loaded, load, load_ours
-from dreamprm.formats.account import answers, labels, pictures, rows
 
-__all__ = ["Facts", "Finding", "Loaded", "facts", "findings", "load", "load_ours"]
+__all__ = ["Facts", "Finding", "Loaded", "facts", "findings", "gravest_first", "load", "load_ours"]
 
 _GRAVEST = ("error", "warning", "note")
 
@@ -29,4 +31,9 @@ def findings(loaded: Loaded, *, decode_images: bool = False) -> list[Finding]:
         *labels.check(loaded),
         *answers.check(loaded),
     ]
+    return gravest_first(found)
+
+
+def gravest_first(found: Iterable[Finding]) -> list[Finding]:
+    """Errors, then warnings, then notes; else in their order."""
     return sorted(found, key=lambda finding: _GRAVEST.index(finding.severity))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dreamprm.formats.account.loaded import Loaded
 from dreamprm.records import UNKNOWN_ANSWER
@@ -24,6 +24,8 @@ class Facts:
         with_images: questions with an image; `images` are counted each time they are named.
         steps: fewest, median and most steps of a trajectory; None without trajectories.
         outcomes: trajectories that are right, wrong, or not verified.
+        outcomes_of_rows: what rows say, those without a response included; None where trajectories
+            tell all.
         labels: None where no step is labelled.
     """
 
@@ -44,6 +46,7 @@ class Facts:
     gold_known: int
     steps: tuple[int, float, int] | None
     outcomes: dict[str, int]
+    outcomes_of_rows: dict[str, int] | None
     labels: LabelFacts | None
     policies: dict[str, int]
 
@@ -74,7 +77,7 @@ def facts(loaded: Loaded) -> Facts:
     domains = Counter(question.domain for question in questions)
     subjects = Counter(q.subject for q in questions if q.subject is not None)
     lengths = [len(trajectory.steps) for trajectory in trajectories]
-    outcomes = Counter(trajectory.outcome for trajectory in trajectories)
+    claimed = [claim.outcome for _, claim in loaded.claims if claim.outcome is not None]
     return Facts(
         name=loaded.name,
         format=loaded.format,
@@ -92,7 +95,8 @@ def facts(loaded: Loaded) -> Facts:
         with_options=sum(bool(question.options) for question in questions),
         gold_known=sum(question.answer != UNKNOWN_ANSWER for question in questions),
         steps=(min(lengths), statistics.median(lengths), max(lengths)) if lengths else None,
-        outcomes={"right": outcomes[True], "wrong": outcomes[False], "unknown": outcomes[None]},
+        outcomes=_tally([trajectory.outcome for trajectory in trajectories]),
+        outcomes_of_rows=_tally(claimed) if len(claimed) > len(trajectories) else None,
         labels=_labels(loaded),
         policies=_top(Counter(trajectory.policy for trajectory in trajectories)),
     )
@@ -117,5 +121,13 @@ def _labels(loaded: Loaded) -> LabelFacts | None:
     )
 
 
-def _top[K](counts: Counter[K] | Iterable[K]) -> dict[K, int]:
-    return dict(Counter(counts).most_common(_TOP))
+def _tally(outcomes: list[bool | None] | list[bool]) -> dict[str, int]:
+    names = {True: "right", False: "wrong", None: "unknown"}
+    return {name: outcomes.count(outcome) for outcome, name in names.items()}
+
+
+K = TypeVar("K")
+
+
+def _top(counts: Counter[K]) -> dict[K, int]:
+    return dict(counts.most_common(_TOP))

@@ -63,15 +63,7 @@ def load(
         DataError: the file cannot be opened, or its format is not known.
     """
     path = Path(path)
-    found = known.detect(path) if format is None else known.find(format)
-    if found is None:
-        unread = _bad_rows(path)
-        hint = f"; its first bad row: {unread[0]}" if unread else ""
-        raise DataError(
-            f"the first rows fit no format; name one by --input_format, known are "
-            f"{', '.join(known.FORMATS)}{hint}",
-            file=path,
-        )
+    found = known.choose(path, format)
     loaded = Loaded(str(path), found.name, is_whole=found.holds == "pair")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", DataWarning)
@@ -134,12 +126,3 @@ def _place(number: int, row: Mapping[str, Any]) -> str:
     identity = row.get("id")
     told = f" (id {identity})" if isinstance(identity, str | int) else ""
     return f"row {number}{told}"
-
-
-def _bad_rows(path: Path) -> list[DataError]:
-    if path.suffix.lower() not in (".json", *own.LINES):
-        return []
-    unread: list[DataError] = []
-    for _ in each_row(path, unread.append):
-        pass
-    return unread

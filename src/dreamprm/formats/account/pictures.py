@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dreamprm.answer_options import option_meant
-from dreamprm.answer_text import clean
+from dreamprm.answer_text import clean, same_text
 from dreamprm.errors import DataError
 from dreamprm.formats.account.finding import Finding, place, share, shown
 from dreamprm.formats.account.loaded import Loaded
-from dreamprm.formats.overlap import Overlap, duplicates, find_overlap
+from dreamprm.formats.overlap import Overlap, duplicates, find_overlap, normalise
 from dreamprm.images import load_image
+from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 
@@ -24,7 +25,9 @@ def check(loaded: Loaded, *, decode: bool = False) -> Iterator[Finding]:
     remote = [q for q, image in named if isinstance(image, str) and "://" in image]
     if remote:
         message = f"{len(remote)} images are addresses on the net; fetch them and name the files"
-        yield Finding("error", "remote_images", len(remote), message, shown(list(map(place, remote))))
+        yield Finding(
+            "error", "remote_images", len(remote), message, shown(list(map(place, remote)))
+        )
     local = [(q, i) for q, i in named if not (isinstance(i, str) and "://" in i)]
     missing = [(q, i) for q, i in local if isinstance(i, str) and not _is_file(i)]
     if missing:
@@ -84,14 +87,13 @@ def overlap(loaded: Loaded, name: str, others: Sequence[Question]) -> Iterator[F
             "trained on cannot be tested on, so remove them from one of the two"
         )
         yield Finding("error", "overlap", len(shared), message, _pairs(shared))
-    letters = [one for one in shared if _other_letter(loaded, one, others)]
+    letters = list(_other_letters(loaded.questions, others))
     if letters:
         message = (
-            f"{len(letters)} questions that are also in {name} have another letter for the right "
-            "answer there, because their options stand in another order; compare answers by the "
-            "option's text"
+            f"{len(letters)} questions are worded as one of {name}, with the same right option "
+            "under another letter; compare answers across the two by the option's text"
         )
-        yield Finding("warning", "other_letters", len(letters), message, _pairs(letters))
+        yield Finding("warning", "other_letters", len(letters), message, shown(letters))
     alike = Counter(one.why for one in found if not one.counts)
     for why, count in alike.items():
         message = f"{count} questions are like one of {name}: {why}"
@@ -99,15 +101,28 @@ def overlap(loaded: Loaded, name: str, others: Sequence[Question]) -> Iterator[F
         yield Finding("note", "alike", count, message, where)
 
 
-def _other_letter(loaded: Loaded, one: Overlap, others: Sequence[Question]) -> bool:
-    """Does the right option of a shared question have another letter in the other file?"""
-    mine, theirs = loaded.questions[one.row - 1], others[one.other_row - 1]
-    if not mine.options or not theirs.options:
-        return False
-    meant = [option_meant(clean(q.answer), q.options) for q in (mine, theirs)]
-    if None in meant or {m.rule for m in meant if m} != {"letter"}:
-        return False
-    return len({m.position for m in meant if m}) > 1
+def _other_letters(questions: Sequence[Question], others: Sequence[Question]) -> Iterator[str]:
+    """Questions whose right option has another letter in the other file."""
+    theirs: dict[str, list[tuple[Question, int]]] = defaultdict(list)
+    for other in others:
+        if (at := _right_letter(other)) is not None:
+            theirs[normalise(other.text)].append((other, at))
+    for question in questions:
+        if (mine := _right_letter(question)) is None:
+            continue
+        option = clean(question.options[mine])
+        for other, at in theirs.get(normalise(question.text), ()):
+            if same_text(option, clean(other.options[at])):  # the first such decides
+                if at != mine:
+                    letters = f"{option_letter(mine)}, there {option_letter(at)}"
+                    yield f"{place(question)}: {letters} ({other.id})"
+                break
+
+
+def _right_letter(question: Question) -> int | None:
+    """Position of the right option, where the gold answer names it by its letter."""
+    meant = option_meant(clean(question.answer), question.options) if question.options else None
+    return meant.position if meant and meant.rule == "letter" else None
 
 
 def _pairs(found: Sequence[Overlap]) -> tuple[str, ...]:

@@ -43,7 +43,9 @@ def check(loaded: Loaded) -> Iterator[Finding]:
 
 def kind_of(error: DataError) -> tuple[str, str]:
     """Field and message of an error without what is particular: numbers and quoted texts."""
-    plain = [_NUMBER.sub("N", _QUOTED.sub("'...'", text)) for text in (error.field or "", error.message)]
+    plain = [
+        _NUMBER.sub("N", _QUOTED.sub("'...'", text)) for text in (error.field or "", error.message)
+    ]
     return plain[0], plain[1]
 
 
@@ -65,6 +67,10 @@ def _unread(bad: Sequence[DataError]) -> Iterator[Finding]:
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _without_response(claims: Sequence[tuple[str, Claim]]) -> Iterator[Finding]:
@@ -168,13 +174,13 @@ def _contradictions(
         (same if any(len(both) == 2 for both in outcomes.values()) else other).append(line)
     if same:
         message = (
-            f"{len(same)} times the same question and response is called both right and wrong "
+            f"{_times(len(same))} the same question and response is called both right and wrong "
             f"({what}); correct or remove one"
         )
         yield Finding("error", "contradiction", len(same), message, shown(same))
     if other:
         message = (
-            f"{len(other)} times the same text is called both right and wrong, with different "
+            f"{_times(len(other))} the same text is called both right and wrong, with different "
             f"images ({what}); without its image it teaches nothing"
         )
         yield Finding("warning", "contradiction_but_image", len(other), message, shown(other))

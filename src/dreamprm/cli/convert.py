@@ -1,0 +1,208 @@
+r"""Convert one data format into another.
+
+Reads a file of any format, which is told from its first rows, or our questions and trajectories;
+writes one file of another format, or our questions and trajectories. What the target has no place
+for is told. A record that it cannot hold is an error, and then nothing is written.
+
+  dreamprm convert --input train.json \
+    --output_questions questions.jsonl --output_trajectories trajectories.jsonl
+  dreamprm convert --questions questions.jsonl --trajectories trajectories.jsonl \
+    --output steps.jsonl --output_format trl_stepwise
+
+Formats: questions, trajectories (ours); dreamprm_train, dreamprm_meta, visualprm, visualprm_raw,
+visualprocessbench, trl_stepwise, math_shepherd, prm800k, math_aps, math_aps_tree, processbench,
+prmbench; mathvision and mmmu_pro are only read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dreamprm.cli.parsing import UsageError
+from dreamprm.cli.terminal import held_warnings
+from dreamprm.errors import DataError
+from dreamprm.formats import check_references, known, own, write_questions, write_trajectories
+from dreamprm.formats.files import refuse
+from dreamprm.formats.losses import lost
+from dreamprm.records import Question, Trajectory
+
+_SHOWN = 5  # bad rows that are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of convert.
+
+    Attributes:
+        input: file of any format.
+        input_format: its format; by default told from its first rows.
+        questions: file of our questions, instead of `input`.
+        trajectories: file of our trajectories, with `questions`.
+        output: file of another format.
+        output_format: the format of `output`.
+        output_questions: file of our questions, .jsonl or .parquet.
+        output_trajectories: file of our trajectories, .jsonl or .parquet.
+        image_root: folder that image paths of the input start from; by default the input's own.
+        domain: of questions whose row names none; by default the name of the input's format.
+        skip_bad_rows: leave out rows that cannot be read, and say how many and which; by default
+            the first one is an error.
+        without_response: what to do with rows that hold no response: `refuse` the file, `drop` the
+            rows, or `keep` them so that writing the same format gives them back. For
+            dreamprm_train and dreamprm_meta.
+    """
+
+    input: Path | None = None
+    input_format: str | None = None
+    questions: Path | None = None
+    trajectories: Path | None = None
+    output: Path | None = None
+    output_format: str | None = None
+    output_questions: Path | None = None
+    output_trajectories: Path | None = None
+    image_root: Path | None = None
+    domain: str | None = None
+    skip_bad_rows: bool = False
+    without_response: Literal["refuse", "drop", "keep"] = "refuse"
+
+
+def run(config: Config) -> None:
+    """Read, write, and say what was left out."""
+    _check(config)
+    target = known.find(config.output_format) if config.output_format else None
+    if target is not None and target.write is None:
+        writable = ", ".join(name for name, one in known.FORMATS.items() if one.write)
+        raise DataError(f"'{target.name}' is only read; these are written: {writable}")
+    bad: list[DataError] = []
+    with held_warnings():
+        questions, trajectories = _read(config, bad)
+    if bad:
+        _tell(bad)
+    if not questions and not trajectories:
+        raise DataError("no row could be read, so nothing is written", file=_source(config))
+
+    outputs: list[tuple[Path, Callable[[Path], None]]] = []
+    if config.output and target and (write := target.write):
+        outputs.append((config.output, lambda path: write(path, questions, trajectories)))
+    if config.output_questions:
+        outputs.append((config.output_questions, lambda path: write_questions(path, questions)))
+    if config.output_trajectories:
+        outputs.append(
+            (config.output_trajectories, lambda path: write_trajectories(path, trajectories))
+        )
+    with _together([path for path, _ in outputs]) as drafts:
+        for draft, (_, write_to) in zip(drafts, outputs, strict=True):
+            write_to(draft)
+    for line in _account(config, target, questions, trajectories):
+        print(line)
+
+
+def _check(config: Config) -> None:
+    if (config.input is None) == (config.questions is None):
+        raise UsageError("convert: give --input, or --questions and --trajectories")
+    if config.input and config.trajectories:
+        raise UsageError("convert: --trajectories goes with --questions, not with --input")
+    if config.input_format and not config.input:
+        raise UsageError("convert: --input_format is the format of --input")
+    if (config.output is None) != (config.output_format is None):
+        raise UsageError("convert: --output and --output_format go together")
+    outputs = [config.output, config.output_questions, config.output_trajectories]
+    if not any(outputs):
+        raise UsageError(
+            "convert: give --output and --output_format, or --output_questions and "
+            "--output_trajectories"
+        )
+    paths = [path.absolute() for path in outputs if path]
+    if len(set(paths)) < len(paths):
+        raise UsageError("convert: the outputs must be different files")
+
+
+def _source(config: Config) -> Path | None:
+    return config.input or config.questions
+
+
+def _read(config: Config, bad: list[DataError]) -> tuple[list[Question], list[Trajectory]]:
+    bad_row = bad.append if config.skip_bad_rows else refuse
+    if config.input is None:
+        assert config.questions is not None  # `_check`
+        questions = own.read(
+            config.questions, Question, image_root=config.image_root, bad_row=bad_row
+        )
+        trajectories: list[Trajectory] = []
+        if config.trajectories:
+            trajectories = own.read(config.trajectories, Trajectory, bad_row=bad_row)
+            check_references(questions, trajectories, config.trajectories)
+        return questions, trajectories
+    found = known.choose(config.input, config.input_format)
+    if found.holds == "scores":
+        raise DataError("holds step scores, which no other format has", file=config.input)
+    if config.without_response != "refuse" and not found.rows_without_response:
+        raise DataError(
+            f"without_response is for dreamprm_train and dreamprm_meta, not for {found.name}; "
+            "leave the option out",
+            file=config.input,
+        )
+    records = found.read(
+        config.input,
+        image_root=config.image_root,
+        domain=config.domain,
+        without_response=config.without_response,
+        bad_row=bad_row,
+    )
+    return records.questions, records.trajectories
+
+
+def _tell(bad: Sequence[DataError]) -> None:
+    rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
+    print(f"{rows} left out that cannot be read:", file=sys.stderr)
+    for error in bad[:_SHOWN]:
+        print(f"  {' '.join(str(error).split())}", file=sys.stderr)
+    if len(bad) > _SHOWN:
+        print(f"  and {len(bad) - _SHOWN} more", file=sys.stderr)
+
+
+@contextmanager
+def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Drafts beside the outputs, which take their places once all are written, or none."""
+    drafts = [path.with_name(f".{path.stem}.draft{path.suffix}") for path in paths]
+    try:
+        yield drafts
+        for draft, path in zip(drafts, paths, strict=True):
+            draft.replace(path)
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
+
+
+def _account(
+    config: Config,
+    target: known.Format | None,
+    questions: Sequence[Question],
+    trajectories: Sequence[Trajectory],
+) -> Iterator[str]:
+    """What was written, and what was left out."""
+    if config.output and target:
+        what = {"questions": f"{len(questions)} questions"}.get(target.holds, "")
+        what = what or f"{len(trajectories)} trajectories"
+        if target.holds == "pair":
+            asked = len({trajectory.question_id for trajectory in trajectories})
+            what += f" of {asked} questions"
+        yield f"{config.output}: {what} as {target.name}"
+    if config.output_questions:
+        yield f"{config.output_questions}: {len(questions)} questions"
+    if config.output_trajectories:
+        yield f"{config.output_trajectories}: {len(trajectories)} trajectories"
+    loses = list(target.loses) if target else []
+    if config.output_questions and "questions" in loses:
+        loses.remove("questions")
+    if not target and not config.output_trajectories:
+        loses.append("trajectories")
+    if not target and not config.output_questions:
+        loses.append("questions")
+    if left_out := lost(loses, questions, trajectories):
+        held = target.name if target else "the output"
+        yield f"left out, because {held} has no place for it: {left_out}"
