@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dreamprm.answer_text import clean
-from dreamprm.answers import Verdict, extract_answer, verdict, verify_answer
+from dreamprm.answers import Verdict, extract_answer, verdict, verdict_on, verify_answer
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER
+from dreamprm.records import UNKNOWN_ANSWER, Question
 
 CITIES = ("Lyon", "Paris", "Nice")
 
@@ -256,3 +256,14 @@ def test_plain_answers_never_load_computer_algebra() -> None:
         "v('x+1', '1+x'); assert 'sympy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_any_of_several_accepted_answers_is_right() -> None:
+    question = Question(
+        id="1", domain="d", text="?", answer="bus", extra={"answers": ["bus", "coach"]}
+    )
+    assert verdict_on(question, "a coach") == Verdict(False, "no_match")
+    assert verdict_on(question, "Coach").correct and verdict_on(question, "bus").correct
+    wrong = question.model_copy(update={"extra": {"answers": "coach"}})
+    with pytest.raises(DataError, match=r"extra\.answers"):
+        verdict_on(wrong, "coach")

@@ -175,7 +175,9 @@ def verify_answer(answer: str | None, gold: str, options: Sequence[str] = ()) ->
 
 
 def verdict_on(question: Question, answer: str | None) -> Verdict:
-    """`verdict`, with what the question's `extra` says about unit and precision.
+    """`verdict`, with what the question's `extra` says about unit, precision and other `answers`.
+
+    An open question may have several accepted answers (MMMU); the first that fits decides.
 
     Raises:
         DataError: as `verdict`, or one of the two has the wrong type.
@@ -190,7 +192,14 @@ def verdict_on(question: Question, answer: str | None) -> Verdict:
     ):
         message = f"must be a number of decimals, 0 or more, not {precision!r}"
         raise DataError(message, field="extra.precision")
-    return verdict(answer, question.answer, question.options, unit=unit, precision=precision)
+    others = question.extra.get("answers") or []
+    if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+        raise DataError(f"must be a list of texts, not {others!r}", field="extra.answers")
+    accepted = dict.fromkeys([question.answer, *map(str, others)])
+    found = [
+        verdict(answer, gold, question.options, unit=unit, precision=precision) for gold in accepted
+    ]
+    return next((one for one in found if one.correct), found[0])
 
 
 def is_plain(gold: str) -> bool:

@@ -71,7 +71,7 @@ class Question(Record):
         answer: gold answer: a letter where there are options, else text or a number.
         subject: finer grouping within a domain (MMMU has 30).
         extra: what the source tells besides, by name; `unit` and `precision` (decimals) of a number
-            are heeded when an answer is verified.
+            and further accepted `answers` are heeded when an answer is verified.
     """
 
     id: str

@@ -28,6 +28,7 @@ from dreamprm.cli.terminal import held_warnings
 from dreamprm.errors import DataError
 from dreamprm.formats import check_references, known, own, write_questions, write_trajectories
 from dreamprm.formats.files import refuse
+from dreamprm.formats.format import Format
 from dreamprm.formats.losses import lost
 from dreamprm.records import Question, Trajectory
 
@@ -180,7 +181,7 @@ def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 def _account(
     config: Config,
-    target: known.Format | None,
+    target: Format | None,
     questions: Sequence[Question],
     trajectories: Sequence[Trajectory],
 ) -> Iterator[str]:

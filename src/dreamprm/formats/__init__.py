@@ -13,6 +13,7 @@ from pathlib import Path
 from dreamprm.errors import DataError
 from dreamprm.formats import known, own
 from dreamprm.formats.files import DataWarning, R, load_json_rows
+from dreamprm.formats.format import Format
 from dreamprm.formats.jsonl import JsonlAppender
 from dreamprm.formats.rows import WithoutResponse
 from dreamprm.images import load_image
@@ -170,7 +171,7 @@ def check_images(questions: Sequence[Question], file: str | Path, *, decode: boo
                 )
 
 
-def _outside(path: str | Path, name: str | None) -> known.Format | None:
+def _outside(path: str | Path, name: str | None) -> Format | None:
     """The outside format of a file; None for a file of our own records.
 
     Raises:

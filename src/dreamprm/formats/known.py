@@ -8,19 +8,17 @@ and the property tests can hold the writer to everything else.
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 from dreamprm.errors import DataError
 from dreamprm.formats import own
-from dreamprm.formats.claims import Claim, meta_claim, train_claim, visualprm_claim
+from dreamprm.formats.claims import meta_claim, train_claim, visualprm_claim
 from dreamprm.formats.dreamprm_meta import read_meta, write_meta
 from dreamprm.formats.dreamprm_train import read_train, write_train
-from dreamprm.formats.files import BadRow, open_for_reading, refuse
+from dreamprm.formats.first_rows import first_rows
+from dreamprm.formats.format import Format, Row
 from dreamprm.formats.math_aps import (
     read_math_aps,
     read_math_aps_tree,
@@ -40,87 +38,6 @@ from dreamprm.formats.visualprocessbench import (
     write_visualprocessbench,
 )
 from dreamprm.records import Question, StepScores, Trajectory
-
-Row = Mapping[str, Any]
-WithoutResponse = Literal["refuse", "drop", "keep"]
-Write = Callable[[str | Path, Iterable[Question], Iterable[Trajectory]], None]
-
-
-class Records(NamedTuple):
-    """What a file holds; most formats hold the first two."""
-
-    questions: list[Question]
-    trajectories: list[Trajectory]
-    scores: list[StepScores]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """A data format.
-
-    Attributes:
-        name: as users write it.
-        about: one line.
-        holds: what a file of it gives.
-        fits: is this row, the first of a file with this suffix, of the format?
-        reader: path, and by keyword `image_root`, `bad_row` and where it is known `domain` and
-            `allow_without_response` -> (questions, trajectories).
-        write: None where the format is only read.
-        loses: what the format has no place for; keys of `losses.LOSSES`.
-        rows_without_response: may rows hold no response, so that `allow_without_response` is known?
-        claim: what a row says that its records cannot, see `claims`; None where there is nothing.
-    """
-
-    name: str
-    about: str
-    holds: Literal["pair", "questions", "trajectories", "scores"]
-    fits: Callable[[Row, str], bool]
-    reader: Callable[..., Any]
-    write: Write | None = None
-    loses: tuple[str, ...] = ()
-    rows_without_response: bool = False
-    claim: Callable[[Row], Claim] | None = None
-
-    @property
-    def is_ours(self) -> bool:
-        """Is it one of our own kinds of record?"""
-        return self.name in ("questions", "trajectories", "scores")
-
-    def read(
-        self,
-        path: str | Path,
-        *,
-        image_root: str | Path | None = None,
-        domain: str | None = None,
-        without_response: WithoutResponse = "refuse",
-        bad_row: BadRow = refuse,
-    ) -> Records:
-        """Read a file.
-
-        Args:
-            path: the file.
-            image_root: folder that image paths start from; by default the file's own.
-            domain: of questions whose row names none; by default the format's name.
-            without_response: what to do with rows that hold no response, where the format has such.
-            bad_row: told of each row that cannot be read; when it returns, the row is left out.
-
-        Raises:
-            DataError: names the row and field of what is wrong.
-        """
-        more: dict[str, Any] = {"image_root": image_root, "bad_row": bad_row}
-        if self.rows_without_response:
-            more["allow_without_response"] = without_response
-        if domain is not None and self.holds in ("pair", "questions"):
-            more["domain"] = domain
-        found = self.reader(path, **more)
-        if self.name == "scores":
-            return Records([], [], found)
-        if self.name == "trajectories":
-            return Records([], found, [])
-        if self.holds == "questions":
-            return Records(found, [], [])
-        questions, trajectories = found
-        return Records(questions, trajectories, [])
 
 
 def _has(*fields: str) -> Callable[[Row, str], bool]:
@@ -176,7 +93,7 @@ _FORMATS = (
         fits=_has("add", "input"),
         reader=read_train,
         write=write_train,
-        loses=("subjects", "answers", "outcomes", "policies", "extra", "unanswered"),
+        loses=("subjects", "answers", "outcomes", "policies", "extra", "unanswered", "repeats"),
         rows_without_response=True,
         claim=train_claim,
     ),
@@ -238,7 +155,7 @@ _FORMATS = (
         fits=_has("input", "label", "task"),
         reader=read_math_shepherd,
         write=write_math_shepherd,
-        loses=(*_TEXT_ONLY, "gold", "answers", "outcomes", "policies", "unanswered"),
+        loses=(*_TEXT_ONLY, "gold", "outcomes", "policies", "unanswered"),
     ),
     Format(
         name="prm800k",
@@ -256,7 +173,7 @@ _FORMATS = (
         fits=_holds("reasoning_steps", list, "question"),
         reader=read_math_aps,
         write=write_math_aps,
-        loses=(*_TEXT_ONLY, "answers", "outcomes", "policies", "unanswered"),
+        loses=(*_TEXT_ONLY, "outcomes", "policies", "unanswered"),
     ),
     Format(
         name="math_aps_tree",
@@ -265,7 +182,7 @@ _FORMATS = (
         fits=_holds("reasoning_steps", dict, "question"),
         reader=read_math_aps_tree,
         write=write_math_aps_tree,
-        loses=(*_TEXT_ONLY, "answers", "outcomes", "policies", "unanswered"),
+        loses=(*_TEXT_ONLY, "outcomes", "policies", "unanswered"),
     ),
     Format(
         name="processbench",
@@ -326,7 +243,7 @@ def detect(path: str | Path) -> Format | None:
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".jsonl", ".ndjson", ".parquet"):
         return None
-    for row in islice(_first_rows(path, suffix), 20):  # the very first one may be the bad one
+    for row in islice(first_rows(path, suffix), 20):  # the very first one may be the bad one
         for known in _FORMATS:
             if known.fits(row, suffix):
                 return known
@@ -349,39 +266,3 @@ def choose(path: str | Path, name: str | None) -> Format:
     hint = f"; the first bad row: {unread[0]}" if unread else ""
     message = f"the first rows fit no format; name it, known are {', '.join(FORMATS)}{hint}"
     raise DataError(message, file=path)
-
-
-_HEAD = 1 << 20  # bytes of a file that are enough to see its first rows
-
-
-def _first_rows(path: str | Path, suffix: str) -> Iterator[Row]:
-    """The first rows that can be read; of Parquet one row that has its columns and no values."""
-    with open_for_reading(path) as file:
-        if suffix == ".parquet":
-            yield from own.parquet_columns(file)
-            return
-        head = file.read(_HEAD)
-        for content in (head, head + file.read()):
-            rows = _objects(content.decode("utf-8", "replace").lstrip("\ufeff \t\r\n"))
-            if first := next(rows, None):
-                yield first
-                yield from rows
-                return
-
-
-def _objects(text: str) -> Iterator[Row]:
-    """Objects of a JSON list or of JSON lines, up to where the text is cut off."""
-    decoder = json.JSONDecoder()
-    at = len(text) - len(text.removeprefix("[").lstrip())
-    while at < len(text):
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            if text[0] == "[" or (line := text.find("\n", at)) < 0:
-                return
-            value, end = None, line
-        if isinstance(value, dict):
-            yield value
-        at = end
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1

@@ -40,6 +40,10 @@ def _unanswered(questions: Sequence[Question], trajectories: Sequence[Trajectory
     return sum(question.id not in answered for question in questions)
 
 
+def _repeats(questions: Sequence[Question], trajectories: Sequence[Trajectory]) -> int:
+    return len(trajectories) - len({(t.question_id, t.steps) for t in trajectories})
+
+
 def _with_extra(questions: Sequence[Question], trajectories: Sequence[Trajectory]) -> int:
     records: list[Question | Trajectory] = [*questions, *trajectories]
     return sum(bool(record.extra) for record in records)
@@ -54,6 +58,7 @@ LOSSES = {
     "questions": Loss("questions", lambda questions, trajectories: len(questions)),
     "trajectories": Loss("trajectories", lambda questions, trajectories: len(trajectories)),
     "unanswered": Loss("questions without a trajectory", _unanswered),
+    "repeats": Loss("trajectories with the steps of another one", _repeats),
     "ids": Loss("question ids", _of_questions(lambda q: q.id)),
     "domains": Loss("domains of questions", _of_questions(lambda q: q.domain)),
     "subjects": Loss("subjects of questions", _of_questions(lambda q: q.subject)),

@@ -73,7 +73,7 @@ def sample_seed(prefix: str, first_index: int) -> int:
 
 def verdict_key(question: Question) -> str:
     """Name of a question as a verifier sees it."""
-    facts = {name: question.extra.get(name) for name in ("unit", "precision")}
+    facts = {name: question.extra.get(name) for name in ("unit", "precision", "answers")}
     return digest("verdict", question.text, question.answer, canonical(facts), *question.options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -121,7 +122,7 @@ def _labels(loaded: Loaded) -> LabelFacts | None:
     )
 
 
-def _tally(outcomes: list[bool | None] | list[bool]) -> dict[str, int]:
+def _tally(outcomes: Sequence[bool | None]) -> dict[str, int]:
     names = {True: "right", False: "wrong", None: "unknown"}
     return {name: outcomes.count(outcome) for outcome, name in names.items()}
 

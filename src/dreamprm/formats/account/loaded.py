@@ -13,6 +13,7 @@ from dreamprm.errors import DataError
 from dreamprm.formats import known, own
 from dreamprm.formats.claims import Claim
 from dreamprm.formats.files import DataWarning
+from dreamprm.formats.format import Format
 from dreamprm.formats.processbench import each_row
 from dreamprm.records import Question, StepScores, Trajectory
 
@@ -107,7 +108,7 @@ def load_ours(
     return loaded
 
 
-def _read_rows(loaded: Loaded, path: Path, found: known.Format | None) -> None:
+def _read_rows(loaded: Loaded, path: Path, found: Format | None) -> None:
     """Count the rows, find equal ones, and note what they claim."""
     first: dict[str, int] = {}
     count = 0
