@@ -21,6 +21,7 @@ TEXT_ONLY = {
 HARD = {"visualprm", "visualprocessbench", "math_shepherd", "prm800k", "prmbench", "processbench"}
 EVERY_STEP = {"visualprm", "trl_stepwise", "math_shepherd", "math_aps", "math_aps_tree", "prmbench"}
 _ANSWER = re.compile(r"(?:\nFinal answer: | The answer is: |\n\n# Answer\n\n).*\Z", re.DOTALL)
+_MARK = re.compile(r"\AStep \d+: ?")  # which Math-Shepherd's writer adds
 Pair = tuple[list[Question], list[Trajectory]]
 
 
@@ -55,7 +56,10 @@ def fitted(
     questions = [_prepared(q, plain).model_copy(update={**changes, "id": ids[q.id]}) for q in questions]
     fit: list[Trajectory] = []
     for number, trajectory in enumerate(found):
-        steps, answer = trajectory.steps, trajectory.answer
+        answer = trajectory.answer
+        steps = tuple(step if step.strip() else "x" for step in trajectory.steps)
+        if name in ("dreamprm_train", "math_aps"):  # they know a step by its text alone
+            steps = (f"<{number}> {steps[0]}", *steps[1:])
         if plain:
             answer = answer and "8"
             steps = tuple(
@@ -67,6 +71,8 @@ def fitted(
         update |= {"outcome": outcome, "extra": {}}
         if name == "visualprm":
             update["outcome"] = trajectory.outcome
+            if outcome is False:  # all + for a wrong answer carries nothing, and is left out
+                update["labels"] = (*update["labels"][:-1], WRONG)
         if name == "prmbench":
             for process in ("modified", "original"):
                 labels = update["labels"] if process == "modified" else (RIGHT,) * len(steps)
@@ -109,16 +115,19 @@ def _labels(name: str, trajectory: Trajectory) -> tuple[StepLabel | None, ...]:
     return tuple(labels)
 
 
-def held(known: Format, questions: list[Question], found: list[Trajectory]) -> list[str]:
+def held(
+    known: Format, questions: list[Question], found: list[Trajectory], *, plain: bool
+) -> list[str]:
     """What a format holds of records, by its `loses`, in an order that does not matter.
 
-    Spaces around a text are not held, and an answer is only compared where there is one.
+    Spaces around a text are not held. An answer is looked for in the text by some readers, so it is
+    compared only where steps are `plain`, and hold none.
     """
     by_id = {question.id: question for question in questions}
-    return sorted(repr(_held(known, by_id[t.question_id], t)) for t in found)
+    return sorted(repr(_held(known, by_id[t.question_id], t, plain)) for t in found)
 
 
-def _held(known: Format, question: Question, trajectory: Trajectory) -> dict[str, Any]:
+def _held(known: Format, question: Question, trajectory: Trajectory, plain: bool) -> dict[str, Any]:
     keeps = {"ids", "domains", "subjects", "options", "gold", "outcomes", "labels", "policies", "answers"}
     keeps -= set(known.loses)
     text = question.text if "options" in keeps else question_text(question)
@@ -129,6 +138,8 @@ def _held(known: Format, question: Question, trajectory: Trajectory) -> dict[str
     }
     if known.name in TEXT_ONLY and trajectory.answer is not None:
         facts["steps"][-1] = _ANSWER.sub("", facts["steps"][-1]).strip()
+    if known.name == "math_shepherd":
+        facts["steps"] = [_MARK.sub("", step).strip() for step in facts["steps"]]
     if "ids" in keeps:
         facts["id"] = question.id.strip()
     if "domains" in keeps:
@@ -140,10 +151,11 @@ def _held(known: Format, question: Question, trajectory: Trajectory) -> dict[str
     if "gold" in keeps and question.answer != UNKNOWN_ANSWER:
         facts["gold"] = question.answer.strip()
     if "outcomes" in keeps:
-        facts["outcome"] = trajectory.outcome or None if "wrong_outcomes" in known.loses else trajectory.outcome
+        only_right = "wrong_outcomes" in known.loses
+        facts["outcome"] = (trajectory.outcome or None) if only_right else trajectory.outcome
     if "policies" in keeps:
         facts["policy"] = trajectory.policy.strip()
-    if "answers" in keeps and trajectory.answer is not None:
+    if "answers" in keeps and plain:
         facts["answer"] = trajectory.answer
     if "labels" in keeps:
         facts["labels"] = [_value(known, label) for label in trajectory.labels or ()]

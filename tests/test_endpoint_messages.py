@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,28 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def deep_png() -> bytes:
+    """One pixel of three times 16 bits, which Pillow reads and does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixel = zlib.compress(b"\0" + struct.pack(">HHH", 9000, 20000, 65535))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def palette_png() -> bytes:
+    """Colours from a palette of which one is transparent."""
+    image = RGB.quantize(4)
+    buffer = io.BytesIO()
+    image.save(buffer, "png", transparency=0)
+    return buffer.getvalue()
+
+
 RGB = Image.linear_gradient("L").resize((40, 30)).convert("RGB")
 
 
@@ -73,17 +97,20 @@ def test_pictures_are_sent_as_they_are(kind: str, tmp_path: Path) -> None:
         encoded(RGB, "bmp"),
         encoded(RGB, "tiff"),
         encoded(Image.new("I;16", (9, 9), 30000), "png"),
+        deep_png(),
         encoded(Image.new("RGBA", (9, 9), (0, 0, 0, 0)), "png"),
+        palette_png(),
         encoded(Image.new("CMYK", (9, 9), (9, 9, 9, 9)), "jpeg"),
         encoded(Image.new("RGB", (2000, 2)), "png"),
     ],
-    ids=["gif", "bmp", "tiff", "16 bit", "transparent", "cmyk", "thin"],
+    ids=["gif", "bmp", "tiff", "grey 16", "rgb 16", "alpha", "transparent", "cmyk", "thin"],
 )
 def test_other_pictures_are_sent_as_png_with_the_pixels_that_the_reward_model_sees(
     data: bytes,
 ) -> None:
     url = data_url(data)
     assert url.startswith("data:image/png;base64,")
+    assert decode_image(url) != data
     sent = Image.open(io.BytesIO(decode_image(url)))
     assert ImageChops.difference(sent.convert("RGB"), load_image(data)).getbbox() is None
 

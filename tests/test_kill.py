@@ -138,3 +138,20 @@ def test_a_rerun_asks_for_nothing(tmp_path: Path) -> None:
     assert calls[0] == calls[1] > 0
     for t in read_trajectories(tmp_path / "job" / "labelled.jsonl"):
         assert t.labels is not None and all(label is not None for label in t.labels)
+
+
+def test_how_steps_are_continued_is_found_out_once_per_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_questions(
+        tmp_path / "questions.jsonl", [Question(id="q", domain="d", text="t", answer="1")]
+    )
+    with FakeEndpoint(continues="prefill", owned_by="vllm") as server:
+        sample, _ = verbs(server.url, tmp_path / "job")
+        sample[sample.index("--continuation") + 1] = "auto"
+        assert main(sample) == 0
+        server.continues, server.owned_by = "never", "someone"
+        assert main(sample) == 0
+    with RolloutStore(tmp_path / "job" / "rollouts.db", readonly=True) as store:
+        [generator] = store.generators()
+    assert json.loads(generator.settings)["continuation"] == "prefill"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dreamprm.answers import extract_answer, verify_answer
+from dreamprm.cli import main
 from dreamprm.errors import DreamPRMError
+from dreamprm.formats import read_trajectories, write_questions
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.endpoint import EndpointPolicy
 from dreamprm.prompts import split_steps
@@ -126,3 +129,48 @@ def test_what_the_server_refuses_is_told_before_the_work_begins(
         asyncio.run(policy_at(served, model="other").connect())
     with pytest.raises(DreamPRMError, match=r"422 Unexpected fields in the request: {'top_k'}"):
         asyncio.run(policy_at(served, extra_body={"top_k": 5}).connect())
+
+
+def test_the_command_line_samples_and_labels_over_http(
+    served: Served,  # noqa: F811
+    questions: Sequence[Question],
+    tmp_path: Path,
+) -> None:
+    asked = [
+        question.model_copy(update={"images": (_on_disk(question, tmp_path),)})
+        for question in questions[:8]
+    ]
+    write_questions(tmp_path / "questions.jsonl", asked)
+    how = ["--model_name_or_path", served.model, "--base_urls", served.url, "--prompt", "bare"]
+    how += ["--max_new_tokens", "48", "--continuation", "assistant", "--concurrency", "1"]
+    how += ["--questions", str(tmp_path / "questions.jsonl")]
+    sampled, labelled = tmp_path / "candidates.jsonl", tmp_path / "labelled.jsonl"
+    sample_words = ["sample", *how, "--output", str(sampled), "--num_candidates", "2"]
+    assert main(sample_words) == 0
+    candidates = read_trajectories(sampled)
+    assert [t.sample_index for t in candidates] == [0, 1] * 8
+    assert all(t.steps[0].startswith("Step 1: look at ") for t in candidates)
+    right = sum(bool(t.outcome) for t in candidates) / len(candidates)
+    assert 0.1 < right < 0.9, "chance is one of some twenty numbers"
+
+    label_words = ["label", *how, "--trajectories", str(sampled), "--output", str(labelled)]
+    label_words += ["--num_completions", "3"]
+    assert main(label_words) == 0
+    found = read_trajectories(labelled)
+    assert all(label and label.total == 3 for t in found for label in t.labels or (None,))
+    last = [t.labels[-1].value for t in found if t.labels and t.labels[-1]]
+    outcomes = [float(bool(t.outcome)) for t in found]
+    agree = sum(abs(value - outcome) < 0.5 for value, outcome in zip(last, outcomes, strict=True))
+    assert agree >= 0.8 * len(found), "with all steps given, the answer is almost decided"
+
+    before = labelled.read_bytes()
+    assert main(label_words) == 0
+    assert labelled.read_bytes() == before
+
+
+def _on_disk(question: Question, folder: Path) -> str:
+    [image] = question.images
+    assert isinstance(image, bytes)
+    path = folder / f"{question.id}.png"
+    path.write_bytes(image)
+    return str(path)

@@ -5,12 +5,14 @@ torch is loaded only for a model in this process: a client of a served one start
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.policy import Policy
+from dreamprm.policy.messages import Continuation
 from dreamprm.rollouts.budget import Budget, Metered
 from dreamprm.rollouts.judge import Verifier
 from dreamprm.rollouts.sampler import Sampler
@@ -20,7 +22,7 @@ from dreamprm.rollouts.store import RolloutStore
 @asynccontextmanager
 async def open_sampler(options: PolicyOptions, store: RolloutStore) -> AsyncIterator[Sampler]:
     """The policy that the options describe, with its store, budget and verifier."""
-    policy = await _served(options) if options.base_urls else _local(options)
+    policy = await _served(options, store) if options.base_urls else _local(options)
     budget = Budget(
         max_tokens=options.budget_tokens,
         max_cost=options.budget_cost,
@@ -42,7 +44,10 @@ def _local(options: PolicyOptions) -> Policy:
     return load_policy(options)
 
 
-async def _served(options: PolicyOptions) -> Policy:
+async def _served(options: PolicyOptions, store: RolloutStore) -> Policy:
+    continuation = options.continuation
+    if continuation == "auto":
+        continuation = _continuation_before(options, store) or "auto"
     return await _connected(
         options,
         model=options.model_name_or_path,
@@ -50,8 +55,24 @@ async def _served(options: PolicyOptions) -> Policy:
         prompt=options.prompt_name(),
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
-        continuation=options.continuation,
+        continuation=continuation,
     )
+
+
+def _continuation_before(options: PolicyOptions, store: RolloutStore) -> Continuation | None:
+    """What `auto` was found to be in an earlier run; found anew, it might come out otherwise."""
+    now = {
+        "model": options.model_name_or_path,
+        "prompt": options.prompt_name(),
+        "temperature": options.temperature,
+        "max_new_tokens": options.max_new_tokens,
+    }
+    for generator in store.generators():
+        before = json.loads(generator.settings)
+        if all(before.get(name) == value for name, value in now.items()):
+            found: Continuation = before["continuation"]
+            return found
+    return None
 
 
 async def _judge(options: PolicyOptions) -> Policy:

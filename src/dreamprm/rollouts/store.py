@@ -226,6 +226,11 @@ class RolloutStore:
         ).fetchall()
         return ((key, tuple(json.loads(steps))) for key, steps in rows)
 
+    def generators(self) -> list[Generator]:
+        """All that have written something, the last first."""
+        rows = self.read("SELECT policy, settings, seed FROM generators ORDER BY id DESC")
+        return [Generator(*row) for row in rows]
+
     def verdict(self, question: str, verifier: str, answer: str) -> tuple[bool, str] | None:
         """(is it right, by which rule) of an answer that was verified before."""
         row = self._db.execute(
