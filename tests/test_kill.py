@@ -146,12 +146,12 @@ def test_how_steps_are_continued_is_found_out_once_per_store(
     write_questions(
         tmp_path / "questions.jsonl", [Question(id="q", domain="d", text="t", answer="1")]
     )
-    with FakeEndpoint(continues="prefill", owned_by="vllm") as server:
+    with FakeEndpoint(continues="assistant") as server:
         sample, _ = verbs(server.url, tmp_path / "job")
         sample[sample.index("--continuation") + 1] = "auto"
         assert main(sample) == 0
-        server.continues, server.owned_by = "never", "someone"
+        server.continues = "never"
         assert main(sample) == 0
     with RolloutStore(tmp_path / "job" / "rollouts.db", readonly=True) as store:
         [generator] = store.generators()
-    assert json.loads(generator.settings)["continuation"] == "prefill"
+    assert json.loads(generator.settings)["continuation"] == "assistant"
