@@ -140,9 +140,7 @@ def test_a_rerun_asks_for_nothing(tmp_path: Path) -> None:
         assert t.labels is not None and all(label is not None for label in t.labels)
 
 
-def test_how_steps_are_continued_is_found_out_once_per_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_steps_are_continued_is_found_out_once_per_store(tmp_path: Path) -> None:
     write_questions(
         tmp_path / "questions.jsonl", [Question(id="q", domain="d", text="t", answer="1")]
     )
@@ -154,4 +152,4 @@ def test_how_steps_are_continued_is_found_out_once_per_store(
         assert main(sample) == 0
     with RolloutStore(tmp_path / "job" / "rollouts.db", readonly=True) as store:
         [generator] = store.generators()
-    assert json.loads(generator.settings)["continuation"] == "assistant"
+    assert json.loads(generator.settings)["continuation"] == "prefill"
