@@ -53,7 +53,9 @@ def fitted(
     if name == "math_aps_tree":
         changes["extra"] = {"math_aps": {"mc_value": 0.5}}
     ids = {question.id: f"q{number}" for number, question in enumerate(questions)}
-    questions = [_prepared(q, plain).model_copy(update={**changes, "id": ids[q.id]}) for q in questions]
+    questions = [
+        _prepared(q, plain).model_copy(update={**changes, "id": ids[q.id]}) for q in questions
+    ]
     fit: list[Trajectory] = []
     for number, trajectory in enumerate(found):
         answer = trajectory.answer
@@ -91,7 +93,8 @@ def _prepared(question: Question, plain: bool) -> Question:
     if not plain:
         return question
     options = tuple(
-        f"option {i} {' '.join(option.split())}".strip() for i, option in enumerate(question.options)
+        f"option {i} {' '.join(option.split())}".strip()
+        for i, option in enumerate(question.options)
     )
     one_line = {
         name: " ".join(getattr(question, name).split()) for name in ("text", "domain", "answer")
@@ -128,7 +131,17 @@ def held(
 
 
 def _held(known: Format, question: Question, trajectory: Trajectory, plain: bool) -> dict[str, Any]:
-    keeps = {"ids", "domains", "subjects", "options", "gold", "outcomes", "labels", "policies", "answers"}
+    keeps = {
+        "ids",
+        "domains",
+        "subjects",
+        "options",
+        "gold",
+        "outcomes",
+        "labels",
+        "policies",
+        "answers",
+    }
     keeps -= set(known.loses)
     text = question.text if "options" in keeps else question_text(question)
     facts: dict[str, Any] = {

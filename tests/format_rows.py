@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from dreamprm.formats.format import Format
 from dreamprm.records import Question, StepLabel, Trajectory
 
@@ -45,6 +47,7 @@ def sample_records(name: str) -> tuple[list[Question], list[Trajectory]]:
     """Records that the format of this name can hold."""
     text_only = name in {"math_shepherd", "prm800k", "processbench", "prmbench"}
     text_only = text_only or name.startswith("math_aps")
+    extra: dict[str, JsonValue]
     extra = {"math_aps": {"mc_value": 0.5}} if name.startswith("math_aps") else {}
     questions = [
         Question(
@@ -62,6 +65,7 @@ def sample_records(name: str) -> tuple[list[Question], list[Trajectory]]:
     for number in range(6):
         hard = name not in {"dreamprm_train", "visualprm_raw", "trl_stepwise"}
         last = WRONG if number % 3 == 0 else RIGHT if hard else StepLabel(3, 8)
+        pair: JsonValue
         pair = {"row": number // 2, "process": ("modified", "original")[number % 2]}
         is_original = name == "prmbench" and number % 2 == 1
         trajectories.append(
@@ -145,7 +149,9 @@ def _mutate(value: Any, rng: random.Random) -> Any:
         return value
     if isinstance(value, str) and value and rng.random() < 0.6:
         at = rng.randrange(len(value) + 1)
-        piece = rng.choice(("", "", "\n\n", "\ud800", "\x00", "Options: (A) ", "\n", "\u00a0", "ки"))
+        piece = rng.choice(
+            ("", "", "\n\n", "\ud800", "\x00", "Options: (A) ", "\n", "\u00a0", "ки")
+        )
         return value[:at] + piece + (value[at:] if rng.random() < 0.5 else "")
     return _junk(rng)
 

@@ -45,6 +45,7 @@ from dreamprm.formats.trl_stepwise import (
     response_gaps,
     restored,
     same_question,
+    whole_characters,
     whole_text,
     write_rows,
 )
@@ -88,7 +89,7 @@ def read_meta(
             if row.get("true_false") not in (True, False):
                 message = f"must be true or false, not {row.get('true_false')!r}"
                 raise DataError(message, field="true_false")
-            whole_text(row, "input")
+            whole_text(whole_characters(row), "input")
         except DataError as error:
             bad_row(error.at(file=path, row=number))
             continue

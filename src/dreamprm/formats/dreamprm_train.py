@@ -38,6 +38,7 @@ from dreamprm.formats.trl_stepwise import (
     pieces_of,
     restored,
     same_question,
+    whole_characters,
     with_extra,
 )
 from dreamprm.prompts import question_text
@@ -83,7 +84,7 @@ def read_train(
     for number, row in enumerate(load_json_rows(path), start=1):
         count = number
         try:
-            add = row.get("add")
+            add = whole_characters(row).get("add")
             prefix = "" if add is None else add
             if not isinstance(prefix, str):
                 raise DataError(f"must be text, not {type(add).__name__}", field="add")

@@ -126,6 +126,16 @@ def whole_text(row: Row, field: str) -> str:
     return text
 
 
+def whole_characters(row: Row) -> Row:
+    """A row without halves of characters (\\ud800 to \\udfff), which cannot be written."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        message = "holds half a character (\\ud800 to \\udfff); correct its text"
+        raise DataError(message) from None
+    return row
+
+
 def step_texts(value: Any, field: str) -> tuple[str, ...]:
     """A field that must be a list of at least one step, unchanged."""
     if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
@@ -386,7 +396,7 @@ def read_rows(
     samples: dict[str, int] = defaultdict(int)
     for number, row in enumerate(load_json_rows(path), start=1):
         try:
-            question, trajectory, layout = parse(row, root, domain)
+            question, trajectory, layout = parse(whole_characters(row), root, domain)
             add_question(question, questions)
         except DataError as error:
             bad_row(error.at(file=path, row=number))

@@ -33,6 +33,7 @@ from dreamprm.formats.trl_stepwise import (
     response_gaps,
     same_question,
     stating,
+    whole_characters,
     write_rows,
 )
 from dreamprm.formats.visualprm_raw import own_id, states_only_an_answer
@@ -76,7 +77,7 @@ def read_visualprm(
     samples: dict[str, int] = defaultdict(int)
     for number, row in enumerate(load_json_rows(path), start=1):
         try:
-            question, trajectory, layout = _parse(row, root, domain)
+            question, trajectory, layout = _parse(whole_characters(row), root, domain)
             same_question(question, questions)
         except DataError as error:
             bad_row(error.at(file=path, row=number))

@@ -101,8 +101,9 @@ def _repeated_trajectories(loaded: Loaded) -> Iterator[Finding]:
     ids: set[Hashable] = set()
     for trajectory in loaded.trajectories:
         key = (trajectory.question_id, trajectory.steps, trajectory.answer)
-        if seen.setdefault(key, place(trajectory)) != place(trajectory):
-            same.append(f"{place(trajectory)} like {seen[key].rpartition(', ')[2]}")
+        if key in seen:
+            same.append(f"{place(trajectory)} like {seen[key]}")
+        seen.setdefault(key, f"candidate {trajectory.sample_index}")
         identity = (trajectory.question_id, trajectory.sample_index)
         if identity in ids:
             numbered.append(place(trajectory))

@@ -1,0 +1,208 @@
+"""`dreamprm convert`: one format into another, and nothing lost in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamprm.cli import main
+from dreamprm.formats import (
+    known,
+    read_questions,
+    read_trajectories,
+    write_questions,
+    write_trajectories,
+)
+from dreamprm.records import Question, StepLabel, Trajectory
+
+QUESTION = Question(id="q", domain="charts", text="How many?", options=("7", "8"), answer="B")
+STEPS = ("Step 1: read 3", "Step 2: it is 8")
+SOFT = Trajectory(question_id="q", steps=STEPS, labels=(StepLabel(3, 4), StepLabel(2, 4)))
+HARD = Trajectory(
+    question_id="q",
+    steps=STEPS,
+    labels=(StepLabel(4, 4), StepLabel(0, 4)),
+    outcome=False,
+    policy="p",
+    sample_index=1,
+)
+
+
+def ours(folder: Path, *trajectories: Trajectory) -> list[str]:
+    """Our two files, as the options that name them."""
+    write_questions(folder / "q.jsonl", [QUESTION])
+    write_trajectories(folder / "t.jsonl", trajectories)
+    return ["--questions", str(folder / "q.jsonl"), "--trajectories", str(folder / "t.jsonl")]
+
+
+def stepwise(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def row(**other: Any) -> dict[str, Any]:
+    return {"prompt": "How many?", "completions": ["a", "b"], "labels": [True, False]} | other
+
+
+def test_our_records_become_another_format_and_what_is_left_out_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out" / "x.jsonl"
+    words = ours(tmp_path, SOFT, HARD)
+    assert main(["convert", *words, "--output", str(out), "--output_format", "trl_stepwise"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [one["labels"] for one in rows] == [[0.75, 0.5], [True, False]]
+    said = capsys.readouterr().out
+    assert f"{out}: 2 trajectories of 1 questions as trl_stepwise" in said
+    assert "1 gold answers" in said
+    assert "1 outcomes" in said
+    assert "2 trajectories' label counts" in said
+    assert [path.name for path in out.parent.iterdir()] == ["x.jsonl"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_another_format_becomes_our_records(suffix: str, tmp_path: Path) -> None:
+    path = stepwise(tmp_path, row(), row(completions=["c"], labels=[0.5]))
+    outputs = [tmp_path / f"{name}{suffix}" for name in ("q", "t")]
+    words = ["--output_questions", str(outputs[0]), "--output_trajectories", str(outputs[1])]
+    assert main(["convert", "--input", str(path), "--domain", "mine", *words]) == 0
+    expected = known.find("trl_stepwise").read(path, domain="mine")
+    assert read_trajectories(outputs[1]) == expected.trajectories
+    assert read_questions(outputs[0]) == expected.questions
+    assert expected.questions[0].domain == "mine"
+
+
+def test_a_record_that_cannot_be_held_is_one_error_and_no_file_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ours(tmp_path, HARD, SOFT)
+    out, questions = tmp_path / "out" / "x.json", tmp_path / "out" / "q.jsonl"
+    more = ["--output", str(out), "--output_format", "visualprm"]
+    assert main(["convert", *words, *more, "--output_questions", str(questions)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "trajectory 0 of question 'q' has a label of 3 of 4" in error
+    assert not out.parent.exists() or not list(out.parent.iterdir())
+
+
+def test_a_failed_conversion_leaves_the_old_outputs(tmp_path: Path) -> None:
+    words = ours(tmp_path, SOFT)
+    old = tmp_path / "old.jsonl"
+    old.write_text("old")
+    more = ["--output_questions", str(old), "--output", str(tmp_path / "x.csv")]
+    assert main(["convert", *words, *more, "--output_format", "trajectories"]) == 1
+    assert old.read_text() == "old"
+
+
+def test_bad_rows_are_refused_or_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [row(labels=[True]) for _ in range(7)]
+    path = stepwise(tmp_path, row(), *bad)
+    out = tmp_path / "t.jsonl"
+    words = ["convert", "--input", str(path), "--output_trajectories", str(out)]
+    assert main(words) == 1
+    assert "x.jsonl, row 2, field 'labels'" in capsys.readouterr().err
+    assert not out.exists()
+
+    assert main([*words, "--skip_bad_rows", "true"]) == 0
+    told = capsys.readouterr()
+    assert "7 rows left out that cannot be read:" in told.err
+    assert "row 6, field 'labels'" in told.err
+    assert "and 2 more" in told.err
+    assert "1 trajectories" in told.out
+    assert "left out, because the output has no place for it: 1 questions" in told.out
+
+    path = stepwise(tmp_path, *bad)
+    assert main([*words, "--skip_bad_rows", "true"]) == 1
+    assert "no row could be read" in capsys.readouterr().err
+
+
+def test_rows_without_a_response_are_refused_dropped_or_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = "Question: How many?\nOptions: (A) 7 (B) 8"
+    rows = [
+        {"id": 1, "true_false": True, "input": f"{asked}\n\nStep 1: 8\nFinal answer: B"},
+        {"id": 2, "true_false": False, "input": asked},
+    ]
+    path = tmp_path / "meta.json"
+    path.write_text(json.dumps([one | {"image_path": "a.png"} for one in rows]))
+    out = tmp_path / "again.json"
+    words = ["convert", "--input", str(path), "--output", str(out)]
+    words += ["--output_format", "dreamprm_meta"]
+    assert main(words) == 1
+    assert "1 rows without a response" in capsys.readouterr().err
+    assert main([*words, "--without_response", "drop"]) == 0
+    assert len(json.loads(out.read_text())) == 1
+    assert main([*words, "--without_response", "keep"]) == 0
+    assert json.loads(out.read_text()) == json.loads(path.read_text())
+
+    other = stepwise(tmp_path, row())
+    more = ["--without_response", "drop", "--output_trajectories", str(tmp_path / "t.jsonl")]
+    assert main(["convert", "--input", str(other), *more]) == 1
+    assert "not for trl_stepwise" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        ([], "give --input, or --questions", 2),
+        (["--input", "x", "--questions", "q"], "give --input, or --questions", 2),
+        (["--input", "x"], "give --output and --output_format", 2),
+        (["--input", "x", "--output", "y"], "--output and --output_format go together", 2),
+        (["--input", "x", "--output", "y", "--output_format", "trl"], "unknown format 'trl'", 1),
+        (["--input", "x", "--output", "y", "--output_format", "mathvision"], "only read", 1),
+        (
+            ["--input", "x", "--output_questions", "y", "--output_trajectories", "y"],
+            "different files",
+            2,
+        ),
+        (["--input", "no.json", "--output_questions", "y.jsonl"], "no.json: cannot be read", 1),
+    ],
+)
+def test_wrong_options_are_one_line(
+    words: list[str], said: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", *words]) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_a_trajectory_without_its_question_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ours(tmp_path, SOFT, SOFT.model_copy(update={"question_id": "z"}))
+    out = ["--output", str(tmp_path / "x.json"), "--output_format", "visualprm_raw"]
+    assert main(["convert", *words, *out]) == 1
+    assert "t.jsonl, row 2, field 'question_id'" in capsys.readouterr().err
+
+
+def test_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name, one in known.FORMATS.items():
+        assert name in text or one.holds == "scores"
+
+
+def test_real_conversations_come_back_word_by_word(real_data: Path, tmp_path: Path) -> None:
+    path = real_data / "dreamprm_1_5" / "meta_MMMU_Pro.json"
+    q, t, back = (str(tmp_path / name) for name in ("q.parquet", "t.parquet", "back.json"))
+    root = ["--image_root", str(tmp_path)]
+    words = ["--output_questions", q, "--output_trajectories", t]
+    assert main(["convert", "--input", str(path), *root, *words]) == 0
+    words = ["--questions", q, "--trajectories", t]
+    out = ["--output", back, "--output_format", "visualprm"]
+    assert main(["convert", *words, *out]) == 0
+    key = json.dumps
+    again, first = (json.loads(Path(one).read_text()) for one in (back, path))
+    assert sorted(map(key, _sorted(again))) == sorted(map(key, _sorted(first)))
+
+
+def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [dict(sorted(one.items())) for one in rows]
