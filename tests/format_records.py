@@ -64,9 +64,7 @@ def fitted(
             steps = (f"<{number}> {steps[0]}", *steps[1:])
         if plain:
             answer = answer and "8"
-            steps = tuple(
-                f"Step {i}: {number} {' '.join(step.split())} x" for i, step in enumerate(steps, 1)
-            )
+            steps = tuple(f"Step {i}: {number} {_plain(step)} x" for i, step in enumerate(steps, 1))
         outcome = bool(trajectory.outcome)
         update: dict[str, Any] = {"question_id": ids[trajectory.question_id]}
         update |= {"steps": steps, "labels": _labels(name, trajectory), "answer": answer}
@@ -87,18 +85,18 @@ def fitted(
     return questions, fit
 
 
+def _plain(text: str) -> str:
+    """One line that spells no mark, tag or answer, in whatever script."""
+    return " ".join(re.sub(r"[^\W\d_]+", "z", text).split())
+
+
 def _prepared(question: Question, plain: bool) -> Question:
     images = tuple(image for image in question.images if isinstance(image, str))
     question = question.model_copy(update={"images": images, "extra": {}})
     if not plain:
         return question
-    options = tuple(
-        f"option {i} {' '.join(option.split())}".strip()
-        for i, option in enumerate(question.options)
-    )
-    one_line = {
-        name: " ".join(getattr(question, name).split()) for name in ("text", "domain", "answer")
-    }
+    options = tuple(f"option {i} {_plain(o)}".strip() for i, o in enumerate(question.options))
+    one_line = {name: _plain(getattr(question, name)) for name in ("text", "domain", "answer")}
     one_line["text"] = f"What is {one_line['text']} ?"
     return question.model_copy(update={**one_line, "options": options})
 
@@ -107,15 +105,19 @@ def _labels(name: str, trajectory: Trajectory) -> tuple[StepLabel | None, ...]:
     labels = list(trajectory.labels or [RIGHT, WRONG] * 3)[: len(trajectory.steps)]
     labels += [None] * (len(trajectory.steps) - len(labels))
     if name in HARD:
-        labels = [label and (RIGHT if label.correct else WRONG) for label in labels]
+        labels = [label and _hard(label) for label in labels]
     if name in EVERY_STEP:
         labels = [label or WRONG for label in labels]
     if name == "dreamprm_train":
         labels[-1] = labels[-1] or WRONG
     if name == "processbench":
-        right = next((i for i, label in enumerate(labels) if label != RIGHT), len(labels))
-        labels = [*[RIGHT] * right, WRONG, *[None] * len(labels)][: len(labels)]
+        right = next((i for i, one in enumerate(labels) if not one or not one.correct), len(labels))
+        labels = [*labels[:right], WRONG, *[None] * len(labels)][: len(labels)]
     return tuple(labels)
+
+
+def _hard(label: StepLabel) -> StepLabel:
+    return StepLabel(label.total if label.correct else 0, label.total)
 
 
 def held(

@@ -89,13 +89,16 @@ def test_a_record_that_cannot_be_held_is_one_error_and_no_file_is_left(
     assert not out.parent.exists() or not list(out.parent.iterdir())
 
 
-def test_a_failed_conversion_leaves_the_old_outputs(tmp_path: Path) -> None:
+def test_a_failed_conversion_leaves_the_old_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ours(tmp_path, SOFT)
     old = tmp_path / "old.jsonl"
     old.write_text("old")
     more = ["--output_questions", str(old), "--output", str(tmp_path / "x.csv")]
     assert main(["convert", *words, *more, "--output_format", "trajectories"]) == 1
     assert old.read_text() == "old"
+    assert f"{tmp_path / 'x.csv'}: can be written as .jsonl" in capsys.readouterr().err
 
 
 def test_bad_rows_are_refused_or_counted_and_named(

@@ -93,3 +93,11 @@ def test_a_preset_gives_way_to_yaml_and_yaml_to_an_option(tmp_path: Path) -> Non
 
 def _demo_is_there() -> bool:
     return (Path(train.__file__).parents[1] / "tiny" / "demo_config.py").is_file()
+
+
+def test_a_bool_option_without_a_value_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["questions", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert "scienceqa" in listed
+    assert main(["questions", "--list", "true"]) == 0
+    assert capsys.readouterr().out == listed

@@ -97,6 +97,22 @@ def test_a_column_of_a_known_set_can_be_renamed(tmp_path: Path) -> None:
     assert read_questions(tmp_path / "q.jsonl")[0].answer == "2"
 
 
+def test_options_can_be_shuffled_and_the_gold_letter_moves_along(tmp_path: Path) -> None:
+    table, output = tmp_path / "t.jsonl", tmp_path / "q.jsonl"
+    rows = [
+        {"q": f"Which? {i}", "o": ["red", "blue", "green", "grey"], "a": "B"} for i in range(30)
+    ]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--source", table, "--domain", "d", "--output", output, "--shuffle_options", 3]
+    words += ["--columns.text", "q", "--columns.options", "o", "--columns.answer", "a"]
+    run(*words)
+    found = read_questions(output)
+    assert {q.options["ABCD".index(q.answer)] for q in found} == {"blue"}
+    assert len({q.answer for q in found}) > 1
+    run(*words)
+    assert read_questions(output) == found
+
+
 def test_a_random_subset_is_the_same_for_the_same_seed(tmp_path: Path, png: bytes) -> None:
     folder = saved_chartqa(tmp_path, png, 20)
 
@@ -165,7 +181,7 @@ def test_mistakes_are_told_in_one_line(
 
 
 def test_the_list_names_every_known_set(capsys: pytest.CaptureFixture[str]) -> None:
-    run("--list", "true")
+    run("--list")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["name", "family", "status"]
     row = next(line for line in lines if line.startswith("figureqa "))
@@ -186,7 +202,7 @@ def test_mathvista_is_written_and_its_missing_images_are_told(
 def test_the_verb_is_imported_and_lists_without_heavy_packages() -> None:
     code = (
         "import sys; from dreamprm.cli import parsing, questions\n"
-        "questions.run(parsing.parse('questions', questions, ['--list', 'true']))\n"
+        "questions.run(parsing.parse('questions', questions, ['--list']))\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

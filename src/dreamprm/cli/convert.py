@@ -25,7 +25,7 @@ from typing import Literal
 
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import held_warnings
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.formats import check_references, known, own, write_questions, write_trajectories
 from dreamprm.formats.files import refuse
 from dreamprm.formats.format import Format
@@ -96,8 +96,11 @@ def run(config: Config) -> None:
             (config.output_trajectories, lambda path: write_trajectories(path, trajectories))
         )
     with _together([path for path, _ in outputs]) as drafts:
-        for draft, (_, write_to) in zip(drafts, outputs, strict=True):
-            write_to(draft)
+        for draft, (path, write_to) in zip(drafts, outputs, strict=True):
+            try:
+                write_to(draft)
+            except DreamPRMError as error:  # name the file that the user knows
+                raise DreamPRMError(str(error).replace(str(draft), str(path))) from error
     for line in _account(config, target, questions, trajectories):
         print(line)
 

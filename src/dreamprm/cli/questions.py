@@ -1,7 +1,7 @@
 r"""Questions from a published set, from the hub, or from a table of your own.
 
 Writes questions (.jsonl or .parquet), each checked: its answer is one of its options, its images
-are images. --list true shows the sets that are known by name; for others say which column is which.
+are images. --list shows the sets that are known by name; for others say which column is which.
 Images that the source holds as bytes are written once each into a folder beside the output.
 
   dreamprm questions --source scienceqa --limit 1000 --seed 0 --output scienceqa.jsonl
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dreamprm.answer_options import shuffle_options
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import LOG_EVERY_S, progress
 from dreamprm.errors import DataError, DreamPRMError
@@ -81,6 +82,8 @@ class Config:
         inline_images: keep images inside the output file instead.
         image_root: folder that relative image paths of the source start from.
         only_with_images: leave out questions without an image.
+        shuffle_options: seed of another order of each question's options, the gold letter moved
+            along; against policies that prefer a letter.
         on_bad_row: `refuse` ends with the first row that cannot be read; `skip` leaves such rows
             out and says how many.
     """
@@ -99,6 +102,7 @@ class Config:
     inline_images: bool = False
     image_root: Path | None = None
     only_with_images: bool = False
+    shuffle_options: int | None = None
     on_bad_row: Literal["refuse", "skip"] = "refuse"
 
 
@@ -108,12 +112,14 @@ def run(config: Config) -> None:
         print(known_table())
         return
     if config.source is None or config.output is None:
-        raise UsageError("questions: --source and --output are needed, or --list true")
+        raise UsageError("questions: --source and --output are needed, or --list")
     if config.seed is not None and config.limit is None:
         raise UsageError("questions: --seed takes a random subset; say by --limit how large")
     skipped: list[DataError] = []
     with _counted(config.limit if config.seed is None else None) as advance:
         questions = _read(config, config.source, advance, skipped)
+        if (seed := config.shuffle_options) is not None:
+            questions = (shuffle_options(question, seed) for question in questions)
         counts: Counter[str] = Counter()
         write_questions(config.output, _tallied(questions, counts))
     if skipped:

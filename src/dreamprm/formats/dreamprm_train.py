@@ -156,7 +156,9 @@ def write_train(
         if labels[-1] is None:
             message = "has no label at its last step, so no row would hold that step"
             raise cannot_hold(trajectory, f"{message}; label it, or leave it out")
-        if parse_response(_prefix(trajectory)) != tuple(map(str.strip, trajectory.steps)):
+        steps = tuple(map(str.strip, trajectory.steps))
+        told_of = [i for i, label in enumerate(labels, start=1) if label is not None]
+        if any(parse_response(_prefix(trajectory, i)) != steps[:i] for i in told_of):
             message = (
                 "would be read back as other steps; begin them with 'Step 1: ', 'Step 2: ', ..."
             )

@@ -120,7 +120,8 @@ def write_parquet(path: str | Path, records: Iterable[R], kind: type[R]) -> None
 def _to_arrow(record: Record, folder: Path) -> dict[str, Any]:
     values = record.model_dump()
     if "extra" in values:
-        values["extra"] = json.dumps(values["extra"], ensure_ascii=False) if values["extra"] else None
+        extra = values["extra"]
+        values["extra"] = json.dumps(extra, ensure_ascii=False) if extra else None
     if isinstance(record, Question):
         values["images"] = [
             {"bytes": image, "path": None}
@@ -152,7 +153,8 @@ def _extra(content: Any) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise DataError(f"not JSON ({error}); correct it or leave it empty", field="extra") from None
+        message = f"not JSON ({error}); correct it or leave it empty"
+        raise DataError(message, field="extra") from None
 
 
 def _image(image: Any) -> Any:
