@@ -151,7 +151,7 @@ def _held(known: Format, question: Question, trajectory: Trajectory, plain: bool
         "images": [_absolute(image) for image in question.images],
         "steps": [step.strip() for step in trajectory.steps],
     }
-    if known.name in TEXT_ONLY and trajectory.answer is not None:
+    if known.name in TEXT_ONLY:  # their writers put the answer there
         facts["steps"][-1] = _ANSWER.sub("", facts["steps"][-1]).strip()
     if known.name == "math_shepherd":
         facts["steps"] = [_MARK.sub("", step).strip() for step in facts["steps"]]

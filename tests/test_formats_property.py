@@ -27,7 +27,7 @@ MUTATIONS = 10_000
 every = pytest.mark.parametrize("one", FORMATS, ids=lambda one: one.name)
 written = pytest.mark.parametrize("one", PAIRS, ids=lambda one: one.name)
 pytestmark = pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
-quick = settings(max_examples=int(__import__("os").environ.get("NN", "25")), suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def round_trip(one: Format, folder: Path, pair: Pair) -> Pair | None:
