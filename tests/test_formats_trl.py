@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
+from dreamprm.formats.fields import label_of_score
 from dreamprm.formats.files import encode_image
-from dreamprm.formats.trl_stepwise import label_of_score, read_trl_stepwise, write_trl_stepwise
+from dreamprm.formats.trl_stepwise import read_trl_stepwise, write_trl_stepwise
 from dreamprm.records import Question, StepLabel, Trajectory
 
 Row = dict[str, Any]

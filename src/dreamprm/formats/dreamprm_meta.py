@@ -15,12 +15,27 @@ from typing import Any, Literal
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
+from dreamprm.formats.as_read import (
+    changes,
+    fill,
+    fill_response,
+    gaps_unless,
+    keep_all,
+    layout_of,
+    pieces_of,
+    response_gaps,
+    restored,
+    write_rows,
+)
+from dreamprm.formats.fields import Row, cannot_hold, exact_text, whole_characters
 from dreamprm.formats.files import BadRow, DataWarning, load_json_rows, refuse
+from dreamprm.formats.row_images import image_references, images_of, kept_images
 from dreamprm.formats.rows import (
     WithoutResponse,
     learn_answer,
     outside_id,
     question_of_row,
+    same_question,
 )
 from dreamprm.formats.text import (
     parse_question,
@@ -28,26 +43,6 @@ from dreamprm.formats.text import (
     render_question,
     render_response,
     split_response,
-)
-from dreamprm.formats.trl_stepwise import (
-    Row,
-    cannot_hold,
-    changes,
-    fill,
-    fill_response,
-    gaps_unless,
-    image_references,
-    images_of,
-    keep_all,
-    kept_images,
-    layout_of,
-    pieces_of,
-    response_gaps,
-    restored,
-    same_question,
-    whole_characters,
-    whole_text,
-    write_rows,
 )
 from dreamprm.prompts import join_steps
 from dreamprm.records import Question, Trajectory
@@ -89,7 +84,7 @@ def read_meta(
             if row.get("true_false") not in (True, False):
                 message = f"must be true or false, not {row.get('true_false')!r}"
                 raise DataError(message, field="true_false")
-            whole_text(whole_characters(row), "input")
+            exact_text(whole_characters(row), "input")
         except DataError as error:
             bad_row(error.at(file=path, row=number))
             continue
@@ -164,7 +159,7 @@ def write_meta(
 def _row(question: Question, trajectory: Trajectory, folder: Path) -> Row:
     if trajectory.outcome is None:
         message = "has no outcome, and this format needs one; verify its answer, or leave it out"
-        raise cannot_hold(trajectory, message)
+        raise cannot_hold(trajectory, message, field="outcome")
     layout = layout_of(trajectory, _NAME)
     images = images_of(question, trajectory, "image_path", layout, folder)
     return {
@@ -198,6 +193,7 @@ def _text(question: Question, trajectory: Trajectory, gaps: Any) -> str:
         trajectory,
         "would be read back otherwise from this format's one text; begin its steps with "
         "'Step 1: ', 'Step 2: ', ..., and take empty lines out of the question",
+        field="steps",
     )
 
 

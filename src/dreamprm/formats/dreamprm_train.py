@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamprm.errors import DataError
+from dreamprm.formats.as_read import (
+    changes,
+    fill,
+    gaps_unless,
+    layout_of,
+    pieces_of,
+    restored,
+    with_extra,
+)
+from dreamprm.formats.fields import Row, cannot_hold, whole_characters
 from dreamprm.formats.files import BadRow, load_json_rows, refuse, write_json_rows
+from dreamprm.formats.row_images import image_references, images_of, kept_images
 from dreamprm.formats.rows import (
     WithoutResponse,
     outside_id,
@@ -23,24 +34,9 @@ from dreamprm.formats.rows import (
     question_of_row,
     required_text,
     row_text,
+    same_question,
 )
 from dreamprm.formats.text import parse_question, parse_response, render_question
-from dreamprm.formats.trl_stepwise import (
-    Row,
-    cannot_hold,
-    changes,
-    fill,
-    gaps_unless,
-    image_references,
-    images_of,
-    kept_images,
-    layout_of,
-    pieces_of,
-    restored,
-    same_question,
-    whole_characters,
-    with_extra,
-)
 from dreamprm.prompts import question_text
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 
@@ -162,7 +158,7 @@ def write_train(
             message = (
                 "would be read back as other steps; begin them with 'Step 1: ', 'Step 2: ', ..."
             )
-            raise cannot_hold(trajectory, message)
+            raise cannot_hold(trajectory, message, field="steps")
         noted = _notes_of(trajectory)
         for i, label in enumerate(labels, start=1):
             own = [note for note in noted if note.get("step") == i]

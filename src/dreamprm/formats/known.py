@@ -29,7 +29,8 @@ from dreamprm.formats.math_shepherd import read_math_shepherd, write_math_shephe
 from dreamprm.formats.mmmu_pro import read_mmmu_pro
 from dreamprm.formats.prm800k import read_prm800k, write_prm800k
 from dreamprm.formats.prmbench import read_prmbench, write_prmbench
-from dreamprm.formats.processbench import each_row, read_processbench, write_processbench
+from dreamprm.formats.processbench import read_processbench, write_processbench
+from dreamprm.formats.row_files import each_row
 from dreamprm.formats.trl_stepwise import read_trl_stepwise, write_trl_stepwise
 from dreamprm.formats.visualprm import read_visualprm, write_visualprm
 from dreamprm.formats.visualprm_raw import read_visualprm_raw, write_visualprm_raw

@@ -15,21 +15,18 @@ from typing import Any
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
+from dreamprm.formats.fields import RIGHT, WRONG, cannot_hold, exact_text, is_right
 from dreamprm.formats.files import BadRow, refuse
-from dreamprm.formats.processbench import (
-    RIGHT,
-    WRONG,
-    cannot_hold,
-    exact_text,
-    is_right,
+from dreamprm.formats.row_files import read_pairs
+from dreamprm.formats.row_files import write_jsonl_rows as write_rows
+from dreamprm.formats.rows import (
     own_extra,
     plain_text,
-    read_pairs,
+    question_of,
+    rest_of,
     steps_with_answer,
     text_question,
-    write_rows,
 )
-from dreamprm.formats.rows import question_of, rest_of
 from dreamprm.records import Question, Trajectory
 
 TAG = "ки"

@@ -13,8 +13,9 @@ from typing import Any
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
+from dreamprm.formats.fields import exact_text
 from dreamprm.formats.files import BadRow, refuse
-from dreamprm.formats.processbench import each_row, exact_text
+from dreamprm.formats.row_files import each_row
 from dreamprm.formats.rows import rest_of
 from dreamprm.formats.text import parse_response
 from dreamprm.records import Question, Trajectory

@@ -15,7 +15,7 @@ from dreamprm.errors import DataError
 from dreamprm.formats.files import BadRow, R, check_new_id, from_disk, refuse
 from dreamprm.formats.jsonl import read_jsonl, write_jsonl
 from dreamprm.formats.mathvision import read_mathvision
-from dreamprm.formats.processbench import each_row
+from dreamprm.formats.row_files import each_row
 from dreamprm.records import Question
 
 LINES = (".jsonl", ".ndjson")

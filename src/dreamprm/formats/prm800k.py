@@ -12,23 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dreamprm.errors import DataError
+from dreamprm.formats.fields import RIGHT, WRONG, cannot_hold, exact_text, is_right, is_whole
 from dreamprm.formats.files import BadRow, refuse
-from dreamprm.formats.prmbench import rows_of
-from dreamprm.formats.processbench import (
-    RIGHT,
-    WRONG,
-    cannot_hold,
-    exact_text,
-    is_right,
-    is_whole,
+from dreamprm.formats.row_files import read_pairs, rows_of
+from dreamprm.formats.row_files import write_jsonl_rows as write_rows
+from dreamprm.formats.rows import (
     own_extra,
     plain_text,
-    read_pairs,
+    question_of,
+    rest_of,
     steps_with_answer,
     text_question,
-    write_rows,
 )
-from dreamprm.formats.rows import question_of, rest_of
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 
 _NAME = "prm800k"

@@ -7,28 +7,25 @@ first. In the classes `redundency` (so spelled) and `circular` a wrong step may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
-from dreamprm.formats.files import BadRow, refuse
-from dreamprm.formats.processbench import (
+from dreamprm.formats.fields import (
     RIGHT,
     WRONG,
     cannot_hold,
     exact_text,
     is_right,
     is_whole,
-    own_extra,
-    plain_text,
-    read_pairs,
     text_list,
-    text_question,
-    write_rows,
 )
-from dreamprm.formats.rows import question_of, rest_of
+from dreamprm.formats.files import BadRow, refuse
+from dreamprm.formats.row_files import read_pairs, rows_of
+from dreamprm.formats.row_files import write_jsonl_rows as write_rows
+from dreamprm.formats.rows import own_extra, plain_text, question_of, rest_of, text_question
 from dreamprm.records import Question, Trajectory
 
 _NAME = "prmbench"
@@ -129,29 +126,6 @@ def write_prmbench(
                 raise cannot_hold(trajectory, f"{message} calls all of them right; correct labels")
         rows.append(row)
     write_rows(path, rows)
-
-
-def rows_of(
-    trajectories: Iterable[Trajectory],
-    place: Callable[[Trajectory], tuple[Hashable, Hashable] | None],
-) -> list[list[Trajectory]]:
-    """Trajectories that are to be written as one row, in the order of their first ones.
-
-    Args:
-        trajectories: all trajectories.
-        place: the row that one comes from and its place in it; None for a row of its own. A place
-            that is taken opens a new row, so that joined files do not run into one another.
-    """
-    groups: list[dict[Hashable, Trajectory]] = []
-    latest: dict[Hashable, dict[Hashable, Trajectory]] = {}
-    for trajectory in trajectories:
-        found = place(trajectory)
-        row, slot = found or (None, None)
-        if found is None or row not in latest or slot in latest[row]:
-            latest[row] = {}
-            groups.append(latest[row])
-        latest[row][slot] = trajectory
-    return [list(group.values()) for group in groups]
 
 
 def _place(trajectory: Trajectory) -> tuple[Any, str] | None:

@@ -7,33 +7,40 @@ a text, because a file that is read and written again must come out as it was.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
+from dreamprm.formats.fields import (
+    RIGHT,
+    WRONG,
+    cannot_hold,
+    exact_text,
+    is_right,
+    is_whole,
+    text_list,
+)
 from dreamprm.formats.files import (
     BadRow,
-    atomic_write,
-    open_for_reading,
     refuse,
     write_json_rows,
 )
-from dreamprm.formats.rows import question_of, rest_of
-from dreamprm.prompts import question_text
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
-
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
-"""Labels of a judge that says right or wrong, as counts: one completion, right or not."""
+from dreamprm.formats.row_files import read_pairs
+from dreamprm.formats.rows import (
+    own_extra,
+    plain_text,
+    question_of,
+    rest_of,
+    steps_with_answer,
+    text_question,
+)
+from dreamprm.records import Question, Trajectory
 
 _NAME = "processbench"
 _USED = ("generator", "problem", "steps", "final_answer_correct", "label")
-_HALF = re.compile(r"[\ud800-\udfff]")
 _SUBSET = re.compile(r"(?P<subset>[A-Za-z]\w*)-\d+")
 
 
@@ -131,178 +138,3 @@ def _first_wrong(trajectory: Trajectory) -> int:
                     raise cannot_hold(trajectory, message)
             return i
     return -1
-
-
-# What the text-only formats share.
-
-
-def each_row(path: str | Path, bad_row: BadRow) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (1-based row, object) of a JSON list or of a JSONL file, which is read line by line."""
-    with open_for_reading(path) as file:
-        is_list = file.read(64).lstrip().startswith(b"[")
-        file.seek(0)
-        for number, part in enumerate([file.read()] if is_list else file, start=1):
-            if not part.strip():
-                continue
-            try:
-                found = json.loads(part)
-            except (ValueError, RecursionError) as error:
-                row = None if is_list else number
-                message = f"not JSON ({error}); correct it, or make the file again if it is cut off"
-                bad_row(DataError(message, file=path, row=row))
-                continue
-            halves = b"\\ud" in part.lower()  # of a surrogate pair; alone it is no character
-            for place, row in enumerate(found if is_list else [found], start=number):
-                if not isinstance(row, dict):
-                    message = "is no object; correct or remove it"
-                    bad_row(DataError(message, file=path, row=place))
-                elif halves and _HALF.search(json.dumps(row, ensure_ascii=False)):
-                    message = "holds half a character (\\ud800 to \\udfff); correct its text"
-                    bad_row(DataError(message, file=path, row=place))
-                else:
-                    yield place, row
-
-
-def read_pairs(
-    path: str | Path,
-    parse: Callable[[dict[str, Any], int], list[tuple[Question, Trajectory]]],
-    bad_row: BadRow,
-) -> tuple[list[Question], list[Trajectory]]:
-    """Records of all rows; trajectories of one question get consecutive sample indices.
-
-    Args:
-        path: the file.
-        parse: from a row and its number to the trajectories in it, each with its question.
-        bad_row: told each row on which `parse` raises a DataError.
-    """
-    questions: dict[str, Question] = {}
-    trajectories: list[Trajectory] = []
-    samples: dict[str, int] = defaultdict(int)
-    for number, row in each_row(path, bad_row):
-        try:
-            found = parse(row, number)
-        except DataError as error:
-            bad_row(error.at(file=path, row=number))
-            continue
-        for question, trajectory in found:
-            questions.setdefault(question.id, question)
-            index = {"sample_index": samples[question.id]}
-            trajectories.append(trajectory.model_copy(update=index))
-            samples[question.id] += 1
-    return list(questions.values()), trajectories
-
-
-def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file, replacing it in one step."""
-    with atomic_write(path) as file:
-        for number, row in enumerate(rows, start=1):
-            try:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            except RecursionError as error:
-                message = "is nested too deeply for JSON; write fewer steps"
-                raise DataError(message, file=path, row=number) from error
-
-
-def text_question(
-    text: str,
-    domain: str,
-    *,
-    answer: str = UNKNOWN_ANSWER,
-    subject: str | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Question:
-    """A question whose id is a hash of what the source tells of it; its text is taken as it is."""
-    digest = hashlib.sha256(repr((domain, subject, text, answer)).encode()).hexdigest()
-    return Question.parse(
-        {
-            "id": digest[:16],
-            "domain": domain,
-            "text": text,
-            "answer": answer,
-            "subject": subject,
-            "extra": extra or {},
-        }
-    )
-
-
-def exact_text(row: Mapping[str, Any], field: str) -> str:
-    """A field that must hold text, with its spaces."""
-    value = row.get(field)
-    if not isinstance(value, str) or not value.strip():
-        told = "is missing or empty" if not value else f"must be text, not {value!r:.40}"
-        raise DataError(f"{told}; give it a value or remove the row", field=field)
-    return value
-
-
-def text_list(row: Mapping[str, Any], field: str) -> list[str]:
-    """A field that must hold a list of texts, at least one."""
-    value = row.get(field)
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise DataError("must be a list of texts, at least one; remove the row", field=field)
-    return value
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Is it a whole number? (For Python, true is one; for JSON it is not.)"""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def own_extra(record: Question | Trajectory, name: str) -> dict[str, Any]:
-    """What the reader of a format has kept in a record for the writer of the same format."""
-    own = record.extra.get(name)
-    return dict(own) if isinstance(own, dict) else {}
-
-
-def plain_text(question: Question) -> str:
-    """Question and options as one text; images have no place in it."""
-    if question.images:
-        raise DataError(
-            f"question '{question.id}' has images, and this format holds text only; leave the "
-            "question out or write another format",
-            field="images",
-        )
-    return question_text(question)
-
-
-def cannot_hold(trajectory: Trajectory, message: str, field: str = "labels") -> DataError:
-    """The error of a writer whose format has no place for what a trajectory holds."""
-    index, question = trajectory.sample_index, trajectory.question_id
-    return DataError(f"trajectory {index} of question '{question}' {message}", field=field)
-
-
-def is_right(trajectory: Trajectory, i: int) -> bool:
-    """The hard label of step `i` (0-based), which must have one."""
-    label = trajectory.labels[i] if trajectory.labels else None
-    if label is None:
-        message = f"has no label on step {i + 1}, and this format needs one; label it or leave it"
-        raise cannot_hold(trajectory, f"{message} out")
-    if 0 < label.correct < label.total:
-        raise cannot_hold(
-            trajectory,
-            f"has the soft label {label.correct} of {label.total} on step {i + 1}, and this format "
-            "holds right or wrong only; turn labels into (1, 1) and (0, 1) by a threshold",
-        )
-    return label.correct > 0
-
-
-def steps_with_answer(
-    trajectory: Trajectory,
-    name: str,
-    read: Callable[[str], str | None] = extract_answer,
-    mark: str = "\nFinal answer: ",
-) -> list[str]:
-    """The steps, with the answer in the last one.
-
-    Steps that were read from this format hold their answer as they are. Those from elsewhere come
-    without their final-answer line, so it is added where the last step does not state it.
-
-    Args:
-        trajectory: its steps and its answer.
-        name: the format's name, under which its reader keeps extras.
-        read: finds the answer in a last step, as the format's reader does.
-        mark: what stands before an answer in this format.
-    """
-    *before, last = trajectory.steps
-    if trajectory.answer is None or name in trajectory.extra or read(last) == trajectory.answer:
-        return [*before, last]
-    return [*before, f"{last}{mark}{trajectory.answer}"]

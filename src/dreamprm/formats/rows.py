@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
-from dreamprm.formats.files import image_from_disk, image_to_disk
+from dreamprm.formats.files import (
+    image_from_disk,
+    image_to_disk,
+)
 from dreamprm.formats.text import parse_question
+from dreamprm.prompts import question_text
 from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory
 
 WithoutResponse = Literal["refuse", "drop"]
@@ -138,3 +143,85 @@ def outside_image(question: Question, folder: Path) -> str | list[str]:
             )
         paths.append(image_to_disk(image, folder))
     return paths[0] if len(paths) == 1 else paths
+
+
+def text_question(
+    text: str,
+    domain: str,
+    *,
+    answer: str = UNKNOWN_ANSWER,
+    subject: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Question:
+    """A question whose id is a hash of what the source tells of it; its text is taken as it is."""
+    digest = hashlib.sha256(repr((domain, subject, text, answer)).encode()).hexdigest()
+    return Question.parse(
+        {
+            "id": digest[:16],
+            "domain": domain,
+            "text": text,
+            "answer": answer,
+            "subject": subject,
+            "extra": extra or {},
+        }
+    )
+
+
+def own_extra(record: Question | Trajectory, name: str) -> dict[str, Any]:
+    """What the reader of a format has kept in a record for the writer of the same format."""
+    own = record.extra.get(name)
+    return dict(own) if isinstance(own, dict) else {}
+
+
+def plain_text(question: Question) -> str:
+    """Question and options as one text; images have no place in it."""
+    if question.images:
+        raise DataError(
+            f"question '{question.id}' has images, and this format holds text only; leave the "
+            "question out or write another format",
+            field="images",
+        )
+    return question_text(question)
+
+
+def steps_with_answer(
+    trajectory: Trajectory,
+    name: str,
+    read: Callable[[str], str | None] = extract_answer,
+    mark: str = "\nFinal answer: ",
+) -> list[str]:
+    """The steps, with the answer in the last one.
+
+    Steps that were read from this format hold their answer as they are. Those from elsewhere come
+    without their final-answer line, so it is added where the last step does not state it.
+
+    Args:
+        trajectory: its steps and its answer.
+        name: the format's name, under which its reader keeps extras.
+        read: finds the answer in a last step, as the format's reader does.
+        mark: what stands before an answer in this format.
+    """
+    *before, last = trajectory.steps
+    if trajectory.answer is None or name in trajectory.extra or read(last) == trajectory.answer:
+        return [*before, last]
+    return [*before, f"{last}{mark}{trajectory.answer}"]
+
+
+def same_question(question: Question, questions: dict[str, Question]) -> Question:
+    """The first question of this id (`rows.remember`); other options are another question, too."""
+    remember(question, questions)
+    known = questions[question.id]
+    if known.options != question.options:
+        message = f"id '{question.id}' stands for two lists of options; make ids unique"
+        raise DataError(message, field="id")
+    return known
+
+
+def add_question(question: Question, questions: dict[str, Question]) -> None:
+    """`same_question`, and take its gold answer; another gold answer is refused."""
+    known = same_question(question, questions)
+    if known.answer == UNKNOWN_ANSWER:
+        questions[question.id] = known.model_copy(update={"answer": question.answer})
+    elif question.answer not in (known.answer, UNKNOWN_ANSWER):
+        message = f"the same question has the answer '{known.answer}' above; correct one of them"
+        raise DataError(message, field="answer")

@@ -14,28 +14,23 @@ from pathlib import Path
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
-from dreamprm.formats.files import BadRow, DataWarning, load_json_rows, refuse
-from dreamprm.formats.rows import learn_answer, outside_id, question_of_row, row_text
-from dreamprm.formats.text import render_question, render_response
-from dreamprm.formats.trl_stepwise import (
-    Row,
-    cannot_hold,
+from dreamprm.formats.as_read import (
     fill,
     fill_response,
     gaps_of,
     gaps_unless,
-    image_references,
-    images_of,
     keep_all,
-    kept_images,
     layout_of,
     pieces_of,
     response_gaps,
-    same_question,
     stating,
-    whole_characters,
     write_rows,
 )
+from dreamprm.formats.fields import Row, cannot_hold, whole_characters
+from dreamprm.formats.files import BadRow, DataWarning, load_json_rows, refuse
+from dreamprm.formats.row_images import image_references, images_of, kept_images
+from dreamprm.formats.rows import learn_answer, outside_id, question_of_row, row_text, same_question
+from dreamprm.formats.text import render_question, render_response
 from dreamprm.formats.visualprm_raw import own_id, states_only_an_answer
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 

@@ -14,28 +14,24 @@ from typing import Any
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
-from dreamprm.formats.files import BadRow, refuse
-from dreamprm.formats.rows import outside_id, question_of_row, row_text
-from dreamprm.formats.trl_stepwise import (
-    Row,
+from dreamprm.formats.as_read import (
     changes,
     fill,
     gaps_of,
     gaps_unless,
-    image_references,
-    images_of,
-    kept_images,
-    label_of_score,
     layout_of,
     pieces_of,
     read_rows,
     response_gaps,
     restored,
     stating,
-    whole_text,
     with_extra,
     write_rows,
 )
+from dreamprm.formats.fields import Row, exact_text, label_of_score
+from dreamprm.formats.files import BadRow, refuse
+from dreamprm.formats.row_images import image_references, images_of, kept_images
+from dreamprm.formats.rows import outside_id, question_of_row, row_text
 from dreamprm.prompts import question_text
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 
@@ -82,7 +78,7 @@ def own_id(row: Row) -> Row:
 
 def _parse(row: Row, root: Path, domain: str) -> tuple[Question, Trajectory, Row]:
     has_original = row.get("question_orig") is not None
-    text = whole_text(row, "question_orig" if has_original else "question")
+    text = exact_text(row, "question_orig" if has_original else "question")
     response = row.get("response")
     if response is not None and not isinstance(response, str):
         raise DataError(f"must be text, not {type(response).__name__}", field="response")

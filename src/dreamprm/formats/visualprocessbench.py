@@ -11,23 +11,11 @@ from pathlib import Path
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
+from dreamprm.formats.as_read import fill, gaps_unless, layout_of, pieces_of, read_rows, write_rows
+from dreamprm.formats.fields import Row, cannot_hold, exact_text, step_texts
 from dreamprm.formats.files import BadRow, refuse
+from dreamprm.formats.row_images import image_references, images_of, kept_images
 from dreamprm.formats.rows import question_of_row, row_text
-from dreamprm.formats.trl_stepwise import (
-    Row,
-    cannot_hold,
-    fill,
-    gaps_unless,
-    image_references,
-    images_of,
-    kept_images,
-    layout_of,
-    pieces_of,
-    read_rows,
-    step_texts,
-    whole_text,
-    write_rows,
-)
 from dreamprm.prompts import question_text
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 
@@ -59,7 +47,7 @@ def read_visualprocessbench(
 
 
 def _parse(row: Row, root: Path, domain: str) -> tuple[Question, Trajectory, Row]:
-    text = whole_text(row, "question")
+    text = exact_text(row, "question")
     response = row.get("response")
     if not isinstance(response, dict):
         message = "must be an object with 'steps' and 'process_correctness'"

@@ -14,7 +14,7 @@ from dreamprm.formats import known, own
 from dreamprm.formats.claims import Claim
 from dreamprm.formats.files import DataWarning
 from dreamprm.formats.format import Format
-from dreamprm.formats.processbench import each_row
+from dreamprm.formats.row_files import each_row
 from dreamprm.records import Question, StepScores, Trajectory
 
 
