@@ -36,7 +36,7 @@ from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.label import FixedCompletions, label_trajectories
-from dreamprm.rollouts.sample import sample_candidates
+from dreamprm.rollouts.sample import sample_candidates, stored_candidates
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.tiny.demo_report import scores_path
@@ -123,8 +123,9 @@ def _sample(
 ) -> None:
     if not target.exists():
         sampler = Sampler(policy, store, seed)
-        _, found = asyncio.run(sample_candidates(sampler, read_questions(questions), count))
-        write_trajectories(target, found)
+        asked = read_questions(questions)
+        asyncio.run(sample_candidates(sampler, asked, count))
+        write_trajectories(target, stored_candidates(sampler, asked, count))
 
 
 def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG) -> None:

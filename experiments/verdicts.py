@@ -116,7 +116,10 @@ def mmmu_pro(data: Path) -> list[Compared]:
     found = []
     rows = _jsonl(data / "mmmu_pro" / "gpt-4o_standard_10_options_cot.jsonl")
     for number, row in rows:
-        options = [str(option) for option in ast.literal_eval(row["options"])]
+        options = ast.literal_eval(row["options"])
+        if isinstance(options[0], list):  # row 82 wraps its list in another
+            [options] = options
+        options = [str(option) for option in options]
         answer = extract_answer(row["response"], options)
         ours = verdict(answer, row["answer"], options)
         why = MMMU_PRO_WHY.get(str(number), "")

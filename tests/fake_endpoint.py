@@ -201,7 +201,7 @@ class FakeEndpoint:
             seen.status = refusal[0]
             return await _send(writer, seen.status, _error(refusal[1]))
         texts = await self._texts(seen.body, fault)
-        body = json.dumps(_completion(texts, kind == "null"))
+        body = json.dumps(_completion(texts, kind))
         if kind == "half":
             writer.write(_head(200, len(body)) + body[: len(body) // 2].encode())
             await writer.drain()
@@ -250,17 +250,18 @@ def _text(content: str | list[dict[str, Any]]) -> str:
     return "\n".join(part.get("text") or part["image_url"]["url"] for part in content)
 
 
-def _completion(texts: list[str], null: bool) -> Body:
+def _completion(texts: list[str], kind: str) -> Body:
     choices = [
         {
             "index": i,
-            "message": {"role": "assistant", "content": None if null else text},
+            "message": {"role": "assistant", "content": None if kind == "null" else text},
             "finish_reason": "stop",
         }
         for i, text in enumerate(texts)
     ]
     usage = {"prompt_tokens": 10, "completion_tokens": sum(len(t.split()) for t in texts)}
-    return {"id": "1", "object": "chat.completion", "choices": choices, "usage": usage}
+    counted = {} if kind == "uncounted" else {"usage": usage}
+    return {"id": "1", "object": "chat.completion", "choices": choices, **counted}
 
 
 def _error(message: str) -> str:
@@ -274,10 +275,7 @@ def _head(status: int, length: int, headers: Mapping[str, str] | None = None) ->
 
 
 async def _send(
-    writer: asyncio.StreamWriter,
-    status: int,
-    body: str,
-    headers: Mapping[str, str] | None = None,
+    writer: asyncio.StreamWriter, status: int, body: str, headers: Mapping[str, str] | None = None
 ) -> bool:
     content = body.encode()
     writer.write(_head(status, len(content), headers) + content)

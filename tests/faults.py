@@ -19,7 +19,7 @@ class Fault:
             `reset` (connection cut before a reply), `hang` (no reply at all), `half` (cut within
             the body), `garbage` (200 and no JSON), `page` (200 and HTML), `empty` (no choices),
             `null` (choices without text), `fewer` (half of n, at least one), `more` (n + 2),
-            `slow` (right, after `seconds`).
+            `slow` (right, after `seconds`), `uncounted` (right, without `usage`).
         headers: of the reply, `{"retry-after": "1"}` say.
         body: of a reply that is a status.
         seconds: of `slow`.

@@ -20,6 +20,7 @@ class Scripted:
         most: completions per call, as a server that ignores n would.
         tokens: prompt and completion tokens that each call is said to cost.
         fail: called before each answer; may raise.
+        finish_reason: of all completions.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class Scripted:
         most: int = 1000,
         tokens: tuple[int, int] = (0, 0),
         fail: Callable[[Request], None] = lambda request: None,
+        finish_reason: str = "stop",
         **settings: Any,
     ) -> None:
+        self._finish_reason = finish_reason
         self.name, self.concurrency, self.settings = name, concurrency, settings
         self._say, self._most, self._tokens, self._fail = say, most, tokens, fail
         self.asked: list[tuple[str, tuple[str, ...], int]] = []
@@ -46,7 +49,9 @@ class Scripted:
             await asyncio.sleep(0)
             self._fail(request)
             texts = [self._say(request, seed, i) for i in range(min(n, self._most))]
-            return Reply(tuple(Completion(text) for text in texts), *self._tokens)
+            return Reply(
+                tuple(Completion(text, self._finish_reason) for text in texts), *self._tokens
+            )
         finally:
             self.in_flight -= 1
 

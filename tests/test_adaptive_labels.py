@@ -13,7 +13,7 @@ from dreamprm.policy import Request, RequestRefused
 from dreamprm.records import Question, StepLabel, Trajectory
 from dreamprm.rollouts.adaptive import FirstErrorSearch, SequentialStopping, posterior_deviation
 from dreamprm.rollouts.label import Plan, label_trajectories
-from dreamprm.rollouts.sample import sample_candidates
+from dreamprm.rollouts.sample import sample_candidates, stored_candidates
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from tests.scripted_policy import Scripted
@@ -82,7 +82,9 @@ def test_completions_that_take_the_same_step_count_for_the_longer_prefix(
 
 
 def candidates_of(policy: Scripted, store: RolloutStore, n: int) -> list[Trajectory]:
-    return asyncio.run(sample_candidates(Sampler(policy, store), [QUESTION], n))[1]
+    sampler = Sampler(policy, store)
+    asyncio.run(sample_candidates(sampler, [QUESTION], n))
+    return list(stored_candidates(sampler, [QUESTION], n))
 
 
 def always_the_same(request: Request, seed: int, index: int) -> str:

@@ -111,6 +111,17 @@ def test_a_busy_server_pauses_for_as_long_as_it_asks_and_is_not_struck() -> None
     with_pool(story, "a")
 
 
+def test_a_server_in_doubt_gets_one_request_until_it_answers() -> None:
+    async def story(pool: Pool) -> None:
+        pool.doubt({"a"})
+        assert sorted([(await pool.take({})).url for _ in range(3)]) == ["a", "b", "b"]
+        assert await gets_none(pool)
+        pool.answered(pool.endpoints[0])
+        assert (await pool.take({})).url == "a"
+
+    with_pool(story)
+
+
 @pytest.mark.parametrize("woken", [False, True])
 def test_a_request_that_is_called_off_while_it_waits_costs_no_slot(woken: bool) -> None:
     async def story(pool: Pool) -> None:

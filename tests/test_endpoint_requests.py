@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dreamprm.policy import Reply, Request
+from dreamprm.policy.endpoint import EndpointPolicy
+from dreamprm.records import Question
 from tests.fake_endpoint import FakeEndpoint
-from tests.faults import Fault, scripted
+from tests.faults import Fault, always, scripted
 from tests.test_endpoint import policy_of, question, run
 
 STEPS = ("Step 1: red is 3", "Step 2: blue is 5")
 
 
-def sample(server: FakeEndpoint, request: Request, n: int = 1, **options: Any) -> Reply:
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+PNG = _png()
+
+
+def sample(
+    server: FakeEndpoint, request: Request, n: int = 1, seed: int = 7, **options: Any
+) -> Reply:
     async def story() -> Reply:
         policy = policy_of(server, **options)
         try:
-            return await policy.sample(request, n, 7)
+            return await policy.sample(request, n, seed)
         finally:
             await policy.close()
 
     return asyncio.run(story())
+
+
+async def twice(policy: EndpointPolicy, request: Request, n: int) -> list[Reply]:
+    try:
+        return [await policy.sample(request, n, seed) for seed in (0, 100)]
+    finally:
+        await policy.close()
 
 
 def resolved(server: FakeEndpoint, **options: Any) -> dict[str, Any]:
@@ -90,6 +112,57 @@ def test_no_more_than_max_n_is_asked_for_at_once() -> None:
         assert [seen.body["n"] for seen in server.seen[1:]] == [3, 3, 2]
 
 
+@pytest.mark.parametrize("status", ["400", "401"])
+def test_a_part_that_fails_does_not_take_the_finished_ones_before_it_along(status: str) -> None:
+    with FakeEndpoint() as server:
+        policy = policy_of(server, max_n=1, continuation="prompt")
+        [whole] = run(policy, 1, n=8)
+        unlucky = server.seen[6].body["seed"]
+        server.forget()
+        wrong = Fault(status, body='{"error": {"message": "no"}}')
+        server.plan = lambda _, body: wrong if body["seed"] == unlucky else None
+        reply = sample(server, Request(question(0)), 8, max_n=1, continuation="prompt", seed=0)
+        assert [done.text for done in reply.completions] == whole[:5]
+
+
+def test_parts_behind_the_one_that_fails_are_counted() -> None:
+    late = {3: Fault("400"), 1: Fault("slow"), 2: Fault("slow")}
+    with FakeEndpoint(plan=scripted(late)) as server:
+        reply = sample(server, Request(question(0)), 8, max_n=1, continuation="prompt")
+        assert len(reply.completions) == 2
+        assert len(server.answered) == 1 + 7
+        assert (reply.prompt_tokens, reply.completion_tokens) == (
+            10 * 7,
+            sum(len(text.split()) for seen in server.seen[1:] for text in seen.texts),
+        )
+
+
+def test_the_request_that_finds_out_about_n_is_counted() -> None:
+    with FakeEndpoint(largest_n=4) as server:
+        reply = sample(server, Request(question(0)), 8, continuation="prompt")
+        assert len(reply.completions) == 8
+        assert [seen.body["n"] for seen in server.answered[1:]] == [1, 4, 4]
+        assert reply.prompt_tokens == 3 * 10
+
+
+def test_tokens_that_a_server_does_not_count_are_estimated(caplog: Any) -> None:
+    """Else a budget would never stop."""
+    with FakeEndpoint(plan=always(Fault("uncounted")), writer=lambda *_: "x" * 41) as server:
+        shown = Question(id="1", domain="d", text="y" * 78, images=(PNG, PNG), answer="1")
+        policy = policy_of(server, prompt="bare", continuation="prompt")
+        replies = asyncio.run(twice(policy, Request(shown), 3))
+        for reply in replies:
+            assert reply.completion_tokens == 31  # 123 characters
+            assert reply.prompt_tokens == 2020  # 2 images and 78 characters
+        assert caplog.text.count(f"{server.url} does not count tokens") == 1
+
+
+def test_tokens_that_a_server_counts_are_not_estimated(caplog: Any) -> None:
+    with FakeEndpoint() as server:
+        assert sample(server, Request(question(1)), 3).prompt_tokens == 10
+        assert "count" not in caplog.text
+
+
 def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
     refusal = Fault("400", body='{"error": {"message": "use max_completion_tokens instead"}}')
     with FakeEndpoint(plan=lambda _, body: refusal if "max_tokens" in body else None) as server:
@@ -99,18 +172,15 @@ def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
-def test_known_servers_are_prefilled_and_kept_from_bending_the_distribution(kind: Any) -> None:
+def test_known_servers_are_prefilled(kind: Any) -> None:
     with FakeEndpoint(owned_by=kind, continues="prefill", writer=lambda *_: "no copy") as server:
-        settings = resolved(server, extra_body={"top_k": 40})
-        assert settings["continuation"] == "prefill"
-        assert settings["extra_body"] == {"top_p": 1.0, "top_k": 40, "repetition_penalty": 1.0}
+        assert resolved(server)["continuation"] == "prefill"
 
 
 def test_other_servers_are_tried() -> None:
     for continues, way in (("prefill", "prefill"), ("never", "prompt")):
         with FakeEndpoint(continues=continues) as server:  # type: ignore[arg-type]
             assert resolved(server)["continuation"] == way
-            assert resolved(server)["extra_body"] == {}
     refuse = Fault("422")  # as `transformers serve` does with fields that it does not know
     with FakeEndpoint(
         continues="assistant", plan=lambda _, body: refuse if len(body) > 6 else None

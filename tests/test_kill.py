@@ -87,8 +87,10 @@ def test_fifty_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
             assert kept(folder) == expected
             for name in ("candidates.jsonl", "labelled.jsonl"):
                 assert (folder / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
-            greetings = killed_here + 2  # each run asks the server once how it does
-            assert len(server.seen) <= needed + greetings + killed_here * SLOTS, "only in flight"
+            # Each run greets the server once; and a reply that has freed its slot may be on its
+            # way to the store while the next request is sent.
+            lost = killed_here * (1 + SLOTS + 2)
+            assert len(server.seen) <= needed + lost, "only what was in flight is repeated"
     print(f"{kills} kills in {jobs} jobs ({dict(in_verb)}), {needed} calls each")
 
 

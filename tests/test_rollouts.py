@@ -12,10 +12,8 @@ import pytest
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Request, RequestRefused
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
-from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
-from dreamprm.rollouts.judge import Verifier
 from dreamprm.rollouts.label import FixedCompletions, Plan, label_trajectories
-from dreamprm.rollouts.sample import sample_candidates
+from dreamprm.rollouts.sample import sample_candidates, stored_candidates
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.rollouts.work import Outcome
@@ -33,7 +31,8 @@ def questions(count: int, answer: str = "7") -> list[Question]:
 
 
 def sample(sampler: Sampler, asked: Sequence[Question], n: int) -> tuple[Outcome, list[Trajectory]]:
-    return asyncio.run(sample_candidates(sampler, asked, n))
+    outcome = asyncio.run(sample_candidates(sampler, asked, n))
+    return outcome, list(stored_candidates(sampler, asked, n))
 
 
 def label(
@@ -175,39 +174,29 @@ def test_the_slots_are_kept_full_and_memory_is_bounded(store: RolloutStore) -> N
     assert 8 <= policy.most_in_flight <= sampler.alive
 
 
-def test_a_token_budget_stops_cleanly_and_counts_earlier_runs(store: RolloutStore) -> None:
-    policy = Scripted(right_after_good_steps, tokens=(10, 90), concurrency=1)
-    outcome, found = sample(
-        Sampler(policy, store, budget=Budget(max_tokens=1000)), questions(50), 1
+def test_an_answer_that_the_steps_state_already_counts(store: RolloutStore) -> None:
+    """The model ends at once behind a last step that says it all."""
+    trajectory = Trajectory(
+        question_id="q0", steps=("Step 1: 3 + 4", "Step 2: so the answer is \\boxed{7}.")
     )
-    assert isinstance(outcome.stopped, BudgetSpent)
-    spent = store.usage()["scripted"]
-    assert 900 <= spent.prompt_tokens + spent.completion_tokens <= 1200
-    assert len(found) == spent.calls, "what was paid for is kept"
-    asked = len(policy.asked)
-    sample(Sampler(policy, store, budget=Budget(max_tokens=1000)), questions(50), 1)
-    assert len(policy.asked) == asked, "the same budget is not spent twice"
-    sample(Sampler(policy, store, budget=Budget(max_tokens=100_000)), questions(50), 1)
-    assert len({q for q, _, _ in policy.asked}) == 50, "a larger one goes on"
+
+    def say(request: Request, seed: int, index: int) -> str:
+        return "" if len(request.steps) == 2 else "Step 2: hm\nFinal answer: 8"
+
+    _, [found] = label(Sampler(Scripted(say), store), [trajectory], FixedCompletions(4))
+    assert found.labels == (StepLabel(0, 4), StepLabel(4, 4))
 
 
-def test_a_money_budget_uses_the_prices(store: RolloutStore) -> None:
-    policy = Scripted(right_after_good_steps, tokens=(1_000_000, 500_000), concurrency=1)
-    budget = Budget(max_cost=10.0, prompt_price=1.0, completion_price=2.0)
-    outcome, found = sample(Sampler(policy, store, budget=budget), questions(50), 1)
-    assert "cost of" in str(outcome.stopped)
-    assert 10 / 2 <= len(found) <= 10 / 2 + 4
+def test_a_reasoning_that_was_cut_has_no_answer_from_its_steps(store: RolloutStore) -> None:
+    trajectory = Trajectory(question_id="q0", steps=("Step 1: the answer is 7, I guess",))
+    policy = Scripted(lambda request, seed, i: "Step 2: but wai", finish_reason="length")
+    _, [found] = label(Sampler(policy, store), [trajectory], FixedCompletions(2))
+    assert found.labels == (StepLabel(0, 2),)
 
 
-def test_a_judge_is_asked_once_per_answer_and_its_calls_are_paid_for(store: RolloutStore) -> None:
-    judge = Scripted(lambda request, seed, i: "SAME", name="judge", tokens=(20, 1))
-    policy = Scripted(lambda request, seed, i: "Final answer: a red bus", tokens=(5, 5))
-    budget = Budget(prompt_price=1.0)
-    verifier = Verifier(Metered(judge, budget, store))
-    sampler = Sampler(policy, store, verifier=verifier, budget=budget)
-    _, found = sample(sampler, questions(1, "the bus that is red"), 4)
-    assert [t.outcome for t in found] == [True] * 4
-    assert {t.extra["rule"] for t in found} == {"judge"}
-    assert len(judge.asked) == 1
-    assert store.usage()["judge"].prompt_tokens == 20
-    assert budget.tokens == 10 + 21
+def test_a_bug_is_told_as_itself(store: RolloutStore) -> None:
+    def fail(request: Request) -> None:
+        raise ZeroDivisionError("ours")
+
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        sample(Sampler(Scripted(right_after_good_steps, fail=fail), store), questions(3), 1)

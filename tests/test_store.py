@@ -38,7 +38,6 @@ def test_completions_come_back_in_order_and_up_to_a_limit(tmp_path: Path) -> Non
         assert texts == ["x", "y", "z"]
         assert [c.text for c in store.completions(prefix("a").key, 2)] == ["x", "y"]
         assert not store.completions(prefix("b").key)
-        assert [steps for _, steps in store.prefixes("q", GENERATOR)] == [("a",), ("a", "b")]
 
 
 def test_one_sample_is_never_kept_twice(tmp_path: Path) -> None:

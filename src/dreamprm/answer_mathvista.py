@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dreamprm.answer_options import letter_index
+from dreamprm.answer_letters import letter_index
 from dreamprm.answers import Verdict
 from dreamprm.errors import DataError
 

@@ -12,16 +12,15 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dreamprm.answer_formula import same_math
+from dreamprm.answer_letters import letter_beside_text, letter_in, letter_index, without_lead
 from dreamprm.answer_numbers import parse_quantity, same_quantity
-from dreamprm.answer_text import clean, same_text, squeeze
+from dreamprm.answer_text import clean, polarity, same_text, squeeze, yes_no
 from dreamprm.errors import DataError
-from dreamprm.math_equal import same_math
+from dreamprm.math_equal import NoReply
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
-_LETTER = re.compile(
-    r"(?:option\s+|choice\s+)?(?:\(([A-Za-z])\)|([A-Z])(?=$|[).:]|\s+\()|([a-z])(?=$|\)))"
-)
 _ABOUT_OTHERS = re.compile(
     r"\b(?i:of (?:the|these) (?:above|below|others?|options)|both of (?:them|these))\b"
     r"|\b(?i:both|neither|only|options?|choices?) \(?[A-Z]\b"
@@ -36,43 +35,56 @@ class Meant(NamedTuple):
     rule: str
 
 
-def letter_in(text: str) -> str | None:
-    """The letter that a text begins with as one names an option: "B", "(b)", "B. 4 cm"."""
-    match = _LETTER.match(text)
-    return match and next(filter(None, match.groups())).upper()
-
-
-def letter_index(letter: str) -> int:
-    """A -> 0, B -> 1, ..."""
-    return ord(letter) - ord("A")
-
-
 def option_meant(text: str, options: Sequence[str]) -> Meant | None:
-    """The option that a cleaned text means: by its text, its letter, or an equal value.
+    """The option that a cleaned text means: by its text, its letter, an equal value, or yes or no.
 
-    None where it means none of them, or where an equal value fits several.
+    None where it means none of them, where an equal value fits several, or where that takes too
+    long to find out.
+    """
+    try:
+        return find_option(text, options)
+    except NoReply:
+        return None
+
+
+def find_option(text: str, options: Sequence[str]) -> Meant | None:
+    """`option_meant`, for a caller that wants to know when it took too long.
+
+    Raises:
+        NoReply: a comparison took too long.
     """
     if not text:
         return None
     texts = [clean(option) for option in options]
-    for i, option in enumerate(texts):
-        if len(text) > 1 and same_text(text, option):
-            return Meant(i, "option_text")
-    letter = letter_in(text)
+    bare = without_lead(text)
+    for one in dict.fromkeys((text, bare)):
+        for i, option in enumerate(texts):
+            if len(one) > 1 and (same_text(one, option) or squeeze(one) == squeeze(option)):
+                return Meant(i, "option_text")
+    letter = letter_beside_text(bare, texts) or letter_in(text)
     if letter is not None and letter_index(letter) < len(options):
         return Meant(letter_index(letter), "letter")
-    quantity = parse_quantity(text)
-    equal = [i for i, other in enumerate(texts) if squeeze(text) == squeeze(other)]
-    rule = "option_text"
-    if not equal and quantity is not None:
-        rule = "number"
-        others = [parse_quantity(other) for other in texts]
-        equal = [i for i, o in enumerate(others) if o is not None and same_quantity(quantity, o)]
-    if not equal:
-        rule = "math"
-        equal = [i for i, other in enumerate(texts) if same_math(text, other)]
+    rule, equal = _equal_options(bare, texts)
     distinct = {squeeze(texts[i]) for i in equal}
     return Meant(equal[0], rule) if len(distinct) == 1 else None
+
+
+def _equal_options(text: str, texts: Sequence[str]) -> tuple[str, list[int]]:
+    """The options of equal value by the first rule that finds any, and that rule."""
+    quantity = parse_quantity(text)
+    said = yes_no(text)
+    if equal := [i for i, other in enumerate(texts) if squeeze(text) == squeeze(other)]:
+        return "option_text", equal
+    if quantity is not None:
+        others = [parse_quantity(other) for other in texts]
+        equal = [i for i, o in enumerate(others) if o is not None and same_quantity(quantity, o)]
+        if equal:
+            return "number", equal
+    if equal := [i for i, other in enumerate(texts) if same_math(text, other)]:
+        return "math", equal
+    if said is not None:
+        return "yes_no", [i for i, other in enumerate(texts) if polarity(other) == said]
+    return "no_match", []
 
 
 def gold_option(gold: str, options: Sequence[str]) -> Meant:
@@ -81,11 +93,18 @@ def gold_option(gold: str, options: Sequence[str]) -> Meant:
     Raises:
         DataError: it means none of them.
     """
-    meant = option_meant(clean(gold), options)
+    try:
+        meant = find_option(clean(gold), options)
+    except NoReply:
+        raise DataError(
+            f"comparing the gold answer '{gold}' with its options takes too long; give the letter "
+            "of the right one instead",
+            field="answer",
+        ) from None
     if meant is None:
         raise DataError(
-            f"the gold answer '{gold}' is none of its {len(options)} options; correct the answer "
-            "or give the options that it belongs to",
+            f"the gold answer '{gold}' is none of its {len(options)} options, or fits several; "
+            "correct the answer or give the options that it belongs to",
             field="answer",
         )
     return meant

@@ -20,10 +20,18 @@ _WRAPPERS = (
     (r"\[", r"\]"),
     ('"', '"'),
     ("\u201c", "\u201d"),
+    ("<answer>", "</answer>"),
 )
 _TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _MONEY = re.compile(r"([-+]?)\$(\s*[-+]?[\d.][\d.,]*(?:\s*[A-Za-z]+)*)")
 _BOXED = "\\boxed{"
+_YES = re.compile(r"yes|true|correct", re.IGNORECASE)
+_NO = re.compile(r"no|false|incorrect", re.IGNORECASE)
+_OPENING = re.compile(  # "Yes", "Yes, because ...", but neither "No idea" nor "Yes and no"
+    r"([a-z]+)(?:\W*\Z|\s*[,.;:!\u2013\u2014]|\s+-|"
+    r"\s+(?:because|since|as|it|this|that|the|they|there)\b)",
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=65536)
@@ -59,6 +67,19 @@ def same_text(left: str, right: str) -> bool:
 def squeeze(text: str) -> str:
     """Text without what differs between two ways to write one formula: spaces and dollar signs."""
     return "".join(text.casefold().replace("$", "").split())
+
+
+def polarity(text: str) -> bool | None:
+    """True for a lone yes, False for a lone no."""
+    if _YES.fullmatch(text):
+        return True
+    return False if _NO.fullmatch(text) else None
+
+
+def yes_no(text: str) -> bool | None:
+    """What a text that opens with yes or no says."""
+    opening = _OPENING.match(text)
+    return polarity(opening[1]) if opening else None
 
 
 def last_boxed(text: str) -> str | None:

@@ -10,20 +10,17 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dreamprm.answer_formula import looks_like_math, same_math
+from dreamprm.answer_letters import letter_in, letter_index, without_lead
 from dreamprm.answer_numbers import parse_quantity, same_quantity
-from dreamprm.answer_options import (
-    gold_option,
-    letter_in,
-    letter_index,
-    option_meant,
-    position_of,
-)
-from dreamprm.answer_text import clean, last_boxed, same_text
+from dreamprm.answer_options import find_option, gold_option, position_of
+from dreamprm.answer_spans import same_span
+from dreamprm.answer_text import clean, last_boxed, polarity, same_text, yes_no
 from dreamprm.errors import DataError
-from dreamprm.math_equal import looks_like_math, same_math
+from dreamprm.math_equal import NoReply
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised whenever a verdict or an extracted answer may change: stored verdicts are keyed by it."""
 
 
@@ -34,9 +31,10 @@ class Verdict(NamedTuple):
         rule: `none` (there is no answer), `letter` (of an option, or the gold answer is a lone
             letter), `option_text`, `same_text` (but for case and spaces), `yes_no`, `number`
             (exactly, or to the precision asked for), `unit` (a number, and a side has a unit),
-            `math` (math-verify), `no_match` (nothing above could compare the two). A judge adds
-            `judge` and `judge_unclear`, see `rollouts.judge`; MathVista's own rules add
-            `nearest_choice`, see `answer_mathvista`.
+            `span` (two clock times, ranges or dates), `math` (math-verify), `no_match` (nothing
+            above could compare the two). `timeout` says nothing about the answer, and is never
+            correct: math-verify needed too long. A judge adds `judge` and `judge_unclear`, see
+            `rollouts.judge`; MathVista's own rules add `nearest_choice`, see `answer_mathvista`.
     """
 
     correct: bool
@@ -57,26 +55,25 @@ _IN_MATH = re.compile(  # "\\[ \\text{Answer: B} \\]"
     re.IGNORECASE,
 )
 _GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
-_LAST_LETTER = re.compile(r"(?:^|\s)\(?\*{0,2}([A-Z])\*{0,2}\)?[.*]*$")
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_IS_RIGHT = re.compile(  # "Hence option B is correct"
+    r"\b(?i:answer|option|choice)\s+[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+)
+_LAST_LETTER = re.compile(r"(?:^|\s)[(\[]?\*{0,2}([A-Z])\*{0,2}[)\]]?[.*]*$")
+_HOPE = re.compile(r"[.\s]*I hope it is correct[.\s]*$")  # of a prompt that many models follow
 _LONGEST_BARE = 40  # characters of a response that is nothing but a formula
 _STEP = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
 _EMPTY = ("", "\\[", "\\(", "$", "$$", "```")
-_YES = re.compile(r"yes|true|correct", re.IGNORECASE)
-_NO = re.compile(r"no|false|incorrect", re.IGNORECASE)
-_OPENING = re.compile(  # "Yes", "Yes, because ...", but neither "No idea" nor "Yes and no"
-    r"([a-z]+)(?:\W*\Z|\s*[,.;:!\u2013\u2014]|\s+-|"
-    r"\s+(?:because|since|as|it|this|that|the|they|there)\b)",
-    re.IGNORECASE,
-)
 
 
 def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
     """The final answer that a response states, or None.
 
-    Looks for, in this order: the last "Final answer: ..." (or a line "Answer: ..."), the last
-    `\\boxed{}`, a last line "#### ..." or "A: ..." (the format of GSM8K; open questions only), the
-    last "the answer is ...", and at the end of the text an option's letter or text, or a whole text
-    that is one number, formula, yes or no.
+    Looks for, in this order: the last `<answer>...</answer>`, the last "Final answer: ..." (or a
+    line "Answer: ..."), the last `\\boxed{}`, a last line "#### ..." or "A: ..." (the format of
+    GSM8K; open questions only), the last "the answer is ..." or "option B is correct", and at the
+    end of the text an option's letter or text, or a whole text that is one number, formula, yes or
+    no.
 
     Args:
         text: the response.
@@ -86,12 +83,15 @@ def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
         >>> extract_answer("Step 1: 3 + 5 = 8\\nFinal answer: **8**.")
         '8'
     """
+    for inside in reversed(_TAGGED.findall(text)):
+        if clean(inside):
+            return extract_answer(inside, options) or clean(inside)
     text = _IN_MATH.sub(r"\1", text)
     finals = list(_FINAL.finditer(text))
     if finals:
         for line in text[finals[-1].start("answer") :].split("\n"):
             boxed = last_boxed(line)
-            answer = clean(line if boxed is None else boxed)
+            answer = without_lead(clean(_HOPE.sub("", line) if boxed is None else boxed))
             if answer not in _EMPTY:  # "### Final answer:" may be a heading
                 return answer
     boxed = last_boxed(text)
@@ -101,17 +101,17 @@ def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
     marked = _GSM8K.search(stripped)
     if marked and not options and (answer := clean(marked["answer"])):
         return answer
-    statements = _IS.findall(text)
-    if statements and (answer := clean(statements[-1])) not in _EMPTY:
+    statements = sorted([*_IS.finditer(text), *_IS_RIGHT.finditer(text)], key=re.Match.start)
+    if statements and (answer := clean(statements[-1][1])) not in _EMPTY:
         return answer
     last_line = clean(stripped.rsplit("\n", 1)[-1])
     if any(same_text(last_line, clean(option)) for option in options):
         return last_line
     letter = _LAST_LETTER.search(stripped)
-    if letter and (letter_index(letter[1]) < len(options) or last_line.strip("()") == letter[1]):
+    if letter and (letter_index(letter[1]) < len(options) or last_line.strip("()[]") == letter[1]):
         return letter[1]
     is_bare = "\n" not in stripped and len(stripped) <= _LONGEST_BARE and not _STEP.match(stripped)
-    is_answer = looks_like_math(last_line) or _yes_no(last_line) is not None
+    is_answer = looks_like_math(last_line) or yes_no(last_line) is not None
     return last_line if is_bare and is_answer else None
 
 
@@ -149,16 +149,19 @@ def verdict(
     if gold_options:
         gold = gold_options[gold_option(gold, gold_options).position]
         right = position_of(gold, options) if options else None
-    elif options and (meant := option_meant(clean(gold), options)):
-        right = meant.position
+    elif options:
+        right = gold_option(gold, options).position
     if answer is None or not answer.strip():
         return Verdict(False, "none")
-    if right is not None:
-        return _choice(clean(answer), right, options)
-    if answer.strip() == gold.strip():
-        return Verdict(True, "same_text")
-    answer, gold = clean(answer), clean(gold)
-    return _open(answer, gold, unit, precision) if answer else Verdict(False, "none")
+    try:
+        if right is not None:
+            return _choice(clean(answer), right, options)
+        if answer.strip() == gold.strip():
+            return Verdict(True, "same_text")
+        answer, gold = clean(answer), clean(gold)
+        return _open(answer, gold, unit, precision) if answer else Verdict(False, "none")
+    except NoReply:
+        return Verdict(False, "timeout")
 
 
 def verify_answer(answer: str | None, gold: str, options: Sequence[str] = ()) -> bool:
@@ -180,8 +183,39 @@ def verdict_on(question: Question, answer: str | None) -> Verdict:
     An open question may have several accepted answers (MMMU); the first that fits decides.
 
     Raises:
-        DataError: as `verdict`, or one of the two has the wrong type.
+        DataError: as `verdict`, or something in `extra` has the wrong type.
     """
+    accepted, unit, precision = _wanted(question)
+    found = [
+        verdict(answer, gold, question.options, unit=unit, precision=precision) for gold in accepted
+    ]
+    decided = [one for one in found if one.correct] or [
+        one for one in found if one.rule == "timeout"
+    ]
+    return (decided or found)[0]
+
+
+def check_gold(question: Question) -> None:
+    """Can any answer to this question be right? Asked before a policy is paid for answers to it.
+
+    A question without a known gold answer passes, and so does an open one.
+
+    Raises:
+        DataError: a gold answer is none of the options, or something in `extra`, which `verdict_on`
+            heeds, has the wrong type.
+    """
+    try:
+        accepted, _, _ = _wanted(question)
+        if question.options and question.answer != UNKNOWN_ANSWER:
+            for gold in accepted:
+                gold_option(gold, question.options)
+    except DataError as error:
+        message = f"question '{question.id}': {error.message}"
+        raise DataError(message, field=error.field) from error
+
+
+def _wanted(question: Question) -> tuple[list[str], str | None, int | None]:
+    """All accepted answers, unit and precision."""
     unit, precision = question.extra.get("unit"), question.extra.get("precision")
     if unit is not None and not isinstance(unit, str):
         raise DataError(f"must be a text, not {unit!r}", field="extra.unit")
@@ -195,11 +229,7 @@ def verdict_on(question: Question, answer: str | None) -> Verdict:
     others = question.extra.get("answers") or []
     if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
         raise DataError(f"must be a list of texts, not {others!r}", field="extra.answers")
-    accepted = dict.fromkeys([question.answer, *map(str, others)])
-    found = [
-        verdict(answer, gold, question.options, unit=unit, precision=precision) for gold in accepted
-    ]
-    return next((one for one in found if one.correct), found[0])
+    return list(dict.fromkeys([question.answer, *map(str, others)])), unit, precision
 
 
 def is_plain(gold: str) -> bool:
@@ -207,16 +237,13 @@ def is_plain(gold: str) -> bool:
     gold = clean(gold)
     quantity = parse_quantity(gold)
     is_number = quantity is not None and quantity.unit is None
-    return is_number or (len(gold) == 1 and gold.isalpha()) or _polarity(gold) is not None
+    return is_number or (len(gold) == 1 and gold.isalpha()) or polarity(gold) is not None
 
 
 def _choice(answer: str, right: int, options: Sequence[str]) -> Verdict:
-    meant = option_meant(answer, options)
+    meant = find_option(answer, options)
     if meant is None:
-        said, wanted = _yes_no(answer), _polarity(clean(options[right]))
-        if said is None or wanted is None:
-            return Verdict(False, "no_match")
-        return Verdict(said == wanted, "yes_no")
+        return Verdict(False, "no_match")
     is_right = meant.position == right or same_text(
         clean(options[meant.position]), clean(options[right])
     )  # some sources list an option twice
@@ -226,29 +253,20 @@ def _choice(answer: str, right: int, options: Sequence[str]) -> Verdict:
 def _open(answer: str, gold: str, unit: str | None, precision: int | None) -> Verdict:
     if same_text(answer, gold):
         return Verdict(True, "same_text")
-    said, wanted = _yes_no(answer), _polarity(gold)
+    said, wanted = yes_no(answer), polarity(gold)
     if said is not None and wanted is not None:
         return Verdict(said == wanted, "yes_no")
     if len(gold) == 1 and gold.isupper() and (letter := letter_in(answer)):
         return Verdict(letter == gold, "letter")
+    answer = without_lead(answer)
     stated, number = parse_quantity(answer), parse_quantity(gold)
     if stated is not None and number is not None:
         is_bare = stated.unit is None and number.unit is None
         same = same_quantity(stated, number, unit, precision)
         return Verdict(same, "number" if is_bare else "unit")
+    same_ends = same_span(answer, gold)
+    if same_ends is not None:
+        return Verdict(same_ends, "span")
     if looks_like_math(answer) and looks_like_math(gold):
         return Verdict(same_math(answer, gold), "math")
     return Verdict(False, "no_match")
-
-
-def _polarity(text: str) -> bool | None:
-    """True for a lone yes, False for a lone no."""
-    if _YES.fullmatch(text):
-        return True
-    return False if _NO.fullmatch(text) else None
-
-
-def _yes_no(text: str) -> bool | None:
-    """What a text that opens with yes or no says."""
-    opening = _OPENING.match(text)
-    return _polarity(opening[1]) if opening else None

@@ -2,9 +2,12 @@
 
 Computer algebra can run for ever or eat all memory on a short input ("9^9^9^9"), and math-verify's
 own time limit relies on signals: it works in the main thread only and cannot stop a computation in
-C. So helper processes answer the questions, one question each at a time; a helper's alarm ends it
-when a question takes too long, and another is started when it is needed. This works from any
-thread, and sympy is never loaded here.
+C. So helper processes answer the questions, one question each at a time; a helper ends when a
+question takes too long, and another is started when it is needed. This works from any thread, and
+sympy is never loaded here.
+
+The limit is of CPU time, so that a busy machine gives the same verdicts as an idle one. Where a
+system has no such limit, and for a helper that sleeps, a longer limit of wall-clock time ends it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -20,39 +22,39 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from dreamprm.answer_text import DOLLAR
 from dreamprm.errors import DreamPRMError
 
-SECONDS_PER_QUESTION = 5
+SECONDS_PER_QUESTION = 5  # of CPU time
+WALL_SECONDS_PER_QUESTION = 60
+_WALL_SECONDS_TO_START = 300  # importing sympy on a machine that is busy with other things
 PROCESSES = min(8, os.cpu_count() or 1)
 _SERVER = str(Path(__file__).with_name("math_helper.py"))
 _BYTES_OF_MEMORY = 4 << 30
 _LONGEST = 500  # characters; longer texts are prose, not answers
-_MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
 
 
-def looks_like_math(text: str) -> bool:
-    """Has it anything that prose does not have?"""
-    return _MATH.search(text) is not None
-
-
-def same_math(answer: str, gold: str) -> bool:
-    """`math_equal` in plain or LaTeX notation; False where one of the two is no mathematics."""
-    if not looks_like_math(answer) or not looks_like_math(gold):
-        return False
-    return math_equal(_latex(answer), _latex(gold))
+class NoReply(Exception):
+    """A comparison took too long, or its process died: says nothing about the two formulas."""
 
 
 @lru_cache(maxsize=65536)
 def math_equal(answer: str, gold: str) -> bool:
-    """True when math-verify finds the two equal; False also when it needs too long.
+    """True when math-verify finds the two equal. What took too long is asked again next time.
+
+    Args:
+        answer: in LaTeX, without delimiters.
+        gold: likewise.
 
     Raises:
+        NoReply: it needs too long.
         DreamPRMError: math-verify cannot be started.
     """
     if max(len(answer), len(gold)) > _LONGEST:
         return False
-    return _pool.ask(json.dumps([gold, answer]).encode() + b"\n") == b"1\n"
+    reply = _pool.ask(json.dumps([gold, answer]).encode() + b"\n")
+    if not reply:
+        raise NoReply
+    return reply == b"1\n"
 
 
 def stop() -> None:
@@ -78,16 +80,35 @@ class _Helper:
 
     def wait_until_ready(self) -> bool:
         """False when it died instead."""
-        return self._output.readline() == b"ready\n"
+        return self._read(_WALL_SECONDS_TO_START) == b"ready\n"
 
     def ask(self, line: bytes) -> bytes:
-        """The reply; b"" when the process is dead."""
+        """The reply; b"" when the process is dead, or needed too long and is dead now."""
         try:
             while line:
                 line = line[self._input.write(line) :]
-            return self._output.readline()
+            return self._read(WALL_SECONDS_PER_QUESTION)
         except OSError:
             return b""
+
+    def _read(self, seconds: float) -> bytes:
+        """A line; after so many seconds the process is killed and b"" returned."""
+        is_late = threading.Event()
+
+        def kill() -> None:
+            is_late.set()
+            with suppress(OSError):
+                self._process.kill()
+
+        guard = threading.Timer(seconds, kill)
+        guard.daemon = True
+        guard.start()
+        try:
+            line = self._output.readline()
+        finally:
+            guard.cancel()
+            guard.join()  # from here on it kills nothing
+        return b"" if is_late.is_set() else line
 
     def end(self) -> None:
         """Kill it; whoever waits for its reply gets b""."""
@@ -186,10 +207,3 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _stop_at_exit() -> None:
     _pool.stop(for_good=True)
-
-
-def _latex(text: str) -> str:
-    """Plain notation that math-verify does not know or misreads ("x + sqrt(4)"), as LaTeX."""
-    text = text.replace("\u03c0", "\\pi ").replace("\u221a", "\\sqrt ").replace(DOLLAR, "")
-    text = re.sub(r"(?<!\\)sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    return re.sub(r"(?<![\\a-zA-Z])pi\b", r"\\pi ", text)

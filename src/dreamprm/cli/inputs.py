@@ -72,11 +72,11 @@ class Evaluated:
 
 
 def read_candidates(
-    questions: Sequence[Path], trajectories: Sequence[Path]
+    questions: Sequence[Path], trajectories: Sequence[Path], image_root: Path | None = None
 ) -> tuple[list[Question], list[Trajectory]]:
     """Questions and trajectories of some files; every trajectory has its question."""
     with held_warnings():
-        asked = [q for path in questions for q in read_questions(path)]
+        asked = [q for path in questions for q in read_questions(path, image_root=image_root)]
         found: list[Trajectory] = []
         for path in trajectories:
             part = read_trajectories(path)

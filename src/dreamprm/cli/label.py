@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Literal
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.policy_options import PolicyOptions, require_positive
 from dreamprm.cli.resume import guard
-from dreamprm.cli.sampling import Advance, run_sampling, tell
+from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import check_images, write_trajectories
+from dreamprm.formats import check_golds, check_images
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Config(PolicyOptions):
         domain_completions: domain -> completions per prefix, where it differs (fixed).
         label_precision: standard deviation at which a label is known well enough (adaptive).
         max_completions: most completions of one prefix (adaptive).
+        image_root: folder that relative image paths start from; by default the questions' own.
     """
 
     questions: Path
@@ -57,14 +58,21 @@ class Config(PolicyOptions):
     domain_completions: dict[str, int] | None = None
     label_precision: float = 0.12
     max_completions: int = 32
+    image_root: Path | None = None
 
 
 def run(config: Config) -> None:
     """Sample the completions that the store does not have yet, and write all labels."""
     config.check()
     require_positive(config, "num_completions", "label_precision", "max_completions")
-    questions, trajectories = read_candidates([config.questions], [config.trajectories])
+    check_output(config.output)
+    questions, trajectories = read_candidates(
+        [config.questions], [config.trajectories], config.image_root
+    )
+    if not trajectories:
+        raise DataError("holds no trajectory", file=config.trajectories)
     check_images(questions, config.questions)
+    check_golds(questions, config.questions)
     by_id = {question.id: question for question in questions}
     _check(config, trajectories, {q.id for q in questions if q.answer == UNKNOWN_ANSWER})
     _check_domains(config, {question.domain for question in questions})
@@ -75,14 +83,12 @@ def run(config: Config) -> None:
 
         return await label_trajectories(sampler, by_id, trajectories, _plan(config), advance)
 
-    outcome, done = run_sampling(
+    outcome, written = run_sampling(
         config, "label", config.output, "trajectories", len(trajectories), work
     )
-    write_trajectories(config.output, done)
-    labels = [label for t in done for label in t.labels or () if label is not None]
     print(
-        f"{config.output}: {len(done)} labelled trajectories, {len(labels)} steps with a label, "
-        f"resting on {sum(label.total for label in labels) / max(1, len(labels)):.1f} completions "
+        f"{config.output}: {written.trajectories} labelled trajectories, {written.labels} steps "
+        f"with a label, resting on {written.completions / max(1, written.labels):.1f} completions "
         "in the mean"
     )
     tell(outcome, "prefixes or questions")

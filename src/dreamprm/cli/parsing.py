@@ -67,6 +67,8 @@ def parse(verb: str, module: ModuleType, words: Sequence[str]) -> Any:
             parser.set_defaults(dict(changes))
             namespace = parser.parse_args(plain)
         found = parser.instantiate(namespace)
+    except UsageError as error:
+        raise UsageError(f"{verb}: {error}") from None
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(f"{verb}: {_one_line(str(error), known)}") from None
     fields = {field.name for field in dataclasses.fields(module.Config)}
@@ -106,6 +108,8 @@ def _plain(words: Sequence[str], config: type[Any]) -> list[str]:
             values = [value] if equals else []
             while rest and not rest[0].startswith("--"):
                 values.append(rest.pop(0))
+            if not values:
+                raise UsageError(f"{option[2:]} needs at least one value")
             is_json = len(values) == 1 and values[0].startswith("[")
             equals, value = "=", values[0] if is_json else json.dumps(values)
         plain.append(option + equals + value)

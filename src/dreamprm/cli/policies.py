@@ -56,6 +56,8 @@ async def _served(options: PolicyOptions, store: RolloutStore) -> Policy:
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
         continuation=continuation,
+        extra_body=options.extra_body,
+        max_n=options.max_n,
     )
 
 
@@ -66,6 +68,7 @@ def _continuation_before(options: PolicyOptions, store: RolloutStore) -> Continu
         "prompt": options.prompt_name(),
         "temperature": options.temperature,
         "max_new_tokens": options.max_new_tokens,
+        "extra_body": dict(options.extra_body or {}),
     }
     for generator in store.generators():
         before = json.loads(generator.settings)
@@ -82,7 +85,7 @@ async def _judge(options: PolicyOptions) -> Policy:
         base_urls=options.judge_urls or options.base_urls,
         prompt="bare",
         temperature=0.0,
-        max_new_tokens=64,
+        max_new_tokens=2048,  # for judges that think first; the verdict is one word
         continuation="prompt",
     )
 
@@ -97,5 +100,6 @@ async def _connected(options: PolicyOptions, **how: Any) -> Policy:
         max_attempts=options.max_attempts,
         **how,
     )
-    await policy.connect()
+    if how["continuation"] == "auto":  # else it connects when first asked, or never
+        await policy.connect()
     return policy

@@ -23,7 +23,10 @@ class PolicyOptions:
         continuation: how a served model continues given steps: `prefill` (as the beginning of its
             own answer, with vLLM's and SGLang's fields), `assistant` (the same on servers that need
             no fields for it), `prompt` (told in the prompt), or `auto` (the best the server can).
+        extra_body: further fields of each request to a served model, as JSON: say
+            {"chat_template_kwargs": {"enable_thinking": false}}.
         concurrency: requests in flight per endpoint.
+        max_n: most samples asked for in one request; by default all at once where the server can.
         timeout_s: seconds until a request counts as lost.
         max_attempts: tries of a request before the run stops.
         prompt: `five_steps` (the paper's), `plain` (step by step) or `bare` (the question alone);
@@ -41,8 +44,9 @@ class PolicyOptions:
             Verbs that share a store never ask for a completion twice.
         judge_model: served model that verifies open answers which no rule can decide.
         judge_urls: endpoints that serve it; by default base_urls.
-        budget_tokens: stop before prompt and completion tokens of the whole store exceed this.
-        budget_cost: stop before their cost exceeds this.
+        budget_tokens: stop before prompt and completion tokens of the whole store exceed this; the
+            last calls may overshoot it by what they cost more than any before.
+        budget_cost: the same for their cost.
         prompt_token_price: of a million prompt tokens.
         completion_token_price: of a million completion tokens.
     """
@@ -51,7 +55,9 @@ class PolicyOptions:
     base_urls: list[str] = field(default_factory=list)
     api_key_env: str = "OPENAI_API_KEY"
     continuation: Literal["auto", "prefill", "assistant", "prompt"] = "auto"
+    extra_body: dict[str, Any] | None = None
     concurrency: int = 64
+    max_n: int | None = None
     timeout_s: float = 600.0
     max_attempts: int = 8
     prompt: Literal["five_steps", "plain", "bare"] | None = None
@@ -78,6 +84,8 @@ class PolicyOptions:
             "temperature": self.temperature,
             "max_new_tokens": self.max_new_tokens,
             "answer_tokens": self.answer_tokens,
+            "extra_body": self.extra_body,
+            "dtype": None if self.base_urls else self.dtype,
             "seed": self.seed,
         }
 
@@ -92,7 +100,9 @@ class PolicyOptions:
         """Refuse what no policy can do, before a model is loaded."""
         require_positive(self, "temperature", "max_new_tokens", "per_device_batch_size")
         require_positive(self, "concurrency", "timeout_s", "max_attempts")
-        for name in ("budget_tokens", "budget_cost"):
+        if not 0 <= self.seed < 2**63:
+            raise DreamPRMError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1")
+        for name in ("budget_tokens", "budget_cost", "max_n"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
         if self.budget_cost and not (self.prompt_token_price or self.completion_token_price):

@@ -12,14 +12,16 @@ HTTP:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamprm.cli.policy_options import PolicyOptions, require_positive
 from dreamprm.cli.resume import guard
-from dreamprm.cli.sampling import Advance, run_sampling, tell
-from dreamprm.formats import check_images, read_questions, write_trajectories
+from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
+from dreamprm.errors import DataError
+from dreamprm.formats import check_golds, check_images, read_questions
 from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:
@@ -35,32 +37,41 @@ class Config(PolicyOptions):
         questions: file of questions.
         output: file of trajectories, .jsonl or .parquet.
         num_candidates: reasonings per question.
+        image_root: folder that relative image paths start from; by default the questions' own.
     """
 
     questions: Path
     output: Path
     num_candidates: int = 8
+    image_root: Path | None = None
 
 
 def run(config: Config) -> None:
     """Sample what the store does not have yet, and write all."""
     config.check()
     require_positive(config, "num_candidates")
-    questions = read_questions(config.questions)
+    check_output(config.output)
+    questions = read_questions(config.questions, image_root=config.image_root)
+    if not questions:
+        raise DataError("holds no question", file=config.questions)
     check_images(questions, config.questions)
+    check_golds(questions, config.questions)
     guard(config.output, "sample", config.settings())
 
-    async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, list[Trajectory]]:
-        from dreamprm.rollouts.sample import sample_candidates
+    async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, Iterator[Trajectory]]:
+        from dreamprm.rollouts.sample import sample_candidates, stored_candidates
 
-        return await sample_candidates(sampler, questions, config.num_candidates, advance)
+        outcome = await sample_candidates(sampler, questions, config.num_candidates, advance)
+        return outcome, stored_candidates(sampler, questions, config.num_candidates)
 
-    outcome, found = run_sampling(
+    outcome, written = run_sampling(
         config, "sample", config.output, "questions", len(questions), work
     )
-    write_trajectories(config.output, found)
-    known = [t.outcome for t in found if t.outcome is not None]
-    share = f", {sum(known) / len(known):.1%} right" if known else ""
-    asked = len({t.question_id for t in found})
-    print(f"{config.output}: {len(found)} candidates of {asked} questions{share}")
+    share = f", {written.right / written.known:.1%} right" if written.known else ""
+    if written.unanswered:
+        share += f", {written.unanswered / written.trajectories:.1%} without an answer"
+    print(
+        f"{config.output}: {written.trajectories} candidates of {written.questions} questions"
+        f"{share}"
+    )
     tell(outcome, "questions")

@@ -4,21 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.cli.terminal import progress
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.formats import DataWarning, write_trajectories
+from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:  # the store and what is around it load slowly
     from dreamprm.rollouts.sampler import Sampler
     from dreamprm.rollouts.work import Outcome
 
-T = TypeVar("T")
 Advance = Callable[[int], None]
+_MANY_CUT = 0.2  # share of completions cut at the limit from which the user is warned
+
+
+@dataclass
+class Written:
+    """Counts of the trajectories that went into an output."""
+
+    trajectories: int = 0
+    questions: int = 0
+    known: int = 0
+    right: int = 0
+    unanswered: int = 0
+    labels: int = 0
+    completions: int = 0  # that the labels rest on
+
+    def count(self, trajectories: Iterable[Trajectory]) -> Iterator[Trajectory]:
+        """The same trajectories, counted as they pass."""
+        before = None
+        for t in trajectories:
+            self.trajectories += 1
+            self.questions += t.question_id != before
+            before = t.question_id
+            self.known += t.outcome is not None
+            self.right += bool(t.outcome)
+            self.unanswered += t.answer is None
+            found = [label for label in t.labels or () if label is not None]
+            self.labels += len(found)
+            self.completions += sum(label.total for label in found)
+            yield t
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output that could not be written, before anything is paid for."""
+    if output.suffix.lower() not in (".jsonl", ".ndjson", ".parquet"):
+        raise DataError("can be written as .jsonl or .parquet only; rename it", file=output)
 
 
 def run_sampling(
@@ -27,9 +65,9 @@ def run_sampling(
     output: Path,
     unit: str,
     total: int,
-    work: Callable[[Sampler, Advance], Awaitable[tuple[Outcome, T]]],
-) -> tuple[Outcome, T]:
-    """Open the store and the policy, do the work, and leave a record of it for `status`.
+    work: Callable[[Sampler, Advance], Awaitable[tuple[Outcome, Iterable[Trajectory]]]],
+) -> tuple[Outcome, Written]:
+    """Open the store and the policy, do the work, write its result, leave a record for `status`.
 
     Args:
         options: policy, store, budget.
@@ -39,13 +77,13 @@ def run_sampling(
     from dreamprm.rollouts.jobs import JobWriter
     from dreamprm.rollouts.store import RolloutStore
 
-    async def session(store: RolloutStore, advance: Advance) -> tuple[Outcome, T]:
+    async def session(store: RolloutStore, advance: Advance) -> tuple[Outcome, Written]:
         from dreamprm.cli.policies import open_sampler
 
         async with open_sampler(options, store) as sampler:
             job = JobWriter(
                 store,
-                output=str(output),
+                output=str(output.resolve()),
                 verb=verb,
                 policy=sampler.policy.name,
                 unit=unit,
@@ -58,21 +96,17 @@ def run_sampling(
                 advance(done)
 
             try:
-                outcome, result = await work(sampler, advance_both)
+                outcome, found = await work(sampler, advance_both)
+                written = _write(output, found, outcome)
             except BaseException as error:
-                with suppress(
-                    DreamPRMError
-                ):  # a full disk, say; the first error is the one to tell
+                with suppress(DreamPRMError):  # the disk is full, say; `error` is to be told
                     job.finish(str(error) or "interrupted")
                 raise
-            for refusal in sampler.refusals:
-                outcome.refused.append((None, refusal))
-            if outcome.stopped:
-                with suppress(DreamPRMError):
-                    job.finish(str(outcome.stopped))
-            else:
-                job.finish()
-            return outcome, result
+            outcome.refused += ((None, refusal) for refusal in sampler.refusals)
+            with suppress(DreamPRMError) if outcome.stopped else nullcontext():
+                job.finish(str(outcome.stopped or "finished"))
+            _warn(sampler, options)
+            return outcome, written
 
     with (
         RolloutStore(options.store_of(output)) as store,
@@ -81,18 +115,61 @@ def run_sampling(
         return asyncio.run(session(store, advance))
 
 
+def _write(output: Path, found: Iterable[Trajectory], outcome: Outcome) -> Written:
+    """Write the output; a run that stopped does not replace one that holds more."""
+    written = Written()
+    if outcome.stopped and output.exists():
+        found = list(found)
+        if (there := _records_in(output)) > len(found):
+            print(f"{output}: left as it was, with {there} records", file=sys.stderr)
+            list(written.count(found))
+            return written
+    write_trajectories(output, written.count(found))
+    return written
+
+
+def _records_in(output: Path) -> int:
+    if output.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(output).num_rows)
+    with output.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def _warn(sampler: Sampler, options: PolicyOptions) -> None:
+    reasons = sampler.store.finish_reasons(sampler.generator)
+    total = sum(reasons.values())
+    cut = reasons.get("length", 0)
+    if cut > _MANY_CUT * total:
+        warnings.warn(
+            f"{cut:,} of {total:,} completions were cut at max_new_tokens "
+            f"{options.max_new_tokens}, and most of those state no answer; raise it",
+            DataWarning,
+            stacklevel=2,
+        )
+    for rule, count in sampler.undecided().items():
+        why = "the judge gave no usable verdict" if rule == "judge_unclear" else "of the time limit"
+        warnings.warn(
+            f"{count:,} answers were called wrong because {why} ({rule}); the same command tries "
+            "these again",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
 def tell(outcome: Outcome, unit: str) -> None:
     """Say what was left out; the run ends as failed when something was.
 
     Raises:
-        DreamPRMError: why the work stopped, or how many units the policy refused.
+        DreamPRMError: why the work stopped, or how many units could not be done.
     """
     if outcome.stopped is not None:
         raise outcome.stopped
     if outcome.refused:
         for _, reason in outcome.refused[:5]:
-            print(f"dreamprm: refused: {' '.join(reason.split())}", file=sys.stderr)
+            print(f"dreamprm: left out: {' '.join(reason.split())}", file=sys.stderr)
         raise DreamPRMError(
-            f"{len(outcome.refused)} {unit} were left out because the policy refused them (the "
-            "first are named above); all others are done"
+            f"{len(outcome.refused)} {unit} were left out (the first are named above); all others "
+            "are done"
         )

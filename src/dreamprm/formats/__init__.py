@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from dreamprm.answers import check_gold
 from dreamprm.errors import DataError
 from dreamprm.formats import known, own
 from dreamprm.formats.files import DataWarning, R, load_json_rows
@@ -22,6 +23,7 @@ from dreamprm.records import Question, StepScores, Trajectory
 __all__ = [
     "DataWarning",
     "JsonlAppender",
+    "check_golds",
     "check_images",
     "check_references",
     "read_pair",
@@ -169,6 +171,19 @@ def check_images(questions: Sequence[Question], file: str | Path, *, decode: boo
                     row=row,
                     field="images",
                 )
+
+
+def check_golds(questions: Sequence[Question], file: str | Path) -> None:
+    """Every gold answer must be one that can be met.
+
+    Raises:
+        DataError: naming the first row whose gold answer is none of its options.
+    """
+    for row, question in enumerate(questions, start=1):
+        try:
+            check_gold(question)
+        except DataError as error:
+            raise error.at(file=file, row=row) from error
 
 
 def _outside(path: str | Path, name: str | None) -> Format | None:

@@ -57,14 +57,21 @@ def check_url(url: str) -> str:
         DreamPRMError: it is no URL of a server, or holds what may be a secret: addresses are shown
             and logged.
     """
-    parts = urlsplit(url)
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # read, because only reading checks it
+    except ValueError as error:
+        # Not even parsed, so a secret cannot be told from the rest of it.
+        said = "a base URL cannot be read" if "@" in url or "?" in url else f"'{url}': {error}"
+        raise DreamPRMError(f"{said}; write it like http://localhost:8000/v1") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise DreamPRMError(
             f"the base URL of {parts.hostname} has more in it than scheme, host, port and path; a "
             "key belongs into the environment variable"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DreamPRMError(f"'{url}' is no base URL; write http://host:port/v1")
+        raise DreamPRMError(f"'{url}' is no base URL; write it like http://localhost:8000/v1")
     return url.rstrip("/")
 
 
@@ -94,14 +101,15 @@ class Connection:
             await client.close()
 
     async def until_answered(
-        self, pool: Pool, call: Call, read: Callable[[bytes], T | Failure]
+        self, pool: Pool, call: Call, read: Callable[[bytes, str], T | Failure]
     ) -> T | Failure:
         """Ask until there is an answer.
 
         Args:
             pool: where.
             call: what.
-            read: the body of a reply of status 200; a `Failure` means that it is not whole.
+            read: the body of a reply of status 200, and the base URL it came from; a `Failure`
+                means that it is not whole.
 
         Returns:
             What `read` gave, or the failure that no further attempt would mend.
@@ -139,7 +147,7 @@ class Connection:
             await asyncio.sleep(self._backoff.pause(attempts))
 
     async def _attempt(
-        self, url: str, call: Call, read: Callable[[bytes], T | Failure]
+        self, url: str, call: Call, read: Callable[[bytes, str], T | Failure]
     ) -> T | Failure:
         """One request; failures are returned, so that no exception of the client's, which may hold
         the key in a reply, is ever in an error's history.
@@ -149,7 +157,7 @@ class Connection:
         try:
             async with asyncio.timeout(self._timeout_s):
                 body = await self._send(self._client(url), call)
-            outcome = read(body)
+            outcome = read(body, url)
         except TimeoutError:
             outcome = Failure("again", f"no reply within {self._timeout_s:g} s")
         except openai.APIStatusError as error:
@@ -158,6 +166,10 @@ class Connection:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             outcome = Failure("again", f"{type(cause).__name__} {cause}".rstrip())
+        except Exception as error:
+            if type(error).__name__ != "InvalidURL":  # of httpx or httpx2, whichever openai uses
+                raise
+            outcome = Failure("fatal", f"{error}; correct the base URL")
         return self._told(outcome, url) if isinstance(outcome, Failure) else outcome
 
     async def _send(self, client: AsyncOpenAI, call: Call) -> bytes:

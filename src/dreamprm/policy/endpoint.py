@@ -9,7 +9,7 @@ any more.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,10 +25,12 @@ from dreamprm.policy.messages import (
     without_prefix,
 )
 from dreamprm.policy.pool import Pool
-from dreamprm.policy.replies import read_reply
+from dreamprm.policy.replies import finished_parts, joined, part_seed, read_reply, with_estimates
 from dreamprm.policy.retrying import Backoff, Failure
-from dreamprm.policy.server import UNBENT, Server, greet
+from dreamprm.policy.server import GREETING_S, UNBENT, Server, greet, greet_all
 from dreamprm.prompts import PROMPTS
+
+_logger = logging.getLogger(__name__)
 
 _FIRST_ATTEMPTS = 3  # on connecting: a mistyped port should not take minutes to be told
 
@@ -36,8 +38,8 @@ _FIRST_ATTEMPTS = 3  # on connecting: a mistyped port should not take minutes to
 class EndpointPolicy:
     """Samples from one or several servers of one model.
 
-    `await policy.connect()` once before `settings` are read; `sample` connects by itself. One
-    object may be used from several event loops, one after the other.
+    `sample` connects by itself; with the continuation `auto`, `await policy.connect()` before
+    `settings` are read. One object may be used from several event loops, one after the other.
 
     Args:
         model: its name as the servers know it.
@@ -56,7 +58,7 @@ class EndpointPolicy:
         timeout_s: of one attempt, from its first to its last byte.
         max_attempts: failures of one request at each server before the run ends.
         image_root: folder that relative image paths start from.
-        extra_body: further fields of each request; they win over ours.
+        extra_body: further fields of each request; they win over ours, and are part of `settings`.
         max_tokens_field: a server that says it wants the other one gets it.
         backoff: pauses between attempts.
 
@@ -91,7 +93,7 @@ class EndpointPolicy:
         self.name = model
         self._urls = list(dict.fromkeys(check_url(url) for url in base_urls))
         self.concurrency = concurrency * len(self._urls)
-        self._api_key_env, self._key = api_key_env, read_key(api_key_env)
+        self._key = (read_key(api_key_env), api_key_env)
         self._slots, self._timeout_s, self._max_attempts = concurrency, timeout_s, max_attempts
         self._backoff = backoff or Backoff()
         self._facts: dict[str, Any] = {
@@ -99,26 +101,33 @@ class EndpointPolicy:
             "prompt": prompt,
             "temperature": temperature,
             "max_new_tokens": max_new_tokens,
+            "extra_body": dict(extra_body or {}),
         }
         self._messages = ChatMessages(PROMPTS[prompt], image_root)
-        self._continuation, self._extra = continuation, dict(extra_body or {})
+        self._continuation = continuation
+        self._plain: dict[str, Any] = {}  # fields that plain sampling takes on these servers
         self._max_tokens_field: str = max_tokens_field
         self._max_n = max_n  # the smallest that is known to work, or what we were told
         self._connected = False
+        self._silent: set[str] = set()  # servers that did not answer in time on connecting
+        self._estimated: set[str] = set()  # servers that do not count tokens
         self._here: _Here | None = None
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All that decides what it writes; known once `connect` has been awaited."""
-        if not self._connected:
+        """All that decides what it writes; with `auto`, known once `connect` has been awaited.
+
+        It is what was asked for, not what had to be sent to get it: a rerun that finds other
+        servers alive has the same settings.
+        """
+        if self._continuation == "auto":
             raise RuntimeError("await connect() before settings are read")
-        resolved = {"continuation": self._continuation, "extra_body": dict(self._extra)}
-        return self._facts | resolved
+        return self._facts | {"continuation": self._continuation}
 
     async def connect(self) -> None:
         """See that the model is served as asked, and find out what the servers can do.
 
-        A server that does not answer is left to the pool as long as another one does.
+        A server that does not answer, or late, is left to the pool as long as another one does.
 
         Raises:
             DreamPRMError: no server answers, or one does not serve the model, take the key or
@@ -128,15 +137,18 @@ class EndpointPolicy:
         async with here.connecting:
             if self._connected:
                 return
-            found = await asyncio.gather(*(self._greet(url) for url in self._urls))
-            servers = [server for server in found if isinstance(server, Server)]
-            if not servers:
-                causes = "; ".join(f.message for f in found if isinstance(f, Failure))
-                raise DreamPRMError(f"no endpoint answers: {causes}; start it or correct its URL")
-            if all(server.bends for server in servers):
-                self._extra = {**UNBENT, **self._extra}
+            quick = min(self._timeout_s, GREETING_S)
+            greeting = Connection(*self._key, self.name, quick, self._backoff)
+            try:
+                servers = await greet_all({url: self._greet(greeting, url) for url in self._urls})
+            finally:
+                await greeting.close()
+            self._silent = set(self._urls) - servers.keys()
+            here.pool.doubt(self._silent)
+            if all(server.unbent for server in servers.values()):
+                self._plain = UNBENT
             if self._continuation == "auto":
-                ways = {server.continuation for server in servers}
+                ways = {server.continuation for server in servers.values()}
                 self._continuation = ways.pop() if len(ways) == 1 else "prompt"
             self._connected = True
 
@@ -171,45 +183,50 @@ class EndpointPolicy:
             await here.connection.close()
 
     async def _sample_in_parts(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
-        """N samples in as many requests as the servers' limit asks for."""
+        """N samples in as many requests as the servers' limit asks for.
+
+        Where one of them fails, the samples before it are the reply; if it was not by chance, the
+        next call will tell.
+        """
+        lost: list[Reply] = []
         while True:
             size = min(n, self._max_n or n)
-            tasks = [
-                asyncio.ensure_future(
-                    self._complete(here, body, min(size, n - start), _part_seed(seed, start))
-                )
+            parts = await finished_parts(
+                self._complete(here, body, min(size, n - start), part_seed(seed, start))
                 for start in range(0, n, size)
-            ]
-            try:
-                replies = await asyncio.gather(*tasks)
-            except RequestRefused:
-                if size == 1:
-                    raise
-            else:
-                return Reply(
-                    tuple(done for reply in replies for done in reply.completions),
-                    sum(reply.prompt_tokens for reply in replies),
-                    sum(reply.completion_tokens for reply in replies),
-                )
-            finally:
-                for task in tasks:
-                    task.cancel()
+            )
+            lost += parts.lost
+            if parts.first:
+                return joined(parts.first, lost)
+            assert parts.error is not None
+            if size == 1 or not isinstance(parts.error, RequestRefused):
+                raise parts.error
             # Was it the number? One request with n = 1 tells; the others wait for what it says.
             async with here.counting:
                 if self._max_n is None or self._max_n >= size:
-                    await self._complete(here, body, 1, _part_seed(seed, 0))
+                    lost.append(await self._complete(here, body, 1, part_seed(seed, 0)))
                     self._max_n = max(1, size // 2)
 
     async def _complete(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
+        def read(found: bytes, url: str) -> Reply | Failure:
+            reply = read_reply(found, n)
+            return reply if isinstance(reply, Failure) else self._counted(reply, body, url)
+
         while True:
             limit = self._max_tokens_field
-            outcome = await here.connection.until_answered(
-                here.pool, self._call(body, n, seed), lambda found: read_reply(found, n)
-            )
+            call = self._call(self._plain | body, n, seed)
+            outcome = await here.connection.until_answered(here.pool, call, read)
             if not isinstance(outcome, Failure):
                 return outcome
             if not self._learned_from(outcome, limit):
-                raise _error(outcome)
+                raise outcome.error()
+
+    def _counted(self, reply: Reply, body: Mapping[str, Any], url: str) -> Reply:
+        counted = with_estimates(reply, body["messages"])
+        if counted != reply and url not in self._estimated:
+            self._estimated.add(url)
+            _logger.warning("%s does not count tokens; usage and budgets are estimates", url)
+        return counted
 
     def _call(self, body: Mapping[str, Any], n: int, seed: int) -> Call:
         fields = {
@@ -219,7 +236,7 @@ class EndpointPolicy:
             "n": n,
             "seed": seed,
         }
-        return Call("chat/completions", {**fields, **body, **self._extra})
+        return Call("chat/completions", {**fields, **body, **self._facts["extra_body"]})
 
     def _learned_from(self, failure: Failure, limit: str) -> bool:
         """Newer OpenAI models refuse `max_tokens` and name what they want instead."""
@@ -229,9 +246,8 @@ class EndpointPolicy:
         self._max_tokens_field = wanted
         return True
 
-    async def _greet(self, url: str) -> Server | Failure:
+    async def _greet(self, connection: Connection, url: str) -> Server | Failure:
         """Look at one server, with a pool of its own."""
-        here = self._state()
         pool = Pool([url], self._slots, min(_FIRST_ATTEMPTS, self._max_attempts), self._backoff)
 
         async def ask(body: Mapping[str, Any] | None) -> bytes | Failure:
@@ -239,7 +255,7 @@ class EndpointPolicy:
             while True:
                 limit = self._max_tokens_field
                 call = Call("models") if body is None else self._call(body, 1, 0)
-                outcome = await here.connection.until_answered(pool, call, lambda found: found)
+                outcome = await connection.until_answered(pool, call, lambda found, _: found)
                 if not isinstance(outcome, Failure) or not self._learned_from(outcome, limit):
                     return outcome
 
@@ -249,9 +265,9 @@ class EndpointPolicy:
         """What belongs to the running event loop; made anew for each."""
         loop = asyncio.get_running_loop()
         if self._here is None or self._here.loop is not loop:
-            key = (self._key, self._api_key_env)
-            connection = Connection(*key, self.name, self._timeout_s, self._backoff)
+            connection = Connection(*self._key, self.name, self._timeout_s, self._backoff)
             pool = Pool(self._urls, self._slots, self._max_attempts, self._backoff)
+            pool.doubt(self._silent)
             self._here = _Here(loop, connection, pool)
         return self._here
 
@@ -265,20 +281,3 @@ class _Here:
     pool: Pool
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-def _part_seed(seed: int, start: int) -> int:
-    """Seed of the request that begins at a sample.
-
-    Servers count on from a request's seed for its further samples (vLLM: seed + index), so the
-    seeds of two requests must not be neighbours.
-    """
-    if start == 0:
-        return seed % 2**31
-    return int.from_bytes(hashlib.sha256(f"{seed}/{start}".encode()).digest()[:4], "big") >> 1
-
-
-def _error(failure: Failure) -> DreamPRMError:
-    if failure.kind == "refused":
-        return RequestRefused(failure.message)
-    return DreamPRMError(f"{failure.message}; what was sampled before is kept")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dreamprm.policy.retrying import Backoff, Failure
 
@@ -28,7 +28,8 @@ class Endpoint:
         in_flight: requests that it is working on.
         answers: requests that it has answered; tells a crowded server from a dead one.
         row: failures since its last answer.
-        strikes: rests since its last answer.
+        strikes: rests since its last answer, or 1 for a server that has not answered yet; with any
+            it gets one request at a time.
         paused_until: loop time before which nobody is sent there.
     """
 
@@ -78,6 +79,12 @@ class Pool:
             again = True
         endpoint.in_flight += 1
         return endpoint
+
+    def doubt(self, urls: Collection[str]) -> None:
+        """Let one request try each of these servers, which have not answered, before others do."""
+        for endpoint in self.endpoints:
+            if endpoint.url in urls:
+                endpoint.strikes = 1
 
     def release(self, endpoint: Endpoint) -> None:
         """Give a slot back."""

@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+from dreamprm.errors import DreamPRMError
+from dreamprm.policy import RequestRefused
+
 LONGEST_WAIT_S = 3600.0
 """A server that asks for a longer pause (a daily quota, say) ends the run instead of hiding it."""
 
@@ -59,6 +62,12 @@ class Failure:
     message: str
     status: int | None = None
     wait_s: float | None = None
+
+    def error(self) -> DreamPRMError:
+        """What the caller of a policy is told."""
+        if self.kind == "refused":
+            return RequestRefused(self.message)
+        return DreamPRMError(f"{self.message}; what was sampled before is kept")
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: object) -> Failure:

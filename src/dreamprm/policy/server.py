@@ -6,8 +6,10 @@ and how a prefix is continued decides what the samples are.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from dreamprm.errors import DreamPRMError
@@ -18,11 +20,20 @@ from dreamprm.policy.retrying import Failure
 Ask = Callable[[Mapping[str, Any] | None], Awaitable[bytes | Failure]]
 """Fields of a chat request -> body of the reply; None -> the list of models."""
 
+_logger = logging.getLogger(__name__)
+
+GREETING_S = 60.0
+"""Longest attempt of a greeting, which asks for a word or two; real requests may take longer."""
+
+LATE_S = 10.0
+"""How long the others are waited for once one server has answered."""
+
 _KNOWN = ("vllm", "sglang")  # name themselves, and are documented to take PREFILL_FIELDS
 
 UNBENT = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
-"""Sent to known servers: where a request is silent they follow the model's own
-`generation_config.json`, and top_k = 1 in one would make all samples of a question the same."""
+"""What plain sampling at a temperature has to say to known servers: where a request is silent they
+follow the model's own `generation_config.json`, and top_k = 1 in one would make all samples of a
+question the same."""
 
 _LINE = "alpha bravo charlie delta echo foxtrot golf hotel"
 _BEGUN = "alpha bravo charlie delta"
@@ -33,17 +44,44 @@ class Server(NamedTuple):
     """A server that answers.
 
     Attributes:
-        kind: its `owned_by` of the model: `vllm`, `sglang`, `llamacpp`, ...; "" where it says none.
+        unbent: it may need `UNBENT` to sample from the model's own distribution, and takes it.
         continuation: how it continues a prefix; `prompt` where that was not to be found out.
     """
 
-    kind: str
+    unbent: bool
     continuation: Continuation
 
-    @property
-    def bends(self) -> bool:
-        """Does it need, and take, `UNBENT` to sample from the model's own distribution?"""
-        return self.kind in _KNOWN
+
+async def greet_all(
+    greetings: Mapping[str, Coroutine[Any, Any, Server | Failure]],
+) -> dict[str, Server]:
+    """The servers that answer, by URL; those that take long once one has are not waited for.
+
+    Args:
+        greetings: base URL -> `greet` of that server.
+
+    Raises:
+        DreamPRMError: none answers, or one answers, but not with this model, key and settings.
+    """
+    tasks = {url: asyncio.ensure_future(greeting) for url, greeting in greetings.items()}
+    try:
+        async with asyncio.timeout(None) as patience:
+            for task in asyncio.as_completed(tasks.values()):
+                if isinstance(await task, Server) and patience.when() is None:
+                    patience.reschedule(asyncio.get_running_loop().time() + LATE_S)
+    except TimeoutError:
+        late = ", ".join(url for url, task in tasks.items() if not task.done())
+        _logger.warning("no answer yet from %s; the work begins without", late)
+    finally:
+        for unfinished in tasks.values():
+            unfinished.cancel()
+        ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
+    found = dict(zip(tasks, ended, strict=True))
+    servers = {url: server for url, server in found.items() if isinstance(server, Server)}
+    if not servers:
+        causes = "; ".join(each.message for each in ended if isinstance(each, Failure))
+        raise DreamPRMError(f"no endpoint answers: {causes}; start it or correct its URL")
+    return servers
 
 
 async def greet(ask: Ask, model: str, *, find_continuation: bool) -> Server | Failure:
@@ -62,12 +100,20 @@ async def greet(ask: Ask, model: str, *, find_continuation: bool) -> Server | Fa
     # Lists are no proof: some servers load what is asked for and name nothing, or other names.
     names = sorted(kinds)
     named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-    first = await ask({"messages": [{"role": "user", "content": "Answer with the word yes."}]})
+    hello = {"messages": [{"role": "user", "content": "Answer with the word yes."}]}
+    kind = kinds.get(model)
+    # A list that fails once must not change the samples, so who may be a known kind is tried.
+    unbent = kind is None or kind in _KNOWN
+    first = await ask(hello | UNBENT if unbent else hello)
+    if unbent and isinstance(first, Failure) and first.kind == "refused":
+        unbent, refusal = False, first
+        first = await ask(hello)
+        if not isinstance(first, Failure):
+            _logger.warning("%s; asked without, what it sets by itself holds", refusal.message)
     if isinstance(first, Failure):
         return _alive(first, f"; models served there: {named}" if named else "")
-    kind = kinds.get(model, "")
     way: Continuation = await _continuation(ask, kind) if find_continuation else "prompt"
-    return Server(kind, way)
+    return Server(unbent, way)
 
 
 def _alive(failure: Failure, hint: str) -> Failure:
@@ -86,7 +132,7 @@ def _kinds(body: bytes) -> dict[str, str]:
         return {}
 
 
-async def _continuation(ask: Ask, kind: str) -> Continuation:
+async def _continuation(ask: Ask, kind: str | None) -> Continuation:
     """The first way in which the server continues what was begun, else `prompt`.
 
     Servers ignore what they do not know, so that acceptance proves nothing, except with kinds that

@@ -49,9 +49,7 @@ class SequentialStopping:
     async def label(self, sampler: Sampler, group: Group) -> list[Trajectory]:
         """See `label.Plan`. A label's total counts all completions that it rests on."""
         question = group.question
-        sampled: dict[Steps, list[tuple[Steps, bool]]] = {
-            (): await self._candidates(sampler, group)
-        }
+        sampled: dict[Steps, list[tuple[Steps, bool]]] = {(): self._candidates(sampler, group)}
         labels: dict[Steps, StepLabel | None] = {}
         by_length: dict[int, list[Steps]] = {}
         for prefix in group.prefixes():
@@ -84,16 +82,16 @@ class SequentialStopping:
             labels.update(dict.fromkeys(prefix for prefix in wanted if prefix not in sampled))
         return labels
 
-    async def _candidates(self, sampler: Sampler, group: Group) -> list[tuple[Steps, bool]]:
+    def _candidates(self, sampler: Sampler, group: Group) -> list[tuple[Steps, bool]]:
         """The question's own candidates as completions of the empty prefix.
 
-        Only if all of them are to be labelled: had somebody picked some by their outcome, counting
-        them would bring that choice into the labels.
+        Only if the first n, without a gap, are to be labelled: had somebody picked some by their
+        outcome, counting them would bring that choice into the labels.
         """
-        n = sampler.stored(group.question, ())
+        n = len(group.trajectories)
         if not self.reuse or {t.sample_index for t in group.trajectories} != set(range(n)):
             return []
-        return _paths(await sampler.stored_rollouts(group.question, (), n) or [])
+        return _paths(sampler.stored_rollouts(group.question, (), n) or [])
 
     async def _sample(
         self,

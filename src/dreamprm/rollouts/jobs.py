@@ -113,7 +113,7 @@ class JobWriter:
 
 
 def is_being_written(path: Path) -> bool:
-    """Does a process hold the store open for writing?"""
+    """Does a process hold the store open for writing? (False in a folder that is read-only.)"""
     if not lock_path(path).exists():
         return False
     lock = FileLock(lock_path(path))
@@ -121,5 +121,7 @@ def is_being_written(path: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:
+        return False
     lock.release()
     return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pydantic import JsonValue
 
+from dreamprm.errors import DataError
 from dreamprm.prompts import split_steps
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sampler import Rollout, Sampler
@@ -17,33 +18,39 @@ async def sample_candidates(
     questions: Sequence[Question],
     n: int,
     progress: Callable[[int], None] = lambda done: None,
-) -> tuple[Outcome, list[Trajectory]]:
-    """See to it that the store has n candidates of each question; what is there costs nothing.
+) -> Outcome:
+    """See to it that the store has n verified candidates of each question; what is there is free.
 
     Args:
         progress: called with the number of questions done.
 
     Returns:
-        How it ended, and the candidates of all questions that have n of them, in order.
+        Which questions were refused, and why it stopped early if it did.
 
     Example:
         with RolloutStore("rollouts.db") as store:
             sampler = Sampler(LocalPolicy("tiny/policy", prompt="bare"), store)
-            outcome, candidates = asyncio.run(sample_candidates(sampler, questions, 8))
+            asyncio.run(sample_candidates(sampler, questions, 8))
+            candidates = list(stored_candidates(sampler, questions, 8))
     """
 
     async def do(question: Question) -> None:
         await sampler.rollouts(question, (), n)
 
-    outcome = await work_through(questions, do, sampler.alive, progress)
-    refused = {unit.id for unit, _ in outcome.refused if isinstance(unit, Question)}
-    found: list[Trajectory] = []
+    return await work_through(questions, do, sampler.alive, progress)
+
+
+def stored_candidates(
+    sampler: Sampler, questions: Iterable[Question], n: int
+) -> Iterator[Trajectory]:
+    """The candidates of the questions that have n of them, in order; read one by one."""
     for question in questions:
-        if question.id not in refused:
-            rollouts = await sampler.stored_rollouts(question, (), n) or []
-            name = sampler.policy.name
-            found += (to_trajectory(question, r, name, i) for i, r in enumerate(rollouts))
-    return outcome, found
+        try:
+            rollouts = sampler.stored_rollouts(question, (), n) or []
+        except DataError:  # an image that is gone; sampling has told so
+            continue
+        for index, rollout in enumerate(rollouts):
+            yield to_trajectory(question, rollout, sampler.policy.name, index)
 
 
 def to_trajectory(

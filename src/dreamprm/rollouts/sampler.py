@@ -7,22 +7,26 @@ search. A completion that has arrived is in the store before anybody sees it.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
 from dreamprm.errors import DreamPRMError
-from dreamprm.policy import Policy, Reply, Request
+from dreamprm.policy import Completion, Policy, Reply, Request
 from dreamprm.prompts import opening
 from dreamprm.records import UNKNOWN_ANSWER, Question
-from dreamprm.rollouts.budget import Budget
+from dreamprm.rollouts.budget import Budget, within
 from dreamprm.rollouts.judge import Verifier
 from dreamprm.rollouts.keys import Generator, prefix_key, question_key, sample_seed, verdict_key
 from dreamprm.rollouts.store import Prefix, RolloutStore
 
+UNDECIDED = ("judge_unclear", "timeout")
+"""Rules that tell of a failure to decide; such verdicts are not kept, so a rerun tries again."""
+
+_UNCLEAR_AT_FIRST = 20  # answers after which a judge that decided none is given up
 _KEYS_KEPT = 10_000  # questions whose pictures need not be read again to name them
 
 
@@ -78,6 +82,9 @@ class Sampler:
         """Units of work that keep the policy's slots full while others are verified."""
         self.refusals: list[str] = []
         """Prefixes that the policy refused and the caller went on without; told at the end."""
+        self.decided_by_judge = 0
+        self._rules = f"{self.verifier.name}/{RULES_VERSION}"
+        self._undecided: dict[tuple[str, str], Verdict] = {}
         self._names: OrderedDict[str, str] = OrderedDict()
         self._asked: dict[str, tuple[asyncio.Lock, int]] = {}
         self._calls = asyncio.Semaphore(self.alive)
@@ -96,10 +103,6 @@ class Sampler:
         key = prefix_key(name, steps, self.generator)
         return Prefix(key, name, question.id, tuple(steps), self.generator)
 
-    def stored(self, question: Question, steps: Sequence[str]) -> int:
-        """How many completions of a prefix the store has."""
-        return len(self.store.completions(self.prefix(question, steps).key))
-
     async def rollouts(self, question: Question, steps: Sequence[str], n: int) -> list[Rollout]:
         """The first n samples of a prefix, verified; what the store lacks is sampled.
 
@@ -114,7 +117,10 @@ class Sampler:
             while len(there) < n:
                 reply = await self._sample(prefix, question, len(there), n - len(there))
                 there += reply.completions
-        return await self._verified(question, steps, [(c.text, c.finish_reason) for c in there])
+        return [
+            Rollout(text, answer, await self.verify(question, answer), reason)
+            for text, answer, reason in self._read(question, steps, there)
+        ]
 
     @asynccontextmanager
     async def _alone_with(self, key: str) -> AsyncIterator[None]:
@@ -130,24 +136,25 @@ class Sampler:
             if users == 1:
                 del self._asked[key]
 
-    async def stored_rollouts(
+    def stored_rollouts(
         self, question: Question, steps: Sequence[str], n: int
     ) -> list[Rollout] | None:
-        """The first n samples of a prefix if the store has them, else None."""
+        """The first n samples of a prefix if the store has them, verified, else None."""
         there = self.store.completions(self.prefix(question, steps).key, n)
         if len(there) < n:
             return None
-        return await self._verified(question, steps, [(c.text, c.finish_reason) for c in there])
+        found = []
+        for text, answer, reason in self._read(question, steps, there):
+            verdict = self._known_verdict(question, answer)
+            if verdict is None and question.answer != UNKNOWN_ANSWER:
+                return None
+            found.append(Rollout(text, answer, verdict, reason))
+        return found
 
     async def _sample(self, prefix: Prefix, question: Question, first: int, n: int) -> Reply:
+        request, seed = Request(question, prefix.steps), sample_seed(prefix.key, first)
         async with self._calls:
-            self.budget.begin_call()
-            reply = None
-            try:
-                request = Request(question, prefix.steps)
-                reply = await self.policy.sample(request, n, sample_seed(prefix.key, first))
-            finally:
-                self.budget.end_call(reply)
+            reply = await within(self.budget, self.policy, request, n, seed)
         if not 1 <= len(reply.completions) <= n:
             raise DreamPRMError(
                 f"policy {self.policy.name} gave {len(reply.completions)} completions where 1 to "
@@ -156,27 +163,51 @@ class Sampler:
         self.store.add(prefix, first, reply, self.budget.price(reply))
         return reply
 
-    async def _verified(
-        self, question: Question, steps: Sequence[str], texts: Sequence[tuple[str, str]]
-    ) -> list[Rollout]:
+    def _read(
+        self, question: Question, steps: Sequence[str], completions: Sequence[Completion]
+    ) -> Iterator[tuple[str, str | None, str]]:
+        """(whole text, final answer, finish reason) of each."""
         begun = opening(steps)
-        found = []
-        for text, reason in texts:
+        for text, reason in ((c.text, c.finish_reason) for c in completions):
             answer = extract_answer(text, question.options)
-            verdict = await self.verify(question, answer)
-            found.append(Rollout(begun + text, answer, verdict, reason))
-        return found
+            if answer is None and reason == "stop":  # the steps state it, and no more was said
+                answer = extract_answer(begun + text, question.options)
+            yield begun + text, answer, reason
 
     async def verify(self, question: Question, answer: str | None) -> Verdict | None:
         """Is an answer right? Each answer of a question is verified once; None without a gold."""
         if question.answer == UNKNOWN_ANSWER:
             return None
+        known = self._known_verdict(question, answer)
+        if known is not None or answer is None:
+            return known
+        verdict = await self.verifier.verdict(question, answer)
+        name = verdict_key(question)
+        if verdict.rule in UNDECIDED:
+            self._undecided[name, answer] = verdict
+            self._check_judge(verdict)
+        else:
+            self.decided_by_judge += verdict.rule == "judge"
+            self.store.add_verdict(name, self._rules, answer, verdict.correct, verdict.rule)
+        return verdict
+
+    def _known_verdict(self, question: Question, answer: str | None) -> Verdict | None:
+        if question.answer == UNKNOWN_ANSWER:
+            return None
         if answer is None:
             return Verdict(False, "none")
-        name, verifier = verdict_key(question), f"{self.verifier.name}/{RULES_VERSION}"
-        known = self.store.verdict(name, verifier, answer)
-        if known is not None:
-            return Verdict(*known)
-        verdict = await self.verifier.verdict(question, answer)
-        self.store.add_verdict(name, verifier, answer, verdict.correct, verdict.rule)
-        return verdict
+        name = verdict_key(question)
+        known = self.store.verdict(name, self._rules, answer)
+        return self._undecided.get((name, answer)) if known is None else Verdict(*known)
+
+    def undecided(self) -> Counter[str]:
+        """Answers that this run called wrong for want of a verdict: how many, by rule."""
+        return Counter(verdict.rule for verdict in self._undecided.values())
+
+    def _check_judge(self, verdict: Verdict) -> None:
+        unclear = self.undecided()["judge_unclear"]
+        if not self.decided_by_judge and unclear >= _UNCLEAR_AT_FIRST:
+            raise DreamPRMError(
+                f"the judge gave no usable verdict on its first {unclear} answers; take a model "
+                "that replies with one word when told to, or none"
+            )

@@ -25,6 +25,7 @@ from dreamprm.policy import Completion, Reply
 from dreamprm.rollouts.keys import Generator
 
 VERSION = 1
+_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 _LOCK_WAIT_S = 1.0  # `dreamprm status` holds the lock for a moment
 
 _SCHEMA = """
@@ -109,7 +110,12 @@ class RolloutStore:
             raise DreamPRMError(f"{self.path}: there is no rollout store; correct the path")
         uri = f"{self.path.resolve().as_uri()}?mode=ro"
         self._db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
-        self._check_version()
+        try:
+            self._check_version()
+        except sqlite3.OperationalError:  # a folder that we may not write to, so nobody else does
+            self._db.close()
+            self._db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+            self._check_version()
 
     def _open_to_write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,11 +152,26 @@ class RolloutStore:
         except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise DreamPRMError(
-                    f"{self.path}: cannot write: {error}; free space or choose another place"
-                ) from error
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _BUGS):
+                raise self._failed("write", error) from error
             raise
+
+    def _failed(self, what: str, error: sqlite3.Error) -> DreamPRMError:
+        if "locked" in str(error):
+            mend = "another program holds the file; close it"
+        elif "malformed" in str(error) or "not a database" in str(error):
+            mend = "the file is damaged: restore it, or give another --store"
+        else:
+            mend = "free space or choose another place"
+        return DreamPRMError(f"{self.path}: cannot {what}: {error}; {mend}")
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, _BUGS):
+                raise
+            raise self._failed("read", error) from error
 
     def add(
         self,
@@ -209,22 +230,12 @@ class RolloutStore:
 
     def completions(self, prefix: str, limit: int = -1) -> list[Completion]:
         """The samples of a prefix (its key) in order of their index; those of the lowest first."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT text, finish_reason FROM rollouts WHERE prefix = "
             "(SELECT id FROM prefixes WHERE key = ?) ORDER BY sample_index LIMIT ?",
             (prefix, limit),
         )
         return [Completion(*row) for row in rows]
-
-    def prefixes(
-        self, question: str, generator: Generator
-    ) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """(key, steps) of all prefixes of a question (its key) that a generator has continued."""
-        rows = self._db.execute(
-            "SELECT key, steps FROM prefixes WHERE question = ? AND generator = ? ORDER BY id",
-            (question, self._generator_id(generator)),
-        ).fetchall()
-        return ((key, tuple(json.loads(steps))) for key, steps in rows)
 
     def generators(self) -> list[Generator]:
         """All that have written something, the last first."""
@@ -233,11 +244,11 @@ class RolloutStore:
 
     def verdict(self, question: str, verifier: str, answer: str) -> tuple[bool, str] | None:
         """(is it right, by which rule) of an answer that was verified before."""
-        row = self._db.execute(
+        rows = self._rows(
             "SELECT correct, rule FROM verdicts WHERE question = ? AND verifier = ? AND answer = ?",
             (question, verifier, _storable(answer)),
-        ).fetchone()
-        return None if row is None else (bool(row[0]), row[1])
+        )
+        return (bool(rows[0][0]), rows[0][1]) if rows else None
 
     def add_verdict(
         self, question: str, verifier: str, answer: str, correct: bool, rule: str
@@ -251,19 +262,33 @@ class RolloutStore:
 
     def usage(self, since: float = 0.0) -> dict[str, Usage]:
         """Policy -> what its calls have cost, those after `since` (seconds of the epoch)."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT policy, count(*), sum(completions), sum(prompt_tokens), "
             "sum(completion_tokens), sum(cost) FROM calls WHERE time >= ? GROUP BY policy",
             (since,),
         )
         return {policy: Usage(*values) for policy, *values in rows}
 
+    def dearest_call(self) -> tuple[int, float]:
+        """Most tokens, and highest cost, of one call so far."""
+        [(tokens, cost)] = self._rows(
+            "SELECT max(prompt_tokens + completion_tokens), max(cost) FROM calls"
+        )
+        return tokens or 0, cost or 0.0
+
+    def finish_reasons(self, generator: Generator) -> dict[str, int]:
+        """Why the completions of a generator ended -> how many."""
+        rows = self._rows(
+            "SELECT finish_reason, count(*) FROM rollouts JOIN prefixes ON prefixes.id = prefix "
+            "WHERE generator = (SELECT id FROM generators WHERE key = ?) GROUP BY finish_reason",
+            (generator.key,),
+        )
+        return dict(rows)
+
     def counts(self) -> dict[str, int]:
         """How many rows each table holds."""
         tables: Sequence[str] = ("generators", "prefixes", "rollouts", "verdicts")
-        return {
-            name: self._db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables
-        }
+        return {name: self._rows(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
 
     def dump(self) -> Iterator[tuple[str, str, int, str, str]]:
         """(prefix key, question id, sample index, text, finish reason) of all, in a fixed order."""
@@ -279,7 +304,7 @@ class RolloutStore:
 
     def read(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of such a table."""
-        return self._db.execute(query).fetchall()
+        return self._rows(query)
 
     def close(self) -> None:
         """Close the file and let others write; a second call does nothing."""

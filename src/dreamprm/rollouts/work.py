@@ -66,9 +66,12 @@ async def work_through(
                     outcome.stopped = error
                 return
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(alive):
-            group.create_task(worker())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(alive):
+                group.create_task(worker())
+    except BaseExceptionGroup as bugs:  # one is enough to find the mistake in our code
+        raise bugs.exceptions[0] from None
     return outcome
 
 
