@@ -107,7 +107,7 @@ MMMU_PRO_WHY = {
     "296": "two letters; the stored verdict takes the last",
     "569": '"AC" is the text of an option; the stored letter does not stand in the response',
     "954": "the response ends with the letter C; the stored letter is B",
-    "1077": 'two letters, "A. (D)"; the stored verdict takes the last',
+    "1077": 'option A reads "(D)"; the stored verdict takes that for the letter',
 }
 
 

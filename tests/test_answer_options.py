@@ -7,11 +7,66 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamprm.answer_options import shuffle_options
-from dreamprm.answers import verdict, verify_answer
+from dreamprm.answers import Verdict, verdict, verify_answer
 from dreamprm.errors import DataError
 from dreamprm.records import Question
 
 CITIES = ("Lyon", "Paris", "Nice")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Option B", "Option (B)", "option b", "Option B: 4 cm", "Choice B", "[B]", "4 cm (B)"]
+    + ["4 cm, option B", "The correct answer is B", "B, 4 cm", "B - 4 cm", "B 4 cm", "B.4 cm"]
+    + ["<answer>B</answer>", "the answer is (B) 4 cm", "The answer is option B.", "Answer: B"]
+    + ["B is correct", "B, because it is longer", "**Option B**", "(B) or B", "3 cm (B)"]
+    + ["Hence the best choice is **B**", "the answer is 4 cm", "[B] 4 cm"],
+)
+def test_there_are_many_ways_to_name_an_option(answer: str) -> None:
+    assert verify_answer(answer, "B", ["3 cm", "4 cm"])
+    assert verify_answer(answer, "4 cm", ["3 cm", "4 cm"])
+    assert not verify_answer(answer, "A", ["3 cm", "4 cm"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["the answer is (A) 4 cm", "(A) 4 cm", "A, 4 cm", "A - 4 cm", "A 4 cm", "4 cm (A)"]
+    + ["Option A: 4 cm", "4 cm, option A"],
+)
+def test_the_letter_wins_over_the_text_beside_it(answer: str) -> None:
+    assert verdict(answer, "B", ["3 cm", "4 cm"]) == Verdict(False, "letter")
+    assert verdict(answer, "A", ["3 cm", "4 cm"]) == Verdict(True, "letter")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["A, B", "A and B", "(A) and (B)", "A. B", "A, B, and C all fit", "A & B", "B, or A", "A (B)"]
+    + ["Optional", "Option pricing", "A.M.", "B.C.", "A small one", "Both", "about (B)"],
+)
+def test_several_letters_or_words_name_no_option(answer: str) -> None:
+    assert verdict(answer, "B", CITIES) == verdict(answer, "A", CITIES)
+    assert verdict(answer, "B", CITIES) == Verdict(False, "no_match")
+
+
+def test_an_option_that_is_a_letter_or_begins_like_one_is_found() -> None:
+    assert verdict("B. C", "B", ["O", "C", "H"]) == Verdict(True, "letter")
+    assert verdict("A. (D)", "A", ["(D)", "(E)"]) == Verdict(True, "letter")
+    assert verdict("a dog", "B", ["cat", "dog"]) == Verdict(False, "no_match")
+    assert verdict("The answer is a", "A", CITIES) == Verdict(True, "letter")
+    assert verdict("The answer is open", "B", ["x", "The answer is open"]).correct
+
+
+def test_options_that_are_ranges_or_times_are_found() -> None:
+    ranges = ["10-15", "15-20", "-5", "-10"]
+    assert verdict("15 to 20", "B", ranges).correct
+    assert not verdict("15 to 20", "C", ranges).correct
+    assert verdict("3 pm", "B", ["3:00 A.M.", "3:00 P.M."]).correct
+
+
+def test_a_gold_letter_without_options_is_met_by_the_same_ways() -> None:
+    for answer in ("Option B", "[B]", "The correct answer is B", "B, 4 cm", "B is correct"):
+        assert verdict(answer, "B") == Verdict(True, "letter")
+        assert not verdict(answer, "A").correct
 
 
 def test_a_gold_letter_of_another_order_goes_by_the_options_text() -> None:

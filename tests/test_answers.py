@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from dreamprm import answer_formula
+from dreamprm.answer_options import option_meant
 from dreamprm.answer_text import clean
-from dreamprm.answers import Verdict, extract_answer, verdict, verdict_on, verify_answer
+from dreamprm.answers import (
+    Verdict,
+    check_gold,
+    extract_answer,
+    verdict,
+    verdict_on,
+    verify_answer,
+)
 from dreamprm.errors import DataError
+from dreamprm.math_equal import NoReply
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
 CITIES = ("Lyon", "Paris", "Nice")
@@ -39,6 +50,14 @@ CITIES = ("Lyon", "Paris", "Nice")
         ("2 + 1 = 3 bolts\n#### 1,003", "1,003"),
         ("A: is it 3?\nNobody can know this", None),
         ("Thus:\n\\[\n\\text{Answer: C}\n\\]", "C"),
+        ("The correct answer is B.", "B"),
+        ("Hence option (B) is correct, not A.", "B"),
+        ("Final Answer: The final answer is $7$. I hope it is correct.", "7"),
+        ("I think so.\n<answer>B</answer>", "B"),
+        ("Final answer: 7\n<answer>\nthe red one\n</answer>", "the red one"),
+        ("<answer>So the final answer is: 8</answer>", "8"),
+        ("<answer>B", "B"),
+        ("I fill in <answer></answer>.\nFinal answer: 7", "7"),
         ("Yes, because it is red.", "Yes, because it is red"),
         ("Nobody can know this", None),
         ("No idea", None),
@@ -127,6 +146,24 @@ def test_an_option_text_that_begins_like_a_letter_is_read_as_text() -> None:
         ("3.0e4", "30000"),
         ("3.0 \\times 10^{-4}", "0.0003"),
         ("3 million", "3,000,000"),
+        ("3:00 P.M.", "3 pm"),
+        ("16:30", "4:30 p.m."),
+        ("15-20", "15 to 20"),
+        ("15\u201320 cm", "15-20"),
+        ("15-20", "15 - 20"),
+        ("2xy", "2yx"),
+        ("ab + ac", "a(b + c)"),
+        ("AB = 2\\sqrt{3}", "\\sqrt{12}"),
+        ("6\\pi cm^2", "6\\pi"),
+        ("$2\\sqrt{3}$ units", "2\\sqrt{3}"),
+        ("6\\pi \\text{ square inches}", "6\\pi in^2"),
+        ("2\\sin(x) + 1", "1 + 2\\sin x"),
+        ("12-15x", "-15x+12"),
+        ("\\frac{1}{2} - x", "0.5 - x"),
+        ("x = 1 or x = 2", "x = 2 or x = 1"),
+        ("1 or 2", "2, 1"),
+        ("2:4", "1:2"),
+        ("the answer is $\\sqrt{12}$", "2\\sqrt{3}"),
     ],
 )
 def test_equal_answers_are_equal_in_either_notation(answer: str, gold: str) -> None:
@@ -155,6 +192,20 @@ def test_equal_answers_are_equal_in_either_notation(answer: str, gold: str) -> N
         ("5 and a half", "5"),
         ("5x", "5"),
         ("A", "B"),
+        ("3:00 P.M.", "3:00 A.M."),
+        ("4:30", "4:30 p.m."),
+        ("3 p.m.", "3"),
+        ("5 m east", "5 m west"),
+        ("5 m east", "5 m"),
+        ("North 30\u00b0", "South 30\u00b0"),
+        ("60\u00b0 N", "60\u00b0 S"),
+        ("15-20", "-5"),
+        ("-5", "15 - 20"),
+        ("15-20", "10-15"),
+        ("2010-05-03", "2002"),
+        ("2\\sqrt{3} cm", "2\\sqrt{3} m"),
+        ("3 cats and \\frac{1}{2} dogs", "3 dogs and \\frac{1}{2} cats"),
+        ("x + 1 or more", "x + 1"),
     ],
 )
 def test_different_answers_are_different(answer: str | None, gold: str) -> None:
@@ -206,10 +257,12 @@ def test_the_verdict_names_the_rule_that_decided(
     assert verdict(answer, gold, options) == expected
 
 
-@given(st.text(max_size=30), st.sampled_from([(), CITIES]))
-def test_an_answer_verifies_against_itself(answer: str, options: tuple[str, ...]) -> None:
+@given(st.text(max_size=30))
+def test_an_answer_verifies_against_itself(answer: str) -> None:
     assume(answer.strip() and answer != UNKNOWN_ANSWER)
-    assert verify_answer(answer, answer, options)
+    assert verify_answer(answer, answer)
+    assume(clean(answer))
+    assert verify_answer(answer, answer, [answer, f"{answer} or not"])
 
 
 ANSWERS = st.one_of(
@@ -217,6 +270,7 @@ ANSWERS = st.one_of(
     st.sampled_from(
         ["12 cm", "$5", "\\$5", "$1,234.50", "50\\%", "120^\\circ", "\\frac{1}{2}", "x^{2}+1"]
         + ["(B) Paris", "Yes, because it is red", "\\text{red}", "Nice", "1 1/2", "3.0e4"]
+        + ["Option B", "4 cm (B)", "3:00 P.M.", "15-20", "5 m east", "2\\sqrt{3} cm"]
     ),
 )
 
@@ -226,6 +280,7 @@ def test_what_dresses_an_answer_changes_no_verdict(
     answer: str, gold: str, options: tuple[str, ...]
 ) -> None:
     assume(clean(answer) and clean(gold))  # "." is nothing but dress
+    assume(not options or option_meant(clean(gold), options))
     plain = verdict(answer, gold, options).correct
     for left, right in (("$", "$"), ("\\boxed{", "}"), ("**", "**"), ("", "."), ("\\(", "\\)")):
         assert verdict(left + answer + right, gold, options).correct == plain, left
@@ -241,7 +296,11 @@ def test_a_question_without_gold_answer_cannot_be_verified_against() -> None:
 def test_no_text_breaks_extraction_or_comparison(answer: str, gold: str) -> None:
     assume(gold != UNKNOWN_ANSWER)
     extract_answer(answer, CITIES)
-    assert verify_answer(answer, gold, CITIES) in (True, False)
+    assert verify_answer(answer, gold) in (True, False)
+    assert verify_answer(answer, "B", CITIES) in (True, False)
+    question = Question(id="1", domain="d", text="?", options=CITIES, answer="B")
+    with suppress(DataError):
+        check_gold(question.model_copy(update={"answer": gold}))
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
@@ -256,6 +315,61 @@ def test_plain_answers_never_load_computer_algebra() -> None:
         "v('x+1', '1+x'); assert 'sympy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_comparison_that_took_too_long_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_long(answer: str, gold: str) -> bool:
+        raise NoReply
+
+    monkeypatch.setattr(answer_formula, "math_equal", too_long)
+    undecided = Verdict(False, "timeout")
+    assert verdict("x + 1", "1 + x") == undecided
+    assert verdict("x + 1", "B", ["2 + x", "1 + x"]) == undecided
+    assert verdict("1 + x", "B", ["2 + x", "1 + x"]) == Verdict(True, "option_text")
+    assert option_meant("x + 1", ["2 + x", "1 + x"]) is None
+    question = Question(
+        id="1", domain="d", text="?", answer="8", extra={"answers": ["1 + x", "red"]}
+    )
+    assert verdict_on(question, "x + 1") == undecided
+    assert verdict_on(question, "red") == Verdict(True, "same_text")
+    with pytest.raises(DataError, match="'x \\+ 1' with its options takes too long"):
+        check_gold(question.model_copy(update={"answer": "x + 1", "options": ("y", "1 + x")}))
+
+
+@pytest.mark.parametrize("gold", ["zebra", "D", "", "."])
+def test_a_gold_answer_that_is_no_option_is_an_error_whatever_the_answer(gold: str) -> None:
+    for answer in ("A", "zebra", None):
+        with pytest.raises(DataError, match=f"field 'answer'.*'{gold}' is none of its 3 options"):
+            verdict(answer, gold, CITIES)
+
+
+@pytest.mark.parametrize(
+    ("gold", "options"),
+    [
+        ("B", CITIES),
+        ("(b)", CITIES),
+        ("paris", CITIES),
+        ("0.5", ("1/4", "1/2")),
+        ("True", ("Yes", "No")),
+        ("zebra", ()),
+        (UNKNOWN_ANSWER, CITIES),
+    ],
+)
+def test_a_gold_answer_that_some_answer_meets_passes(gold: str, options: tuple[str, ...]) -> None:
+    check_gold(Question(id="1", domain="d", text="?", options=options, answer=gold))
+
+
+def test_a_question_that_can_never_be_answered_right_is_told_by_its_id() -> None:
+    question = Question(id="q7", domain="d", text="?", options=CITIES, answer="zebra")
+    with pytest.raises(DataError, match="field 'answer': question 'q7': .* 'zebra' is none of"):
+        check_gold(question)
+    twice = ("50 m", "50 km")
+    with pytest.raises(DataError, match="or fits several"):
+        check_gold(question.model_copy(update={"options": twice, "answer": "50"}))
+    for extra in ({"precision": "one"}, {"unit": 3}, {"answers": "B"}):
+        bad = question.model_copy(update={"options": (), "extra": extra})
+        with pytest.raises(DataError, match=r"extra\..*question 'q7'"):
+            check_gold(bad)
 
 
 def test_any_of_several_accepted_answers_is_right() -> None:

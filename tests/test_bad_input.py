@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamprm.cli import main
-from dreamprm.formats import read_scores
+from dreamprm.formats import read_questions, read_scores, write_questions
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.rollouts.store import RolloutStore
@@ -191,6 +191,11 @@ def test_nan_in_training_names_step_and_domain_and_keeps_the_last_checkpoint(
 
 def test_a_full_disk_during_sampling_keeps_what_was_sampled(project: Path, model: str) -> None:
     out, store = project / "out.jsonl", project / "rollouts.db"
+    asked = [
+        question.model_copy(update={"text": f"{question.text} {i}"})
+        for i, question in enumerate(read_questions(project / "test.jsonl"))
+    ]
+    write_questions(project / "test.jsonl", asked)
     words = [
         *("sample", "--questions", str(project / "test.jsonl"), "--model_name_or_path", model),
         *("--output", str(out), "--max_new_tokens", "6", "--num_candidates", "2"),
@@ -201,7 +206,7 @@ def test_a_full_disk_during_sampling_keeps_what_was_sampled(project: Path, model
     for path in (out, *project.glob("rollouts.db*")):
         path.unlink()
 
-    full = run_with_file_limit(words, 110_000)  # the journal of the store grows to more
+    full = run_with_file_limit(words, 130_000)  # the journal of the store grows to more
     assert_one_line(full, "rollouts.db: cannot write: ")
     assert "free space" in full.stderr
     with RolloutStore(store, readonly=True) as kept:

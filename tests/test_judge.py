@@ -53,7 +53,15 @@ def test_the_name_says_who_decides() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "correct"),
-    [("SAME", True), ("same.", True), (" **Same**\n", True), ("DIFFERENT", False)],
+    [
+        ("SAME", True),
+        ("same.", True),
+        (" **Same**\n", True),
+        ("DIFFERENT", False),
+        ("<think>They are not the\nSAME</think>\n\nDIFFERENT", False),
+        ("the template opened this thought, SAME?</think> SAME", True),
+        ("Both name the painter.\n\n**SAME**\n", True),
+    ],
 )
 def test_the_judge_decides_where_rules_find_no_match(reply: str, correct: bool) -> None:
     assert ask(FakeJudge(reply), OPEN, "Van Gogh") == Verdict(correct, "judge")
@@ -93,7 +101,9 @@ def test_the_judge_is_asked_about_formulas_and_phrases(gold: str, answer: str) -
 
 
 @pytest.mark.parametrize(
-    "useless", ["", "CORRECT", "SAME or DIFFERENT", "NOT SAME", "It is the SAME", "SAMEDIFFERENT"]
+    "useless",
+    ["", "CORRECT", "SAME or DIFFERENT", "NOT SAME", "It is the SAME", "SAMEDIFFERENT"]
+    + ["<think>is it\nSAME", "<think>SAME</think>", "SAME\nbut I am not sure"],
 )
 def test_an_unusable_reply_is_asked_once_more_with_another_seed(useless: str) -> None:
     judge = FakeJudge(useless, "SAME")

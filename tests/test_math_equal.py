@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dreamprm import math_equal
-from dreamprm.answers import verify_answer
+from dreamprm.answers import Verdict, verdict, verify_answer
 from dreamprm.errors import DreamPRMError
 
 ENDLESS = ("9^{9^{9^{9}}}", "9^{9^{9^{8}}}")
@@ -45,6 +45,45 @@ def test_a_computation_without_end_is_stopped_and_the_next_one_works() -> None:
     assert time.monotonic() - started < 20
     assert verify_answer("y + 1", "1 + y")
     math_equal.stop()
+
+
+def test_a_comparison_that_took_too_long_is_no_verdict_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert verdict(*ENDLESS) == Verdict(False, "timeout")
+    monkeypatch.setattr(math_equal._Pool, "ask", lambda *_: b"1\n")
+    assert verdict(*ENDLESS) == Verdict(True, "math")  # so the time-out is not remembered
+    monkeypatch.setattr(math_equal._Pool, "ask", lambda *_: b"0\n")
+    assert verdict(*ENDLESS) == Verdict(True, "math")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+def test_time_in_which_the_machine_does_other_things_does_not_count(
+    pool: math_equal._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(math_equal, "SECONDS_PER_QUESTION", 1)
+    assert verify_answer("b + 1", "1 + b")
+    [helper] = pool._all
+    helper._process.send_signal(signal.SIGSTOP)
+    resume = threading.Timer(2.5, helper._process.send_signal, [signal.SIGCONT])
+    resume.start()
+    started = time.monotonic()
+    assert verify_answer("b + 2", "2 + b")
+    assert time.monotonic() - started > 2
+    resume.join()
+
+
+def test_a_helper_that_sleeps_is_ended_by_the_clock_on_the_wall(
+    pool: math_equal._Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asleep = tmp_path / "asleep.py"
+    asleep.write_text("import time; print('ready', flush=True); time.sleep(60)")
+    monkeypatch.setattr(math_equal, "_SERVER", str(asleep))
+    monkeypatch.setattr(math_equal, "WALL_SECONDS_PER_QUESTION", 0.5)
+    started = time.monotonic()
+    assert verdict("b + 3", "3 + b") == Verdict(False, "timeout")
+    assert time.monotonic() - started < 20
+    assert not pool._all
 
 
 def test_processes_are_started_when_needed_and_not_more_than_allowed(

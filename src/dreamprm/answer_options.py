@@ -97,13 +97,13 @@ def gold_option(gold: str, options: Sequence[str]) -> Meant:
         meant = find_option(clean(gold), options)
     except NoReply:
         raise DataError(
-            f"comparing the gold answer '{gold}' with its options takes too long; give the letter "
-            "of the right one instead",
+            f"comparing the gold answer '{gold:.80}' with its options takes too long; give the "
+            "letter of the right one instead",
             field="answer",
         ) from None
     if meant is None:
         raise DataError(
-            f"the gold answer '{gold}' is none of its {len(options)} options, or fits several; "
+            f"the gold answer '{gold:.80}' is none of its {len(options)} options, or fits several; "
             "correct the answer or give the options that it belongs to",
             field="answer",
         )

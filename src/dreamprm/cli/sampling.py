@@ -6,7 +6,7 @@ import asyncio
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,9 +103,10 @@ def run_sampling(
                     job.finish(str(error) or "interrupted")
                 raise
             outcome.refused += ((None, refusal) for refusal in sampler.refusals)
-            with suppress(DreamPRMError) if outcome.stopped else nullcontext():
+            with suppress(DreamPRMError):  # the output is written; only `status` knows less
                 job.finish(str(outcome.stopped or "finished"))
-            _warn(sampler, options)
+            if not outcome.stopped:
+                _warn(sampler, options)
             return outcome, written
 
     with (
