@@ -63,9 +63,10 @@ def test_labels_count_completions_that_reach_the_right_answer(store: RolloutStor
         return f"Step 9: on\nFinal answer: {index % 2 + 7}"
 
     trajectory = Trajectory(question_id="q0", steps=("Step 1: good", "Step 2: bad", "Step 3: good"))
-    sampler = Sampler(Scripted(say), store)
+    sampler = Sampler(Scripted(say, continuation="prompt"), store)
     _, [labelled] = label(sampler, [trajectory], FixedCompletions(4))
     assert labelled.labels == (StepLabel(2, 4), StepLabel(0, 4), StepLabel(0, 4))
+    assert labelled.extra["labelled_by"] == {"policy": "scripted", "continuation": "prompt"}
 
 
 def test_a_shared_prefix_is_completed_once(store: RolloutStore) -> None:

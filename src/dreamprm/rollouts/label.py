@@ -84,13 +84,18 @@ async def label_trajectories(
         progress: called with the number of trajectories done.
 
     Returns:
-        How it ended, and the trajectories that are labelled, in the order given.
+        How it ended, and the trajectories that are labelled, in the order given. Their
+        `extra["labelled_by"]` says by which policy, and how it was made to continue steps.
     """
+    continuation = sampler.policy.settings.get("continuation")
+    source = {"policy": sampler.policy.name, "continuation": continuation}
     labelled: dict[tuple[str, int], Trajectory] = {}
 
     async def do(group: Group) -> None:
         found = await plan.label(sampler, group)
-        labelled.update({(t.question_id, t.sample_index): t for t in found})
+        for t in found:
+            extra = {**t.extra, "labelled_by": source}
+            labelled[t.question_id, t.sample_index] = t.model_copy(update={"extra": extra})
         progress(len(found))
 
     outcome = await work_through(grouped(questions, trajectories), do, sampler.alive)
