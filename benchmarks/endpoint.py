@@ -100,7 +100,7 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--latency_s", type=float, default=0.5)
-    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--output", type=Path, default=Path("docs/results/endpoint.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
