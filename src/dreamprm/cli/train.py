@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -46,7 +45,7 @@ class Config:
         meta_file: questions and trajectories with outcomes in one file (the paper's meta.json).
         meta_questions: file of questions, in place of meta_file.
         meta_trajectories: file of their trajectories with outcomes.
-        image_root: folder that image paths in train_file and meta_file start from; by default the
+        image_root: folder that relative image paths start from; by default the
             folder of each file.
         model_name_or_path: backbone: any vision-language model of transformers, by path or hub
             name; `tiny` is the embedded one.
@@ -180,22 +179,9 @@ def _read(config: Config, kind: Literal["train", "meta"]) -> Pair | None:
     if not one and not any(two):
         return None
     if one:
-        questions, trajectories = read_pair(one)
-        if config.image_root:
-            questions = [_below(q, one, config.image_root) for q in questions]
+        questions, trajectories = read_pair(one, image_root=config.image_root)
         check_references(questions, trajectories, one)
     else:
-        questions, trajectories = read_candidates([two[0]], [two[1]])
+        questions, trajectories = read_candidates([two[0]], [two[1]], config.image_root)
     check_images(questions, one or two[0])
     return questions, trajectories
-
-
-def _below(question: Question, file: Path, root: Path) -> Question:
-    """The question with image paths that start from `root` and not from the file's folder."""
-    images = tuple(
-        image
-        if isinstance(image, bytes) or (Path(image).is_absolute() and not file.is_absolute())
-        else os.path.normpath(root / os.path.relpath(image, file.parent))
-        for image in question.images
-    )
-    return question.model_copy(update={"images": images})

@@ -26,6 +26,7 @@ from dreamprm.formats.math_aps import (
     write_math_aps_tree,
 )
 from dreamprm.formats.math_shepherd import read_math_shepherd, write_math_shepherd
+from dreamprm.formats.mathvision import read_mathvision
 from dreamprm.formats.mmmu_pro import read_mmmu_pro
 from dreamprm.formats.prm800k import read_prm800k, write_prm800k
 from dreamprm.formats.prmbench import read_prmbench, write_prmbench
@@ -208,7 +209,7 @@ _FORMATS = (
         about="questions of MATH-Vision",
         holds="questions",
         fits=_is_mathvision,
-        reader=own.read_mathvision_rows,
+        reader=read_mathvision,
     ),
     Format(
         name="mmmu_pro",

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm.errors import DataError
-from dreamprm.formats.files import check_new_id, image_from_disk
-from dreamprm.formats.jsonl import iterate_rows
+from dreamprm.formats.files import BadRow, check_new_id, image_from_disk, refuse
+from dreamprm.formats.row_files import each_row
 from dreamprm.formats.rows import required_text, row_text
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
@@ -26,12 +26,20 @@ _MARKS_APART = re.compile(r"(?:^|(?<=[.?!)]))(?:[^\S\n]*<image\d+>)+[^\S\n]*$", 
 _ONLY_IN_THE_IMAGE = "Answer the question in the image."
 
 
-def read_mathvision(path: str | Path, *, domain: str = "mathvision") -> list[Question]:
-    """Read the questions; image paths start from the file's folder.
+def read_mathvision(
+    path: str | Path,
+    *,
+    image_root: str | Path | None = None,
+    domain: str = "mathvision",
+    bad_row: BadRow = refuse,
+) -> list[Question]:
+    """Read the questions.
 
     Args:
         path: the JSONL file.
+        image_root: folder that image paths start from; the file's own by default.
         domain: of all questions, because the file names none; `subject` comes from the file.
+        bad_row: told of each row that cannot be read; when it returns, the row is left out.
 
     Raises:
         DataError: names the row and field of what is wrong.
@@ -39,12 +47,14 @@ def read_mathvision(path: str | Path, *, domain: str = "mathvision") -> list[Que
     path = Path(path)
     questions: list[Question] = []
     seen: dict[str, int] = {}
-    for number, row in iterate_rows(path):
+    root = path.parent if image_root is None else Path(image_root)
+    for number, row in each_row(path, bad_row):
         try:
-            question = _question(row, path.parent, domain)
+            question = _question(row, root, domain)
+            check_new_id(question.id, number, seen, path)
         except DataError as error:
-            raise error.at(file=path, row=number) from error
-        check_new_id(question.id, number, seen, path)
+            bad_row(error.at(file=path, row=number))
+            continue
         questions.append(question)
     return questions
 
@@ -67,8 +77,6 @@ def without_marks(text: str) -> str:
 
 
 def _question(row: Any, folder: Path, domain: str) -> Question:
-    if not isinstance(row, dict):
-        raise DataError("is no object; correct or remove it")
     options = row.get("options") or []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise DataError("must be a list of texts", field="options")

@@ -95,6 +95,8 @@ def _options(written: Any) -> tuple[str, ...]:
         options = ast.literal_eval(written) if isinstance(written, str) else written
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         options = None
+    if isinstance(options, list) and len(options) == 1 and isinstance(options[0], list):
+        [options] = options  # one published row has its list in another list
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise DataError("must be a list of texts, or one written as text", field="options")
     return tuple(options)

@@ -6,15 +6,13 @@ behind a bad line, which is done here.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from dreamprm.errors import DataError
 from dreamprm.formats.files import BadRow, R, check_new_id, from_disk, refuse
 from dreamprm.formats.jsonl import read_jsonl, write_jsonl
-from dreamprm.formats.mathvision import read_mathvision
 from dreamprm.formats.row_files import each_row
 from dreamprm.records import Question
 
@@ -50,7 +48,6 @@ def read(
         kind: class of its records.
         image_root: folder that image paths start from; the file's own by default.
         bad_row: told of each line that is no such record; when it returns, the line is left out.
-            A Parquet file is read as a whole: its first bad row ends the reading.
 
     Raises:
         DataError: names the row and field of what is wrong.
@@ -60,11 +57,7 @@ def read(
     if suffix == ".parquet":
         from dreamprm.formats.parquet import read_parquet
 
-        try:
-            return below(read_parquet(path, kind), path.parent, image_root)
-        except DataError as error:
-            bad_row(error)
-            return []
+        return read_parquet(path, kind, image_root=image_root, bad_row=bad_row)
     if suffix not in LINES:
         raise DataError("holds our records as .jsonl or .parquet only; rename it", file=path)
     if bad_row is refuse and image_root is None:
@@ -95,39 +88,6 @@ def write(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
         write_parquet(path, records, kind)
     else:
         raise DataError("can be written as .jsonl or .parquet only; rename it", file=path)
-
-
-def read_mathvision_rows(
-    path: str | Path,
-    *,
-    image_root: str | Path | None = None,
-    domain: str = "mathvision",
-    bad_row: BadRow = refuse,
-) -> list[Question]:
-    """`read_mathvision`, whose first bad row ends the reading."""
-    try:
-        return below(read_mathvision(path, domain=domain), Path(path).parent, image_root)
-    except DataError as error:
-        bad_row(error)
-        return []
-
-
-def below(records: Sequence[R], folder: Path, image_root: str | Path | None) -> list[R]:
-    """The records with the image paths that lie in `folder` moved to `image_root`."""
-    if image_root is None:
-        return list(records)
-
-    def moved(image: str | bytes) -> str | bytes:
-        if isinstance(image, bytes) or not Path(image).is_relative_to(folder):
-            return image
-        return os.path.normpath(Path(image_root) / Path(image).relative_to(folder))
-
-    return [
-        record.model_copy(update={"images": tuple(map(moved, record.images))})
-        if isinstance(record, Question)
-        else record
-        for record in records
-    ]
 
 
 def parquet_columns(file: IO[bytes]) -> Iterator[dict[str, Any]]:

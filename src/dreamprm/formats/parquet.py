@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 
 from dreamprm.errors import DataError
 from dreamprm.formats.files import (
+    BadRow,
     R,
     atomic_write,
     check_new_id,
     from_disk,
     image_to_disk,
     open_for_reading,
+    refuse,
 )
 from dreamprm.records import Question, Record, StepScores, Trajectory
 
@@ -66,13 +68,26 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
 }
 
 
-def iterate_parquet(path: str | Path, kind: type[R]) -> Iterator[R]:
+def iterate_parquet(
+    path: str | Path,
+    kind: type[R],
+    *,
+    image_root: str | Path | None = None,
+    bad_row: BadRow = refuse,
+) -> Iterator[R]:
     """Yield the records of a Parquet file one by one.
+
+    Args:
+        path: the file.
+        kind: class of its records.
+        image_root: folder that image paths start from; the file's own by default.
+        bad_row: told of each row that is no such record; when it returns, the row is left out.
 
     Raises:
         DataError: no Parquet file, an invalid record, or a question id that comes twice.
     """
     path = Path(path)
+    root = path.parent if image_root is None else Path(image_root)
     seen: dict[str, int] = {}
     row = 0
     with open_for_reading(path) as file:
@@ -80,20 +95,28 @@ def iterate_parquet(path: str | Path, kind: type[R]) -> Iterator[R]:
             for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE):
                 for values in batch.to_pylist():
                     row += 1
-                    record = from_disk(kind.parse(_from_arrow(values)), path.parent)
-                    if isinstance(record, Question):
-                        check_new_id(record.id, row, seen, path)
+                    try:
+                        record = from_disk(kind.parse(_from_arrow(values)), root)
+                        if isinstance(record, Question):
+                            check_new_id(record.id, row, seen, path)
+                    except DataError as error:
+                        bad_row(error.at(file=path, row=row))
+                        continue
                     yield record
-        except DataError as error:
-            raise error.at(file=path, row=row) from error
         except (pa.ArrowInvalid, OSError) as error:
             message = f"not Parquet, or cut off ({error}); make the file again"
             raise DataError(message, file=path) from error
 
 
-def read_parquet(path: str | Path, kind: type[R]) -> list[R]:
+def read_parquet(
+    path: str | Path,
+    kind: type[R],
+    *,
+    image_root: str | Path | None = None,
+    bad_row: BadRow = refuse,
+) -> list[R]:
     """All records of a Parquet file; see `iterate_parquet`."""
-    return list(iterate_parquet(path, kind))
+    return list(iterate_parquet(path, kind, image_root=image_root, bad_row=bad_row))
 
 
 def write_parquet(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
