@@ -38,7 +38,7 @@ question_lists = st.lists(questions, max_size=4, unique_by=lambda question: ques
 @st.composite
 def trajectories(draw: st.DrawFn) -> Trajectory:
     """A trajectory with labels for some, all or none of its steps."""
-    steps = tuple(draw(st.lists(st.text(max_size=30), min_size=1, max_size=5)))
+    steps = tuple(draw(st.lists(text, min_size=1, max_size=5)))
     labels = draw(
         st.none() | st.lists(st.none() | label, min_size=len(steps), max_size=len(steps)).map(tuple)
     )

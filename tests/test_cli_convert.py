@@ -209,3 +209,21 @@ def test_real_conversations_come_back_word_by_word(real_data: Path, tmp_path: Pa
 
 def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [dict(sorted(one.items())) for one in rows]
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stepwise(tmp_path, row())
+    before = path.read_bytes()
+    words = ["convert", "--input", str(path), "--output", str(path)]
+    assert main([*words, "--output_format", "trl_stepwise"]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_nothing_to_write_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_questions(tmp_path / "q.jsonl", [QUESTION])
+    words = ["convert", "--questions", str(tmp_path / "q.jsonl")]
+    out = tmp_path / "x.jsonl"
+    assert main([*words, "--output", str(out), "--output_format", "trl_stepwise"]) == 1
+    assert "holds no trajectory" in capsys.readouterr().err
+    assert not out.exists()

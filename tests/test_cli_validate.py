@@ -295,3 +295,17 @@ def test_what_cannot_be_validated_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert said in error
+
+
+def test_a_row_of_the_other_file_that_cannot_be_read_may_hide_a_leak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": "1", "domain": "d", "text": "How many?", "answer": "7"},
+        {"id": "2", "domain": "d", "text": "How long?", "answer": ""},
+    ]
+    mine, bench = tmp_path / "mine.jsonl", tmp_path / "bench.jsonl"
+    mine.write_text(json.dumps(rows[1] | {"answer": "8"}) + "\n")
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["validate", "--input", str(mine), "--against.bench", str(bench)]) == 1
+    assert "1 rows of bench cannot be read" in capsys.readouterr().out

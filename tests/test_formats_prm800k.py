@@ -117,7 +117,7 @@ MANY = [
     row(step(said("a", -1), said("b", None)), gold="", reason="bad_problem"),
     row(step(said("a", 1), chosen=0), {**step(), "completions": None}, reason="give_up"),
     row(step(said("a", 1), chosen=0), step(), reason=None),
-    row({**step(human=OWN), "completions": None, "note": "x"}, step(said("", 1))),
+    row({**step(human=OWN), "completions": None, "note": "x"}, step(said("z", 1))),
 ]
 
 

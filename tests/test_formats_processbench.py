@@ -283,3 +283,22 @@ def test_a_list_with_a_bad_element_is_read_past_it_and_a_cut_list_is_refused(
 @given(mutated(ROW))
 def test_a_mutated_row_comes_out_as_it_went_in_or_is_refused(row: Any) -> None:
     survives_or_is_refused(read_processbench, write_processbench, row)
+
+
+@pytest.mark.parametrize("form", ["with a mark", "one object over many lines"])
+def test_other_ways_to_write_json_are_read(form: str, tmp_path: Path) -> None:
+    row = {
+        "id": "gsm8k-1",
+        "generator": "m",
+        "problem": "1 + 1?",
+        "steps": ["1 + 1 = 2"],
+        "final_answer_correct": True,
+        "label": -1,
+    }
+    path = tmp_path / "x.json"
+    if form == "with a mark":
+        path.write_bytes(b"\xef\xbb\xbf" + json.dumps([row, row | {"id": "gsm8k-2"}]).encode())
+    else:
+        path.write_text(json.dumps(row, indent=2))
+    _, trajectories = read_processbench(path)
+    assert len(trajectories) == (2 if form == "with a mark" else 1)

@@ -12,6 +12,7 @@ from hypothesis import given
 
 from dreamprm.errors import DataError
 from dreamprm.formats import DataWarning, read_pair
+from dreamprm.formats.known import FORMATS
 from dreamprm.formats.visualprm import read_visualprm, write_visualprm
 from dreamprm.records import Question, StepLabel, Trajectory
 from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
@@ -246,3 +247,18 @@ def test_every_row_of_the_released_meta_set_comes_out_as_it_was(
     rows = json.loads(path.read_text())
     assert len(rows) == 1656
     assert json.loads((tmp_path / "back.json").read_text()) == rows
+
+
+@pytest.mark.parametrize("name", ["visualprm", "visualprm_raw"])
+def test_a_last_step_that_only_answers_cannot_be_held(name: str, tmp_path: Path) -> None:
+    """It would be read back as no step, and its label with it."""
+    question = Question(id="1", domain="d", text="How many?", answer="8")
+    steps = ("We add.", "Final answer: 8")
+    trajectory = Trajectory(
+        question_id="1", steps=steps, labels=(StepLabel(1, 1), StepLabel(1, 1)), outcome=True
+    )
+    write = FORMATS[name].write
+    assert write is not None
+    with pytest.raises(DataError, match="only states the answer"):
+        write(tmp_path / "x.json", [question], [trajectory])
+    assert not (tmp_path / "x.json").exists()

@@ -122,6 +122,7 @@ def test_without_any_right_candidate_training_is_plain(tmp_path: Path) -> None:
         {
             "id": str(i),
             "question": "How many?",
+            "options": [],
             "answer": "-1000",
             "subject": f"subject {i % 2}",
             "image": "0.png",

@@ -66,3 +66,8 @@ def test_records_cannot_be_changed() -> None:
     question = Question.parse(QUESTION)
     with pytest.raises(ValueError, match="frozen"):
         question.answer = "4"
+
+
+def test_an_empty_step_is_no_step() -> None:
+    with pytest.raises(DataError, match="step 2 is empty"):
+        Trajectory.parse({"question_id": "q", "steps": ["Step 1: look", "  "]})

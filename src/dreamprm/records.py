@@ -117,6 +117,9 @@ class Trajectory(Record):
     def _check(self) -> Self:
         if not self.steps:
             raise ValueError("steps: a trajectory without steps cannot be scored; remove the row")
+        for i, step in enumerate(self.steps, start=1):
+            if not step.strip():
+                raise ValueError(f"steps: step {i} is empty; remove it, and its label")
         _check_extra(self.extra)
         if self.labels is None:
             return self

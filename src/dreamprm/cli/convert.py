@@ -86,6 +86,10 @@ def run(config: Config) -> None:
     if not questions and not trajectories:
         raise DataError("no row could be read, so nothing is written", file=_source(config))
 
+    if not trajectories and (config.output_trajectories or config.output):
+        raise DataError("holds no trajectory to write", file=_source(config))
+    if not questions and config.output_questions:
+        raise DataError("holds no question to write", file=_source(config))
     outputs: list[tuple[Path, Callable[[Path], None]]] = []
     if config.output and target and (write := target.write):
         outputs.append((config.output, lambda path: write(path, questions, trajectories)))
@@ -123,6 +127,9 @@ def _check(config: Config) -> None:
     paths = [path.absolute() for path in outputs if path]
     if len(set(paths)) < len(paths):
         raise UsageError("convert: the outputs must be different files")
+    inputs = {p.absolute() for p in (config.input, config.questions, config.trajectories) if p}
+    if both := inputs & set(paths):
+        raise UsageError(f"convert: {min(both)} is an input; give the output another name")
 
 
 def _source(config: Config) -> Path | None:

@@ -115,6 +115,9 @@ def run(config: Config) -> None:
         raise UsageError("questions: --source and --output are needed, or --list")
     if config.seed is not None and config.limit is None:
         raise UsageError("questions: --seed takes a random subset; say by --limit how large")
+    read = {Path(given).absolute() for given in (config.source, config.path) if given}
+    if config.output.absolute() in read:
+        raise UsageError(f"questions: {config.output} is the source; give another output")
     skipped: list[DataError] = []
     with _counted(config.limit if config.seed is None else None) as advance:
         questions = _read(config, config.source, advance, skipped)

@@ -23,7 +23,6 @@ from dreamprm.errors import DataError, DreamPRMError
 if TYPE_CHECKING:
     from dreamprm.formats.account import Facts, Finding, Loaded
     from dreamprm.formats.account.facts import LabelFacts
-    from dreamprm.records import Question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +61,15 @@ def run(config: Config) -> None:
 
     if not (config.input or config.questions or config.trajectories):
         raise UsageError("validate: give --input, or --questions and --trajectories")
-    others = {name: _questions_of(path) for name, path in config.against.items()}
+    others = {name: _compared(path) for name, path in config.against.items()}
     accounts: list[tuple[Facts, list[Finding]]] = []
     for loaded in _loaded(config):
         if others and not loaded.questions:
             raise DataError("holds no questions to look for in other files", file=loaded.name)
         found = account.findings(loaded, decode_images=config.images)
-        for name, questions in others.items():
-            found += pictures.overlap(loaded, name, questions)
+        for name, other in others.items():
+            found += pictures.overlap(loaded, name, other.questions)
+            found += _not_compared(name, other)
         accounts.append((account.facts(loaded), account.gravest_first(found)))
     if config.json:
         written = [
@@ -96,14 +96,25 @@ def _loaded(config: Config) -> Iterator[Loaded]:
         yield load_ours(config.questions, config.trajectories, image_root=config.image_root)
 
 
-def _questions_of(path: Path) -> list[Question]:
-    """The questions of a file that others are compared with; what cannot be read is left out."""
+def _compared(path: Path) -> Loaded:
+    """A file whose questions others are compared with."""
     from dreamprm.formats.account import load
 
-    questions = load(path).questions
-    if not questions:
+    other = load(path)
+    if not other.questions:
         raise DataError("holds no questions to compare with", file=path)
-    return questions
+    return other
+
+
+def _not_compared(name: str, other: Loaded) -> list[Finding]:
+    """Rows of such a file that cannot be read may hide what is looked for."""
+    from dreamprm.formats.account.finding import Finding, shown
+
+    if not other.bad:
+        return []
+    count = len(other.bad)
+    message = f"{count} rows of {name} cannot be read, so nothing was compared with them; mend them"
+    return [Finding("error", "not_compared", count, message, shown([*map(str, other.bad)]))]
 
 
 def lines(facts: Facts, found: Sequence[Finding]) -> Iterator[str]:

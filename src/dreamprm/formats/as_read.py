@@ -17,7 +17,8 @@ from typing import Any
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
 from dreamprm.formats.fields import Row, whole_characters
-from dreamprm.formats.files import BadRow, atomic_write, load_json_rows, write_json_rows
+from dreamprm.formats.files import BadRow, atomic_write, write_json_rows
+from dreamprm.formats.row_files import each_row
 from dreamprm.formats.rows import (
     add_question,
     question_of,
@@ -180,7 +181,7 @@ def read_rows(
     questions: dict[str, Question] = {}
     found: list[tuple[int, Row, Trajectory, Row]] = []
     samples: dict[str, int] = defaultdict(int)
-    for number, row in enumerate(load_json_rows(path), start=1):
+    for number, row in each_row(path, bad_row):
         try:
             question, trajectory, layout = parse(whole_characters(row), root, domain)
             add_question(question, questions)

@@ -28,7 +28,8 @@ from dreamprm.formats.as_read import (
     write_rows,
 )
 from dreamprm.formats.fields import Row, cannot_hold, exact_text, whole_characters
-from dreamprm.formats.files import BadRow, DataWarning, load_json_rows, refuse
+from dreamprm.formats.files import BadRow, DataWarning, refuse
+from dreamprm.formats.row_files import each_row
 from dreamprm.formats.row_images import image_references, images_of, kept_images
 from dreamprm.formats.rows import (
     WithoutResponse,
@@ -79,7 +80,7 @@ def read_meta(
     path = Path(path)
     root = path.parent if image_root is None else Path(image_root)
     rows: list[tuple[int, Row]] = []
-    for number, row in enumerate(load_json_rows(path), start=1):
+    for number, row in each_row(path, bad_row):
         try:
             if row.get("true_false") not in (True, False):
                 message = f"must be true or false, not {row.get('true_false')!r}"
@@ -231,7 +232,7 @@ def _kept_rows(question: Question, folder: Path) -> list[tuple[int, Row]]:
 
 def _asked(question: Question, note: Row, folder: Path = Path()) -> Row:
     """A row that only asks."""
-    nobody = Trajectory(question_id=question.id, steps=("",))  # to name in an error
+    nobody = Trajectory(question_id=question.id, steps=("-",))  # to name in an error
     images = images_of(question, nobody, "image_path", note, folder)
     return {
         "id": outside_id(question.id),

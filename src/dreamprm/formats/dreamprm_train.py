@@ -25,7 +25,8 @@ from dreamprm.formats.as_read import (
     with_extra,
 )
 from dreamprm.formats.fields import Row, cannot_hold, whole_characters
-from dreamprm.formats.files import BadRow, load_json_rows, refuse, write_json_rows
+from dreamprm.formats.files import BadRow, refuse, write_json_rows
+from dreamprm.formats.row_files import each_row
 from dreamprm.formats.row_images import image_references, images_of, kept_images
 from dreamprm.formats.rows import (
     WithoutResponse,
@@ -77,7 +78,7 @@ def read_train(
     prefixes: dict[str, dict[str, _Rows]] = defaultdict(dict)
     empty = []
     count = 0
-    for number, row in enumerate(load_json_rows(path), start=1):
+    for number, row in each_row(path, bad_row):
         count = number
         try:
             add = whole_characters(row).get("add")
@@ -197,7 +198,7 @@ def _plain_row(question: Question, step: _Step | None, note: Row, folder: Path) 
         row |= {"score": label.correct, "times": label.total, "accuracy": label.value}
     if question.answer != UNKNOWN_ANSWER:
         row["ground_truth"] = question.answer
-    someone = step[0] if step else Trajectory(question_id=question.id, steps=("",))
+    someone = step[0] if step else Trajectory(question_id=question.id, steps=("-",))
     images = images_of(question, someone, "image_path", note, folder)
     row["image_path"] = images.get("image_path", [])
     row["dataset"] = question.domain

@@ -57,8 +57,7 @@ def _ours(*fields: str) -> Callable[[Row, str], bool]:
 
 
 def _is_mathvision(row: Row, suffix: str) -> bool:
-    told = {"question", "image"} <= set(row) and not {"text", "response"} & set(row)
-    return told and suffix in (".jsonl", ".ndjson") and "steps_with_score" not in row
+    return suffix in (".jsonl", ".ndjson") and {"question", "image", "options"} <= set(row)
 
 
 _TEXT_ONLY = ("ids", "domains", "subjects", "options", "counts", "extra")

@@ -21,15 +21,18 @@ from dreamprm.records import Question, Trajectory
 def each_row(path: str | Path, bad_row: BadRow) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (1-based row, object) of a JSON list or of a JSONL file, which is read line by line."""
     with open_for_reading(path) as file:
-        is_list = file.read(64).lstrip().startswith(b"[")
-        file.seek(0)
-        for number, part in enumerate([file.read()] if is_list else file, start=1):
+        start = file.read(64)
+        begin = len(_BOM) if start.startswith(_BOM) else 0
+        is_list = start[begin:].lstrip().startswith(b"[")
+        whole = is_list or start[begin:].split(b"\n")[0].strip() == b"{"  # written over many lines
+        file.seek(begin)
+        for number, part in enumerate([file.read()] if whole else file, start=1):
             if not part.strip():
                 continue
             try:
                 found = json.loads(part)
             except (ValueError, RecursionError) as error:
-                row = None if is_list else number
+                row = None if whole else number
                 message = f"not JSON ({error}); correct it, or make the file again if it is cut off"
                 bad_row(DataError(message, file=path, row=row))
                 continue
@@ -85,6 +88,7 @@ def write_jsonl_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Non
                 raise DataError(message, file=path, row=number) from error
 
 
+_BOM = b"\xef\xbb\xbf"
 _HALF = re.compile(r"[\ud800-\udfff]")
 
 

@@ -27,11 +27,12 @@ from dreamprm.formats.as_read import (
     write_rows,
 )
 from dreamprm.formats.fields import Row, cannot_hold, whole_characters
-from dreamprm.formats.files import BadRow, DataWarning, load_json_rows, refuse
+from dreamprm.formats.files import BadRow, DataWarning, refuse
+from dreamprm.formats.row_files import each_row
 from dreamprm.formats.row_images import image_references, images_of, kept_images
 from dreamprm.formats.rows import learn_answer, outside_id, question_of_row, row_text, same_question
 from dreamprm.formats.text import render_question, render_response
-from dreamprm.formats.visualprm_raw import own_id, states_only_an_answer
+from dreamprm.formats.visualprm_raw import own_id, refuse_lone_answer, states_only_an_answer
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 
 _NAME = "visualprm"
@@ -70,7 +71,7 @@ def read_visualprm(
     questions: dict[str, Question] = {}
     found: list[tuple[int, Row, Trajectory, Row]] = []
     samples: dict[str, int] = defaultdict(int)
-    for number, row in enumerate(load_json_rows(path), start=1):
+    for number, row in each_row(path, bad_row):
         try:
             question, trajectory, layout = _parse(whole_characters(row), root, domain)
             same_question(question, questions)
@@ -246,6 +247,7 @@ def _conversation(question: Question, trajectory: Trajectory) -> list[Row]:
     turns = layout.get("turns")
     if isinstance(turns, list) and len(turns) == len(said) - 1:
         said[1:] = [fill(turn, [step], step) for turn, step in zip(turns, said[1:], strict=True)]
+    refuse_lone_answer(trajectory, _closing(trajectory))
     verdicts = _verdicts(trajectory)
     if closing := _closing(trajectory):
         said += closing

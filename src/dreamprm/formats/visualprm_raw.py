@@ -28,7 +28,7 @@ from dreamprm.formats.as_read import (
     with_extra,
     write_rows,
 )
-from dreamprm.formats.fields import Row, exact_text, label_of_score
+from dreamprm.formats.fields import Row, cannot_hold, exact_text, label_of_score
 from dreamprm.formats.files import BadRow, refuse
 from dreamprm.formats.row_images import image_references, images_of, kept_images
 from dreamprm.formats.rows import outside_id, question_of_row, row_text
@@ -69,6 +69,13 @@ def read_visualprm_raw(
 def states_only_an_answer(step: str) -> bool:
     """Is this "Final answer: 8" and nothing else?"""
     return _ANSWER.match(step) is not None
+
+
+def refuse_lone_answer(trajectory: Trajectory, closing: object) -> None:
+    """Refuse a last step that states an answer alone: it would be read back as no step."""
+    if not closing and len(trajectory.steps) > 1 and states_only_an_answer(trajectory.steps[-1]):
+        message = "has a last step that only states the answer, and would be read back without it"
+        raise cannot_hold(trajectory, f"{message}; remove that step, and set `answer`", "steps")
 
 
 def own_id(row: Row) -> Row:
@@ -181,6 +188,7 @@ def _row(question: Question, trajectory: Trajectory, folder: Path) -> Row:
         row["question_orig"] = fill(layout["question_orig"], pieces, ours)
     if question.answer != UNKNOWN_ANSWER:
         row["answer"] = question.answer
+    refuse_lone_answer(trajectory, _closing(trajectory))
     said = _said(trajectory)
     plain = "\n\n".join(said)
     response = stating(fill(layout.get("response"), said, plain), question, trajectory)
