@@ -257,7 +257,7 @@ def _check_responses(parts: list[tuple[int, Row, str, str]], path: Path, bad_row
     bad_row(
         DataError(
             f"{message}: a model could tell the classes apart by the absence of steps; add the "
-            "missing responses, or read with allow_without_response='drop'",
+            "missing responses, or leave the rows out (`dreamprm convert --without_response drop`)",
             file=path,
             row=empty[0][0],
             field="input",

@@ -114,8 +114,8 @@ def read_train(
     if empty and allow_without_response == "refuse":
         bad_row(
             DataError(
-                f"{len(empty)} of {count} rows without a response ('add' is empty); remove them, "
-                "or read with allow_without_response='drop'",
+                f"{len(empty)} of {count} rows without a response ('add' is empty); leave them "
+                "out (`dreamprm convert --without_response drop`)",
                 file=path,
                 row=empty[0],
                 field="add",
