@@ -89,9 +89,9 @@ def train_words(folder: Path, model: str, *more: str) -> list[str]:
         *("--train_trajectories", str(folder / "train_candidates.jsonl")),
         *("--meta_questions", str(folder / "meta.jsonl")),
         *("--meta_trajectories", str(folder / "meta_candidates.jsonl")),
-        *("--bilevel.max_steps", "4", "--bilevel.unroll_steps", "2", "--bilevel.save_steps", "2"),
-        *("--bilevel.domains_per_step", "2", "--bilevel.per_domain_batch_size", "2"),
-        *("--bilevel.meta_questions", "2", "--bilevel.meta_candidates", "2"),
+        *("--max_steps", "4", "--unroll_steps", "2", "--save_steps", "2"),
+        *("--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "2"),
+        *("--meta_batch_questions", "2", "--meta_batch_candidates", "2"),
         *more,
     ]
 

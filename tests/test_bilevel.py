@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from dreamprm.bilevel.checkpoint import checkpoints
 from dreamprm.bilevel.config import BilevelConfig, preset
-from dreamprm.bilevel.hypergradient import Hypergradient
-from dreamprm.bilevel.loop import lr_factor, without_push_on_unseen
+from dreamprm.bilevel.loop import lr_factor
 from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.bilevel.meta_loss import (
     AffineNuisance,
@@ -27,7 +26,6 @@ from dreamprm.bilevel.meta_loss import (
 )
 from dreamprm.bilevel.sampler import contrasting, domains_at, items_at
 from dreamprm.bilevel.training import TrainData, prepare_data, train
-from dreamprm.bilevel.weights import DomainWeights
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question, StepLabel, Trajectory
 from tests.prm_data import small_data
@@ -35,39 +33,13 @@ from tests.tiny_models import random_prm
 
 SMALL = BilevelConfig(
     max_steps=6,
-    domains_per_step=3,
-    per_domain_batch_size=2,
+    gradient_accumulation_steps=3,
+    per_device_train_batch_size=2,
     unroll_steps=2,
-    meta_questions=3,
-    meta_candidates=2,
+    meta_batch_questions=3,
+    meta_batch_candidates=2,
     learning_rate=1e-3,
 )
-
-
-def test_weights_start_at_exactly_one_and_keep_their_mean() -> None:
-    weights = DomainWeights(["a", "b", "c"])
-    assert weights().tolist() == pytest.approx([1, 1, 1], abs=1e-6)
-    with torch.no_grad():
-        weights.alpha.copy_(torch.tensor([-3.0, 0.5, 20.0]))
-    assert float(weights().mean()) == pytest.approx(1.0, abs=1e-6)
-    assert (weights() > 0).all()
-
-
-def test_a_hypergradient_that_is_the_same_for_all_domains_moves_nothing() -> None:
-    weights = DomainWeights(["a", "b", "c"])
-    weights.set_gradient(torch.full((3,), 7.0))
-    assert weights.alpha.grad is not None
-    assert weights.alpha.grad.abs().max() < 1e-6
-
-
-def test_a_domain_that_the_window_did_not_see_is_not_pushed() -> None:
-    w = torch.tensor([1.0, 1.0, 1.0])
-    found = Hypergradient(torch.tensor([2.0, 4.0, 0.0]), torch.tensor([True, True, False]), 0.0)
-    weights = DomainWeights(["a", "b", "c"])
-    weights.set_gradient(without_push_on_unseen(found, w))
-    assert weights.alpha.grad is not None
-    assert float(weights.alpha.grad[2]) == pytest.approx(0.0, abs=1e-6)
-    assert float(weights.alpha.grad[0]) < 0 < float(weights.alpha.grad[1])
 
 
 def test_lower_losses_are_means_over_labelled_steps() -> None:
@@ -207,9 +179,9 @@ def test_the_method_turns_away_from_a_domain_with_inverted_labels(meta_loss: str
     config = replace(
         SMALL,
         max_steps=60,
-        domains_per_step=2,
-        per_domain_batch_size=8,
-        meta_questions=6,
+        gradient_accumulation_steps=2,
+        per_device_train_batch_size=8,
+        meta_batch_questions=6,
         meta_loss=meta_loss,
     )
     weights = train(random_prm(), _one_rule_data(), config).weights

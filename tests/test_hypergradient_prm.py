@@ -2,76 +2,160 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.data import PRMProblem
-from dreamprm.bilevel.hypergradient import ESTIMATORS, Hypergradient
+from dreamprm.bilevel.learned import make_upper
 from dreamprm.bilevel.loop import BilevelLoop
-from dreamprm.bilevel.weights import DomainWeights
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.bilevel.parallel import SINGLE
+from dreamprm.bilevel.problem import PRMProblem
+from dreamprm.prm.model import PRMConfig, ProcessRewardModel
 from tests.prm_data import small_data
 from tests.test_hypergradient import cosine, relative_error
 from tests.tiny_models import processor, random_prm
 
 
+@dataclass(frozen=True)
+class Found:
+    """d meta loss / d w of each micro-batch's trajectories, (micro-batches, B); of each domain,
+    (domains,); and d meta loss / d labels where these are learned.
+    """
+
+    instances: Tensor
+    domains: Tensor
+    labels: Tensor | None
+
+
 def one_window(
-    estimator: str, dtype: torch.dtype, optimizer: str, window: int, warm_steps: int
-) -> Hypergradient:
+    estimator: str,
+    dtype: torch.dtype,
+    optimizer: str,
+    window: int,
+    warm_steps: int,
+    model: ProcessRewardModel | None = None,
+    **changes: Any,
+) -> Found:
     """Train `warm_steps` plainly, then return what the estimator says of one window."""
-    model = random_prm().to(dtype).train()
-    model.backbone.set_attn_implementation("eager")  # sdpa has no second derivative
-    config = BilevelConfig(
-        max_steps=warm_steps + window,
-        domains_per_step=3,
-        per_domain_batch_size=2,
-        unroll_steps=window,
-        learning_rate=1e-3 if optimizer == "sgd" else 1e-4,
-        meta_questions=4,
-        meta_candidates=2,
-        meta_loss="affine_bce",
-        max_grad_norm=0.0,
-        preconditioning="none" if optimizer == "sgd" else "adam",
-    )
-    problem = PRMProblem(model, small_data(), config)
-    weights = DomainWeights(problem.data.domains).to(dtype)
-    loop = BilevelLoop(problem, weights, problem.lower_batch, problem.meta_batch, config)
+    model = (model or random_prm()).to(dtype).train()
+    settings: dict[str, Any] = {
+        "max_steps": warm_steps + window,
+        "gradient_accumulation_steps": 3,
+        "per_device_train_batch_size": 2,
+        "unroll_steps": window,
+        "learning_rate": 1e-3 if optimizer == "sgd" else 1e-4,
+        "meta_batch_questions": 4,
+        "meta_batch_candidates": 2,
+        "meta_loss": "affine_bce",
+        "max_grad_norm": 0.0,
+        "preconditioning": "none" if optimizer == "sgd" else "adam",
+        "momentum": "window",
+        "estimator": estimator,
+    }
+    config = BilevelConfig(**settings | changes)
+    data = small_data()
+    problem = PRMProblem(model, data, config)
+    upper = make_upper(config, data, None, SINGLE).to(dtype)
+    loop = BilevelLoop(problem, upper, problem.lower_batches, problem.meta_batch, config)
     if optimizer == "sgd":
         rate = config.learning_rate
         groups = [{"params": loop.parameters, "lr": rate, "base_lr": rate}]
         loop.lower_optimizer = torch.optim.SGD(groups)
+        loop.estimator = loop.make_estimator(estimator)
     for _ in range(warm_steps):
-        loop._lower_step(1, learning=False)
-    watcher = ESTIMATORS[estimator](problem, loop.lower_optimizer, config.preconditioning)
-    loop.estimator = watcher
-    watcher.start_window()
+        loop.lower_step(1, learning=False)
+    meta_batch = problem.meta_batch(0)
+    loop.start_window(meta_batch)
+    seen = [
+        batch
+        for step in range(warm_steps, loop.config.max_steps)
+        for batch in problem.lower_batches(step)
+    ]
     for remaining in range(window, 0, -1):
-        loop._lower_step(remaining, learning=True)
-    return watcher.compute(loop.current_weights(), problem.meta_batch(0))
+        loop.lower_step(remaining, learning=True)
+    found = loop.estimator.compute(meta_batch)
+    assert found.surrogate is not None
+    of_weights, of_labels = upper.hypergradient(found.surrogate)
+    instances = torch.stack(of_weights)  # (micro-batches, B)
+    domains = torch.zeros(len(data.domains), dtype=instances.dtype)
+    for of_batch, batch in zip(instances, seen, strict=True):
+        domains[batch.domain] += of_batch.sum()
+    return Found(instances, domains, of_labels)
+
+
+ONE_SGD_STEP: dict[str, Any] = {"optimizer": "sgd", "window": 1, "warm_steps": 2}
+ONE_ADAMW_STEP: dict[str, Any] = {"optimizer": "adamw", "window": 1, "warm_steps": 10}
+FIVE_ADAMW_STEPS: dict[str, Any] = {"optimizer": "adamw", "window": 5, "warm_steps": 15}
 
 
 def test_inner_product_is_exact_for_one_sgd_step_of_the_vision_language_model() -> None:
-    settings: dict[str, Any] = {
-        "dtype": torch.float64,
-        "optimizer": "sgd",
-        "window": 1,
-        "warm_steps": 2,
-    }
-    exact, ours = one_window("unrolled", **settings), one_window("inner_product", **settings)
-    assert exact.value.norm() > 0
-    assert relative_error(ours.value, exact.value) < 1e-6
+    exact = one_window("unrolled", torch.float64, **ONE_SGD_STEP).domains
+    ours = one_window("inner_product", torch.float64, **ONE_SGD_STEP).domains
+    assert exact.norm() > 0
+    assert relative_error(ours, exact) < 1e-6
 
 
-@pytest.mark.parametrize("estimator", ["inner_product", "finite_difference"])
+@pytest.mark.parametrize("name", ["inner_product", "jvp", "ghost", "finite_difference"])
+def test_estimators_follow_the_one_step_oracle_in_fp32(name: str) -> None:
+    exact = one_window("unrolled", torch.float64, **ONE_ADAMW_STEP).domains
+    ours = one_window(name, torch.float32, **ONE_ADAMW_STEP).domains
+    assert cosine(ours, exact) > 0.99
+
+
+@pytest.mark.parametrize("name", ["inner_product", "jvp", "ghost"])
+def test_estimators_follow_the_one_step_oracle_with_bf16_compute(name: str) -> None:
+    exact = one_window("unrolled", torch.float64, **ONE_ADAMW_STEP).domains
+    ours = one_window(name, torch.float32, bf16=True, **ONE_ADAMW_STEP).domains
+    assert cosine(ours, exact) > 0.95
+
+
+@pytest.mark.parametrize("name", ["jvp", "ghost"])
+def test_every_trajectory_has_the_hypergradient_of_the_oracle(name: str) -> None:
+    table: dict[str, Any] = {"weighting": "instance_table"} | ONE_ADAMW_STEP
+    exact = one_window("unrolled", torch.float64, **table).instances
+    ours = one_window(name, torch.float32, **table).instances
+    assert exact.std() > 0
+    assert cosine(ours, exact) > 0.99
+
+
+@pytest.mark.parametrize("head", ["vocab", "token"])
+@pytest.mark.parametrize("layout", ["trajectory", "prefix"])
+def test_ghost_agrees_with_jvp_for_every_head_and_layout(head: Any, layout: Any) -> None:
+    """Rows of the vision tower, of prefixes and of judged steps all find their trajectory."""
+    from dreamprm.prm.layout import LayoutConfig
+
+    found = [
+        one_window(
+            name,
+            torch.float64,
+            model=random_prm(PRMConfig(head=head, layout=LayoutConfig(name=layout))),
+            weighting="instance_table",
+            **ONE_ADAMW_STEP,
+        ).instances
+        for name in ("ghost", "jvp")
+    ]
+    assert found[1].std() > 0
+    assert relative_error(found[0], found[1]) < 1e-6
+
+
+def test_every_label_has_the_hypergradient_of_the_oracle() -> None:
+    settings: dict[str, Any] = {"weighting": "none", "label_correction": True} | ONE_ADAMW_STEP
+    exact = one_window("unrolled", torch.float64, **settings).labels
+    ours = one_window("jvp", torch.float32, **settings).labels
+    assert exact is not None and ours is not None
+    assert exact.std() > 0
+    assert cosine(ours, exact) > 0.99
+
+
+@pytest.mark.parametrize("estimator", ["inner_product", "finite_difference", "jvp", "ghost"])
 def test_estimators_follow_the_oracle_over_a_window_of_five_adamw_steps(estimator: str) -> None:
-    settings: dict[str, Any] = {"optimizer": "adamw", "window": 5, "warm_steps": 15}
-    exact = one_window("unrolled", torch.float64, **settings)
-    dtype = torch.float32 if estimator == "finite_difference" else torch.float64
-    theirs = one_window(estimator, dtype, **settings)
-    assert cosine(theirs.value, exact.value) > 0.95
+    exact = one_window("unrolled", torch.float64, **FIVE_ADAMW_STEPS).domains
+    theirs = one_window(estimator, torch.float32, **FIVE_ADAMW_STEPS).domains
+    assert cosine(theirs, exact) > 0.95
 
 
 def test_the_problem_can_be_cast_to_double() -> None:

@@ -27,7 +27,8 @@ def random_prm(
     torch.manual_seed(seed)
     backbone = build_model(processor())
     model = ProcessRewardModel(backbone, processor(), config)
-    torch.nn.init.normal_(model.head.weight, std=0.1)
+    if config is None or config.head != "token":  # that one has no parameters
+        torch.nn.init.normal_(model.head.weight, std=0.1)
     return model.eval()
 
 

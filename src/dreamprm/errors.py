@@ -1,7 +1,8 @@
 """The one exception that means "your input is wrong", as opposed to "our code is wrong".
 
 The command line prints a `DreamPRMError` as one line and exits with a code that is not 0; every
-other exception keeps its traceback, because it is a bug.
+other exception keeps its traceback, because it is a bug. A `DataWarning` is printed as one line,
+and work goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from pathlib import Path
 
 class DreamPRMError(Exception):
     """Bad input or a failed environment. The message says what, where, and how to mend it."""
+
+
+class DataWarning(UserWarning):
+    """A fact about the data that a user should know, though the data can be used."""
 
 
 class DataError(DreamPRMError):

@@ -1,8 +1,8 @@
 """Loading of vision-language models and their processors, with or without torchvision.
 
-Processors of several architectures insist on a video processor, and that one insists on
-torchvision. Nobody scores videos here, so for the Qwen-VL family an image-only processor of our own
-takes its place: the same image processor, the same tokenizer, the same chat template.
+A model must score alike on every machine, so processors are made of the same parts everywhere: the
+stock class without its video half (see `processors`), and the image processor that works with
+Pillow, whose resizing differs from torchvision's by a little.
 """
 
 from __future__ import annotations
@@ -12,44 +12,22 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
+    AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoProcessor,
-    AutoTokenizer,
     ProcessorMixin,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
+from transformers.models.auto.image_processing_auto import get_image_processor_config
+from transformers.models.auto.video_processing_auto import get_video_processor_config
 
 from dreamprm.errors import DreamPRMError
+from dreamprm.processors import ImageTextProcessor, WithoutVideo, stock_class, without_video
+
+__all__ = ["ImageTextProcessor", "load_backbone", "load_processor", "resolve"]
 
 TINY = "tiny"  # `tiny`, `tiny/policy`, `tiny/policy-strong`: the checkpoints in the package
-_QWEN = ("qwen2_vl", "qwen2_5_vl")  # model types that share Qwen2-VL's processor
-
-
-class ImageTextProcessor(Qwen2VLProcessor):
-    """Qwen2-VL's processor without its video half."""
-
-    def __init__(
-        self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
-        chat_template: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-    @classmethod
-    def get_attributes(cls) -> list[str]:
-        return ["image_processor", "tokenizer"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Saved under the stock class's name, so that any machine with torchvision loads it."""
-        facts: dict[str, Any] = super().to_dict()
-        return facts | {"processor_class": Qwen2VLProcessor.__name__}
 
 
 def resolve(path: str) -> str:
@@ -66,30 +44,65 @@ def resolve(path: str) -> str:
 
 
 def load_backbone(path: str, dtype: torch.dtype = torch.float32, **kwargs: Any) -> Any:
-    """Any `AutoModelForImageTextToText`; fp32 unless told otherwise, because it is trained."""
+    """Any `AutoModelForImageTextToText`; fp32 unless told otherwise, because it is trained.
+
+    Raises:
+        DreamPRMError: there is no model, or it is none that reads images and text.
+    """
+    folder = resolve(path)
     try:
-        return AutoModelForImageTextToText.from_pretrained(resolve(path), dtype=dtype, **kwargs)
+        config = AutoConfig.from_pretrained(folder)
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            raise DreamPRMError(
+                f"cannot load '{path}' as a vision-language model: its type '{config.model_type}' "
+                "does not read images with text; choose one that does, such as Qwen2.5-VL, "
+                "InternVL3-hf or Gemma 3"
+            )
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **kwargs)
     except (OSError, ValueError) as error:
         raise DreamPRMError(
-            f"cannot load a vision-language model from '{path}': {error}"
+            f"cannot load a vision-language model from '{path}': {' '.join(str(error).split())}"
         ) from error
 
 
 def load_processor(path: str) -> Any:
-    """The model's processor.
+    """The model's processor, for images and text alone.
 
-    For the Qwen-VL family it is image-only whether or not torchvision is there, so that a model
-    scores alike on every machine, and a folder without a video processor (ours) loads.
+    Raises:
+        DreamPRMError: there is none, it has no image processor, or it has no chat template.
     """
-    path = resolve(path)
+    folder = resolve(path)
     try:
-        if AutoConfig.from_pretrained(path).model_type not in _QWEN:
-            return AutoProcessor.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        image_processor = Qwen2VLImageProcessorPil.from_pretrained(path)
-        # The template is in the tokenizer's files or, in older repositories, in the processor's.
-        facts, extra = ProcessorMixin.get_processor_dict(path)
-        template = tokenizer.chat_template or (facts | extra).get("chat_template")
-        return ImageTextProcessor(image_processor, tokenizer, chat_template=template)
+        processor = _load_processor(folder)
     except (OSError, ValueError, ImportError) as error:
-        raise DreamPRMError(f"cannot load the processor of '{path}': {error}") from error
+        raise DreamPRMError(
+            f"cannot load the processor of '{path}': {' '.join(str(error).split())}"
+        ) from error
+    if not hasattr(processor, "image_processor"):
+        raise DreamPRMError(
+            f"cannot load the processor of '{path}': it has none for images; "
+            "choose a vision-language model"
+        )
+    if processor.chat_template is None:  # some repositories have it in the tokenizer's files alone
+        processor.chat_template = processor.tokenizer.chat_template
+    if processor.chat_template is None:
+        raise DreamPRMError(
+            f"'{path}' has no chat template, so its prompts cannot be written; choose the "
+            "instruction-tuned variant, or put its chat_template.jinja into the model's folder"
+        )
+    return processor
+
+
+def _load_processor(folder: str) -> Any:
+    config = AutoConfig.from_pretrained(folder)
+    image = get_image_processor_config(folder)
+    facts, _ = ProcessorMixin.get_processor_dict(folder)
+    stock = stock_class(config, facts.get("processor_class") or image.get("processor_class"))
+    if stock is None:  # code that comes with the model
+        return AutoProcessor.from_pretrained(folder)
+    processor = without_video(stock).from_pretrained(folder)
+    if isinstance(processor, WithoutVideo):
+        processor.video_settings = get_video_processor_config(folder)
+    if "image_processor" in processor.get_attributes():
+        processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    return processor

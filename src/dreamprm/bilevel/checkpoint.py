@@ -1,7 +1,8 @@
 """Checkpoints of a run: all that resuming needs, in safetensors and JSON, written atomically.
 
 Data order is a function of seed and step (`bilevel.sampler`) and needs no saving. A checkpoint is
-taken between windows, where the estimator has nothing in hand.
+taken between windows, where the estimator has nothing in hand. With several processes it holds
+whole tensors, gathered from the shards, so that a run may go on with another number of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.loop import BilevelLoop
@@ -27,7 +29,7 @@ from dreamprm.errors import DreamPRMError
 
 TENSORS, STATE = "state.safetensors", "state.json"
 # Fields that may differ between the run that wrote a checkpoint and the run that goes on from it.
-FREE = {"save_steps", "save_total_limit"}
+FREE = {"save_steps", "save_total_limit", "dataloader_num_workers", "logging_steps", "report_to"}
 
 
 def save_checkpoint(
@@ -45,16 +47,19 @@ def save_checkpoint(
         history: rows of the windows so far.
         stale: checkpoints of a run that was not gone on with; they go once this one is safe.
     """
+    tensors = _tensors(loop)  # every process takes part in gathering shards
+    if loop.parallel.rank > 0:
+        return
     target = folder / f"checkpoint-{loop.step}"
     partial = folder / f".checkpoint-{loop.step}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file(_tensors(loop), partial / TENSORS)
+        save_file(tensors, partial / TENSORS)
         state = {
             "step": loop.step,
             "upper_step": loop.upper_step,
-            "domains": loop.weights.domains,
+            "domains": loop.domains,
             "config": asdict(loop.config),
             "slope": profile.slope if isinstance(profile, AffineNuisance) else None,
             "run": run,
@@ -94,26 +99,21 @@ def load_checkpoint(
         tensors = load_file(path / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise DreamPRMError(f"{path}: cannot read the checkpoint: {error}") from error
-    _refuse_other_run(state, loop.config, loop.weights.domains, path)
+    _refuse_other_run(state, loop.config, loop.domains, path)
     for name, value in run.items():
         if state["run"].get(name) != value:
             raise DreamPRMError(
                 f"{path} is of a run with another {name}; give the same, or another output_dir"
             )
-    with torch.no_grad():
-        for name, p in loop.problem.model.named_parameters():
-            if p.requires_grad:
-                p.copy_(tensors[f"model.{name}"])
-        loop.weights.alpha.copy_(tensors["alpha"])
-    for name, optimizer in _optimizers(loop):
-        restored = optimizer.state_dict()
-        restored["state"] = {}
-        for key, value in tensors.items():
-            if key.startswith(f"{name}."):
-                _, index, field = key.split(".")
-                restored["state"].setdefault(int(index), {})[field] = value
-        optimizer.load_state_dict(restored)
+    try:
+        _restore(loop, tensors)
+    except (KeyError, RuntimeError) as error:
+        raise DreamPRMError(
+            f"{path} does not fit this model ({error}); give the same, or another output_dir"
+        ) from error
     torch.set_rng_state(tensors["rng"])
+    if "cuda_rng" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda_rng"])
     if isinstance(profile, AffineNuisance):
         profile.slope = state["slope"]
     loop.step, loop.upper_step = state["step"], state["upper_step"]
@@ -122,17 +122,52 @@ def load_checkpoint(
 
 def _tensors(loop: BilevelLoop) -> dict[str, Tensor]:
     tensors = {
-        f"model.{name}": p.detach().cpu().contiguous()
+        f"model.{name}": _whole(p)
         for name, p in loop.problem.model.named_parameters()
         if p.requires_grad
     }
-    tensors["alpha"] = loop.weights.alpha.detach().cpu()
+    tensors |= {f"upper.{name}": _whole(p) for name, p in loop.upper.named_parameters()}
     tensors["rng"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["cuda_rng"] = torch.cuda.get_rng_state()
     for name, optimizer in _optimizers(loop):
         for index, fields in optimizer.state_dict()["state"].items():
             for field, value in fields.items():
-                tensors[f"{name}.{index}.{field}"] = value.detach().cpu().contiguous()
+                tensors[f"{name}_optimizer.{index}.{field}"] = _whole(value)
     return tensors
+
+
+def _restore(loop: BilevelLoop, tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, p in loop.problem.model.named_parameters():
+            if p.requires_grad:
+                p.copy_(_sharded_as(p, tensors[f"model.{name}"]))
+        for name, p in loop.upper.named_parameters():
+            p.copy_(tensors[f"upper.{name}"])
+    for name, optimizer in _optimizers(loop):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        restored = optimizer.state_dict()
+        restored["state"] = {}
+        for key, value in tensors.items():
+            if key.startswith(f"{name}_optimizer."):
+                _, index, field = key.split(".")
+                kept = value if field == "step" else _sharded_as(parameters[int(index)], value)
+                restored["state"].setdefault(int(index), {})[field] = kept
+        optimizer.load_state_dict(restored)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, gathered from all processes if it is sharded."""
+    found = tensor.detach()
+    if isinstance(found, DTensor):
+        found = found.full_tensor()
+    return found.cpu().contiguous()
+
+
+def _sharded_as(p: Tensor, whole: Tensor) -> Tensor:
+    if isinstance(p, DTensor):
+        return distribute_tensor(whole.to(p.device), p.device_mesh, p.placements)
+    return whole
 
 
 def _optimizers(loop: BilevelLoop) -> list[tuple[str, torch.optim.Optimizer]]:

@@ -1,4 +1,9 @@
-"""Settings of bi-level training, and the two presets."""
+"""Settings of bi-level training, and the presets.
+
+Names are those of TRL and transformers where they have one. A micro-batch holds trajectories of one
+domain, so `per_device_train_batch_size` is its size and `gradient_accumulation_steps` the number of
+domains in a lower step.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,20 @@ from dreamprm.errors import DreamPRMError
 
 # Names live here, and not beside the functions, because the command line reads this file: no torch.
 LowerLoss = Literal["mse", "bce", "hard"]
-MetaLossName = Literal["mse", "affine_bce", "affine_mse", "pairwise", "listwise"]
-EstimatorName = Literal["inner_product", "finite_difference", "unrolled"]
+MetaLossName = Literal[
+    "mse", "affine_bce", "affine_mse", "pairwise", "listwise", "mse_steps", "bce_steps"
+]
+WeightingName = Literal["domain", "instance_table", "instance_net", "none"]
+EstimatorName = Literal[
+    "auto",
+    "inner_product",
+    "finite_difference",
+    "jvp",
+    "ghost",
+    "neumann",
+    "conjugate_gradient",
+    "unrolled",
+]
 
 
 @dataclass(frozen=True)
@@ -29,25 +46,45 @@ class BilevelConfig:
         lr_gamma: see lr_scheduler_type.
         warmup_steps: linear warm-up of the lower learning rate.
         max_grad_norm: the lower gradient is clipped to this norm; 0 does not clip.
-        domains_per_step: one-domain micro-batches in a lower step.
-        per_domain_batch_size: trajectories in a micro-batch.
+        per_device_train_batch_size: trajectories in a micro-batch, all of one domain.
+        gradient_accumulation_steps: micro-batches, each of another domain, in a lower step.
+        group_by_length: put trajectories of similar length into one micro-batch.
         unroll_steps: lower steps between two upper steps (the window).
-        meta_questions: questions in a meta batch.
-        meta_candidates: candidates of each of these questions, with both outcomes where there are
-            both.
+        meta_batch_questions: questions in a meta batch.
+        meta_batch_candidates: candidates of each of these questions, with both outcomes where
+            there are both.
+        per_device_meta_batch_size: candidates in one forward pass of the meta batch; the rest wait
+            and are computed again in the backward pass. 0 takes all at once.
         meta_learning_rate: of the upper level's AdamW.
-        meta_weight_decay: of the upper level's AdamW.
-        meta_warmup_steps: lower steps before the first upper step; weights stay 1.0 until then.
+        meta_weight_decay: of the upper level's AdamW; pulls every weight toward 1, every label
+            toward the given one.
+        meta_warmup_steps: lower steps before the first upper step (cold start): weights stay 1.0.
         lower_loss: `mse` (paper), `bce` or `hard`, on step scores against Monte Carlo labels.
+        hard_threshold: of `hard`: a step is good if its label is above.
         meta_loss: see `bilevel.meta_loss`.
         meta_aggregation: of step logits in the meta loss.
-        estimator: of the hypergradient.
+        weighting: what the upper level learns: `domain` (DreamPRM), `instance_table` or
+            `instance_net` (DreamPRM-1.5: a weight of each trajectory), `none`.
+        label_correction: labels are upper-level variables too (DreamPRM-Code).
+        instance_weight_min: lower end of an instance table's weights (DreamPRM-1.5's code: -1).
+        instance_weight_max: upper end.
+        estimator: of the hypergradient; `auto` takes inner_product for domains, ghost for
+            instances and jvp for labels.
+        meta_gradient_at: `end` of the window (faithful; keeps a gradient per domain) or `start`
+            (keeps one vector).
         preconditioning: `adam` takes the lower optimiser into account, `none` does not.
         momentum: of a domain's gradient in the hypergradient: `whole`, or cut at the `window` end.
+        solver_steps: of neumann and conjugate_gradient.
+        solver_damping: added to the Hessian's diagonal in conjugate_gradient.
         learn_weights: False keeps the given weights (plain training).
         seed: of data order and initialisation.
         save_steps: lower steps between checkpoints; 0 saves none.
         save_total_limit: checkpoints kept.
+        bf16: compute in bfloat16; trainable parameters stay in fp32.
+        gradient_checkpointing: compute activations again in the backward pass, to save memory.
+        dataloader_num_workers: processes that read images and tokenise ahead; 0 does it in place.
+        logging_steps: lower steps between two rows sent to `report_to`.
+        report_to: trackers of accelerate, comma-separated: wandb, tensorboard, ...; or `none`.
     """
 
     max_steps: int = 300
@@ -59,38 +96,92 @@ class BilevelConfig:
     lr_gamma: float = 0.5
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
-    domains_per_step: int = 5
-    per_domain_batch_size: int = 8
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 5
+    group_by_length: bool = False
     unroll_steps: int = 3
-    meta_questions: int = 16
-    meta_candidates: int = 4
+    meta_batch_questions: int = 16
+    meta_batch_candidates: int = 4
+    per_device_meta_batch_size: int = 0
     meta_learning_rate: float = 0.1
     meta_weight_decay: float = 1e-3
     meta_warmup_steps: int = 0
     lower_loss: LowerLoss = "mse"
+    hard_threshold: float = 0.0
     meta_loss: MetaLossName = "affine_bce"
     meta_aggregation: Literal["mean", "sum"] = "mean"
-    estimator: EstimatorName = "inner_product"
+    weighting: WeightingName = "domain"
+    label_correction: bool = False
+    instance_weight_min: float = 0.0
+    instance_weight_max: float = 3.0
+    estimator: EstimatorName = "auto"
+    meta_gradient_at: Literal["end", "start"] = "end"
     preconditioning: Literal["none", "adam"] = "adam"
     momentum: Literal["window", "whole"] = "whole"
+    solver_steps: int = 5
+    solver_damping: float = 0.01
     learn_weights: bool = True
     seed: int = 0
     save_steps: int = 0
     save_total_limit: int = 2
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    dataloader_num_workers: int = 0
+    logging_steps: int = 10
+    report_to: str = "none"
 
     def __post_init__(self) -> None:
         for name in (
             "max_steps",
             "learning_rate",
-            "domains_per_step",
-            "per_domain_batch_size",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
             "unroll_steps",
-            "meta_questions",
-            "meta_candidates",
+            "meta_batch_questions",
+            "meta_batch_candidates",
             "save_total_limit",
+            "solver_steps",
+            "logging_steps",
         ):
             if getattr(self, name) <= 0:
                 raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not self.instance_weight_min < 1 < self.instance_weight_max:
+            raise DreamPRMError(
+                f"instance weights start at 1, and [{self.instance_weight_min}, "
+                f"{self.instance_weight_max}] does not hold it; set instance_weight_min below 1 "
+                "and instance_weight_max above"
+            )
+        self._check_estimator()
+
+    def _check_estimator(self) -> None:
+        """Estimators differ in what they can tell apart."""
+        if not self.learn_weights:
+            return
+        if self.weighting == "none" and not self.label_correction:
+            raise DreamPRMError(
+                "weighting is none and label_correction is false: the upper level has nothing to "
+                "learn; set one, or learn_weights false for plain training"
+            )
+        finest = "labels" if self.label_correction else self.weighting
+        if self.estimator == "inner_product" and finest != "domain":
+            raise DreamPRMError(
+                "estimator inner_product sees whole micro-batches and can weigh domains only; use "
+                "ghost or jvp for instance weights, jvp for label_correction, or leave it at auto"
+            )
+        if self.estimator == "ghost" and self.label_correction:
+            raise DreamPRMError(
+                "estimator ghost sees whole trajectories and cannot correct the label of a step; "
+                "use jvp, or leave it at auto"
+            )
+
+    @property
+    def estimator_name(self) -> str:
+        """The estimator with `auto` resolved."""
+        if self.estimator != "auto":
+            return self.estimator
+        if self.label_correction:
+            return "jvp"
+        return "inner_product" if self.weighting == "domain" else "ghost"
 
 
 PAPER: dict[str, Any] = {
@@ -99,11 +190,11 @@ PAPER: dict[str, Any] = {
     "head_learning_rate": 0.0,
     "lr_scheduler_type": "step",
     "max_grad_norm": 0.0,
-    "domains_per_step": 1,
-    "per_domain_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "per_device_train_batch_size": 1,
     "unroll_steps": 5,
-    "meta_questions": 1,
-    "meta_candidates": 1,
+    "meta_batch_questions": 1,
+    "meta_batch_candidates": 1,
     "meta_learning_rate": 0.01,
     "meta_loss": "mse",
     "estimator": "finite_difference",

@@ -1,4 +1,4 @@
-"""Training data: trajectories by domain, meta candidates by question, and their batches."""
+"""Training data: labelled trajectories by domain, meta candidates by question."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.losses import trajectory_losses
-from dreamprm.bilevel.meta_loss import MetaLoss, aggregate, make_meta_loss
-from dreamprm.bilevel.sampler import contrasting, items_at
 from dreamprm.errors import DataError
-from dreamprm.prm.layout import Batch
-from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.records import Question, Trajectory
 
 Pair = tuple[Question, Trajectory]
@@ -34,6 +28,26 @@ class TrainData:
     domains: tuple[str, ...]
     lower: dict[str, list[Pair]]
     meta: list[list[Pair]]
+
+    @property
+    def items(self) -> list[Pair]:
+        """All labelled trajectories, domain after domain: the order of instance weights."""
+        return [pair for name in self.domains for pair in self.lower[name]]
+
+    def first_item(self, domain: int) -> int:
+        """Index of a domain's first trajectory in `items`."""
+        return sum(len(self.lower[name]) for name in self.domains[:domain])
+
+    def label_table(self) -> tuple[Tensor, Tensor]:
+        """Labels p and mask of labelled steps of all items, (trajectories, steps) each."""
+        items = self.items
+        size = (len(items), max(len(t.steps) for _, t in items))
+        labels, labelled = torch.zeros(size), torch.zeros(size, dtype=torch.bool)
+        for row, (_, t) in enumerate(items):
+            for column, label in enumerate(t.labels or ()):
+                if label is not None:
+                    labels[row, column], labelled[row, column] = label.value, True
+        return labels, labelled
 
 
 def prepare_data(
@@ -99,92 +113,3 @@ def _join(
                 field="question_id",
             )
     return [(by_id[t.question_id], t) for t in trajectories]
-
-
-@dataclass(frozen=True)
-class LowerBatch:
-    """Trajectories of one domain: tokens, labels p and mask of labelled steps, both (B, steps)."""
-
-    tokens: Batch
-    labels: Tensor
-    labelled: Tensor
-
-
-@dataclass(frozen=True)
-class MetaBatch:
-    """Candidates: tokens, outcomes (B,) of 0.0 or 1.0, and the index of each's question (B,)."""
-
-    tokens: Batch
-    outcomes: Tensor
-    question: Tensor
-
-
-class PRMProblem:
-    """A PRM and its data as a bi-level `Problem`."""
-
-    def __init__(self, model: ProcessRewardModel, data: TrainData, config: BilevelConfig) -> None:
-        self.model, self.data, self.config = model, data, config
-        self.encode = model.encoder()
-        self.profile: MetaLoss = make_meta_loss(config.meta_loss)
-        self._contrast = [group for group in data.meta if len({t.outcome for _, t in group}) == 2]
-        if config.learn_weights and not data.meta:
-            raise DataError(
-                "learning weights needs a meta set; give one or set learn_weights false"
-            )
-        self.ranking = config.meta_loss in ("pairwise", "listwise")
-        if config.learn_weights and self.ranking and not self._contrast:
-            raise DataError(
-                f"meta_loss '{config.meta_loss}' compares right and wrong candidates of one, "
-                "and the meta set has no question with both; use meta_loss affine_bce or mse"
-            )
-
-    def lower_batch(self, domain: int, visit: int) -> LowerBatch:
-        name = self.data.domains[domain]
-        pairs = self.data.lower[name]
-        key = f"{self.config.seed}/{name}"
-        chosen = items_at(visit, len(pairs), self.config.per_domain_batch_size, key)
-        picked = [pairs[i] for i in chosen]
-        tokens = self.encode([(q, t.steps) for q, t in picked])
-        labels = torch.zeros(tokens.mask.shape)
-        labelled = torch.zeros_like(tokens.mask)
-        for row, (_, t) in enumerate(picked):
-            for column, label in enumerate(t.labels or ()):
-                if label is not None:
-                    labels[row, column], labelled[row, column] = label.value, True
-        device = self.model.device
-        return LowerBatch(tokens.to(device), labels.to(device), labelled.to(device))
-
-    def meta_batch(self, upper_step: int) -> MetaBatch:
-        """A batch of questions.
-
-        Questions with both outcomes say most about ranking (the paper picks them first): where
-        there are enough of them to fill a batch, the others are left aside.
-        """
-        config = self.config
-        enough = config.meta_candidates > 1 and len(self._contrast) >= config.meta_questions
-        groups = self._contrast if self.ranking or enough else self.data.meta
-        key = f"{config.seed}/meta"
-        picked: list[Pair] = []
-        question: list[int] = []
-        count = min(config.meta_questions, len(groups))
-        for number, i in enumerate(items_at(upper_step, len(groups), count, key)):
-            outcomes = [bool(t.outcome) for _, t in groups[i]]
-            chosen = contrasting(outcomes, config.meta_candidates, f"{key}/{upper_step}/{i}")
-            picked += [groups[i][c] for c in chosen]
-            question += [number] * len(chosen)
-        tokens = self.encode([(q, t.steps) for q, t in picked]).to(self.model.device)
-        outcome = torch.tensor([float(bool(t.outcome)) for _, t in picked])
-        return MetaBatch(
-            tokens, outcome.to(self.model.device), torch.tensor(question, device=self.model.device)
-        )
-
-    def lower_loss(self, batch: LowerBatch) -> Tensor:
-        logits = self.model(batch.tokens)
-        labels = batch.labels.to(logits.dtype)
-        return trajectory_losses(logits, labels, batch.labelled, self.config.lower_loss).mean()
-
-    def meta_loss(self, batch: MetaBatch) -> Tensor:
-        aggregated = aggregate(
-            self.model(batch.tokens), batch.tokens.mask, self.config.meta_aggregation
-        )
-        return self.profile(aggregated, batch.outcomes.to(aggregated.dtype), batch.question)

@@ -2,19 +2,19 @@
 
     repeat:
         for each lower step of a window:                       # phi, the model
-            for each of its one-domain micro-batches:
-                g_k = grad L_k                                 # unweighted: the estimator wants it
-            phi <- AdamW(phi, 1/D sum_k w_k g_k)
-        h = d meta loss / d w                                  # the hypergradient
-        alpha <- AdamW(alpha, h dw/dalpha)                     # alpha, the weights
+            for each of its one-domain micro-batches b:
+                g_b = grad mean_i w_i L_i
+            phi <- AdamW(phi, 1/D sum_b g_b)
+        h = d meta loss / d alpha                              # the hypergradient
+        alpha <- AdamW(alpha, h)                               # alpha: weights, labels
 
-Give it any `Problem`: a model whose losses are scalars of a batch.
+Give it any `Problem`: a model that returns a loss per trajectory and a loss of a meta batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.hypergradient import ESTIMATORS, Estimator, Hypergradient, LowerStep, Problem
-from dreamprm.bilevel.hypergradient.base import trainable
-from dreamprm.bilevel.sampler import domains_at
-from dreamprm.bilevel.weights import DomainWeights
+from dreamprm.bilevel.hypergradient import ESTIMATORS, Estimator, LowerStep, Problem, Settings
+from dreamprm.bilevel.hypergradient.base import gradients, local, trainable
+from dreamprm.bilevel.parallel import SINGLE, Parallel
+from dreamprm.bilevel.weights import UpperLevel
 from dreamprm.errors import DreamPRMError
 
-LowerBatches = Callable[[int, int], Any]
-"""(domain index, visit) -> micro-batch of that domain."""
+LowerBatches = Callable[[int], Sequence[Any]]
+"""Lower step -> its micro-batches, each of one domain (`hypergradient.base.LowerBatch`)."""
 MetaBatches = Callable[[int], Any]
 """Upper step -> meta batch."""
+EXPLODED = 1e6  # a loss of this size comes from logits that nothing will bring back
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class WindowLog:
         step: lower steps taken so far.
         lower_loss: mean unweighted loss of the window's micro-batches.
         meta_loss: at the window's end; None where no upper step was taken.
-        weights: of each domain after the window.
+        trajectories: seen by the lower level in this window, all processes together.
     """
 
     step: int
     lower_loss: float
     meta_loss: float | None
-    weights: dict[str, float]
+    trajectories: int
 
 
 class BilevelLoop:
@@ -56,45 +57,58 @@ class BilevelLoop:
 
     Args:
         problem: model and losses.
-        weights: the upper level's variables; with `config.learn_weights` False they stay as given.
+        upper: the upper level's variables; with `config.learn_weights` False they stay as given.
         lower_batches, meta_batches: data, as functions of the step.
         config: settings.
-        fixed_weights: (domains,), in place of `weights()` where they are not learned.
+        domains: names, for messages; by default their indices.
         learning_rates: of parameters that do not have `config.learning_rate`, by identity (`id`).
+        parallel: the processes that share the work.
     """
 
     def __init__(
         self,
         problem: Problem,
-        weights: DomainWeights,
+        upper: UpperLevel,
         lower_batches: LowerBatches,
         meta_batches: MetaBatches,
         config: BilevelConfig,
-        fixed_weights: Tensor | None = None,
+        domains: Sequence[str] = (),
         learning_rates: Mapping[int, float] | None = None,
+        parallel: Parallel = SINGLE,
     ) -> None:
-        self.problem, self.weights, self.config = problem, weights, config
+        self.problem, self.upper, self.config, self.parallel = problem, upper, config, parallel
         self.lower_batches, self.meta_batches = lower_batches, meta_batches
-        self.fixed_weights = fixed_weights
+        self.domains = tuple(domains)
         self.parameters = trainable(problem.model)
         groups: dict[float, list[nn.Parameter]] = {}
         for p in self.parameters:
             rate = (learning_rates or {}).get(id(p), config.learning_rate)
             groups.setdefault(rate, []).append(p)
-        self.lower_optimizer = torch.optim.AdamW(
+        self.lower_optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [{"params": group, "lr": rate, "base_lr": rate} for rate, group in groups.items()],
             weight_decay=config.weight_decay,
         )
         self.upper_optimizer = torch.optim.AdamW(
-            weights.parameters(),
+            list(upper.parameters()) or [nn.Parameter(torch.zeros(1))],  # fixed: nothing to move
             lr=config.meta_learning_rate,
             weight_decay=config.meta_weight_decay,
         )
-        self.estimator: Estimator = ESTIMATORS[config.estimator](
-            problem, self.lower_optimizer, config.preconditioning, config.momentum
-        )
+        self.estimator: Estimator = self.make_estimator(config.estimator_name)
         self.step = 0
         self.upper_step = 0
+
+    def make_estimator(self, name: str) -> Estimator:
+        """An estimator of this run's hypergradient."""
+        c = self.config
+        settings = Settings(
+            c.preconditioning,
+            c.momentum,
+            c.meta_gradient_at,
+            c.solver_steps,
+            c.solver_damping,
+            self.parallel,
+        )
+        return ESTIMATORS[name](self.problem, self.lower_optimizer, self.upper, settings)
 
     def windows(self) -> Iterator[WindowLog]:
         """Train to `config.max_steps`, one window at a time."""
@@ -105,87 +119,104 @@ class BilevelLoop:
         """One window of lower steps and, where weights are learned, one upper step."""
         length = min(self.config.unroll_steps, self.config.max_steps - self.step)
         learning = self.config.learn_weights and self.step >= self.config.meta_warmup_steps
+        meta_batch = None
         if learning:
-            self.estimator.start_window()
-        losses: list[float] = []
+            meta_batch = self.meta_batches(self.upper_step)
+            self.start_window(meta_batch)
+        losses: list[Tensor] = []
         for remaining in range(length, 0, -1):
-            losses += self._lower_step(remaining, learning)
-        meta_loss = self._upper_step() if learning else None
-        shown = dict(zip(self.weights.domains, self.current_weights().tolist(), strict=True))
-        return WindowLog(self.step, sum(losses) / len(losses), meta_loss, shown)
+            losses += self.lower_step(remaining, learning)
+        meta_loss = self._upper_step(meta_batch) if learning else None
+        together = self.parallel.mean(torch.stack([part.mean() for part in losses]).mean())
+        seen = sum(len(part) for part in losses) * self.parallel.world
+        return WindowLog(self.step, float(together), meta_loss, seen)
 
-    def current_weights(self) -> Tensor:
-        """w, (domains,), detached."""
-        if self.fixed_weights is not None:
-            return self.fixed_weights
-        w: Tensor = self.weights()
-        return w.detach()
+    def start_window(self, meta_batch: Any) -> None:
+        """Tell upper level and estimator that a window begins."""
+        self.upper.start_window()
+        self.estimator.start_window(meta_batch)
+        self.lower_optimizer.zero_grad()
 
-    def _lower_step(self, remaining: int, learning: bool) -> list[float]:
-        config, w = self.config, self.current_weights()
-        visits = domains_at(self.step, len(w), config.domains_per_step, config.seed)
+    def lower_step(self, remaining: int, learning: bool) -> list[Tensor]:
+        """One step of phi; returns the losses L_i of each micro-batch, (B,) each."""
+        batches = tuple(self.lower_batches(self.step))
         total: list[Tensor | None] = [None] * len(self.parameters)
-        batches, losses = [], []
-        for index, (domain, visit) in enumerate(visits):
-            batch = self.lower_batches(domain, visit)
-            loss = self.problem.lower_loss(batch)
-            losses.append(self._finite(float(loss.detach()), self.weights.domains[domain]))
-            gradient = self._gradient(loss)
-            share = float(w[domain]) / len(visits)
+        features, losses = [], []
+        for index, batch in enumerate(batches):
+            output = self.problem.lower_losses(batch, self.upper.corrected(batch))
+            seen = output.seen()
+            self._check(output.losses, self._name(batch))
+            w = self.upper.weights(batch, seen).to(output.losses.dtype)  # (B,)
+            share = 1.0 / len(batches)
+            if self.upper.weighting.by_domain:  # unweighted: the estimator wants grad L_k itself
+                gradient = gradients(output.losses.mean(), self.parameters)
+                share *= float(w[0])
+            else:
+                gradient = gradients((w * output.losses).mean(), self.parameters)
             for i, g in enumerate(gradient):
                 if g is not None:
                     held = total[i]
                     total[i] = g * share if held is None else held.add_(g, alpha=share)
             if learning:
-                self.estimator.observe(index, gradient)
-            batches.append(batch)
-        for p, g in zip(self.parameters, total, strict=True):
-            p.grad = g
-        scale = self._clip([self.weights.domains[domain] for domain, _ in visits])
-        self._set_learning_rate()
-        self.lower_optimizer.step()
+                self.estimator.observe(index, batch, seen, gradient)
+            features.append(seen)
+            losses.append(output.losses.detach())
+        scale = self._apply(total, [self._name(batch) for batch in batches])
         if learning:
-            domains = tuple(domain for domain, _ in visits)
-            self.estimator.after_step(LowerStep(domains, tuple(batches), remaining), scale)
+            self.estimator.after_step(LowerStep(batches, tuple(features), remaining, scale))
         self.lower_optimizer.zero_grad()
         self.step += 1
         return losses
 
-    def _upper_step(self) -> float:
-        w = self.current_weights()
-        found = self.estimator.compute(w, self.meta_batches(self.upper_step))
+    def _apply(self, total: list[Tensor | None], domains: list[str]) -> float:
+        """Move phi by the step's gradient; returns the factor by which it was clipped."""
+        if self.parallel.world > 1:  # a parameter may be unused here and used elsewhere
+            total = [
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(self.parameters, total, strict=True)
+            ]
+        used = [local(g) for g in total if g is not None]
+        self.parallel.average(used)
+        norm = float(self.parallel.norm(used))
+        self._finite(norm, " and ".join(dict.fromkeys(domains)), "norm of the gradient")
+        limit = self.config.max_grad_norm if self.config.max_grad_norm > 0 else math.inf
+        scale = min(1.0, limit / (norm + 1e-6))
+        if scale < 1:
+            torch._foreach_mul_(used, scale)
+        for p, g in zip(self.parameters, total, strict=True):
+            p.grad = g
+        for group in self.lower_optimizer.param_groups:
+            group["lr"] = group["base_lr"] * lr_factor(self.config, self.step)
+        self.lower_optimizer.step()
+        return scale
+
+    def _upper_step(self, meta_batch: Any) -> float:
+        found = self.estimator.compute(meta_batch)
         self._finite(found.meta_loss, "the meta set")
-        self._finite(float(found.value.abs().max()), "the meta set", "hypergradient")
-        self.weights.set_gradient(without_push_on_unseen(found, w))
-        self.upper_optimizer.step()
+        if found.surrogate is not None:
+            self.upper_optimizer.zero_grad()
+            self.upper.set_gradient(found.surrogate)
+            for p in self.upper.parameters():
+                if p.grad is not None:
+                    largest = float(p.grad.abs().max())
+                    self._finite(largest, "the meta set", "hypergradient")
+            self.upper_optimizer.step()
+            self.upper.project()
         self.upper_step += 1
         return found.meta_loss
 
-    def _gradient(self, loss: Tensor) -> list[Tensor | None]:
-        """Grad L_k through `.grad`, as every wrapper (DDP, scalers, checkpointing) expects."""
-        for p in self.parameters:
-            p.grad = None
-        loss.backward()
-        return [p.grad for p in self.parameters]
+    def _name(self, batch: Any) -> str:
+        return self.domains[batch.domain] if self.domains else f"domain {batch.domain}"
 
-    def _clip(self, domains: list[str]) -> float:
-        """Clip the lower gradient; returns the factor by which it was scaled."""
-        limit = self.config.max_grad_norm if self.config.max_grad_norm > 0 else math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
-        self._finite(norm, " and ".join(domains), "norm of the gradient")
-        return min(1.0, limit / (norm + 1e-6))
+    def _check(self, losses: Tensor, where: str) -> None:
+        self._finite(float(losses.detach().mean()), where)
 
-    def _set_learning_rate(self) -> None:
-        for group in self.lower_optimizer.param_groups:
-            group["lr"] = group["base_lr"] * lr_factor(self.config, self.step)
-
-    def _finite(self, value: float, where: str, what: str = "loss") -> float:
-        if not math.isfinite(value):
+    def _finite(self, value: float, where: str, what: str = "loss") -> None:
+        if not abs(value) < EXPLODED and (what == "loss" or not math.isfinite(value)):
             raise DreamPRMError(
-                f"{what} is {value} at step {self.step + 1} on {where}: training has diverged; "
+                f"{what} is {value:.3g} at step {self.step + 1} on {where}: training has diverged; "
                 "lower learning_rate, and resume from the last checkpoint, which is intact"
             )
-        return value
 
 
 def lr_factor(config: BilevelConfig, step: int) -> float:
@@ -200,15 +231,3 @@ def lr_factor(config: BilevelConfig, step: int) -> float:
         "step": float(config.lr_gamma ** (step // config.lr_step_size)),
     }
     return factors[config.lr_scheduler_type]
-
-
-def without_push_on_unseen(found: Hypergradient, w: Tensor) -> Tensor:
-    """Give unseen domains the weighted mean of the seen ones.
-
-    The weights have a fixed mean, so only differences of the hypergradient from its weighted mean
-    move them. A 0 for "not seen in this window" would be read as a difference; the mean is none.
-    """
-    if found.seen.all():
-        return found.value
-    mean = (found.value * w)[found.seen].sum() / w[found.seen].sum()
-    return torch.where(found.seen, found.value, mean)

@@ -31,6 +31,21 @@ def aggregate(logits: Tensor, mask: Tensor, how: Literal["mean", "sum"]) -> Tens
     return total / mask.sum(dim=1).clamp(min=1) if how == "mean" else total
 
 
+def steps_loss(
+    logits: Tensor, mask: Tensor, outcome: Tensor, how: Literal["mse_steps", "bce_steps"]
+) -> Tensor:
+    """Every step of a solution against its outcome, nothing aggregated, (trajectories,).
+
+    The paper's ablation without the aggregation loss (its upper level then looks as the lower one).
+    """
+    target = outcome.to(logits.dtype)[:, None].expand_as(logits)
+    if how == "mse_steps":
+        losses = (logits.sigmoid() - target) ** 2
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return aggregate(losses, mask, "mean")
+
+
 def mse(aggregated: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
     """The paper's: mean (sigmoid(A) - outcome)^2."""
     return ((aggregated.sigmoid() - outcome) ** 2).mean()
@@ -137,5 +152,5 @@ def make_meta_loss(name: MetaLossName) -> MetaLoss:
         return AffineNuisance("bce")
     if name == "affine_mse":
         return AffineNuisance("mse")
-    plain: dict[str, MetaLoss] = {"mse": mse, "pairwise": pairwise, "listwise": listwise}
-    return plain[name]
+    plain: dict[str, MetaLoss] = {"pairwise": pairwise, "listwise": listwise}
+    return plain.get(name, mse)

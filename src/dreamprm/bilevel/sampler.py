@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
+
+BATCHES_IN_BLOCK = 8  # within which trajectories are sorted by length
 
 
 def domains_at(step: int, count: int, per_step: int, seed: int) -> list[tuple[int, int]]:
@@ -34,6 +37,30 @@ def items_at(visit: int, size: int, count: int, key: str) -> list[int]:
     epochs = {place // size for place in places}
     order = {e: _permutation(size, f"{key}/epoch/{e}") for e in epochs}
     return [order[place // size][place % size] for place in places]
+
+
+@lru_cache(maxsize=64)
+def _grouped_epoch(lengths: tuple[int, ...], count: int, key: str, epoch: int) -> list[list[int]]:
+    """An epoch's batches: sorted by length within random blocks of some batches, then shuffled."""
+    order = _permutation(len(lengths), f"{key}/epoch/{epoch}")
+    block = BATCHES_IN_BLOCK * count
+    by_length: list[int] = []
+    for start in range(0, len(order), block):
+        by_length += sorted(order[start : start + block], key=lambda i: lengths[i])
+    batches = [by_length[i : i + count] for i in range(0, len(by_length), count)]
+    if len(batches) > 1 and len(batches[-1]) < count:  # fill the last with random others
+        missing = count - len(batches[-1])
+        batches[-1] += [i for i in order if i not in batches[-1]][:missing]
+    while len(batches[-1]) < count:  # fewer items than a batch takes
+        batches[-1] = (batches[-1] + order)[:count]
+    return [batches[i] for i in _permutation(len(batches), f"{key}/batches/{epoch}")]
+
+
+def grouped_items_at(visit: int, lengths: Sequence[int], count: int, key: str) -> list[int]:
+    """`items_at` with items of similar length in a batch."""
+    per_epoch = -(-len(lengths) // count)
+    epoch, place = divmod(visit, per_epoch)
+    return _grouped_epoch(tuple(lengths), count, key, epoch)[place]
 
 
 def contrasting(outcomes: Sequence[bool], count: int, key: str) -> list[int]:

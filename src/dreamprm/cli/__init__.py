@@ -23,6 +23,7 @@ VERBS = {
     "status": "what sampling and labelling have done, what is left, and the cost",
     "convert": "one data format -> another",
     "validate": "an account of a data file: counts, labels, defects",
+    "weigh": "labelled trajectories -> weights by data selection, as baselines",
     "train": "labelled trajectories -> a process reward model and its domain weights",
     "score": "reward model + candidates -> step scores",
     "select": "step scores -> the chosen answer of each question",

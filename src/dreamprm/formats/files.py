@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataWarning as DataWarning  # noqa: PLC0414  readers look for it here
 from dreamprm.records import Question, Record
 
 R = TypeVar("R", bound=Record)
-
-
-class DataWarning(UserWarning):
-    """A fact about a data file that a user should know, though the file can be used."""
 
 
 BadRow = Callable[[DataError], None]

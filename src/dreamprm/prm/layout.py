@@ -8,12 +8,15 @@ one forward pass judges every prefix.
 the baseline of `benchmarks/`; it computes the same positions at about (steps + 1) / 2 times the
 tokens of the reasoning and `steps` times those of the prompt and image.
 
+`turns` layout (VisualPRM's): a conversation, see `prm.turns`; one pass for all steps.
+
 Step tokens are appended to the prompt's tokens by id, never found again in a string, so a step's
 end cannot be missed when a tokenizer merges characters across it.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,14 +26,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.images import load_image
+from dreamprm.prm.inputs import Prompt, encode_prompt, join
+from dreamprm.prm.turns import dialogue
 from dreamprm.prompts import question_text
 from dreamprm.records import Question
 
-LayoutName = Literal["trajectory", "prefix"]
-# Inputs that processors return per token; all others are visual tensors, which are left alone.
-TOKEN_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+LayoutName = Literal["trajectory", "prefix", "turns"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,23 @@ class LayoutConfig:
     """How a trajectory is laid out for the backbone.
 
     Attributes:
-        name: `trajectory` (one pass for all steps) or `prefix` (the paper's).
+        name: `trajectory` (one pass for all steps), `prefix` (the paper's) or `turns` (a
+            conversation, one turn per step: VisualPRM's).
         step_tag: text that ends each step; must be a single token of the backbone's tokenizer.
-        instruction: what the prompt asks for, after the question.
+            `turns` has none.
+        instruction: what the prompt asks for, after the question; in `turns`, the system turn.
+        reply: `turns`: what the assistant said to every earlier step, whatever it deserved.
         padding_side: `right` or `left`; scores do not depend on it.
+        max_length: tokens of a sequence, images included; steps that would pass it are not scored,
+            with a warning. None: as many as the backbone has positions for.
     """
 
     name: LayoutName = "trajectory"
     step_tag: str = "\n"
     instruction: str = "Judge each step."
+    reply: str = "+"
     padding_side: Literal["right", "left"] = "right"
+    max_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,17 +92,30 @@ class Encoder:
         processor: the backbone's processor (image processor, tokenizer and chat template).
         config: the layout.
         root: folder that relative image paths start from.
+        context: tokens that the backbone has positions for; None: no limit known.
     """
 
     def __init__(
-        self, processor: Any, config: LayoutConfig | None = None, root: Path | None = None
+        self,
+        processor: Any,
+        config: LayoutConfig | None = None,
+        root: Path | None = None,
+        context: int | None = None,
     ) -> None:
         self.processor = processor
         self.config = config or LayoutConfig()
         self.root = root
+        limit = self.config.max_length
+        self.limit = context if limit is None else limit
         self.tokenizer = processor.tokenizer
+        self._placeholders = {
+            token
+            for holder in (processor, self.tokenizer)
+            if isinstance(token := getattr(holder, "image_token", None), str)
+        }
+        self._told: set[int] = set()  # trajectories whose cut has been warned about
         tag = self.tokenizer(self.config.step_tag, add_special_tokens=False).input_ids
-        if len(tag) != 1:
+        if len(tag) != 1 and self.config.name != "turns":
             raise DreamPRMError(
                 f"step_tag {self.config.step_tag!r} is {len(tag)} tokens of this backbone's "
                 "tokenizer, and must be one; choose a tag that the tokenizer knows as a whole"
@@ -107,34 +130,39 @@ class Encoder:
             pairs: question and steps of each trajectory; at least one step each.
 
         Returns:
-            A batch of len(pairs) sequences (`trajectory`), or of one sequence per step (`prefix`).
+            A batch of len(pairs) sequences (`trajectory`, `turns`), or of one sequence per step
+            (`prefix`).
         """
-        if self.config.name == "prefix":
-            sequences = [
-                (i, n) for i, (_, steps) in enumerate(pairs) for n in range(1, len(steps) + 1)
-            ]
-        else:
-            sequences = [(i, len(steps)) for i, (_, steps) in enumerate(pairs)]
-        prompts = self._prompts([pairs[i][0] for i, _ in sequences])
-        tails, ends = [], []
-        for i, n in sequences:
-            tail: list[int] = []
-            end = []
-            for step in pairs[i][1][:n]:
-                tail += [*self._step_ids(step), self.tag_id]
-                end.append(len(tail) - 1)
-            tails.append(tail)
-            ends.append(end)
-        inputs, starts = self._append(prompts, tails)
+        laid_out = [self._lay_out(question, steps) for question, steps in pairs]
+        known: dict[tuple[str, tuple[str | bytes, ...]], Prompt] = {}
+        prompts = []
+        for (question, _), (text, _, _) in zip(pairs, laid_out, strict=True):
+            key = (text, question.images)
+            if key not in known:
+                pictures = [load_image(ref, self.root) for ref in question.images]
+                known[key] = encode_prompt(self.processor, text, pictures, question.id)
+            prompts.append(known[key])
+        sequences = []  # (trajectory, its steps)
+        for i, (_, _, ends) in enumerate(laid_out):
+            fit = self._fitting(*pairs[i], len(prompts[i]), ends)
+            sequences += (
+                [(i, n) for n in range(1, fit + 1)] if self.config.name == "prefix" else [(i, fit)]
+            )
+        inputs, starts = join(
+            [prompts[i] for i, _ in sequences],
+            [laid_out[i][1][: laid_out[i][2][n - 1] + 1] for i, n in sequences],
+            self.tokenizer.pad_token_id or 0,
+            self.config.padding_side,
+        )
 
         count = max(len(steps) for _, steps in pairs)
         positions = torch.zeros(len(pairs), count, dtype=torch.long)
         rows = torch.zeros(len(pairs), count, dtype=torch.long)
         mask = torch.zeros(len(pairs), count, dtype=torch.bool)
         for row, (i, n) in enumerate(sequences):
-            steps = range(n) if self.config.name == "trajectory" else range(n - 1, n)
+            steps = range(n - 1, n) if self.config.name == "prefix" else range(n)
             for s in steps:
-                positions[i, s] = starts[row] + ends[row][s]
+                positions[i, s] = starts[row] + laid_out[i][2][s]
                 rows[i, s] = row
                 mask[i, s] = True
         return Batch(inputs, positions, rows, mask)
@@ -152,39 +180,51 @@ class Encoder:
         )
         return prompt
 
+    def _lay_out(
+        self, question: Question, steps: Sequence[str]
+    ) -> tuple[str, list[int], list[int]]:
+        """Prompt text, the tokens after it, and where in these each step is judged."""
+        for what, text in (("text", question_text(question)), *(("step", s) for s in steps)):
+            if found := next((p for p in self._placeholders if p in text), None):
+                raise DataError(
+                    f"question '{question.id}': a {what} holds {found}, which stands for an image "
+                    "of this backbone; remove it, images have a field of their own"
+                )
+        if self.config.name == "turns":
+            turns = dialogue(
+                self.processor, self.config.instruction, self.config.reply, question, steps
+            )
+            return turns.opening, list(turns.tail), list(turns.ends)
+        tail: list[int] = []
+        ends = []
+        for step in steps:
+            tail += [*self._step_ids(step), self.tag_id]
+            ends.append(len(tail) - 1)
+        return self.prompt_text(question), tail, ends
+
     def _tokenize(self, step: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(step, add_special_tokens=False).input_ids)
 
-    def _prompts(self, questions: Sequence[Question]) -> dict[str, Tensor]:
-        texts = [self.prompt_text(q) for q in questions]
-        images = [[load_image(ref, self.root) for ref in q.images] for q in questions]
-        with_images = [group for group in images if group]
-        kwargs: dict[str, Any] = {"images": with_images} if with_images else {}
-        encoded = self.processor(
-            text=texts, padding=True, padding_side="right", return_tensors="pt", **kwargs
-        )
-        return dict(encoded)
-
-    def _append(
-        self, prompts: dict[str, Tensor], tails: list[list[int]]
-    ) -> tuple[dict[str, Tensor], list[int]]:
-        """Append step tokens to right-padded prompts; returns the inputs and where steps start."""
-        lengths: list[int] = prompts["attention_mask"].sum(dim=1).tolist()
-        total = max(n + len(tail) for n, tail in zip(lengths, tails, strict=True))
-        size = (len(tails), total)
-        inputs = {k: v for k, v in prompts.items() if k not in TOKEN_KEYS}
-        for key in TOKEN_KEYS:
-            if key in prompts:
-                fill = self.tokenizer.pad_token_id if key == "input_ids" else 0
-                inputs[key] = torch.full(size, fill, dtype=torch.long)
-        starts = []
-        for row, (n, tail) in enumerate(zip(lengths, tails, strict=True)):
-            end = n + len(tail)
-            shift = total - end if self.config.padding_side == "left" else 0
-            for key in TOKEN_KEYS:
-                if key in prompts:
-                    inputs[key][row, shift : shift + n] = prompts[key][row, :n]
-            inputs["input_ids"][row, shift + n : shift + end] = torch.tensor(tail)
-            inputs["attention_mask"][row, shift + n : shift + end] = 1
-            starts.append(shift + n)
-        return inputs, starts
+    def _fitting(
+        self, question: Question, steps: Sequence[str], prompt: int, ends: list[int]
+    ) -> int:
+        """How many steps fit behind a prompt of so many tokens; tells if that is not all."""
+        if self.limit is None:
+            return len(steps)
+        fit = sum(prompt + end < self.limit for end in ends)
+        if fit == 0:
+            raise DataError(
+                f"question '{question.id}': its prompt and first step are {prompt + ends[0] + 1} "
+                f"tokens, and the limit is {self.limit}; shorten it, shrink its images, or choose "
+                "a backbone with a longer context (layout.max_length, if that was set)"
+            )
+        trajectory = hash((question.id, tuple(steps)))
+        if fit < len(steps) and trajectory not in self._told:
+            self._told.add(trajectory)
+            warnings.warn(
+                f"question '{question.id}': {len(steps) - fit} of {len(steps)} steps of a "
+                f"trajectory are beyond the limit of {self.limit} tokens and have no score",
+                DataWarning,
+                stacklevel=2,
+            )
+        return fit

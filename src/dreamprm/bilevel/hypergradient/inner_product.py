@@ -10,27 +10,22 @@ there anyway after each micro-batch's backward pass, so all it costs is one stor
 and one meta gradient per window. For one SGD step this is exact; over a longer window it leaves out
 how an earlier step changes the gradients of later ones (a term of second order in the learning
 rate).
+
+With `at: start` the meta gradient is that of the window's first phi. Then each grad L_k can be
+multiplied as soon as it is there and only one vector is kept, at the price of a direction that is
+up to a window old.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.hypergradient.base import (
-    Hypergradient,
-    LowerStep,
-    Problem,
-    meta_gradient,
-    trainable,
-)
-from dreamprm.bilevel.hypergradient.preconditioner import (
-    Momentum,
-    Preconditioning,
-    step_jacobian,
-)
+from dreamprm.bilevel.hypergradient.base import Hypergradient, LowerStep, Problem, Upper, dot, local
+from dreamprm.bilevel.hypergradient.direction import Direction, Settings, meta_gradient
 
 
 class InnerProduct:
@@ -39,50 +34,77 @@ class InnerProduct:
     Args:
         problem: model and losses.
         optimizer: of the lower level.
-        preconditioning: `adam` for Adam and AdamW, `none` for SGD.
-        momentum: of `adam`: `window` is what the oracle says, `whole` compares domains better.
+        upper: weighs whole domains.
+        settings: see `Settings`.
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        optimizer: torch.optim.Optimizer,
-        preconditioning: Preconditioning = "adam",
-        momentum: Momentum = "window",
+        self, problem: Problem, optimizer: torch.optim.Optimizer, upper: Upper, settings: Settings
     ) -> None:
-        self.problem, self.optimizer = problem, optimizer
-        self.preconditioning, self.momentum = preconditioning, momentum
-        self.parameters = trainable(problem.model)
-        self._pending: dict[int, list[Tensor | None]] = {}
-        self._moved: dict[int, list[Tensor | None]] = {}  # domain -> sum_u P_u g_k / D_u
+        self.problem, self.upper, self.settings = problem, upper, settings
+        self.direction = Direction(problem, optimizer, settings)
+        self._start: tuple[float, list[Tensor] | None] = (0.0, None)
+        self._pending: list[list[Tensor | None]] = []
+        self._products: list[Tensor] = []
+        self._moved: dict[int, list[Tensor | None]] = {}  # domain -> sum_u share P_u grad L_k
+        self._leaf_of: dict[int, list[Tensor]] = {}  # domain -> its weights as variables, (B,)
+        self._terms: list[Tensor] = []  # w_k share < u, grad L_k >
 
-    def start_window(self) -> None:
-        self._pending.clear()
-        self._moved.clear()
+    def start_window(self, meta_batch: Any) -> None:
+        self._pending, self._products, self._terms = [], [], []
+        self._moved, self._leaf_of = {}, {}
+        if self.settings.at == "start":
+            self._start = self.direction.at_start(meta_batch)
 
-    def observe(self, index: int, gradient: list[Tensor | None]) -> None:
-        self._pending[index] = gradient
+    def observe(
+        self, index: int, batch: Any, features: Tensor, gradient: Sequence[Tensor | None]
+    ) -> None:
+        if self.settings.at == "end":
+            self._pending.append(list(gradient))
+        elif self._start[1] is not None:
+            self._products.append(dot(self._start[1], gradient))
 
     @torch.no_grad()
-    def after_step(self, step: LowerStep, scale: float) -> None:
-        jacobian = step_jacobian(
-            self.optimizer, self.parameters, self.preconditioning, step.remaining, self.momentum
-        )
-        for index, domain in enumerate(step.domains):
-            moved = self._moved.setdefault(domain, [None] * len(self.parameters))
-            for i, (gradient, p) in enumerate(zip(self._pending[index], jacobian, strict=True)):
-                if gradient is None:
+    def after_step(self, step: LowerStep) -> None:
+        if self.settings.at == "start":
+            for batch, features, product in zip(
+                step.batches, step.features, self._products, strict=self._start[1] is not None
+            ):
+                w = self.upper.leaf(batch, features)
+                with torch.enable_grad():
+                    self._terms.append(w.mean() * self._whole(product) * step.share)
+            self._products = []
+            return
+        p = self.direction.jacobian(step.remaining)
+        for batch, features, gradient in zip(
+            step.batches, step.features, self._pending, strict=True
+        ):
+            moved = self._moved.setdefault(batch.domain, [None] * len(p))
+            for i, (g, factor) in enumerate(zip(gradient, p, strict=True)):
+                if g is None:
                     continue
-                change = gradient.mul_(p).mul_(step.share * scale)
+                change = local(g).mul_(factor).mul_(step.share)
                 held = moved[i]
                 moved[i] = change if held is None else held.add_(change)
-        self._pending.clear()
+            self._leaf_of.setdefault(batch.domain, []).append(self.upper.leaf(batch, features))
+        self._pending = []
 
-    def compute(self, w: Tensor, meta_batch: Any) -> Hypergradient:
-        loss, v = meta_gradient(self.problem, meta_batch)
-        value, seen = torch.zeros_like(w), torch.zeros_like(w, dtype=torch.bool)
+    def compute(self, meta_batch: Any) -> Hypergradient:
+        if self.settings.at == "start":
+            loss, _ = self._start
+            if not self._terms:
+                return Hypergradient(None, loss)
+            return Hypergradient(-torch.stack(self._terms).sum(), loss)
+        loss, v = meta_gradient(self.problem, meta_batch, self.settings.parallel)
         for domain, moved in self._moved.items():
-            products = [(a * b).sum() for a, b in zip(v, moved, strict=True) if b is not None]
-            value[domain] = -torch.stack(products).sum() if products else 0.0
-            seen[domain] = True
-        return Hypergradient(value, seen, loss)
+            leaves = self._leaf_of[domain]
+            # A domain that came up twice has one product; each visit carries its part.
+            w = torch.stack([leaf.mean() for leaf in leaves]).mean()
+            self._terms.append(w * self._whole(dot(v, moved)))
+        self._moved = {}
+        return Hypergradient(-torch.stack(self._terms).sum(), loss)
+
+    def _whole(self, product: Tensor) -> Tensor:
+        """A product of shards, so scaled that its mean over the processes is the whole product."""
+        parallel = self.settings.parallel
+        return product * parallel.world if parallel.sharded else product

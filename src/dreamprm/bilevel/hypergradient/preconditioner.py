@@ -14,7 +14,9 @@ Momentum carries a gradient past the window's end too. Cut there (`window`), a d
 in the last step of a window counts 1 - b1 = 0.1, one that came up two steps earlier 0.27, by
 chance. Counted whole (`whole`), each counts 1: what its gradient moves in the end. The first is
 what the unrolled oracle says; the second compares domains without that noise, and is what training
-uses.
+uses. `whole` leaves the second term out: in a run of any length it is a hundredth of the first, but
+in the first three steps of a fresh optimiser, where the second moment knows three gradients, it is
+larger than the first and turns the sign.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dreamprm.bilevel.hypergradient.base import local
 from dreamprm.errors import DreamPRMError
 
 Preconditioning = Literal["none", "adam"]
@@ -69,17 +72,17 @@ def step_jacobian(
         b1, b2 = group["betas"]
         t = float(state["step"])
         c1, c2 = 1 - b1**t, 1 - b2**t
-        root = (state["exp_avg_sq"] / c2).sqrt()  # sqrt(vhat)
+        root = (local(state["exp_avg_sq"]) / c2).sqrt()  # sqrt(vhat)
         below = root + group["eps"]
         first = 1.0
         if momentum == "window":
             first = sum((1 - b1) * b1**i / (1 - b1 ** (t + i)) for i in range(remaining))
         diagonal = first / below
-        if p.grad is not None:
+        if p.grad is not None and momentum == "window":
             second = sum((1 - b2) * b2**i / (1 - b2 ** (t + i)) for i in range(remaining))
-            mhat = state["exp_avg"] / c1
+            mhat = local(state["exp_avg"]) / c1
             # vhat = 0 means g = 0 here and always before: nothing to divide.
-            steep = mhat * p.grad * second / (root.clamp(min=1e-30) * below**2)
+            steep = mhat * local(p.grad) * second / (root.clamp(min=1e-30) * below**2)
             diagonal = diagonal - torch.where(root > 0, steep, 0.0)
         result.append(lr * diagonal)
     return result

@@ -2,20 +2,20 @@
 
 The window is replayed from its start as one differentiable function of w, optimiser included, and
 autograd does the rest. Exact, and as costly in memory as the window is long: tests and
-`benchmarks/` hold the other estimators to it. Attention kernels without a second derivative must be
-avoided (load the backbone with `attn_implementation="eager"`).
+`benchmarks/` hold the other estimators to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dreamprm.bilevel.hypergradient.base import Hypergradient, LowerStep, Problem
-from dreamprm.bilevel.hypergradient.preconditioner import Momentum, Preconditioning
+from dreamprm.bilevel.hypergradient.base import Hypergradient, LowerStep, Problem, Upper
+from dreamprm.bilevel.hypergradient.direction import Settings
+from dreamprm.bilevel.hypergradient.products import LossCall, differentiable_attention
 from dreamprm.errors import DreamPRMError
 
 Parameters = dict[str, Tensor]
@@ -23,24 +23,22 @@ Moments = dict[str, tuple[Tensor, Tensor, float]]  # exp_avg, exp_avg_sq, steps 
 
 
 class Unrolled:
-    """See the module's text; `preconditioning` and `momentum` have no say."""
+    """See the module's text; of the settings only `parallel` has a say, and must be one process."""
 
     def __init__(
-        self,
-        problem: Problem,
-        optimizer: torch.optim.Optimizer,
-        preconditioning: Preconditioning = "adam",
-        momentum: Momentum = "window",
+        self, problem: Problem, optimizer: torch.optim.Optimizer, upper: Upper, settings: Settings
     ) -> None:
         plain_sgd = isinstance(optimizer, torch.optim.SGD) and not optimizer.defaults["momentum"]
         if not (plain_sgd or isinstance(optimizer, torch.optim.AdamW)):
             raise DreamPRMError("the unrolled oracle follows AdamW and SGD without momentum only")
-        self.problem, self.optimizer = problem, optimizer
-        self._steps: list[tuple[LowerStep, float]] = []
+        if settings.parallel.world > 1:
+            raise DreamPRMError("the unrolled oracle runs on one process; use another estimator")
+        self.problem, self.optimizer, self.upper = problem, optimizer, upper
+        self._steps: list[LowerStep] = []
         self._groups: list[dict[str, dict[str, Any]]] = []
         self._start: tuple[Parameters, Moments] = ({}, {})
 
-    def start_window(self) -> None:
+    def start_window(self, meta_batch: Any) -> None:
         self._steps.clear()
         self._groups.clear()
         named = dict(self.problem.model.named_parameters())
@@ -53,10 +51,12 @@ class Unrolled:
                 moments[name] = (average, square, float(state["step"]))
         self._start = (start, moments)
 
-    def observe(self, index: int, gradient: list[Tensor | None]) -> None:
+    def observe(
+        self, index: int, batch: Any, features: Tensor, gradient: Sequence[Tensor | None]
+    ) -> None:
         pass  # takes its own
 
-    def after_step(self, step: LowerStep, scale: float) -> None:
+    def after_step(self, step: LowerStep) -> None:
         names = {id(p): n for n, p in self.problem.model.named_parameters()}
         settings = {
             names[id(p)]: {k: v for k, v in group.items() if k != "params"}
@@ -64,27 +64,25 @@ class Unrolled:
             for p in group["params"]
             if id(p) in names
         }
-        self._steps.append((step, scale))
+        self._steps.append(step)
         self._groups.append(settings)
 
-    def compute(self, w: Tensor, meta_batch: Any) -> Hypergradient:
-        w = w.detach().clone().requires_grad_()
+    def compute(self, meta_batch: Any) -> Hypergradient:
         phi, moments = {n: p.requires_grad_() for n, p in self._start[0].items()}, self._start[1]
-        seen = torch.zeros_like(w, dtype=torch.bool)
-        for (step, scale), settings in zip(self._steps, self._groups, strict=True):
-            objective = torch.zeros((), dtype=w.dtype)
-            for domain, batch in zip(step.domains, step.batches, strict=True):
-                loss = self._call(self.problem.lower_loss, phi, batch)
-                objective = objective + step.share * w[domain] * loss
-                seen[domain] = True
-            found = torch.autograd.grad(
-                objective, list(phi.values()), create_graph=True, allow_unused=True
-            )
-            gradients = {n: g * scale for n, g in zip(phi, found, strict=True) if g is not None}
-            phi, moments = self._update(phi, gradients, moments, settings)
-        meta = self._call(self.problem.meta_loss, phi, meta_batch)
-        (value,) = torch.autograd.grad(meta, w)
-        return Hypergradient(value, seen, float(meta.detach()))
+        with torch.enable_grad(), differentiable_attention():
+            for step, settings in zip(self._steps, self._groups, strict=True):
+                objective = torch.zeros(())
+                for batch, features in zip(step.batches, step.features, strict=True):
+                    w, labels = self.upper.leaf(batch, features), self.upper.labels(batch)
+                    objective = objective + (w * self._call(phi, batch, labels)).mean() * step.share
+                found = torch.autograd.grad(
+                    objective, list(phi.values()), create_graph=True, allow_unused=True
+                )
+                gradients = {n: g for n, g in zip(phi, found, strict=True) if g is not None}
+                phi, moments = self._update(phi, gradients, moments, settings)
+            meta = self._call(phi, meta_batch, meta=True)
+        self._steps.clear()
+        return Hypergradient(meta, float(meta.detach()))
 
     def _update(
         self,
@@ -110,21 +108,12 @@ class Unrolled:
             new[name] = p * (1 - s["lr"] * s["weight_decay"]) - s["lr"] * step
         return new, kept
 
-    def _call(self, loss: Callable[[Any], Tensor], phi: Parameters, batch: Any) -> Tensor:
-        """loss(batch), computed with phi in place of the model's own parameters."""
-        wrapper = _Call(self.problem.model, loss)
+    def _call(
+        self, phi: Parameters, batch: Any, labels: Tensor | None = None, meta: bool = False
+    ) -> Tensor:
+        """Losses of a batch, computed with phi in place of the model's own parameters."""
         named = {f"model.{name}": p for name, p in phi.items()}
-        result: Tensor = torch.func.functional_call(wrapper, named, (batch,))
+        result: Tensor = torch.func.functional_call(
+            LossCall(self.problem), named, (batch, labels, meta)
+        )
         return result
-
-
-class _Call(nn.Module):
-    """Lets `functional_call` swap the model's parameters while one of the problem's losses runs."""
-
-    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._loss = loss
-
-    def forward(self, batch: Any) -> Tensor:
-        return self._loss(batch)

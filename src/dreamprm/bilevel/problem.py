@@ -1,0 +1,318 @@
+"""A PRM and its data as a bi-level `Problem`: batches, losses, and who owns which row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset
+
+from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.bilevel.data import Pair, TrainData
+from dreamprm.bilevel.hypergradient.base import LowerOutput
+from dreamprm.bilevel.losses import trajectory_losses
+from dreamprm.bilevel.meta_loss import MetaLoss, aggregate, make_meta_loss, steps_loss
+from dreamprm.bilevel.parallel import SINGLE, Parallel
+from dreamprm.bilevel.sampler import contrasting, domains_at, grouped_items_at, items_at
+from dreamprm.errors import DataError
+from dreamprm.prm.layout import Batch
+from dreamprm.prm.model import ProcessRewardModel
+
+FEATURES = 4  # what an instance net sees of a trajectory, see `PRMProblem.lower_losses`
+
+
+@dataclass(frozen=True)
+class LowerBatch:
+    """Trajectories of one domain.
+
+    Attributes:
+        domain: its index.
+        items: index of each trajectory in `TrainData.items`, (B,).
+        tokens: of the trajectories.
+        labels: p of each step, (B, steps).
+        labelled: True where there is a label and a step that was not cut off, (B, steps).
+        images: number of images of each trajectory's question.
+    """
+
+    domain: int
+    items: Tensor
+    tokens: Batch
+    labels: Tensor
+    labelled: Tensor
+    images: tuple[int, ...]
+
+    def to(self, device: torch.device) -> LowerBatch:
+        return replace(
+            self,
+            items=self.items.to(device),
+            tokens=self.tokens.to(device),
+            labels=self.labels.to(device),
+            labelled=self.labelled.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class MetaBatch:
+    """Candidates in chunks, one forward pass each.
+
+    Attributes:
+        chunks: tokens of the candidates.
+        outcomes: 0.0 or 1.0 of each candidate, (candidates,).
+        question: index of each candidate's question, (candidates,).
+    """
+
+    chunks: tuple[Batch, ...]
+    outcomes: Tensor
+    question: Tensor
+
+    def to(self, device: torch.device) -> MetaBatch:
+        return MetaBatch(
+            tuple(chunk.to(device) for chunk in self.chunks),
+            self.outcomes.to(device),
+            self.question.to(device),
+        )
+
+
+class PRMProblem:
+    """See the module's text.
+
+    Args:
+        model: the reward model.
+        data: what it is trained on.
+        config: settings.
+        parallel: the processes that share the work; each makes its own share of every batch.
+    """
+
+    def __init__(
+        self,
+        model: ProcessRewardModel,
+        data: TrainData,
+        config: BilevelConfig,
+        parallel: Parallel = SINGLE,
+    ) -> None:
+        self.model, self.data, self.config, self.parallel = model, data, config, parallel
+        self.encode = model.encoder()
+        self.profile: MetaLoss = make_meta_loss(config.meta_loss)
+        self._labels, self._labelled = data.label_table()
+        self._contrast = [group for group in data.meta if len({t.outcome for _, t in group}) == 2]
+        self._lengths = {
+            name: [_length(pair) for pair in pairs] for name, pairs in data.lower.items()
+        }
+        if config.learn_weights:
+            self._check_meta()
+
+    def _check_meta(self) -> None:
+        if not self.data.meta:
+            raise DataError(
+                "learning weights needs a meta set; give one or set learn_weights false"
+            )
+        ranking = self.config.meta_loss in ("pairwise", "listwise")
+        if ranking and not self._contrast:
+            raise DataError(
+                f"meta_loss '{self.config.meta_loss}' compares right and wrong candidates of one, "
+                "and the meta set has no question with both; use meta_loss affine_bce or mse"
+            )
+        questions = min(self.config.meta_batch_questions, len(self._meta_groups()))
+        if questions < self.parallel.world:
+            raise DataError(
+                f"a meta batch has {questions} questions for {self.parallel.world} processes; "
+                "raise meta_batch_questions, or use fewer processes"
+            )
+
+    def lower_batches(self, step: int) -> list[LowerBatch]:
+        """The micro-batches of a lower step; a function of seed and step."""
+        count = len(self.data.domains)
+        per_step = self.config.gradient_accumulation_steps
+        return [
+            self.lower_batch(domain, visit)
+            for domain, visit in domains_at(step, count, per_step, self.config.seed)
+        ]
+
+    def lower_batch(self, domain: int, visit: int) -> LowerBatch:
+        """This process's share of one domain's micro-batch, on the CPU."""
+        name = self.data.domains[domain]
+        pairs, key = self.data.lower[name], f"{self.config.seed}/{name}"
+        count = self.config.per_device_train_batch_size * self.parallel.world
+        if self.config.group_by_length:
+            chosen = grouped_items_at(visit, self._lengths[name], count, key)
+        else:
+            chosen = items_at(visit, len(pairs), count, key)
+        return self.batch_of(domain, [chosen[i] for i in self.parallel.mine(len(chosen))])
+
+    def batch_of(self, domain: int, mine: list[int]) -> LowerBatch:
+        """A micro-batch of some of a domain's trajectories, on the CPU."""
+        pairs = self.data.lower[self.data.domains[domain]]
+        tokens = self.encode([(pairs[i][0], pairs[i][1].steps) for i in mine])
+        items = torch.tensor(mine) + self.data.first_item(domain)
+        steps = tokens.mask.shape[1]
+        return LowerBatch(
+            domain=domain,
+            items=items,
+            tokens=tokens,
+            labels=self._labels[items, :steps],
+            labelled=self._labelled[items, :steps] & tokens.mask,
+            images=tuple(len(pairs[i][0].images) for i in mine),
+        )
+
+    def _meta_groups(self) -> list[list[Pair]]:
+        """Questions with both outcomes say most about ranking (the paper picks them first).
+
+        Where there are enough of them to fill a batch, the others are left aside.
+        """
+        config = self.config
+        ranking = config.meta_loss in ("pairwise", "listwise")
+        contrast = len(self._contrast) >= config.meta_batch_questions
+        enough = config.meta_batch_candidates > 1 and contrast
+        return self._contrast if ranking or enough else self.data.meta
+
+    def meta_batch(self, upper_step: int) -> MetaBatch:
+        """This process's share of a meta batch, on the CPU; a function of seed and step."""
+        config, groups = self.config, self._meta_groups()
+        key = f"{config.seed}/meta"
+        count = min(config.meta_batch_questions, len(groups))
+        questions = items_at(upper_step, len(groups), count, key)
+        picked: list[tuple[int, Pair]] = []
+        for number in self.parallel.mine(count):
+            group = groups[questions[number]]
+            outcomes = [bool(t.outcome) for _, t in group]
+            lottery = f"{key}/{upper_step}/{questions[number]}"
+            chosen = contrasting(outcomes, config.meta_batch_candidates, lottery)
+            picked += [(number, group[c]) for c in chosen]
+        size = config.per_device_meta_batch_size or len(picked)
+        if size < len(picked):  # chunks of similar length need little padding
+            picked.sort(key=lambda entry: _length(entry[1]))
+        chunks = [picked[i : i + size] for i in range(0, len(picked), size)]
+        return MetaBatch(
+            tuple(self.encode([(q, t.steps) for _, (q, t) in chunk]) for chunk in chunks),
+            torch.tensor([float(bool(t.outcome)) for _, (_, t) in picked]),
+            torch.tensor([number for number, _ in picked]),
+        )
+
+    def lower_losses(self, batch: LowerBatch, labels: Tensor | None = None) -> LowerOutput:
+        """L_i, and for an instance net: loss, mean logit, last logit, mean label."""
+        logits = self._logits(batch.tokens)  # (B, steps)
+        p = (batch.labels if labels is None else labels).to(logits.dtype)
+        losses = trajectory_losses(
+            logits, p, batch.labelled, self.config.lower_loss, self.config.hard_threshold
+        )
+        with torch.no_grad():
+            mask = batch.tokens.mask
+            last = logits.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0))[:, 0]
+            mean_label = aggregate(p, batch.labelled, "mean")
+            found = [losses, aggregate(logits, mask, "mean"), last, mean_label]
+            features = torch.stack([part.detach() for part in found], dim=1)  # (B, FEATURES)
+        return LowerOutput(losses, features)
+
+    def meta_loss(self, batch: MetaBatch) -> Tensor:
+        """Of all processes' candidates, with the gradient of one's own."""
+        parts = []
+        start = 0
+        for chunk in batch.chunks:
+            outcomes = batch.outcomes[start : start + len(chunk.mask)]
+            start += len(chunk.mask)
+            if len(batch.chunks) == 1:
+                parts.append(self._candidates(chunk, outcomes))
+            else:  # all chunks are needed before any can be differentiated; keep none of them
+                parts.append(checkpoint(self._candidates, chunk, outcomes, use_reentrant=False))
+        per_candidate = self.parallel.gather(torch.cat(parts))
+        if self.config.meta_loss in ("mse_steps", "bce_steps"):
+            return per_candidate.mean()
+        outcomes = self.parallel.gather(batch.outcomes).to(per_candidate.dtype)
+        return self.profile(per_candidate, outcomes, self.parallel.gather(batch.question))
+
+    def _candidates(self, tokens: Batch, outcomes: Tensor) -> Tensor:
+        """Aggregated logit of each candidate, (candidates,); its own loss for `*_steps`."""
+        logits = self._logits(tokens)
+        if self.config.meta_loss in ("mse_steps", "bce_steps"):
+            return steps_loss(logits, tokens.mask, outcomes, self.config.meta_loss)
+        return aggregate(logits, tokens.mask, self.config.meta_aggregation)
+
+    def _logits(self, tokens: Batch) -> Tensor:
+        with self._compute():
+            logits: Tensor = self.model(tokens)
+        return logits.float() if logits.dtype.itemsize < 4 else logits
+
+    def _compute(self) -> AbstractContextManager[Any]:
+        return torch.autocast(
+            self.model.device.type, dtype=torch.bfloat16, enabled=self.config.bf16
+        )
+
+    def owners(self, batch: LowerBatch, output: Tensor) -> Tensor | None:
+        """Trajectory of each row of a module's output, for ghost products; None: unknown.
+
+        Rows are sequences (three dimensions, as many tokens as the batch), judged steps (what the
+        heads return), or image patches of processors that say how many each image has.
+        """
+        tokens = batch.tokens
+        device = output.device
+        sequence_owner = torch.zeros(len(tokens.inputs["input_ids"]), dtype=torch.long)
+        rows = torch.arange(len(tokens.mask)).view(-1, 1).expand_as(tokens.mask)
+        sequence_owner[tokens.rows[tokens.mask].cpu()] = rows[tokens.mask.cpu()]
+        if output.dim() == 3 and output.shape[:2] == tokens.inputs["input_ids"].shape:
+            return sequence_owner.to(device)
+        text = self.model.backbone.config.get_text_config()
+        if output.dim() == 2 and output.shape[1] in (1, text.vocab_size):
+            return rows[tokens.mask.cpu()].to(device)
+        grid = tokens.inputs.get("image_grid_thw")
+        if grid is not None:
+            patches = grid.prod(dim=1).cpu()  # (images,)
+            images = torch.tensor(batch.images)[sequence_owner]
+            merged, rest = divmod(int(patches.sum()), max(1, len(output)))
+            if merged and not rest and not (patches % merged).any():
+                of_image = sequence_owner.repeat_interleave(images)
+                return of_image.repeat_interleave(patches // merged).to(device)
+        return None
+
+
+def _length(pair: Pair) -> int:
+    """Something that grows with the number of tokens."""
+    question, t = pair
+    return len(question.text) + sum(map(len, t.steps)) + 500 * len(question.images)
+
+
+class Ahead:
+    """Batches of consecutive steps, made ahead by worker processes.
+
+    Args:
+        make: step -> batch, a pure function.
+        first, end: steps that will be asked for, in order.
+        workers: processes; 0 makes each batch when it is asked for.
+    """
+
+    def __init__(self, make: Any, first: int, end: int, workers: int) -> None:
+        self._make, self._next = make, first
+        self._batches: Iterator[Any] | None = None
+        if workers:
+            loader = DataLoader(
+                _Steps(make, first, end), batch_size=None, num_workers=workers, prefetch_factor=2
+            )
+            self._batches = iter(loader)
+
+    def __call__(self, step: int) -> Any:
+        if self._batches is None:
+            return self._make(step)
+        if step != self._next:
+            raise ValueError(f"step {step} asked for, {self._next} is next")
+        self._next += 1
+        return next(self._batches)
+
+
+class _Steps(Dataset[Any]):
+    def __init__(self, make: Any, first: int, end: int) -> None:
+        self.make, self.first, self.end = make, first, end
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(self.first + index)
+
+
+def on_device(batches: Sequence[LowerBatch], device: torch.device) -> tuple[LowerBatch, ...]:
+    """Move the micro-batches of a step."""
+    return tuple(batch.to(device) for batch in batches)

@@ -1,0 +1,145 @@
+r"""Weigh training trajectories by a rule of data selection: what learned weights must beat.
+
+Reads questions and labelled trajectories; writes one weight per labelled trajectory (0: left out;
+the mean is 1). Selectors: `random`, `s1` (quality, difficulty, diversity), `car` (the best of each
+cluster), `bis` (mixture and reliability of the labels), `loss` (small loss of a reference PRM).
+
+  dreamprm weigh --questions questions.jsonl --trajectories labelled.jsonl \
+    --output weights.jsonl --selector bis --budget 0.5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dreamprm.bilevel.config import LowerLoss
+from dreamprm.cli.inputs import read_candidates
+from dreamprm.cli.policy_options import require_positive
+from dreamprm.cli.terminal import progress
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.formats import check_images
+from dreamprm.records import Question, Trajectory
+
+if TYPE_CHECKING:
+    from dreamprm.baselines.pool import Floats, Pool
+
+Pairs = tuple[tuple[Question, Trajectory], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of weigh.
+
+    Attributes:
+        questions: file of the training questions.
+        trajectories: file of their labelled trajectories.
+        output: .jsonl file of weights.
+        selector: `random`, `s1`, `car`, `bis` or `loss`.
+        budget: share of the trajectories that is kept, in (0, 1]; for `loss`, which keeps all, the
+            effective share.
+        seed: of what is drawn.
+        model_name_or_path: for `car` any vision-language model, by path or hub name (`tiny` is the
+            embedded one); for `loss` the folder of a PRM that `dreamprm train` wrote.
+        step_tag: text that ends a step, for a model that is no PRM; a single token of it.
+        lower_loss: of the reference PRM: `mse`, `bce` or `hard`.
+        per_device_batch_size: trajectories in one forward pass.
+        device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
+        image_root: folder that relative image paths start from; by default that of questions.
+    """
+
+    questions: Path
+    trajectories: Path
+    output: Path
+    selector: Literal["random", "s1", "car", "bis", "loss"] = "bis"
+    budget: float = 0.5
+    seed: int = 0
+    model_name_or_path: str | None = None
+    step_tag: str = "\n"
+    lower_loss: LowerLoss = "mse"
+    per_device_batch_size: int = 16
+    device: str | None = None
+    image_root: Path | None = None
+
+
+def run(config: Config) -> None:
+    """Read, weigh, write."""
+    from dreamprm.baselines.selection import check_budget, select_weights
+    from dreamprm.baselines.weights_file import write_weights
+
+    check_budget(config.budget, config.seed)
+    require_positive(config, "per_device_batch_size")
+    _check_output(config)
+    if config.selector in ("car", "loss") and config.model_name_or_path is None:
+        kind = "a trained PRM" if config.selector == "loss" else "any vision-language model"
+        raise DreamPRMError(f"selector '{config.selector}' needs model_name_or_path: {kind}")
+    questions, trajectories = read_candidates(
+        [config.questions], [config.trajectories], config.image_root
+    )
+    by_id = {question.id: question for question in questions}
+    pairs = tuple(
+        (by_id[t.question_id], t)
+        for t in trajectories
+        if any(label is not None for label in t.labels or ())
+    )
+    if not pairs:
+        raise DataError(
+            "no trajectory has a step label; run `dreamprm label` first", file=config.trajectories
+        )
+    if config.selector in ("car", "loss"):
+        check_images(questions, config.questions)
+    try:
+        weights = select_weights(config.selector, _pool(config, pairs), config.budget, config.seed)
+    except DataError as error:
+        raise error.at(file=config.trajectories) from error
+    write_weights(config.output, pairs, weights)
+    _tell(config, pairs, weights, without_label=len(trajectories) - len(pairs))
+
+
+def _pool(config: Config, pairs: Pairs) -> Pool:
+    """The trajectories, and what the selector needs a model for."""
+    from dreamprm.baselines.pool import Pool
+
+    if config.selector not in ("car", "loss"):
+        return Pool(pairs)
+    from dreamprm.baselines.features import embed, quality, reference_losses
+    from dreamprm.cli.models import load_prm, new_prm
+    from dreamprm.prm.layout import LayoutConfig
+    from dreamprm.prm.model import CONFIG_FILE, PRMConfig
+
+    name, size = str(config.model_name_or_path), config.per_device_batch_size
+    if config.selector == "loss":
+        model = load_prm(Path(name), config.device)
+        with progress("trajectories scored", len(pairs)) as advance:
+            return Pool(
+                pairs, losses=reference_losses(model, pairs, size, config.lower_loss, advance)
+            )
+    if (Path(name) / CONFIG_FILE).is_file():
+        model = load_prm(Path(name), config.device)
+    else:
+        layout = LayoutConfig(step_tag=config.step_tag)
+        model = new_prm(name, PRMConfig(layout=layout), config.device)
+    with progress("passes over trajectories", 2 * len(pairs)) as advance:
+        features = embed(model, pairs, size, advance)
+        return Pool(pairs, features=features, quality=quality(model, pairs, size, advance))
+
+
+def _tell(config: Config, pairs: Pairs, weights: Floats, without_label: int) -> None:
+    """What was kept of each domain."""
+    left_out = f"; {without_label} without label are left out" if without_label else ""
+    print(f"{config.output}: weights of {len(pairs)} trajectories{left_out}")
+    domains: dict[str, list[float]] = {}
+    for (question, _), weight in zip(pairs, weights.tolist(), strict=True):
+        domains.setdefault(question.domain, []).append(weight)
+    for name, mine in sorted(domains.items(), key=lambda item: -sum(item[1]) / len(item[1])):
+        above = sum(weight > 0 for weight in mine)
+        print(f"  {sum(mine) / len(mine):6.3f}  {name} ({above} of {len(mine)} above 0)")
+
+
+def _check_output(config: Config) -> None:
+    if config.output.suffix.lower() not in (".jsonl", ".ndjson"):
+        raise DataError("the output must be a .jsonl file", file=config.output)
+    for path in (config.questions, config.trajectories):
+        if path.absolute() == config.output.absolute():
+            raise DataError("is read, and would be overwritten", file=path, field="output")

@@ -1,0 +1,116 @@
+"""What turns the backbone's state at a judged position into one logit.
+
+`value` and `vocab` are linear layers that start from nothing. `token` has no parameters: a step's
+logit is that of the good token minus that of the bad one, so its score is the softmax over the two
+(VisualPRM, arXiv 2503.10291; DreamPRM-1.5, arXiv 2509.05542), and a trained backbone is an ordinary
+checkpoint of its architecture.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dreamprm.errors import DreamPRMError
+
+HeadName = Literal["value", "vocab", "token"]
+# Architectures that squeeze their logits, where the config says so. Others (Gemma 3) carry the
+# field in their config and do not read it.
+_SOFTCAPPED = {"gemma3n", "gemma4", "gemma4_unified", "mistral_large4", "paligemma"}
+# Architectures that do something else to their logits.
+_RESCALED = {
+    "cohere_compass",
+    "diffusion_gemma",
+    "granite4_vision",
+    "granite_docling",
+    "hyperclovax_vision_v2",
+    "inkling2",
+    "inkling_mm_model",
+    "muse_glimmer",
+    "muse_spark",
+    "t5gemma2",
+}
+
+
+class TokenHead(nn.Module):
+    """z = logit(good) - logit(bad), so that sigmoid(z) is the softmax over the two tokens.
+
+    Args:
+        good: id of the token that says a step is right.
+        bad: id of the token that says it is wrong.
+        softcap: final logit softcapping of the backbone: logits become cap * tanh(logit / cap).
+    """
+
+    def __init__(self, good: int, bad: int, softcap: float | None = None) -> None:
+        super().__init__()
+        self.good, self.bad, self.softcap = good, bad, softcap
+
+    def forward(self, hidden: Tensor, output: nn.Module) -> Tensor:
+        """Logits of the steps, (found,).
+
+        Args:
+            hidden: last hidden state at the judged positions, (found, width).
+            output: the backbone's output embedding.
+        """
+        ids = [self.good, self.bad]
+        if type(output) is nn.Linear:
+            # Two rows of a vocabulary of hundreds of thousands, in fp32 or better: the difference
+            # of two nearby bf16 logits has few digits left.
+            dtype = torch.promote_types(output.weight.dtype, torch.float32)
+            bias = None if output.bias is None else output.bias[ids].to(dtype)
+            rows = output.weight[ids].to(dtype)  # (2, width)
+            logits = nn.functional.linear(hidden.to(dtype), rows, bias)  # (found, 2)
+        else:  # an adapter or quantisation: only the layer itself knows its rows
+            dtype = next(p.dtype for p in output.parameters() if p.is_floating_point())
+            logits = output(hidden.to(dtype))[:, ids].float()  # (found, 2)
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits[:, 0] - logits[:, 1]
+
+
+def token_head(config: Any, good: int, bad: int) -> TokenHead:
+    """The `token` head of a backbone.
+
+    Args:
+        config: the backbone's config.
+        good: id of the good token.
+        bad: id of the bad token.
+
+    Raises:
+        DreamPRMError: the backbone changes its logits in a way that this head does not know.
+    """
+    if config.model_type in _RESCALED:
+        raise DreamPRMError(
+            f"head 'token' does not know how '{config.model_type}' rescales its logits; "
+            "use head 'value'"
+        )
+    cap = getattr(config.get_text_config(), "final_logit_softcapping", None)
+    return TokenHead(good, bad, cap if config.model_type in _SOFTCAPPED else None)
+
+
+def linear_head(width: int) -> nn.Linear:
+    """A fresh `value` or `vocab` head.
+
+    Zero: every step starts at a score of 0.5, and the backbone's features decide the rest.
+    """
+    head = nn.Linear(width, 1, dtype=torch.float32)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def single_token(tokenizer: Any, text: str, field: str) -> int:
+    """The id of a text that is one token.
+
+    Raises:
+        DreamPRMError: it is none or several.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    if len(ids) != 1:
+        raise DreamPRMError(
+            f"{field} {text!r} is {len(ids)} tokens of this backbone's tokenizer, and must be one; "
+            "choose a text that the tokenizer knows as a whole"
+        )
+    return ids[0]

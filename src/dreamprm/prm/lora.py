@@ -1,0 +1,214 @@
+"""LoRA adapters (arXiv 2106.09685) on a reward model's backbone, by peft.
+
+The base stays as it is and is not saved again: a saved model is an adapter in peft's own format and
+the name of its base. The head is no part of the adapter and is trained whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.loading import load_backbone
+
+if TYPE_CHECKING:
+    from dreamprm.prm.model import ProcessRewardModel
+
+ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """Size and place of the adapters.
+
+    Attributes:
+        r: rank.
+        alpha: adapters are scaled by alpha / r.
+        dropout: on the adapters' input. The hypergradient compares gradients: 0 keeps them exact.
+        target_modules: `all-linear`, or names of linear layers (`("q_proj", "v_proj")`).
+        modules_to_save: names of modules that are trained whole and saved along; on a bf16 base
+            they are fp32 and need autocast.
+        vision: adapt the vision tower and the projector too, not the language model alone.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    modules_to_save: tuple[str, ...] = ()
+    vision: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("r", "alpha"):
+            if getattr(self, name) < 1:
+                raise DreamPRMError(f"lora {name} is {getattr(self, name)}; it must be 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise DreamPRMError(
+                f"lora dropout is {self.dropout}; it must be 0 or more, and below 1"
+            )
+
+
+def add_lora(model: ProcessRewardModel, options: LoraOptions | None = None) -> None:
+    """Freeze the backbone and put trainable adapters on it; the head stays trainable.
+
+    Adapters are fp32, whatever the base is: AdamW's steps are lost in bf16.
+
+    Args:
+        model: changed in place.
+        options: of the adapters.
+
+    Raises:
+        DreamPRMError: there are adapters already; no layer has one of the names.
+    """
+    options = options or LoraOptions()
+    if isinstance(model.backbone, PeftModel):
+        raise DreamPRMError(
+            "the model has adapters already; train these on, or save it with merged=True and start "
+            "from that"
+        )
+    targets = _targets(model.backbone, options)
+    modules = [name for name, _ in model.backbone.named_modules()]
+    for name in options.modules_to_save:
+        if not any(module.endswith(name) for module in modules):  # as peft finds them
+            raise DreamPRMError(f"lora modules_to_save: the backbone has no module '{name}'")
+    config = LoraConfig(
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets,
+        modules_to_save=list(options.modules_to_save) or None,
+    )
+    with _quiet_peft():
+        model.backbone = get_peft_model(model.backbone, config)
+    model.fp32_trainables()  # peft does so for adapters, not for modules_to_save
+
+
+def unwrapped(backbone: Any) -> Any:
+    """The backbone itself. Its adapters are inside its layers, and work without peft's wrapper."""
+    return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
+
+
+def has_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def save_adapter(backbone: PeftModel, folder: Path, base: str) -> None:
+    """Write adapter, its config with the base's name, and the base's own config.
+
+    Raises:
+        DreamPRMError: the base was never loaded from anywhere, or from this very folder.
+    """
+    if base and os.path.abspath(folder) == base:
+        raise DreamPRMError(
+            f"{folder} holds the adapters' base model; give another folder, or merged=True"
+        )
+    if not base:
+        raise DreamPRMError(
+            f"{folder}: the adapters' base model has no name or path to load it from again; save "
+            "with merged=True, or save the base first"
+        )
+    backbone.peft_config["default"].base_model_name_or_path = base
+    # peft would ask the hub whether the vocabulary was resized; ours never is.
+    backbone.save_pretrained(str(folder), save_embedding_layers=False)
+    unwrapped(backbone).config.save_pretrained(folder)  # processors are chosen by it
+
+
+def load_with_adapter(
+    folder: Path, *, trainable: bool, base_model: str | None = None, **kwargs: Any
+) -> tuple[Any, str]:
+    """Load the base and the adapter on it.
+
+    Args:
+        folder: that `save_adapter` wrote to.
+        trainable: whether the adapter goes on being trained.
+        base_model: path or hub name of the base, in place of the saved one.
+        kwargs: of `load_backbone`.
+
+    Returns:
+        The backbone, and the name of its base.
+
+    Raises:
+        DreamPRMError: the base cannot be loaded, or the adapter does not fit it.
+    """
+    try:
+        base = base_model or json.loads((folder / ADAPTER_CONFIG).read_text())[_BASE]
+    except (OSError, ValueError, KeyError) as error:
+        raise DreamPRMError(f"{folder / ADAPTER_CONFIG}: cannot read it: {error}") from error
+    moved = f"give base_model, or set {_BASE} in {folder / ADAPTER_CONFIG}"
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise DreamPRMError(f"{folder}: the adapter's base model is no longer at '{base}'; {moved}")
+    try:
+        backbone = load_backbone(base, **kwargs)
+    except DreamPRMError as error:
+        raise DreamPRMError(f"{folder}: the adapter's base model: {error}; {moved}") from error
+    try:
+        with _quiet_peft():
+            return PeftModel.from_pretrained(backbone, str(folder), is_trainable=trainable), base
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DreamPRMError(f"{folder}: the adapter does not fit '{base}': {reason}") from error
+
+
+def merged_copy(backbone: PeftModel) -> Any:
+    """A copy of the backbone with its adapters added to its weights, in main memory.
+
+    A copy, because subtracting an adapter again from bf16 weights does not give them back.
+    """
+    device = backbone.device
+    try:
+        twin = copy.deepcopy(backbone.to("cpu"))
+    finally:
+        backbone.to(device)
+    return twin.merge_and_unload()
+
+
+def base_name(path: str) -> str:
+    """How a saved adapter names its base: a folder by its full path, anything else as given."""
+    return os.path.abspath(path) if Path(path).is_dir() else path
+
+
+_BASE = "base_model_name_or_path"
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Without a warning about an attribute of transformers that peft itself reads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is dep", FutureWarning)
+        yield
+
+
+def _linear_layers(module: nn.Module) -> set[str]:
+    return {name for name, child in module.named_modules() if isinstance(child, nn.Linear)}
+
+
+def _targets(backbone: Any, options: LoraOptions) -> str | list[str]:
+    """What peft is to adapt: a pattern for the language model, or names that are meant anywhere."""
+    decoder = backbone.get_decoder()
+    scope = backbone if options.vision else decoder
+    leaves = {name.rpartition(".")[2] for name in _linear_layers(scope)}
+    if options.target_modules != "all-linear":
+        unknown = sorted(set(options.target_modules) - leaves)
+        if unknown:
+            raise DreamPRMError(
+                f"lora target_modules: no linear layer is named '{unknown[0]}'; there are: "
+                f"{', '.join(sorted(leaves))}"
+            )
+        leaves = set(options.target_modules)
+    if options.vision:
+        return "all-linear" if options.target_modules == "all-linear" else sorted(leaves)
+    prefix = next(name for name, child in backbone.named_modules() if child is decoder)
+    names = "|".join(re.escape(leaf) for leaf in sorted(leaves))
+    return rf"{re.escape(prefix)}\.(.*\.)?({names})"

@@ -1,0 +1,223 @@
+"""One reward model on every architecture: what is true of scores is true on each of them."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from dreamprm.errors import DataError, DataWarning, DreamPRMError
+from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.scorer import StepScorer
+from dreamprm.records import Question, Trajectory
+from tests.tiny_backbones import BUILDERS, save_backbone
+from tests.tiny_models import STEPS
+
+Pairs = list[tuple[Question, tuple[str, ...]]]
+
+
+def noise(width: int, height: int, seed: int) -> bytes:
+    """A picture of coarse random squares, so that no two look alike at any size."""
+    generator = torch.Generator().manual_seed(seed)
+    squares = torch.randint(0, 256, (5, 5, 3), generator=generator, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    picture = Image.frombytes("RGB", (5, 5), bytes(squares.flatten().tolist()))
+    picture.resize((width, height), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def question(name: str, text: str, *images: bytes) -> Question:
+    return Question(id=name, domain="d", text=text, images=images, answer="1")
+
+
+MIXED: Pairs = [
+    (question("wide", "what is it ?", noise(150, 60, 1)), tuple(STEPS[:2])),
+    (question("none", "a longer question, without any picture"), tuple(STEPS)),
+    (question("two", "compare", noise(60, 60, 2), noise(40, 110, 3)), tuple(STEPS[:1])),
+    (question("small", "read", noise(56, 56, 4)), tuple(STEPS[:4])),
+]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("backbones")
+    return {name: save_backbone(name, root / name) for name in BUILDERS}
+
+
+@pytest.fixture(scope="session")
+def models(folders: dict[str, Path]) -> dict[str, ProcessRewardModel]:
+    made = {}
+    for name, folder in folders.items():
+        torch.manual_seed(1)
+        model = ProcessRewardModel.from_backbone(str(folder)).eval()
+        torch.nn.init.normal_(model.head.weight, std=0.3)
+        made[name] = model
+    return made
+
+
+@pytest.fixture(params=BUILDERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(name: str, models: dict[str, ProcessRewardModel]) -> ProcessRewardModel:
+    return models[name]
+
+
+def score(model: ProcessRewardModel, pairs: Pairs, **layout: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(Encoder(model.processor, LayoutConfig(**layout))(pairs))
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_one_pass_gives_the_scores_of_one_pass_per_prefix(model: ProcessRewardModel) -> None:
+    together = score(model, MIXED)
+    assert together.std() > 0.05
+    same(together, score(model, MIXED, name="prefix"))
+
+
+@pytest.mark.parametrize("layout", ["trajectory", "prefix", "turns"])
+def test_scores_do_not_depend_on_the_rest_of_the_batch(
+    model: ProcessRewardModel, layout: str
+) -> None:
+    together = score(model, MIXED, name=layout)
+    for row, pair in enumerate(MIXED):
+        same(together[row, : len(pair[1])], score(model, [pair], name=layout)[0])
+
+
+def test_scores_do_not_depend_on_the_padding_side(model: ProcessRewardModel) -> None:
+    same(score(model, MIXED), score(model, MIXED, padding_side="left"))
+
+
+def test_every_picture_of_a_question_is_seen(model: ProcessRewardModel) -> None:
+    two, steps = MIXED[2]
+    before = score(model, [(two, steps)])
+    for number in range(2):
+        images = list(two.images)
+        with Image.open(io.BytesIO(images[number])) as picture:
+            images[number] = noise(*picture.size, seed=9)
+        changed = two.model_copy(update={"images": tuple(images)})
+        assert (score(model, [(changed, steps)]) - before).abs().max() > 1e-3, f"image {number}"
+
+
+def test_there_are_as_many_placeholders_as_image_features(model: ProcessRewardModel) -> None:
+    batch = Encoder(model.processor)(MIXED)
+    inputs = {k: v for k, v in batch.inputs.items() if "mask" not in k or "pixel" in k}
+    visual = {k: v for k, v in inputs.items() if k not in ("input_ids", "mm_token_type_ids")}
+    visual.pop("token_type_ids", None)
+    backbone = model.backbone
+    with torch.inference_mode():
+        features = backbone.get_image_features(**visual).pooler_output
+    found = sum(f.numel() for f in features) // backbone.config.get_text_config().hidden_size
+    per_row = (batch.inputs["input_ids"] == backbone.config.image_token_id).sum(dim=1)
+    assert int(per_row.sum()) == found
+    assert (per_row > 0).tolist() == [True, False, True, True]
+
+
+def test_a_prompt_is_tokenized_as_transformers_does_it(model: ProcessRewardModel) -> None:
+    """One BOS above all: templates write it, and tokenizers add it."""
+    asked, steps = MIXED[3]
+    content = [{"type": "image", "image": Image.open(io.BytesIO(asked.images[0]))}]
+    text = f"{asked.text}\n{LayoutConfig().instruction}"
+    message = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+    expected = model.processor.apply_chat_template(
+        message, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )["input_ids"][0]
+    ids = Encoder(model.processor)([(asked, steps)]).inputs["input_ids"][0]
+    assert ids[: len(expected)].tolist() == expected.tolist()
+    bos = model.processor.tokenizer.bos_token_id
+    assert bos is None or int((ids == bos).sum()) == 1
+
+
+def test_appended_steps_are_text_whatever_the_architecture(model: ProcessRewardModel) -> None:
+    batch = Encoder(model.processor)(MIXED)
+    for key in ("token_type_ids", "mm_token_type_ids"):
+        if key in batch.inputs:
+            after = batch.inputs[key][3, int(batch.positions[3, 0]) :]
+            assert (after == 0).all()
+            assert (batch.inputs[key] == 1).any(), "the picture's tokens are marked"
+
+
+def test_a_saved_model_scores_as_before(model: ProcessRewardModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    loaded = ProcessRewardModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(score(model, MIXED), score(loaded, MIXED), atol=0, rtol=0)
+
+
+def test_the_scorer_agrees_with_the_model(model: ProcessRewardModel) -> None:
+    pairs = [
+        (q, Trajectory(question_id=q.id, steps=steps, sample_index=i))
+        for i, (q, steps) in enumerate(MIXED)
+    ]
+    expected = score(model, MIXED)
+    for found in StepScorer(model, batch_size=2).score(pairs):
+        row = expected[found.sample_index, : len(found.logits)]
+        same(torch.tensor(found.logits), row)
+
+
+def test_a_step_tag_is_one_token_or_refused(model: ProcessRewardModel) -> None:
+    assert Encoder(model.processor).tag_id == model.processor.tokenizer("\n").input_ids[-1]
+    with pytest.raises(DreamPRMError, match="must be one"):
+        Encoder(model.processor, LayoutConfig(step_tag="the end"))
+
+
+def test_a_placeholder_in_a_text_is_refused(model: ProcessRewardModel) -> None:
+    mark = model.processor.image_token
+    for bad in (
+        (question("q", f"what is in {mark} ?"), tuple(STEPS)),
+        (question("q", "what ?"), (STEPS[0], f"as {mark} shows")),
+    ):
+        with pytest.raises(DataError, match=f"question 'q'.* holds {mark}"):
+            Encoder(model.processor)([bad])
+
+
+# --- limits ---
+
+
+def lengths(model: ProcessRewardModel, pair: tuple[Question, tuple[str, ...]]) -> list[int]:
+    """Tokens of the sequence up to each step."""
+    return (Encoder(model.processor)([pair]).positions[0] + 1).tolist()
+
+
+@pytest.mark.parametrize("layout", ["trajectory", "prefix"])
+def test_steps_beyond_the_limit_are_cut_and_told_once(
+    models: dict[str, ProcessRewardModel], layout: Any
+) -> None:
+    model = models["qwen2_vl"]
+    whole = score(model, [MIXED[3], MIXED[0]])
+    limit = lengths(model, MIXED[3])[1]  # two steps fit exactly
+    encode = Encoder(model.processor, LayoutConfig(name=layout, max_length=limit))
+    with pytest.warns(DataWarning, match=r"question 'small': 2 of 4 steps") as told:
+        batch = encode([MIXED[3]])
+    assert len(told) == 1
+    assert batch.mask.tolist() == [[True, True, False, False]]
+    assert batch.inputs["input_ids"].shape[1] == limit
+    with torch.inference_mode():
+        same(model(batch)[0], torch.cat([whole[0, :2], torch.zeros(2)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode([MIXED[3]])
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(models: dict[str, ProcessRewardModel]) -> None:
+    model = models["gemma3"]
+    limit = lengths(model, MIXED[3])[0] - 1
+    with pytest.raises(DataError, match=f"question 'small': .* {limit + 1} tokens.* is {limit};"):
+        Encoder(model.processor, LayoutConfig(max_length=limit))([MIXED[3]])
+
+
+def test_the_limit_is_the_backbones_context_unless_set(model: ProcessRewardModel) -> None:
+    context = model.backbone.config.get_text_config().max_position_embeddings
+    assert context == 2048
+    assert model.encoder().limit == context
+    assert Encoder(model.processor, LayoutConfig(max_length=70), context=context).limit == 70

@@ -1,0 +1,320 @@
+"""The estimate of a run's memory and work, held to what models really keep."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.bilevel.estimate import (
+    Lengths,
+    cheaper,
+    measure_flops,
+    measure_lengths,
+    plan_training,
+    read_shapes,
+    render_plan,
+)
+from dreamprm.bilevel.estimate.activations import Pass, forward_flops, saved_bytes
+from dreamprm.errors import DreamPRMError
+from dreamprm.loading import load_processor
+from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.lora import LoraOptions, add_lora
+from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.records import Question, Trajectory
+
+PRM = PRMConfig()
+IMAGE = 5
+GRID = (1, 8, 8)  # 64 patches, 16 tokens
+
+
+def config_of(width: int = 128, layers: int = 3, heads: int = 4, kv: int = 2) -> Qwen2VLConfig:
+    d = width // heads
+    return Qwen2VLConfig(
+        text_config={
+            "vocab_size": 500,
+            "hidden_size": width,
+            "intermediate_size": 352,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [d // 8, d // 8, d // 4],
+            },
+            "pad_token_id": 0,
+        },
+        vision_config={
+            "depth": 2,
+            "embed_dim": 96,
+            "hidden_size": width,
+            "num_heads": 4,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        image_token_id=IMAGE,
+        vision_start_token_id=3,
+        tie_word_embeddings=True,
+    )
+
+
+QWEN2_VL_2B = Qwen2VLConfig(
+    text_config={
+        "vocab_size": 151936,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [16, 24, 24],
+        },
+    },
+    vision_config={
+        "depth": 32,
+        "embed_dim": 1280,
+        "hidden_size": 1536,
+        "num_heads": 16,
+        "mlp_ratio": 4,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+    },
+    tie_word_embeddings=True,
+)
+TRAJECTORIES = Lengths(
+    tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8
+)  # 256 visual tokens each
+ON_GPU = BilevelConfig(bf16=True, per_device_meta_batch_size=8)
+
+
+def built(config: Qwen2VLConfig, lora: LoraOptions | None, bf16: bool) -> ProcessRewardModel:
+    dtype = torch.bfloat16 if lora and bf16 else torch.float32
+    backbone = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype)
+    model = ProcessRewardModel(backbone, None, PRM)
+    if lora:
+        add_lora(model, lora)
+    return model.train()
+
+
+def measured_bytes(model: ProcessRewardModel, tokens: int, padding: int, bf16: bool) -> int:
+    """Bytes of all storages that autograd saves in a forward pass, without parameters."""
+    ids = torch.randint(10, 500, (2, tokens))
+    ids[:, 2], ids[:, 3:19] = 3, IMAGE
+    mask = torch.ones_like(ids)
+    if padding:
+        mask[0, -padding:] = 0
+    pixels = torch.randn(2 * 64, 3 * 2 * 14 * 14, dtype=model.backbone.dtype)
+    inputs: dict[str, Any] = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == IMAGE).long(),
+        "pixel_values": pixels,
+        "image_grid_thw": torch.tensor([GRID] * 2),
+    }
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address comes twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            found[storage.data_ptr()] = storage
+        return tensor
+
+    whole = model.backbone.get_base_model() if hasattr(model.backbone, "peft_config") else None
+    base = (whole or model.backbone).base_model
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        output = base(**inputs, use_cache=False)
+    assert output.last_hidden_state.requires_grad
+    return sum(storage.nbytes() for storage in found.values())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        None,
+        LoraOptions(r=8),
+        LoraOptions(r=8, target_modules=("q_proj", "down_proj")),
+        LoraOptions(r=8, vision=True),
+    ],
+)
+@pytest.mark.parametrize(("width", "tokens", "padding"), [(128, 150, 0), (256, 300, 7)])
+def test_activation_bytes_are_those_that_autograd_saves(
+    bf16: bool,
+    checkpointing: bool,
+    lora: LoraOptions | None,
+    width: int,
+    tokens: int,
+    padding: int,
+) -> None:
+    config = config_of(width, heads=width // 32)
+    model = built(config, lora, bf16)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    run = Pass(2, tokens, 64, bool(padding), bf16, checkpointing, cuda=False)
+    estimated = saved_bytes(read_shapes(config, PRM, lora), run)
+    measured = measured_bytes(model, tokens, padding, bf16)
+    assert estimated == pytest.approx(measured, rel=0.08)
+
+
+@pytest.mark.parametrize("lora", [None, LoraOptions(), LoraOptions(vision=True)])
+@pytest.mark.parametrize("head", ["value", "vocab"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_are_counted_exactly(lora: LoraOptions | None, head: Any, tied: bool) -> None:
+    config = config_of()
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    backbone = Qwen2VLForConditionalGeneration._from_config(config)
+    model = ProcessRewardModel(backbone, None, PRMConfig(head=head))
+    if lora:
+        add_lora(model, lora)
+    shapes = read_shapes(config, PRMConfig(head=head), lora)
+    assert shapes.total == sum(p.numel() for p in model.parameters())
+    assert shapes.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_the_token_head_adds_no_parameters() -> None:
+    config = config_of()
+    backbone = Qwen2VLForConditionalGeneration._from_config(config)
+    shapes = read_shapes(config, PRMConfig(head="token"))
+    assert shapes.total == sum(p.numel() for p in backbone.parameters())
+
+
+def test_flops_are_those_that_torch_counts() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = config_of()
+    # The eager kernel is counted whole, above the diagonal too.
+    backbone = Qwen2VLForConditionalGeneration._from_config(config, attn_implementation="eager")
+    ids = torch.randint(10, 500, (2, 150))
+    ids[:, 2], ids[:, 3:19] = 3, IMAGE
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone.base_model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == IMAGE).long(),
+            pixel_values=torch.randn(2 * 64, 3 * 2 * 14 * 14),
+            image_grid_thw=torch.tensor([GRID] * 2),
+            use_cache=False,
+        )
+    shapes = read_shapes(config, PRM)
+    text, vision = forward_flops(shapes, Pass(2, 150, 64))
+    above_diagonal = 2 * 150 * shapes.text.layers * 2 * shapes.text.query * 150
+    assert text + vision + above_diagonal == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_the_published_2b_model_has_its_published_size() -> None:
+    assert read_shapes(QWEN2_VL_2B, PRM).total == 2_208_985_600 + 1537
+
+
+def test_full_training_of_2b_fits_80_gb_only_with_the_meta_gradient_at_the_start() -> None:
+    shapes = read_shapes(QWEN2_VL_2B, PRM)
+    config = replace(ON_GPU, gradient_checkpointing=True)
+    end = plan_training(shapes, PRM, config, TRAJECTORIES, domains=15)
+    at_start = replace(config, meta_gradient_at="start")
+    start = plan_training(shapes, PRM, at_start, TRAJECTORIES, domains=15)
+    # 15 stored gradients of 8.8 GB; one.
+    assert end.peak > 15 * 4 * shapes.trainable > 80e9
+    assert start.peak * 1.1 < 80e9
+    assert start.peak > 24e9
+    [(name, peak)] = cheaper(shapes, PRM, config, TRAJECTORIES, domains=15)
+    assert (name, peak) == ("meta_gradient_at start", start.peak)
+
+
+def test_adapters_on_2b_fit_24_gb_with_checkpointing_and_80_gb_without() -> None:
+    lora = LoraOptions(r=16)
+    shapes = read_shapes(QWEN2_VL_2B, PRM, lora)
+    plain = plan_training(shapes, PRM, ON_GPU, TRAJECTORIES, domains=15)
+    config = replace(ON_GPU, gradient_checkpointing=True)
+    checkpointed = plan_training(shapes, PRM, config, TRAJECTORIES, domains=15)
+    assert 24e9 < plain.peak < 80e9 / 1.1
+    assert checkpointed.peak * 1.1 < 24e9
+    assert plain.activations == checkpointed.activations_plain
+    assert checkpointed.flops > plain.flops
+
+
+def test_sharding_divides_what_is_stored_but_not_activations() -> None:
+    shapes = read_shapes(QWEN2_VL_2B, PRM)
+    one, eight = (
+        plan_training(shapes, PRM, ON_GPU, TRAJECTORIES, domains=15, world=world, sharded=True)
+        for world in (1, 8)
+    )
+    assert eight.moments == one.moments / 8
+    assert eight.hypergradient == one.hypergradient / 8
+    assert eight.activations == one.activations
+    assert one.weights / 8 < eight.weights < one.weights
+
+
+def test_extra_work_of_the_upper_level_is_what_the_design_says() -> None:
+    shapes = read_shapes(QWEN2_VL_2B, PRM)
+    # A meta batch of 64 every 3 steps of 40 trajectories.
+    plan = plan_training(shapes, PRM, BilevelConfig(), TRAJECTORIES, domains=15)
+    assert plan.overhead == pytest.approx(64 / 40 / 3)
+    no_upper = BilevelConfig(learn_weights=False)
+    assert plan_training(shapes, PRM, no_upper, TRAJECTORIES, domains=15).overhead == 0
+    paper = BilevelConfig(estimator="finite_difference")
+    two_forwards = plan_training(shapes, PRM, paper, TRAJECTORIES, domains=15)
+    assert two_forwards.overhead == pytest.approx(plan.overhead + 2 / 3)
+
+
+def test_time_follows_from_the_speed_given() -> None:
+    shapes = read_shapes(config_of(), PRM)
+    config = BilevelConfig(max_steps=10)
+    plan = plan_training(
+        shapes, PRM, config, TRAJECTORIES, domains=2, flops_per_second=1e12, efficiency=0.5
+    )
+    assert plan.seconds == pytest.approx(plan.flops / 0.5e12)
+    assert plan.seconds_total == pytest.approx(10 * plan.flops / 0.5e12)
+    untimed = plan_training(shapes, PRM, config, TRAJECTORIES, domains=2)
+    assert untimed.seconds is None
+
+
+def test_a_micro_batch_is_padded_to_its_longest_trajectory() -> None:
+    lengths = Lengths(tokens=(100, 200), patches=(0, 0), steps=(5, 5), sequences=(1, 1))
+    # Of two drawn at random, the longest is 200 in three of four cases.
+    assert lengths.batch(2).tokens == pytest.approx(175)
+    assert lengths.batch(2, grouped=True).tokens == 150
+    assert lengths.batch(2, largest=True).padded
+    assert not lengths.batch(1, largest=True).padded
+
+
+@pytest.mark.parametrize(("layout", "sequences"), [("trajectory", 1), ("prefix", 3)])
+def test_lengths_are_measured_by_encoding(layout: Any, sequences: int) -> None:
+    encode = Encoder(load_processor("tiny"), LayoutConfig(name=layout))
+    question = Question(id="q", domain="d", text="What is shown?")
+    t = Trajectory(question_id="q", sample_index=0, steps=(" a", " b", " c"), answer="c")
+    found = measure_lengths(encode, [(question, t)])
+    tokens = encode([(question, t.steps)]).inputs["input_ids"].shape[1]
+    assert found == Lengths((tokens,), (0,), (3,), (sequences,))
+
+
+def test_the_table_says_what_fits_and_what_would() -> None:
+    shapes = read_shapes(QWEN2_VL_2B, PRM)
+    config = replace(ON_GPU, gradient_checkpointing=True)
+    plan = plan_training(shapes, PRM, config, TRAJECTORIES, domains=15, flops_per_second=4e14)
+    options = cheaper(shapes, PRM, config, TRAJECTORIES, domains=15)
+    text = render_plan(plan, 80e9, options)
+    assert "2.209 B" in text
+    assert "does not fit the device's 80 GB" in text
+    assert "with meta_gradient_at start: 68." in text
+    assert "300 steps" in text
+    values = [line for line in text.splitlines() if line.endswith(" GB")]
+    assert len({len(line) for line in values[:4]}) == 1  # aligned
+
+
+def test_speed_of_this_machine_is_measured() -> None:
+    assert measure_flops("cpu", torch.float32, seconds=0.05) > 1e8
+
+
+def test_an_unknown_backbone_is_one_line() -> None:
+    with pytest.raises(DreamPRMError, match="cannot read the config of './nowhere'"):
+        read_shapes("./nowhere", PRM)

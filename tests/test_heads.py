@@ -1,0 +1,219 @@
+"""The `token` head: the backbone's own two logits, and nothing to add to a stock checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+)
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.prm.heads import token_head
+from dreamprm.prm.layout import Batch
+from dreamprm.prm.lora import LoraOptions, add_lora
+from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.tiny.model import build_model
+from tests.tiny_models import STEPS, picture_question, processor, random_prm
+
+PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), STEPS[:4])]
+TOKEN = PRMConfig(head="token")
+
+
+def token_prm(config: PRMConfig = TOKEN, **kwargs: Any) -> ProcessRewardModel:
+    torch.manual_seed(0)
+    return ProcessRewardModel(build_model(processor()), processor(), config, **kwargs).eval()
+
+
+def own_difference(model: ProcessRewardModel, batch: Batch) -> torch.Tensor:
+    """logit(+) - logit(-) from the full logits of the stock forward, (found,)."""
+    full = model.backbone(**batch.inputs).logits  # (sequences, tokens, vocabulary)
+    plus, minus = processor().tokenizer.convert_tokens_to_ids(["+", "-"])
+    at = full[batch.rows[batch.mask], batch.positions[batch.mask]]
+    return at[:, plus] - at[:, minus]
+
+
+@torch.inference_mode()
+def test_logits_are_the_difference_of_the_models_own() -> None:
+    model = token_prm()
+    batch = model.encoder()(PAIRS)
+    ours = model(batch)
+    assert ours[batch.mask].std() > 0.01
+    torch.testing.assert_close(ours[batch.mask], own_difference(model, batch), atol=1e-5, rtol=1e-5)
+    assert (ours[~batch.mask] == 0).all()
+
+
+def paligemma(cap: float | None) -> PaliGemmaForConditionalGeneration:
+    torch.manual_seed(0)
+    config = PaliGemmaConfig(
+        text_config={
+            "model_type": "gemma2",
+            "vocab_size": 512,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "final_logit_softcapping": cap,
+            "initializer_range": 0.5,
+        },
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        projection_dim=32,
+        image_token_index=511,
+    )
+    return PaliGemmaForConditionalGeneration(config).eval()
+
+
+@torch.inference_mode()
+def test_softcapped_logits_are_followed() -> None:
+    backbone = paligemma(cap=2.0)
+    model = ProcessRewardModel(backbone, processor(), TOKEN)
+    ids = torch.randint(10, 300, (2, 9))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    at = torch.tensor([[3, 8], [5, 7]])
+    batch = Batch(inputs, at, torch.tensor([[0, 0], [1, 1]]), torch.ones(2, 2, dtype=torch.bool))
+    ours = model(batch)
+    torch.testing.assert_close(ours.flatten(), own_difference(model, batch), atol=1e-5, rtol=1e-5)
+    model.head.softcap = None
+    assert (model(batch) - ours).abs().max() > 0.1, "the cap must matter here"
+
+
+def test_a_backbone_that_rescales_its_logits_is_refused() -> None:
+    class Config:
+        model_type = "granite4_vision"
+
+    with pytest.raises(DreamPRMError, match="rescales its logits; use head 'value'"):
+        token_head(Config(), 1, 2)
+
+
+def test_only_two_rows_of_the_output_embedding_are_computed() -> None:
+    model = token_prm()
+    seen: list[Any] = []
+    model.backbone.get_output_embeddings().register_forward_hook(lambda *a: seen.append(a))
+    model(model.encoder()(PAIRS))
+    assert not seen
+
+
+def test_the_head_has_no_parameters_and_trains_the_output_embedding() -> None:
+    model = token_prm()
+    assert list(model.head.parameters()) == []
+    model(model.encoder()(PAIRS)).sum().backward()
+    grad = model.backbone.get_output_embeddings().weight.grad
+    assert grad is not None and grad.abs().max() > 0
+
+
+@torch.inference_mode()
+def test_a_saved_model_loads_in_stock_transformers(tmp_path: Path) -> None:
+    model = token_prm()
+    batch = model.encoder()(PAIRS)
+    model.save_pretrained(tmp_path)
+    stock = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    again = ProcessRewardModel.from_pretrained(tmp_path).eval()
+    assert again.config == model.config
+    expected = model(batch)
+    torch.testing.assert_close(again(batch), expected, atol=1e-5, rtol=1e-5)
+    again.backbone = stock
+    torch.testing.assert_close(
+        own_difference(again, batch), expected[batch.mask], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        ("looks right", "-", "good_token 'looks right' is .* tokens"),
+        ("+", "", "bad_token '' is 0 tokens"),
+        ("+", "+", "are the same"),
+    ],
+)
+def test_tokens_must_be_two_single_ones(good: str, bad: str, message: str) -> None:
+    with pytest.raises(DreamPRMError, match=message):
+        token_prm(PRMConfig(head="token", good_token=good, bad_token=bad))
+
+
+def untied() -> Any:
+    torch.manual_seed(0)
+    backbone = build_model(processor())
+    backbone.lm_head.weight = torch.nn.Parameter(backbone.lm_head.weight.detach().clone())
+    return backbone
+
+
+@pytest.mark.parametrize(("head", "trained"), [("value", False), ("vocab", True), ("token", True)])
+def test_an_output_embedding_is_frozen_where_the_head_does_not_use_it(
+    head: str, trained: bool
+) -> None:
+    model = ProcessRewardModel(untied(), processor(), PRMConfig(head=head))
+    assert model.backbone.lm_head.weight.requires_grad is trained
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        LoraOptions(r=4, target_modules=("q_proj", "lm_head"), vision=True),
+        LoraOptions(r=4, modules_to_save=("lm_head",)),
+    ],
+)
+def test_an_adapted_output_embedding_is_followed(options: LoraOptions) -> None:
+    model = ProcessRewardModel(untied(), processor(), TOKEN)
+    batch = model.encoder()(PAIRS)
+    before = model(batch)
+    add_lora(model.eval(), options)
+    for name, p in model.named_parameters():
+        if "lm_head" in name and p.requires_grad:
+            torch.nn.init.normal_(p, std=0.1)
+    ours = model(batch)
+    assert (ours - before).abs().max() > 0.01
+    torch.testing.assert_close(ours[batch.mask], own_difference(model, batch), atol=1e-5, rtol=1e-5)
+
+
+def half(config: PRMConfig) -> ProcessRewardModel:
+    model = random_prm(config) if config.head != "token" else token_prm()
+    model.backbone.to(torch.bfloat16)
+    return model
+
+
+@pytest.mark.parametrize("head", ["value", "vocab", "token"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_bf16_base_gives_fp32_logits_near_those_of_fp32(head: str, autocast: bool) -> None:
+    config = PRMConfig(head=head)
+    full = token_prm() if head == "token" else random_prm(config)
+    batch = full.encoder()(PAIRS)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = full(batch)
+        found = half(config)(batch)
+    assert found.dtype == expected.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.1 * expected[batch.mask].abs().max() + 0.05
+
+
+@pytest.mark.parametrize("head", ["value", "token"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_is_trained_is_fp32_and_small_steps_are_kept(head: str, autocast: bool) -> None:
+    model = half(PRMConfig(head=head))
+    frozen = model.backbone.model.visual
+    frozen.requires_grad_(False)
+    model.fp32_trainables()
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in frozen.parameters()} == {torch.bfloat16}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    norm = model.backbone.model.language_model.norm.weight
+    before = norm.detach().clone()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = model(model.encoder()(PAIRS)).square().sum()
+    loss.backward()
+    optimizer.step()
+    assert (norm - before).abs().max() > 0
+    assert (norm.bfloat16() == before.bfloat16()).all(), "bf16 would have lost the step"

@@ -1,0 +1,286 @@
+"""LoRA: adapters on a frozen base, saved as such, loaded, trained on, merged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.loading import resolve
+from dreamprm.prm.layout import Batch, LayoutConfig
+from dreamprm.prm.lora import LoraOptions, add_lora
+from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from tests.tiny_models import STEPS, picture_question, random_prm
+
+PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), STEPS[:3])]
+SMALL = LoraOptions(r=4, alpha=8)
+CONFIGS = {
+    "value": PRMConfig(head="value"),
+    "vocab": PRMConfig(head="vocab"),
+    "token": PRMConfig(head="token", layout=LayoutConfig(name="turns")),
+}
+
+
+def lora_prm(
+    head: str = "value", options: LoraOptions = SMALL, base: str = "tiny", **kwargs: Any
+) -> ProcessRewardModel:
+    """With weights as after training: a fresh adapter and a fresh head change nothing."""
+    model = ProcessRewardModel.from_backbone(base, CONFIGS[head], **kwargs)
+    torch.manual_seed(0)
+    add_lora(model, options)
+    for name, p in model.named_parameters():
+        if "lora_B" in name or name.startswith("head."):
+            torch.nn.init.normal_(p, std=0.02)
+    return model.eval()
+
+
+@torch.inference_mode()
+def logits(model: ProcessRewardModel) -> torch.Tensor:
+    return model.eval()(model.encoder()(PAIRS))
+
+
+def trainable(model: ProcessRewardModel) -> dict[str, torch.nn.Parameter]:
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_adapters_of_the_language_model_and_the_head_are_all_that_is_trained() -> None:
+    names = trainable(lora_prm())
+    adapters = {n for n in names if "lora_" in n}
+    assert set(names) - adapters == {"head.weight", "head.bias"}
+    assert all(".language_model.layers." in n for n in adapters)
+    assert len(adapters) == 4 * 7 * 2, "4 layers of 7 linear layers, A and B each"
+
+
+def test_the_vision_tower_is_adapted_if_asked() -> None:
+    names = trainable(lora_prm(options=LoraOptions(r=4, vision=True)))
+    assert any(".visual." in n for n in names)
+    assert not any("lm_head" in n for n in names)
+
+
+def test_named_layers_of_the_language_model_are_adapted() -> None:
+    names = trainable(lora_prm(options=LoraOptions(r=4, target_modules=("q_proj", "v_proj"))))
+    assert len([n for n in names if "lora_" in n]) == 4 * 2 * 2
+
+
+def test_an_unknown_layer_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(DreamPRMError, match="'query'; there are: down_proj, .*q_proj"):
+        lora_prm(options=LoraOptions(target_modules=("query",)))
+    with pytest.raises(DreamPRMError, match="no module 'score'"):
+        lora_prm(options=LoraOptions(modules_to_save=("score",)))
+
+
+def test_a_second_adapter_is_refused() -> None:
+    with pytest.raises(DreamPRMError, match="has adapters already"):
+        add_lora(lora_prm())
+
+
+def test_a_fresh_adapter_changes_no_score() -> None:
+    model = random_prm(CONFIGS["value"])
+    before = logits(model)
+    add_lora(model, SMALL)
+    close(logits(model), before)
+
+
+def test_one_step_of_training_moves_adapters_and_head_and_nothing_else() -> None:
+    model = lora_prm().train()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-3)
+    model(model.encoder()(PAIRS)).square().mean().backward()
+    optimizer.step()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == set(trainable(model))
+
+
+@pytest.mark.parametrize("head", list(CONFIGS))
+def test_a_saved_adapter_scores_as_before_and_does_not_hold_the_base(
+    tmp_path: Path, head: str
+) -> None:
+    model = lora_prm(head)
+    model.save_pretrained(tmp_path, {"d": 1.0})
+    files = {p.name for p in tmp_path.iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "prm_config.json"} <= files
+    assert "model.safetensors" not in files and not list(tmp_path.glob("*.bin"))
+    facts = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert facts["base_model_name_or_path"] == "tiny", "a name, not a path of this machine"
+    loaded = ProcessRewardModel.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    assert not trainable(loaded)
+    close(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize("head", list(CONFIGS))
+def test_a_merged_checkpoint_scores_as_before_and_needs_no_adapter(
+    tmp_path: Path, head: str
+) -> None:
+    model = lora_prm(head)
+    before = logits(model)
+    model.save_pretrained(tmp_path)  # its adapter files must not be left over
+    model.save_pretrained(tmp_path, merged=True)
+    assert not list(tmp_path.glob("adapter_*"))
+    loaded = ProcessRewardModel.from_pretrained(tmp_path)
+    close(logits(loaded), before)
+    close(logits(model), before)
+    assert "lora_" in "".join(trainable(model)), "the model itself goes on with its adapters"
+    AutoModelForImageTextToText.from_pretrained(tmp_path)
+
+
+def test_modules_to_save_are_trained_whole_and_saved(tmp_path: Path) -> None:
+    model = lora_prm(options=LoraOptions(r=4, modules_to_save=("merger",)))
+    mine = [p for n, p in trainable(model).items() if "merger" in n]
+    assert mine
+    for p in mine:
+        torch.nn.init.normal_(p, std=0.05)
+    model.save_pretrained(tmp_path)
+    close(logits(ProcessRewardModel.from_pretrained(tmp_path)), logits(model))
+    model.save_pretrained(tmp_path / "merged", merged=True)
+    close(logits(ProcessRewardModel.from_pretrained(tmp_path / "merged")), logits(model))
+
+
+def test_training_goes_on_from_a_saved_adapter(tmp_path: Path) -> None:
+    model = lora_prm()
+    model.save_pretrained(tmp_path)
+    loaded = ProcessRewardModel.from_pretrained(tmp_path, trainable=True)
+    assert set(trainable(loaded)) == set(trainable(model))
+    loaded.train()(loaded.encoder()(PAIRS)).sum().backward()
+    assert all(p.grad is not None for p in trainable(loaded).values())
+    loaded.save_pretrained(tmp_path / "again")
+    again = ProcessRewardModel.from_pretrained(tmp_path / "again")
+    close(logits(again), logits(model))
+
+
+def test_training_goes_on_from_a_full_model_in_full_or_with_adapters(tmp_path: Path) -> None:
+    model = random_prm(CONFIGS["value"])
+    model.save_pretrained(tmp_path / "full")
+    assert not trainable(ProcessRewardModel.from_pretrained(tmp_path / "full"))
+    loaded = ProcessRewardModel.from_pretrained(tmp_path / "full", trainable=True)
+    assert set(trainable(loaded)) == set(trainable(model))
+    add_lora(loaded, SMALL)
+    loaded.save_pretrained(tmp_path / "adapter")
+    again = ProcessRewardModel.from_pretrained(tmp_path / "adapter", trainable=True)
+    close(logits(again), logits(model))
+    with pytest.raises(DreamPRMError, match="holds the adapters' base model"):
+        loaded.save_pretrained(tmp_path / "full")
+
+
+def test_a_moved_base_is_one_clear_line_and_can_be_given(tmp_path: Path) -> None:
+    base, elsewhere = tmp_path / "base", tmp_path / "elsewhere"
+    shutil.copytree(resolve("tiny"), base)
+    model = lora_prm(base=str(base))
+    model.save_pretrained(tmp_path / "prm")
+    base.rename(elsewhere)
+    with pytest.raises(DreamPRMError, match="no longer at '.*base'; give base_model") as caught:
+        ProcessRewardModel.from_pretrained(tmp_path / "prm")
+    assert "\n" not in str(caught.value)
+    found = ProcessRewardModel.from_pretrained(tmp_path / "prm", base_model=str(elsewhere))
+    close(logits(found), logits(model))
+
+
+def test_a_relative_path_to_the_base_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(resolve("tiny"), tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    model = lora_prm(base="base")
+    model.save_pretrained("prm")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    close(logits(ProcessRewardModel.from_pretrained("../prm")), logits(model))
+
+
+def test_an_adapter_is_no_backbone(tmp_path: Path) -> None:
+    lora_prm().save_pretrained(tmp_path)
+    with pytest.raises(DreamPRMError, match="holds adapters, not a whole backbone"):
+        ProcessRewardModel.from_backbone(str(tmp_path))
+
+
+def test_an_adapter_on_another_base_is_refused_in_one_line(tmp_path: Path) -> None:
+    lora_prm().save_pretrained(tmp_path)
+    facts = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(facts | {"r": 8}))
+    with pytest.raises(DreamPRMError, match="the adapter does not fit 'tiny'") as caught:
+        ProcessRewardModel.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_adapters_on_a_base_without_a_name_can_only_be_saved_merged(tmp_path: Path) -> None:
+    model = random_prm()
+    add_lora(model, SMALL)
+    with pytest.raises(DreamPRMError, match="no name or path"):
+        model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, merged=True)
+    close(logits(ProcessRewardModel.from_pretrained(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("head", list(CONFIGS))
+@pytest.mark.parametrize("autocast", [False, True])
+def test_adapters_and_head_are_fp32_on_a_bf16_base(head: str, autocast: bool) -> None:
+    model = lora_prm(head, dtype=torch.bfloat16)
+    assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+    frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
+    assert frozen == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = model(model.encoder()(PAIRS))
+    assert found.dtype == torch.float32
+    found.sum().backward()
+    assert all(p.grad is not None for p in trainable(model).values())
+    expected = logits(lora_prm(head))
+    assert (found - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_a_saved_adapter_loads_as_fp32_on_a_bf16_base(tmp_path: Path) -> None:
+    lora_prm().save_pretrained(tmp_path)
+    model = ProcessRewardModel.from_pretrained(tmp_path, trainable=True, dtype=torch.bfloat16)
+    assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+
+
+def test_modules_trained_whole_are_fp32_on_a_bf16_base(tmp_path: Path) -> None:
+    options = LoraOptions(r=4, modules_to_save=("merger",))
+    fresh = lora_prm(options=options, dtype=torch.bfloat16)
+    assert {p.dtype for p in trainable(fresh).values()} == {torch.float32}
+    fresh.save_pretrained(tmp_path)
+    kwargs: dict[str, Any] = {"trainable": True, "dtype": torch.bfloat16}
+    model = ProcessRewardModel.from_pretrained(tmp_path, **kwargs)
+    assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        model(model.encoder()(PAIRS)).sum().backward()
+    assert all(p.grad is not None for p in trainable(model).values())
+
+
+def gradients(model: ProcessRewardModel, batch: Batch) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model.train()(batch).square().sum().backward()
+    return {n: p.grad.clone() for n, p in trainable(model).items() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["full", "adapters", "adapters added last"])
+def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
+    model = random_prm(CONFIGS["value"]) if "adapters" not in kind else lora_prm()
+    batch = model.encoder()(PAIRS)
+    if kind == "adapters added last":
+        expected = gradients(model, batch)
+        other = ProcessRewardModel.from_backbone("tiny", CONFIGS["value"])
+        other.gradient_checkpointing_enable()
+        add_lora(other, SMALL)
+        other.load_state_dict(model.state_dict())
+        model = other
+    else:
+        expected = gradients(model, batch)
+        model.gradient_checkpointing_enable()
+    calls: list[int] = []
+    layer = next(m for n, m in model.named_modules() if n.endswith("language_model.layers.0.mlp"))
+    layer.register_forward_pre_hook(lambda *a: calls.append(1))
+    found = gradients(model, batch)
+    assert len(calls) == 2, "computed once more in the backward pass"
+    assert set(found) == set(expected) == set(trainable(model))
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, expected[name], atol=1e-6, rtol=1e-6)

@@ -1,0 +1,143 @@
+"""The `turns` layout: one pass over a conversation gives what the stock model says at replies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.images import load_image
+from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.turns import INSTRUCTION, dialogue, reply_ids
+from dreamprm.records import Question
+from dreamprm.tiny.model import CHAT_TEMPLATE, build_model, build_processor
+from tests.tiny_models import STEPS, picture_question, processor, random_prm
+
+TURNS = LayoutConfig(name="turns", instruction=INSTRUCTION)
+MIXED = [
+    (picture_question("one", 1), STEPS[:2]),
+    (picture_question("none", 2, images=0), STEPS[:5]),
+    (picture_question("two", 3, images=2), STEPS[:1]),
+    (picture_question("three", 4), STEPS[:4]),
+]
+
+
+def token_prm(layout: LayoutConfig = TURNS) -> ProcessRewardModel:
+    torch.manual_seed(0)
+    config = PRMConfig(head="token", layout=layout)
+    return ProcessRewardModel(build_model(processor()), processor(), config).eval()
+
+
+def logits(model: ProcessRewardModel, pairs: list, layout: LayoutConfig = TURNS) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(Encoder(model.processor, layout)(pairs))
+
+
+def test_a_conversation_reads_as_question_and_first_step_then_one_step_a_turn() -> None:
+    question = Question(id="q", domain="d", text="what is 1 + 1 ?", images=(), answer="2")
+    written = dialogue(processor(), "Judge.", "+", question, ["one and one", "so it is 2"])
+    assert written.opening == (
+        "<|system|>Judge.<|user|>### Question:\nwhat is 1 + 1 ?\n\n"
+        "### Solution Process:\none and one<|assistant|>"
+    )
+    assert processor().tokenizer.decode(written.tail) == ("+<|end|><|user|>so it is 2<|assistant|>")
+    assert written.ends == (-1, len(written.tail) - 1)
+
+
+def test_an_empty_instruction_leaves_the_system_turn_out() -> None:
+    written = dialogue(processor(), "", "+", MIXED[1][0], STEPS[:1])
+    assert written.opening.startswith("<|user|>### Question:")
+
+
+@pytest.mark.parametrize("head", ["value", "token"])
+def test_one_pass_gives_the_scores_of_each_prefix_of_turns_alone(head: str) -> None:
+    model = token_prm() if head == "token" else random_prm(PRMConfig(layout=TURNS))
+    together = logits(model, MIXED)
+    assert together.shape == (4, 5)
+    assert together.std() > 0.01
+    for row, (question, steps) in enumerate(MIXED):
+        for n in range(1, len(steps) + 1):
+            alone = logits(model, [(question, steps[:n])])[0, n - 1]
+            torch.testing.assert_close(together[row, n - 1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_scores_are_those_of_the_stock_model_at_each_reply() -> None:
+    """Written independently: the processor's template and the model's own logits."""
+    model = token_prm()
+    question, steps = MIXED[3]
+    ours = logits(model, [(question, steps)])[0]
+    content: list[dict[str, str]] = [
+        {"type": "text", "text": "### Question:\n"},
+        {"type": "image"},
+        {"type": "text", "text": f"{question.text}\n\n### Solution Process:\n{steps[0]}"},
+    ]
+    chat: list[dict[str, Any]] = [
+        {"role": "system", "content": INSTRUCTION},
+        {"role": "user", "content": content},
+    ]
+    plus, minus = processor().tokenizer.convert_tokens_to_ids(["+", "-"])
+    for i in range(len(steps)):
+        if i:
+            chat += [{"role": "assistant", "content": "+"}, {"role": "user", "content": steps[i]}]
+        text = processor().apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        images = [load_image(ref, None) for ref in question.images]
+        inputs = processor()(text=[text], images=images, return_tensors="pt")
+        with torch.inference_mode():
+            last = model.backbone(**inputs).logits[0, -1]
+        score = last[[plus, minus]].softmax(0)[0]
+        torch.testing.assert_close(ours[i].sigmoid(), score, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_the_padding_side() -> None:
+    model = token_prm()
+    left = logits(model, MIXED, replace(TURNS, padding_side="left"))
+    torch.testing.assert_close(logits(model, MIXED), left, atol=1e-4, rtol=1e-4)
+
+
+def test_the_reply_to_earlier_steps_is_constant_and_seen() -> None:
+    """Later scores would differ under other replies, so they must never depend on labels."""
+    model = token_prm()
+    plus, minus = (logits(model, MIXED[1:2], replace(TURNS, reply=r))[0] for r in "+-")
+    assert plus[0] == minus[0]
+    assert (plus[1:] - minus[1:]).abs().min() > 1e-5
+
+
+def with_template(template: str) -> Any:
+    changed = build_processor()
+    changed.chat_template = changed.tokenizer.chat_template = template
+    return changed
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
+    numbered = "{{ messages | length }}" + CHAT_TEMPLATE
+    with pytest.raises(DreamPRMError, match="up to step 1 otherwise once more turns follow"):
+        dialogue(with_template(numbered), "", "+", *MIXED[0])
+
+
+def test_a_template_without_a_system_role_is_refused_in_one_line() -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    with pytest.raises(DreamPRMError, match="no system; an empty instruction leaves"):
+        dialogue(with_template(template + CHAT_TEMPLATE), "Judge.", "+", *MIXED[0])
+
+
+def test_replies_are_the_tokens_that_the_template_makes_of_them() -> None:
+    tokenizer = processor().tokenizer
+    alone = tuple(tokenizer.convert_tokens_to_ids(["+", "-"]))
+    assert reply_ids(processor(), "+", "-") == alone
+    spaced = CHAT_TEMPLATE.replace("{{ part['text'] }}", "{{ ' ' + part['text'] }}")
+    found = reply_ids(with_template(spaced), "+", "-")
+    assert tokenizer.convert_ids_to_tokens(found) == ["Ġ+", "Ġ-"]
+
+
+def test_replies_of_several_tokens_are_refused() -> None:
+    with pytest.raises(DreamPRMError, match="must each be one token"):
+        reply_ids(processor(), "looks right", "looks wrong")
+
+
+def test_the_reply_must_be_one_of_the_two_tokens() -> None:
+    with pytest.raises(DreamPRMError, match="layout.reply 'red'"):
+        token_prm(replace(TURNS, reply="red"))

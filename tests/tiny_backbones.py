@@ -1,0 +1,261 @@
+"""Random-weight models of the architectures people use, small enough to build in a test.
+
+Only sizes are ours. Configs, models, processors and image processors are transformers' own; the
+tokenizers know every byte and the architecture's special tokens; the chat templates put turns and
+placeholders where the published ones do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as tf
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+from dreamprm.processors import without_video
+from tests.tiny_parts import INIT, SIDE, TILE_TOKENS, chatml, template, text, tokenizer, vision
+
+Built = tuple[Any, Any]  # model, processor
+
+
+def qwen(
+    model: Any, stock: Any, vision_config: dict[str, Any], patch: int, times: int, **more: Any
+) -> Built:
+    marks = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+    tokens = tokenizer(
+        ["<|im_start|>", *marks, "<|video_pad|>"],
+        chatml("".join(marks)),
+        pad="<|endoftext|>",
+        eos="<|im_end|>",
+    )
+    ids = tokens.convert_tokens_to_ids
+    side = 4 * patch
+    images = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": side * side, "longest_edge": 4 * side * side},
+        patch_size=patch,
+        merge_size=2,
+        temporal_patch_size=times,
+    )
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], **more}
+    config = model.config_class(
+        text_config=text(tokens, rope_parameters=rope),
+        vision_config={
+            "depth": 2,
+            "num_heads": 2,
+            "patch_size": patch,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": times,
+            "initializer_range": INIT,
+            **vision_config,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )
+    made = without_video(stock)(images, tokens, chat_template=tokens.chat_template)
+    return model(config), made
+
+
+def qwen2_vl() -> Built:
+    sizes = {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+    return qwen(tf.Qwen2VLForConditionalGeneration, tf.Qwen2VLProcessor, sizes, 14, 2)
+
+
+def qwen2_5_vl() -> Built:
+    sizes = {
+        "hidden_size": 32,
+        "out_hidden_size": 32,
+        "intermediate_size": 64,
+        "window_size": 56,
+        "fullatt_block_indexes": [1],
+    }
+    return qwen(tf.Qwen2_5_VLForConditionalGeneration, tf.Qwen2_5_VLProcessor, sizes, 14, 2)
+
+
+def qwen3_vl() -> Built:
+    sizes = {
+        "hidden_size": 32,
+        "out_hidden_size": 32,
+        "intermediate_size": 64,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    model, stock = tf.Qwen3VLForConditionalGeneration, tf.Qwen3VLProcessor
+    return qwen(model, stock, sizes, 16, 2, mrope_interleaved=True)
+
+
+def internvl() -> Built:
+    tokens = tokenizer(
+        ["<|im_start|>"],
+        chatml("<IMG_CONTEXT>\n"),
+        pad="<|endoftext|>",
+        eos="<|im_end|>",
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    config = tf.InternVLConfig(
+        text_config=tf.Qwen2Config(**text(tokens)).to_dict(),
+        vision_config=vision(),
+        image_token_id=tokens.context_image_token_id,
+        image_seq_length=TILE_TOKENS,
+    )
+    images = GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, max_patches=4)
+    made = without_video(tf.InternVLProcessor)(
+        images, tokens, image_seq_length=TILE_TOKENS, chat_template=tokens.chat_template
+    )
+    return tf.InternVLForConditionalGeneration(config), made
+
+
+def llava_onevision() -> Built:
+    tokens = tokenizer(
+        ["<|im_start|>", "<image>", "<video>"],
+        chatml("<image>\n"),
+        pad="<|endoftext|>",
+        eos="<|im_end|>",
+    )
+    half, whole = SIDE // 2, SIDE
+    grid = [[half, half], [half, whole], [whole, half], [whole, whole]]
+    config = tf.LlavaOnevisionConfig(
+        text_config=tf.Qwen2Config(**text(tokens)).to_dict(),
+        vision_config=tf.SiglipVisionConfig(
+            **vision(image_size=half), vision_use_head=False
+        ).to_dict(),
+        image_token_index=tokens.convert_tokens_to_ids("<image>"),
+        video_token_index=tokens.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grid,
+    )
+    images = LlavaOnevisionImageProcessorPil(
+        size={"height": half, "width": half}, image_grid_pinpoints=grid
+    )
+    made = without_video(tf.LlavaOnevisionProcessor)(
+        images,
+        tokens,
+        num_image_tokens=TILE_TOKENS,
+        vision_feature_select_strategy="full",
+        chat_template=tokens.chat_template,
+    )
+    return tf.LlavaOnevisionForConditionalGeneration(config), made
+
+
+def gemma3() -> Built:
+    tokens = tokenizer(
+        ["<start_of_turn>"],
+        template(
+            "{{ '<start_of_turn>' + m['role'].replace('assistant', 'model') + '\n' }}",
+            "<start_of_image>",
+            "<end_of_turn>\n",
+            "<start_of_turn>model\n",
+            start="{{ bos_token }}",
+        ),
+        pad="<pad>",
+        eos="<end_of_turn>",
+        bos="<bos>",
+        boi_token="<start_of_image>",
+        eoi_token="<end_of_image>",
+        image_token="<image_soft_token>",
+    )
+    config = tf.Gemma3Config(
+        text_config=text(
+            tokens,
+            query_pre_attn_scalar=16,
+            sliding_window=24,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
+        vision_config=tf.SiglipVisionConfig(**vision(), vision_use_head=False).to_dict(),
+        mm_tokens_per_image=TILE_TOKENS,
+        boi_token_index=tokens.boi_token_id,
+        eoi_token_index=tokens.eoi_token_id,
+        image_token_index=tokens.image_token_id,
+        initializer_range=INIT,
+    )
+    images = Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    made = without_video(tf.Gemma3Processor)(
+        images, tokens, image_seq_length=TILE_TOKENS, chat_template=tokens.chat_template
+    )
+    model = tf.Gemma3ForConditionalGeneration(config)
+    # transformers starts it at zero, and pictures would not be seen.
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=INIT)
+    return model, made
+
+
+def idefics(model: Any, stock: Any, images: Any, first: str) -> Built:
+    grid = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
+    tokens = tokenizer(
+        ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *grid],
+        template(
+            "{{ m['role'] | capitalize }}:",
+            "<image>",
+            "<end_of_utterance>\n",
+            "Assistant:",
+            start=first,
+        ),
+        pad="<|pad|>",
+        eos="<|end|>",
+        bos=first,
+    )
+    config = model.config_class(
+        text_config=tf.LlamaConfig(**text(tokens)).to_dict(),
+        vision_config=vision(),
+        image_token_id=tokens.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+    )
+    tiles = {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
+    parts = {"image_processor": images(**tiles), "tokenizer": tokens}
+    if "video_processor" in stock.__init__.__code__.co_varnames:
+        parts["video_processor"] = None  # has no default
+    made = without_video(stock)(
+        **parts, image_seq_len=TILE_TOKENS, chat_template=tokens.chat_template
+    )
+    return model(config), made
+
+
+def idefics3() -> Built:
+    return idefics(
+        tf.Idefics3ForConditionalGeneration,
+        tf.Idefics3Processor,
+        Idefics3ImageProcessorPil,
+        "<|begin_of_text|>",
+    )
+
+
+def smolvlm() -> Built:
+    return idefics(
+        tf.SmolVLMForConditionalGeneration,
+        tf.SmolVLMProcessor,
+        SmolVLMImageProcessorPil,
+        "<|im_start|>",
+    )
+
+
+BUILDERS: dict[str, Callable[[], Built]] = {
+    "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
+    "internvl": internvl,
+    "llava_onevision": llava_onevision,
+    "gemma3": gemma3,
+    "idefics3": idefics3,
+    "smolvlm": smolvlm,
+}
+
+
+def save_backbone(name: str, folder: Path) -> Path:
+    """Write a fresh model of an architecture as a repository holds it."""
+    torch.manual_seed(0)
+    model, processor = BUILDERS[name]()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
