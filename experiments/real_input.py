@@ -116,9 +116,9 @@ def run(
         meta_questions=out / "meta.jsonl",
         meta_trajectories=out / "meta.labelled.jsonl",
         **{
-            "bilevel.max_steps": max_steps,
-            "bilevel.meta_loss": meta_loss,
-            "bilevel.learn_weights": learn,
+            "max_steps": max_steps,
+            "meta_loss": meta_loss,
+            "learn_weights": learn,
         },
     )
     _verb(clock, "score", **asked, model_name_or_path=out / "prm", output=out / "scores.jsonl")

@@ -6,8 +6,9 @@
 
 `data` samples candidates and Monte Carlo labels once per seed; `train` fits every method on them
 with the same budget and settings and scores the same candidates; `testbed_table` evaluates and
-writes `docs/results/`. `make testbed` does it all. Whatever is on disk is not made again, so the
-stages can be killed and rerun. Seeds from 101 are for reporting; everything was tuned on others.
+writes `docs/results/`. `make testbed` does it all, as many runs at a time as there are cores.
+Whatever is on disk is not made again, so the stages can be killed and rerun. Seeds from 101 are for
+reporting; everything was tuned on others.
 """
 
 from __future__ import annotations
@@ -15,16 +16,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from dreamprm.baselines.features import embed, quality, reference_losses
 from dreamprm.baselines.outcome import outcome_labels
+from dreamprm.baselines.pool import Pool
+from dreamprm.baselines.selection import select_weights
 from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.training import prepare_data, train
+from dreamprm.bilevel.learned import GivenWeights, without_zeros
+from dreamprm.bilevel.training import TrainData, prepare_data, train
 from dreamprm.formats import (
     read_questions,
     read_trajectories,
@@ -57,18 +67,40 @@ CONFIG = BilevelConfig(max_steps=300)
 
 @dataclass(frozen=True)
 class Method:
-    """What differs between methods; all else is `CONFIG`, the same for all of them."""
+    """What differs between methods; all else is `CONFIG`, the same for all of them.
+
+    Attributes:
+        changes: fields of the configuration.
+        weights: where they come from: `learned`, `uniform`, `oracle`, or the name of a selector of
+            `baselines.selection` (with `BUDGET` of the trajectories).
+        outcome_only: an outcome reward model.
+        cut_anywhere: reasonings are cut at random places instead of at their steps.
+    """
 
     changes: dict[str, Any] = field(default_factory=dict)
-    weights: str = "learned"  # learned | uniform | oracle
+    weights: str = "learned"
     outcome_only: bool = False
+    cut_anywhere: bool = False
 
 
+BUDGET = 0.5
+INSTANCES = {"meta_learning_rate": 0.1}
 METHODS = {  # `dreamprm` is one of the meta losses too: the default of BilevelConfig
     "prm_uniform": Method(weights="uniform"),
     "prm_oracle": Method(weights="oracle"),
     "orm": Method(weights="uniform", outcome_only=True),
+    "random_half": Method(weights="random"),
+    "s1": Method(weights="s1"),
+    "car": Method(weights="car"),
+    "bis": Method(weights="bis"),
+    "small_loss": Method(weights="loss"),
     "dreamprm": Method(),
+    "instance_table": Method({"weighting": "instance_table"}),
+    "instance_net": Method({"weighting": "instance_net"}),
+    "label_correction": Method({"weighting": "none", "label_correction": True}),
+    "no_aggregation": Method({"meta_loss": "mse_steps"}),
+    "no_steps": Method(cut_anywhere=True),
+    "no_steps_uniform": Method(weights="uniform", cut_anywhere=True),
     "meta_mse_mean": Method({"meta_loss": "mse"}),
     "meta_mse_sum": Method({"meta_loss": "mse", "meta_aggregation": "sum"}),
     "meta_affine_mse": Method({"meta_loss": "affine_mse"}),
@@ -136,23 +168,33 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
         return
     started = time.time()
     trajectories = read_trajectories(folder / "train.labelled.jsonl")
+    meta = read_trajectories(folder / "meta.candidates.jsonl")
+    if method.outcome_only:
+        trajectories = outcome_labels(trajectories)
+    if method.cut_anywhere:
+        trajectories, meta = cut_anywhere(trajectories), cut_anywhere(meta)
     data = prepare_data(
         read_questions(folder / "train.jsonl"),
-        outcome_labels(trajectories) if method.outcome_only else trajectories,
+        trajectories,
         read_questions(folder / "meta.jsonl"),
-        read_trajectories(folder / "meta.candidates.jsonl"),
+        meta,
     )
-    weights = None
+    weights: GivenWeights | None = None
     if method.weights == "uniform":
         weights = dict.fromkeys(data.domains, 1.0)
     elif method.weights == "oracle":
         weights = {d.name: d.planted for d in DOMAINS}
+    elif method.weights != "learned":
+        data, weights = without_zeros(data, _selected(folder, method.weights, data, seed))
     changes = {"seed": seed, "learn_weights": weights is None} | method.changes
     model = ProcessRewardModel.from_backbone("tiny")
     result = train(model, data, replace(config, **changes), weights=weights)
     seconds = time.time() - started
     for suffix in ("candidates", "strong"):
         pairs = _test_pairs(folder, suffix)
+        if method.cut_anywhere:
+            cut = cut_anywhere([t for _, t in pairs])
+            pairs = [(q, t) for (q, _), t in zip(pairs, cut, strict=True)]
         if name.startswith("meta_"):  # compared at N = 8 on the default policy alone
             kept = suffix == "candidates"
             pairs = [(q, t) for q, t in pairs if kept and t.sample_index < COMPARED]
@@ -161,7 +203,45 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
             path.parent.mkdir(exist_ok=True)
             write_scores(path, list(StepScorer(model, batch_size=128).score(pairs)))
     facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
+    if name == "prm_uniform":  # what small_loss looks at
+        facts["losses"] = reference_losses(model, data.items, 128, CONFIG.lower_loss).tolist()
     done.write_text(json.dumps(facts))
+
+
+def _selected(
+    folder: Path, selector: str, data: TrainData, seed: int
+) -> dict[tuple[str, int], float]:
+    """Weights of a selection baseline."""
+    pool = Pool(tuple(data.items))
+    if selector == "car":
+        model = ProcessRewardModel.from_backbone("tiny")
+        pool = replace(
+            pool, features=embed(model, pool.pairs, 128), quality=quality(model, pool.pairs, 128)
+        )
+    if selector == "loss":
+        facts = json.loads((folder / "scores" / "prm_uniform.json").read_text())
+        pool = replace(pool, losses=np.array(facts["losses"]))
+    found = select_weights(selector, pool, BUDGET, seed)
+    return {(q.id, t.sample_index): float(w) for (q, t), w in zip(pool.pairs, found, strict=True)}
+
+
+def cut_anywhere(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """The same reasonings with steps run together at random: no structure to judge by.
+
+    Each end of a step, but the last, is kept with probability one half, with its label.
+    """
+    found = []
+    for t in trajectories:
+        rng = random.Random(f"{t.question_id}/{t.sample_index}")
+        ends = [i for i in range(1, len(t.steps)) if rng.random() < 0.5] + [len(t.steps)]
+        starts = [0, *ends[:-1]]
+        changes: dict[str, Any] = {
+            "steps": tuple(" ".join(t.steps[a:b]) for a, b in zip(starts, ends, strict=True))
+        }
+        if t.labels is not None:
+            changes["labels"] = tuple(t.labels[end - 1] for end in ends)
+        found.append(t.model_copy(update=changes))
+    return found
 
 
 def _test_pairs(folder: Path, suffix: str) -> list[tuple[Question, Trajectory]]:
@@ -179,19 +259,38 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--control", action="store_true", help="every domain clean")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--processes", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    for seed in args.seeds:
-        folder = args.output_dir / f"{'control' if args.control else 'seed'}-{seed}"
-        started = time.time()
-        if args.stage == "data":
-            make_data(folder, seed, args.control)
-            print(f"{folder.name}: data in {time.time() - started:.0f} s", flush=True)
-            continue
-        for name in args.methods:
-            train_method(folder, name, seed)
-            print(f"{folder.name}: {name} after {time.time() - started:.0f} s", flush=True)
+    kind = "control" if args.control else "seed"
+    folders = {seed: args.output_dir / f"{kind}-{seed}" for seed in args.seeds}
+    work: list[tuple[Any, ...]]
+    if args.stage == "data":
+        work = [(_data, folders[seed], seed, args.control, args.threads) for seed in args.seeds]
+    else:  # seed after seed would leave processes idle at each one's end
+        work = [
+            (_train, folders[seed], name, seed, args.threads)
+            for name in args.methods
+            for seed in args.seeds
+        ]
+    started = time.time()
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
+        for future in [pool.submit(task[0], *task[1:]) for task in work]:
+            print(f"{future.result()} after {time.time() - started:.0f} s", flush=True)
+
+
+def _data(folder: Path, seed: int, control: bool, threads: int) -> str:
+    torch.set_num_threads(threads)
+    make_data(folder, seed, control)
+    return f"{folder.name}: data"
+
+
+def _train(folder: Path, name: str, seed: int, threads: int) -> str:
+    torch.set_num_threads(threads)
+    if METHODS[name].weights == "loss":
+        train_method(folder, "prm_uniform", seed)
+    train_method(folder, name, seed)
+    return f"{folder.name}: {name}"
 
 
 if __name__ == "__main__":

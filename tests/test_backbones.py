@@ -110,6 +110,25 @@ def test_every_picture_of_a_question_is_seen(model: ProcessRewardModel) -> None:
         assert (score(model, [(changed, steps)]) - before).abs().max() > 1e-3, f"image {number}"
 
 
+def test_training_reaches_what_reads_the_picture(model: ProcessRewardModel) -> None:
+    batch = Encoder(model.processor)(MIXED)
+    with torch.no_grad():
+        still = model(batch)
+    model.train()
+    logits = model(batch)
+    same(logits.detach(), still)
+    logits.sum().backward()
+    model.eval()
+    moved = [
+        name
+        for name, p in model.backbone.named_parameters()
+        if "vision" in name or "visual" in name
+        if p.grad is not None and p.grad.abs().max() > 0
+    ]
+    model.zero_grad()
+    assert len(moved) > 10
+
+
 def test_there_are_as_many_placeholders_as_image_features(model: ProcessRewardModel) -> None:
     batch = Encoder(model.processor)(MIXED)
     inputs = {k: v for k, v in batch.inputs.items() if "mask" not in k or "pixel" in k}

@@ -172,7 +172,7 @@ def test_nan_in_training_names_step_and_domain_and_keeps_the_last_checkpoint(
 
     calm = 10**9  # count the forward passes of half the run, then break the rest
     monkeypatch.setattr(ProcessRewardModel, "forward", poisoned)
-    half = train_words(project, model, "--bilevel.max_steps", "2")
+    half = train_words(project, model, "--max_steps", "2")
     half[half.index("--output_dir") + 1] = str(project / "half")
     assert main(half) == 0
     calm = len(calls)
@@ -238,12 +238,12 @@ def test_a_full_disk_during_scoring_keeps_every_whole_record(project: Path, mode
 
 def test_a_full_disk_during_training_keeps_the_last_checkpoint(project: Path, model: str) -> None:
     words = train_words(project, model)
-    head = [*words, "--bilevel.max_steps", "2"]
+    head = [*words, "--max_steps", "2"]
     assert main(head) == 0
     state = project / "prm" / "checkpoints" / "checkpoint-2" / "state.safetensors"
     before = state.read_bytes()
 
-    again = [*head, "--resume", "false"]
+    again = [*head, "--resume_from_checkpoint", "false"]
     assert_one_line(run_with_file_limit(again, len(before) // 2), "")
     assert state.read_bytes() == before
 

@@ -86,7 +86,7 @@ def test_a_preset_gives_way_to_yaml_and_yaml_to_an_option(tmp_path: Path) -> Non
     (tmp_path / "c.yaml").write_text(
         "{preset: paper, output_dir: x, bilevel: {max_steps: 7, unroll_steps: 3}}"
     )
-    words = ["--config", str(tmp_path / "c.yaml"), "--bilevel.unroll-steps", "2"]
+    words = ["--config", str(tmp_path / "c.yaml"), "--unroll-steps", "2"]
     found = parsing.parse("train", train, words).bilevel
     assert found == preset("paper", max_steps=7, unroll_steps=2, save_steps=100)
 

@@ -70,8 +70,8 @@ class BilevelConfig:
         instance_weight_max: upper end.
         estimator: of the hypergradient; `auto` takes inner_product for domains, ghost for
             instances and jvp for labels.
-        meta_gradient_at: `end` of the window (faithful; keeps a gradient per domain) or `start`
-            (keeps one vector).
+        meta_gradient_at: `start` of the window (keeps one vector) or its `end` (what the unrolled
+            oracle does; keeps a gradient per domain).
         preconditioning: `adam` takes the lower optimiser into account, `none` does not.
         momentum: of a domain's gradient in the hypergradient: `whole`, or cut at the `window` end.
         solver_steps: of neumann and conjugate_gradient.
@@ -115,7 +115,7 @@ class BilevelConfig:
     instance_weight_min: float = 0.0
     instance_weight_max: float = 3.0
     estimator: EstimatorName = "auto"
-    meta_gradient_at: Literal["end", "start"] = "end"
+    meta_gradient_at: Literal["end", "start"] = "start"
     preconditioning: Literal["none", "adam"] = "adam"
     momentum: Literal["window", "whole"] = "whole"
     solver_steps: int = 5
@@ -197,6 +197,7 @@ PAPER: dict[str, Any] = {
     "meta_batch_candidates": 1,
     "meta_learning_rate": 0.01,
     "meta_loss": "mse",
+    "meta_gradient_at": "end",
     "estimator": "finite_difference",
     "preconditioning": "none",
     "momentum": "window",

@@ -58,8 +58,15 @@ def prepare_data(
     *,
     source: str | Path = "training data",
     meta_source: str | Path = "meta set",
+    learn_weights: bool = True,
 ) -> TrainData:
     """Group and check the data.
+
+    Args:
+        questions, trajectories: the training set.
+        meta_questions, meta_trajectories: the meta set; none for plain training.
+        source, meta_source: files to name in messages.
+        learn_weights: a domain must have enough trajectories for a weight to be learned.
 
     Raises:
         DataError: no labelled step, a domain with a single trajectory, a trajectory of an unknown
@@ -73,7 +80,7 @@ def prepare_data(
     if not lower:
         raise DataError("no trajectory has a step label; run `dreamprm label` first", file=source)
     for domain, pairs in lower.items():
-        if len(pairs) < 2:
+        if learn_weights and len(pairs) < 2:
             raise DataError(
                 f"domain '{domain}' has one labelled trajectory, too few to learn a weight; "
                 "add more, or merge it into another domain",

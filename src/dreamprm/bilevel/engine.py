@@ -3,7 +3,7 @@
 `dreamprm train` alone is one process; `accelerate launch --config_file configs/accelerate/ddp.yaml
 -m dreamprm.cli train ...` is several, with replicated (DDP) or sharded (FSDP2) parameters as the
 file says. Replicas need no wrapper: the loop averages one gradient per step, and the estimators
-see each process's own before (see `bilevel.parallel`). Shards are accelerate's FSDP2.
+see each process's own before (see `bilevel.parallel`); shards are torch's (`bilevel.sharding`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import distributed as dist
 
+from dreamprm.bilevel import sharding
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.parallel import Parallel
 from dreamprm.errors import DreamPRMError
@@ -50,9 +51,7 @@ class Engine:
                 f"report_to '{config.report_to}': not installed; pip install it, or use none"
             )
         kind = self.accelerator.distributed_type
-        sharded = kind == DistributedType.FSDP
-        if sharded and not self.accelerator.is_fsdp2:
-            raise DreamPRMError("FSDP version 1 is not supported; set fsdp_version: 2")
+        sharded = self.accelerator.num_processes > 1 and sharding.is_asked_for()
         if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
             raise DreamPRMError(f"{kind} is not supported; use DDP or FSDP2")
         self.parallel = Parallel(
@@ -73,8 +72,8 @@ class Engine:
             return model
         model.to(self.accelerator.device)
         if self.parallel.sharded:
-            prepared: ProcessRewardModel = self.accelerator.prepare_model(model)
-            return prepared
+            sharding.shard(model)
+            return model
         for tensor in model.state_dict().values():  # replicas start alike
             dist.broadcast(tensor, src=0)
         return model

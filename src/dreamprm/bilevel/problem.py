@@ -19,7 +19,7 @@ from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.bilevel.meta_loss import MetaLoss, aggregate, make_meta_loss, steps_loss
 from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.bilevel.sampler import contrasting, domains_at, grouped_items_at, items_at
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import ProcessRewardModel
 
@@ -105,6 +105,7 @@ class PRMProblem:
         }
         if config.learn_weights:
             self._check_meta()
+            self._check_ghost()
 
     def _check_meta(self) -> None:
         if not self.data.meta:
@@ -122,6 +123,15 @@ class PRMProblem:
             raise DataError(
                 f"a meta batch has {questions} questions for {self.parallel.world} processes; "
                 "raise meta_batch_questions, or use fewer processes"
+            )
+
+    def _check_ghost(self) -> None:
+        if self.config.estimator_name != "ghost" or self.model.config.head != "token":
+            return
+        if self.model.backbone.get_output_embeddings().weight.requires_grad:
+            raise DreamPRMError(
+                "ghost: the token head reads rows of the output layer, which is trained, past the "
+                "layer itself; use estimator jvp, or LoRA"
             )
 
     def lower_batches(self, step: int) -> list[LowerBatch]:

@@ -39,10 +39,12 @@ class TrainResult:
     Attributes:
         learned: final weights and labels.
         history: one row per window: step, lower_loss, meta_loss, weights of the domains.
+        is_main: this is the process that writes and prints.
     """
 
     learned: Learned
     history: list[dict[str, Any]]
+    is_main: bool = True
 
     @property
     def weights(self) -> dict[str, float]:
@@ -120,7 +122,7 @@ def train(
             engine.wait()
             stale = []
             saved = log.step
-    result = TrainResult(learned(problem, upper), history)
+    result = TrainResult(learned(problem, upper), history, engine.is_main)
     if output_dir:
         whole = engine.whole_state()
         if engine.is_main:
@@ -173,7 +175,7 @@ def _write(
     output_dir: Path,
     whole: dict[str, Any] | None,
 ) -> None:
-    model.save_pretrained(output_dir, result.weights)
+    model.save_pretrained(output_dir, result.weights, state=whole)
     write_learned(result.learned, data, output_dir)
     with atomic_write(output_dir / "history.jsonl") as file:
         for row in result.history:

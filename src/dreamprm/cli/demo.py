@@ -195,6 +195,6 @@ def _train(config: Config, method: str, weights: dict[str, float] | None) -> Non
             model_name_or_path="tiny",
             objective="orm" if method == "orm" else "prm",
             weights_file=weights_file,
-            bilevel=dataclasses.replace(config.bilevel, seed=config.seed),
+            **dataclasses.asdict(dataclasses.replace(config.bilevel, seed=config.seed)),
         )
     )

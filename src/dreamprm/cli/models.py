@@ -12,7 +12,8 @@ from transformers.utils import logging
 
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.policy.local import LocalPolicy
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.lora import LoraOptions, add_lora, has_adapter
+from dreamprm.prm.model import CONFIG_FILE, PRMConfig, ProcessRewardModel
 
 
 def load_policy(options: PolicyOptions) -> LocalPolicy:
@@ -34,6 +35,36 @@ def new_prm(backbone: str, config: PRMConfig, device: str | None) -> ProcessRewa
     """An untrained PRM on a pretrained backbone."""
     quiet_transformers()
     return ProcessRewardModel.from_backbone(backbone, config).to(_device(device))
+
+
+def trainable_prm(
+    name: str,
+    config: PRMConfig,
+    device: str | None,
+    lora: LoraOptions | None = None,
+    dtype: str = "float32",
+) -> ProcessRewardModel:
+    """A PRM to train: new on a pretrained backbone, or a saved one to go on from.
+
+    Args:
+        name: backbone, by path or hub name, or folder of a PRM (whose own config stands).
+        config: head and layout of a new PRM.
+        device: see `Config`.
+        lora: adapters to add.
+        dtype: of what is not trained.
+    """
+    quiet_transformers()
+    frozen = getattr(torch, dtype)
+    if (Path(name) / CONFIG_FILE).is_file():
+        model = ProcessRewardModel.from_pretrained(name, trainable=True, dtype=frozen)
+        if lora is not None and not has_adapter(Path(name)):
+            add_lora(model, lora)
+    else:
+        model = ProcessRewardModel.from_backbone(name, config, dtype=frozen)
+        if lora is not None:
+            add_lora(model, lora)
+    model.fp32_trainables()
+    return model.to(_device(device))
 
 
 def load_prm(folder: Path, device: str | None) -> ProcessRewardModel:

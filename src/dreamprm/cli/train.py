@@ -1,40 +1,44 @@
-r"""Train a process reward model and learn one weight per training domain (DreamPRM).
+r"""Train a process reward model and learn weights of its training data (DreamPRM).
 
 Reads labelled trajectories and a meta set of trajectories with outcomes: questions and trajectories
 in two files each, or one file each in the paper's format (train.json, meta.json). Writes the model,
 weights.json, history.jsonl and checkpoints; the same command again goes on from the newest one.
+On several GPUs: accelerate launch --config_file configs/accelerate/ddp.yaml -m dreamprm.cli train
 
   dreamprm train --train_file train.json --meta_file meta.json \
-    --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --output_dir prm --bilevel.max_steps 2000
+    --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --output_dir prm --max_steps 2000 \
+    --learning_rate 1e-5 --use_peft --bf16 --dtype bfloat16 --gradient_checkpointing
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dreamprm.bilevel.config import PRESETS as BILEVEL_PRESETS
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.cli.inputs import read_candidates
+from dreamprm.bilevel.config import (  # the names of types: jsonargparse looks them up here
+    BilevelConfig,
+    EstimatorName,  # noqa: F401
+    LowerLoss,  # noqa: F401
+    MetaLossName,  # noqa: F401
+    WeightingName,  # noqa: F401
+)
 from dreamprm.cli.terminal import held_warnings, progress
+from dreamprm.cli.training_inputs import TrainingInputs, read_set, read_weights, source_of
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import check_images, check_references, read_pair
-from dreamprm.formats.files import open_for_reading
-from dreamprm.records import Question, Trajectory
 
-PRESETS = {
-    name: {f"bilevel.{option}": value for option, value in values.items()}
-    for name, values in BILEVEL_PRESETS.items()
-}
+if TYPE_CHECKING:
+    from dreamprm.bilevel.data import TrainData
+    from dreamprm.prm.model import PRMConfig
+
+PRESETS = {name: dict(values) for name, values in BILEVEL_PRESETS.items()}
 PRESETS["paper"] |= {"head": "vocab", "layout": "prefix"}
-Pair = tuple[list[Question], list[Trajectory]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(TrainingInputs, BilevelConfig):
     """Options of train.
 
     Attributes:
@@ -48,140 +52,181 @@ class Config:
         image_root: folder that relative image paths start from; by default the
             folder of each file.
         model_name_or_path: backbone: any vision-language model of transformers, by path or hub
-            name; `tiny` is the embedded one.
+            name; `tiny` is the embedded one. Or a PRM that dreamprm saved, to go on from (its head
+            and layout stand).
         objective: `prm` (step labels) or `orm`, the outcome reward model (outcomes alone, plain
             training).
-        head: `value` (linear on the hidden state) or `vocab` (on the vocabulary logits, the paper).
-        layout: `trajectory` (one pass for all steps) or `prefix` (one pass per step, the paper).
+        head: `value` (linear on the hidden state), `vocab` (on the vocabulary logits, the paper) or
+            `token` (the logit of + minus that of -, no new parameters: VisualPRM, DreamPRM-1.5).
+        layout: `trajectory` (one pass for all steps), `prefix` (one pass per step, the paper) or
+            `turns` (a conversation with a turn per step: VisualPRM, DreamPRM-1.5).
         step_tag: text that ends a step; a single token of the backbone.
-        weights_file: JSON {domain: weight}: train with these fixed weights, learn none.
+        max_length: tokens of a sequence; steps beyond are cut off and told. By default what the
+            backbone can take.
+        use_peft: train LoRA adapters and the head instead of the whole model.
+        lora_r: rank of the adapters.
+        lora_alpha: adapters are scaled by lora_alpha / lora_r.
+        lora_dropout: on the adapters' input.
+        lora_target_modules: names of linear layers to adapt; by default all of the language model.
+        lora_vision: adapt the vision tower too.
+        dtype: of what is not trained: with use_peft, bfloat16 halves the memory of the base.
+            Whatever is trained is float32.
+        weights_file: train with fixed weights, learn none: JSON {domain: weight}, JSON Lines of
+            trajectories (`dreamprm weigh`), or the folder of an earlier run (what it learned).
         preset: values of the options that you do not give: `default`, or `paper` as published.
-        bilevel: settings of both levels.
-        resume: go on from the newest checkpoint in output_dir.
+        resume_from_checkpoint: go on from the newest checkpoint in output_dir.
+        dry_run: check data and settings, show the plan with estimates of memory and time, and stop;
+            no weights are loaded.
+        push_to_hub: upload the model with its card when it is done.
+        hub_model_id: name on the hub, `me/my-prm`.
+        hub_private_repo: for push_to_hub.
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
     """
 
     output_dir: Path
-    train_file: Path | None = None
-    train_questions: Path | None = None
-    train_trajectories: Path | None = None
-    meta_file: Path | None = None
-    meta_questions: Path | None = None
-    meta_trajectories: Path | None = None
-    image_root: Path | None = None
     model_name_or_path: str = "tiny"
     objective: Literal["prm", "orm"] = "prm"
-    head: Literal["value", "vocab"] = "value"
-    layout: Literal["trajectory", "prefix"] = "trajectory"
+    head: Literal["value", "vocab", "token"] = "value"
+    layout: Literal["trajectory", "prefix", "turns"] = "trajectory"
     step_tag: str = "\n"
+    max_length: int | None = None
+    use_peft: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: list[str] = dataclasses.field(default_factory=list)
+    lora_vision: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
     weights_file: Path | None = None
     preset: Literal["default", "paper"] = "default"
-    bilevel: BilevelConfig = field(default_factory=lambda: BilevelConfig(save_steps=100))
-    resume: bool = True
+    save_steps: int = 100
+    resume_from_checkpoint: bool = True
+    dry_run: bool = False
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private_repo: bool = False
     device: str | None = None
+
+    def bilevel(self, learn_weights: bool) -> BilevelConfig:
+        """The part that training itself reads."""
+        names = [field.name for field in dataclasses.fields(BilevelConfig)]
+        facts = {name: getattr(self, name) for name in names}
+        return BilevelConfig(**facts | {"learn_weights": learn_weights})
 
 
 def run(config: Config) -> None:
     """Read, check, train, save."""
-    weights = read_weights(config.weights_file) if config.weights_file else None
-    learn = config.bilevel.learn_weights and weights is None and config.objective == "prm"
-    bilevel = dataclasses.replace(config.bilevel, learn_weights=learn)
-    with held_warnings():
-        train_pair = _read(config, "train")
-        meta_pair = _read(config, "meta") if learn else ([], [])
-    if train_pair is None:
-        raise DreamPRMError(
-            "no training data; give train_file, or train_questions and _trajectories"
-        )
-    if meta_pair is None:
-        raise DreamPRMError(
-            "learning domain weights needs a meta set: give meta_file, or meta_questions and "
-            "meta_trajectories; or --bilevel.learn_weights false for plain training"
-        )
-    questions, trajectories = train_pair
-    from dreamprm.bilevel.training import prepare_data, train
-    from dreamprm.cli.models import new_prm
-    from dreamprm.prm.layout import LayoutConfig
-    from dreamprm.prm.model import PRMConfig
+    if config.push_to_hub and not config.hub_model_id:
+        raise DreamPRMError("push_to_hub needs hub_model_id, the model's name there (me/my-prm)")
+    given = read_weights(config.weights_file) if config.weights_file else None
+    learn = config.learn_weights and given is None and config.objective == "prm"
+    bilevel = config.bilevel(learn)
+    data = _data(config, learn)
+    if given is not None and not all(isinstance(key, str) for key in given):
+        from dreamprm.bilevel.learned import without_zeros
 
-    if config.objective == "orm":
-        from dreamprm.baselines.outcome import outcome_labels
+        data, given = without_zeros(data, given)  # type: ignore[arg-type]
+    if config.dry_run:
+        _show_plan(config, bilevel, data)
+        return
+    from dreamprm.bilevel.training import train
+    from dreamprm.cli.models import trainable_prm
 
-        trajectories = outcome_labels(trajectories)
-        if not trajectories:
-            raise DataError("no trajectory has an outcome", file=_source(config, "train"))
-    data = prepare_data(
-        questions,
-        trajectories,
-        *meta_pair,
-        source=_source(config, "train"),
-        meta_source=_source(config, "meta"),
+    model = trainable_prm(
+        config.model_name_or_path, _facts(config), config.device, lora(config), config.dtype
     )
-    facts = PRMConfig(
-        head=config.head,
-        layout=LayoutConfig(name=config.layout, step_tag=config.step_tag),
-        aggregation=_aggregation(config),
-    )
-    model = new_prm(config.model_name_or_path, facts, config.device)
     with progress("training steps", bilevel.max_steps) as advance:
         result = train(
             model,
             data,
             bilevel,
             output_dir=config.output_dir,
-            weights=weights,
-            resume=config.resume,
+            weights=given,
+            resume=config.resume_from_checkpoint,
             progress=advance,
         )
+    if not result.is_main:
+        return
     print(f"{config.output_dir}: saved; weights of the domains:")
     for name, weight in sorted(result.weights.items(), key=lambda item: -item[1]):
         print(f"  {weight:6.3f}  {name}")
+    if config.push_to_hub and config.hub_model_id:
+        from dreamprm.prm.hub import push_to_hub
+
+        push_to_hub(config.output_dir, config.hub_model_id, private=config.hub_private_repo)
+
+
+def _data(config: Config, learn: bool) -> TrainData:
+    with held_warnings():
+        train_pair = read_set(config, "train")
+        meta_pair = read_set(config, "meta") if learn else ([], [])
+    if train_pair is None:
+        raise DreamPRMError(
+            "no training data; give train_file, or train_questions and _trajectories"
+        )
+    if meta_pair is None:
+        raise DreamPRMError(
+            "learning weights needs a meta set: give meta_file, or meta_questions and "
+            "meta_trajectories; or --learn_weights false for plain training"
+        )
+    questions, trajectories = train_pair
+    from dreamprm.bilevel.data import prepare_data
+
+    if config.objective == "orm":
+        from dreamprm.baselines.outcome import outcome_labels
+
+        trajectories = outcome_labels(trajectories)
+        if not trajectories:
+            raise DataError("no trajectory has an outcome", file=source_of(config, "train"))
+    return prepare_data(
+        questions,
+        trajectories,
+        *meta_pair,
+        source=source_of(config, "train"),
+        meta_source=source_of(config, "meta"),
+        learn_weights=learn,
+    )
+
+
+def _facts(config: Config) -> PRMConfig:
+    from dreamprm.prm.layout import LayoutConfig
+    from dreamprm.prm.model import PRMConfig
+
+    layout: dict[str, Any] = {
+        "name": config.layout,
+        "step_tag": config.step_tag,
+        "max_length": config.max_length,
+    }
+    if config.layout == "turns":
+        from dreamprm.prm.turns import INSTRUCTION
+
+        layout["instruction"] = INSTRUCTION
+    return PRMConfig(
+        head=config.head, layout=LayoutConfig(**layout), aggregation=_aggregation(config)
+    )
+
+
+def lora(config: Config) -> Any:
+    """Options of the adapters; None without them."""
+    if not config.use_peft:
+        return None
+    from dreamprm.prm.lora import LoraOptions
+
+    return LoraOptions(
+        r=config.lora_r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=tuple(config.lora_target_modules) or "all-linear",
+        vision=config.lora_vision,
+    )
+
+
+def _show_plan(config: Config, bilevel: BilevelConfig, data: TrainData) -> None:
+    raise NotImplementedError
 
 
 def _aggregation(config: Config) -> str:
     """Of step logits at inference: the one that the model was trained for."""
     if config.objective == "orm":
         return "last"
-    return "sum_logit" if config.bilevel.meta_aggregation == "sum" else "mean_logit"
-
-
-def read_weights(path: Path) -> dict[str, float]:
-    """Domain weights of a JSON file."""
-    with open_for_reading(path) as file:
-        try:
-            weights = json.loads(file.read())
-        except ValueError as error:
-            raise DataError(f"not JSON ({error})", file=path) from error
-    if not isinstance(weights, dict) or not weights:
-        raise DataError("must be an object {domain: weight}", file=path)
-    for domain, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise DataError(f"must be a number, not {weight!r}", file=path, field=domain)
-    return {domain: float(weight) for domain, weight in weights.items()}
-
-
-def _source(config: Config, kind: Literal["train", "meta"]) -> Path | str:
-    return (
-        getattr(config, f"{kind}_file") or getattr(config, f"{kind}_trajectories") or f"{kind} data"
-    )
-
-
-def _read(config: Config, kind: Literal["train", "meta"]) -> Pair | None:
-    """Questions and trajectories of one of the two sets; None when no file is given."""
-    one = getattr(config, f"{kind}_file")
-    two = [getattr(config, f"{kind}_questions"), getattr(config, f"{kind}_trajectories")]
-    if one and any(two):
-        raise DreamPRMError(
-            f"give {kind}_file or {kind}_questions and {kind}_trajectories, not both"
-        )
-    if any(two) and not all(two):
-        raise DreamPRMError(f"{kind}_questions and {kind}_trajectories belong together; give both")
-    if not one and not any(two):
-        return None
-    if one:
-        questions, trajectories = read_pair(one, image_root=config.image_root)
-        check_references(questions, trajectories, one)
-    else:
-        questions, trajectories = read_candidates([two[0]], [two[1]], config.image_root)
-    check_images(questions, one or two[0])
-    return questions, trajectories
+    return "sum_logit" if config.meta_aggregation == "sum" else "mean_logit"

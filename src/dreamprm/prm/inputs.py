@@ -8,7 +8,8 @@ joined along their first axis (images, tiles or patches, always in the order of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +38,36 @@ class Prompt:
 
     def __len__(self) -> int:
         return len(self.tokens["input_ids"])
+
+
+class PromptCache:
+    """Prompts that were processed before, the latest ones up to some memory.
+
+    Training comes back to a question in every epoch and for each of its trajectories, and reading
+    and cutting up its images costs more than the forward pass of a small model.
+
+    Args:
+        limit: bytes of tensors to keep.
+    """
+
+    def __init__(self, limit: int = 2**28) -> None:
+        self.limit, self._size = limit, 0
+        self._known: OrderedDict[Hashable, Prompt] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Prompt]) -> Prompt:
+        """The prompt of that key; made where it is not known."""
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        prompt = self._known[key] = make()
+        self._size += _bytes(prompt)
+        while self._size > self.limit and len(self._known) > 1:
+            self._size -= _bytes(self._known.popitem(last=False)[1])
+        return prompt
+
+
+def _bytes(prompt: Prompt) -> int:
+    return sum(t.nbytes for t in (*prompt.tokens.values(), *prompt.visual.values()))
 
 
 def encode_prompt(processor: Any, text: str, images: Sequence[Image.Image], name: str) -> Prompt:

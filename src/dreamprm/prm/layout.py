@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.images import load_image
-from dreamprm.prm.inputs import Prompt, encode_prompt, join
+from dreamprm.prm.inputs import Prompt, PromptCache, encode_prompt, join
 from dreamprm.prm.turns import dialogue
 from dreamprm.prompts import question_text
 from dreamprm.records import Question
@@ -122,6 +122,8 @@ class Encoder:
             )
         self.tag_id: int = tag[0]
         self._step_ids = lru_cache(maxsize=65536)(self._tokenize)
+        self._template = lru_cache(maxsize=65536)(self._write_template)
+        self._prompts = PromptCache()
 
     def __call__(self, pairs: Sequence[tuple[Question, Sequence[str]]]) -> Batch:
         """Encode trajectories.
@@ -134,14 +136,10 @@ class Encoder:
             (`prefix`).
         """
         laid_out = [self._lay_out(question, steps) for question, steps in pairs]
-        known: dict[tuple[str, tuple[str | bytes, ...]], Prompt] = {}
-        prompts = []
-        for (question, _), (text, _, _) in zip(pairs, laid_out, strict=True):
-            key = (text, question.images)
-            if key not in known:
-                pictures = [load_image(ref, self.root) for ref in question.images]
-                known[key] = encode_prompt(self.processor, text, pictures, question.id)
-            prompts.append(known[key])
+        prompts = [
+            self._prompts.get((text, question.images), partial(self._encode, question, text))
+            for (question, _), (text, _, _) in zip(pairs, laid_out, strict=True)
+        ]
         sequences = []  # (trajectory, its steps)
         for i, (_, _, ends) in enumerate(laid_out):
             fit = self._fitting(*pairs[i], len(prompts[i]), ends)
@@ -169,10 +167,11 @@ class Encoder:
 
     def prompt_text(self, question: Question) -> str:
         """The prompt as the backbone's chat template writes it."""
-        content: list[dict[str, str]] = [{"type": "image"} for _ in question.images]
-        text = "\n".join(
-            part for part in (question_text(question), self.config.instruction) if part
-        )
+        return self._template(question_text(question), len(question.images))
+
+    def _write_template(self, text: str, images: int) -> str:
+        content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
+        text = "\n".join(part for part in (text, self.config.instruction) if part)
         content.append({"type": "text", "text": text})
         message = [{"role": "user", "content": content}]
         prompt: str = self.processor.apply_chat_template(
@@ -201,6 +200,10 @@ class Encoder:
             tail += [*self._step_ids(step), self.tag_id]
             ends.append(len(tail) - 1)
         return self.prompt_text(question), tail, ends
+
+    def _encode(self, question: Question, text: str) -> Prompt:
+        pictures = [load_image(ref, self.root) for ref in question.images]
+        return encode_prompt(self.processor, text, pictures, question.id)
 
     def _tokenize(self, step: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(step, add_special_tokens=False).input_ids)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.loading import load_backbone
@@ -104,8 +104,16 @@ def has_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
-def save_adapter(backbone: PeftModel, folder: Path, base: str) -> None:
+def save_adapter(
+    backbone: PeftModel, folder: Path, base: str, state: dict[str, Tensor] | None = None
+) -> None:
     """Write adapter, its config with the base's name, and the base's own config.
+
+    Args:
+        backbone: with adapters.
+        folder: to write to.
+        base: where the base was loaded from.
+        state: parameters to write in place of the backbone's own (gathered from shards).
 
     Raises:
         DreamPRMError: the base was never loaded from anywhere, or from this very folder.
@@ -121,7 +129,7 @@ def save_adapter(backbone: PeftModel, folder: Path, base: str) -> None:
         )
     backbone.peft_config["default"].base_model_name_or_path = base
     # peft would ask the hub whether the vocabulary was resized; ours never is.
-    backbone.save_pretrained(str(folder), save_embedding_layers=False)
+    backbone.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
     unwrapped(backbone).config.save_pretrained(folder)  # processors are chosen by it
 
 

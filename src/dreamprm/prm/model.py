@@ -165,6 +165,7 @@ class ProcessRewardModel(nn.Module):
         domain_weights: dict[str, float] | None = None,
         *,
         merged: bool = False,
+        state: dict[str, Tensor] | None = None,
     ) -> None:
         """Write backbone, processor, head and config.
 
@@ -173,23 +174,27 @@ class ProcessRewardModel(nn.Module):
             domain_weights: go along if given.
             merged: write adapters into a full copy of the backbone; otherwise the adapters alone
                 are written, and the name of their base.
+            state: what to write in place of the model's own parameters, under their names: where
+                these are sharded over processes, the whole.
 
         Raises:
             DreamPRMError: the disk refuses; adapters whose base has no name.
         """
         folder = Path(path)
         adapters = unwrapped(self.backbone) is not self.backbone
+        of_backbone, of_head = _split(state)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if adapters and not merged:
-                save_adapter(self.backbone, folder, self.base)
+                save_adapter(self.backbone, folder, self.base, of_backbone)
             else:
                 backbone = merged_copy(self.backbone) if adapters else self.backbone
-                backbone.save_pretrained(folder)
+                backbone.save_pretrained(folder, state_dict=of_backbone)
                 for stale in (ADAPTER_CONFIG, ADAPTER_FILE):  # would be added once more
                     (folder / stale).unlink(missing_ok=True)
             self.processor.save_pretrained(folder)
-            head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
+            head = self.head.state_dict() if of_head is None else of_head
+            head = {k: v.detach().cpu().contiguous() for k, v in head.items()}
             save_file(head, folder / HEAD_FILE)
             facts = asdict(self.config) | {"domain_weights": domain_weights}
             (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
@@ -256,3 +261,16 @@ class ProcessRewardModel(nn.Module):
         elif has_adapter(folder):
             model.fp32_trainables()
         return model
+
+
+def _split(
+    state: dict[str, Tensor] | None,
+) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
+    """A reward model's parameters: the backbone's and the head's, each under its own names."""
+    if state is None:
+        return None, None
+    parts: list[dict[str, Tensor]] = [
+        {name.removeprefix(start): v for name, v in state.items() if name.startswith(start)}
+        for start in ("backbone.", "head.")
+    ]
+    return parts[0], parts[1]

@@ -1,10 +1,9 @@
 """What a training run will need, before it is started: memory, computation and time.
 
-shapes = read_shapes("Qwen/Qwen2-VL-2B-Instruct", PRMConfig())
-plan = plan_training(shapes, PRMConfig(), config, measure_lengths(encoder, pairs), domains=15)
-print(render_plan(plan))
+print(describe_run("Qwen/Qwen2-VL-2B-Instruct", PRMConfig(), config, data, device="cuda"))
 """
 
+from dreamprm.bilevel.estimate.dry_run import describe_run
 from dreamprm.bilevel.estimate.lengths import Lengths, measure_lengths
 from dreamprm.bilevel.estimate.plan import Plan, cheaper, measure_flops, plan_training
 from dreamprm.bilevel.estimate.shapes import Shapes, read_shapes
@@ -15,6 +14,7 @@ __all__ = [
     "Plan",
     "Shapes",
     "cheaper",
+    "describe_run",
     "measure_flops",
     "measure_lengths",
     "plan_training",

@@ -40,7 +40,8 @@ class Pass:
         tokens: of the longest; the others are padded to it.
         patches: image patches of each sequence, before merging.
         padded: whether some are shorter, so that attention needs a mask.
-        bf16: autocast to bfloat16; frozen weights are in bfloat16 too.
+        bf16: autocast to bfloat16.
+        frozen_bf16: what adapters are on is in bfloat16.
         checkpointing: each layer keeps its input only.
         cuda: on a GPU; False: on the CPU, whose autocast and dropout keep other tensors.
     """
@@ -50,13 +51,14 @@ class Pass:
     patches: float
     padded: bool = False
     bf16: bool = False
+    frozen_bf16: bool = False
     checkpointing: bool = False
     cuda: bool = True
 
     @property
     def c(self) -> int:
         """Bytes of a number in the compute dtype."""
-        return 2 if self.bf16 else 4
+        return 2 if self.bf16 or self.frozen_bf16 else 4
 
 
 def saved_bytes(shapes: Shapes, run: Pass) -> float:
@@ -65,7 +67,7 @@ def saved_bytes(shapes: Shapes, run: Pass) -> float:
     Copies of weights that autocast makes are in it where they are kept, i.e. without checkpointing.
     """
     text, vision, c = shapes.text, shapes.vision, run.c
-    residual = 4 if _trained_whole(text) or not run.bf16 else 2
+    residual = 2 if shapes.lora and run.frozen_bf16 else 4
     per_token = text.layers * _text_layer(shapes, run)
     if run.checkpointing:
         per_token = text.layers * residual * text.width
@@ -77,15 +79,24 @@ def saved_bytes(shapes: Shapes, run: Pass) -> float:
         if run.checkpointing:
             per_patch = vision.layers * c * vision.width
         # Its merger keeps what its norm and non-linearity read, and trained linear layers.
-        per_patch += (4 if vision.learns else 2) * c * vision.width
+        per_patch += 2 * c * vision.width
+        if vision.learns:
+            per_patch += 2 * (2 if run.bf16 else 4) * vision.width
         per_patch += 8 * vision.width / vision.heads * (not run.checkpointing)
         if _trained_whole(vision):
             per_patch += c * vision.patch_values
         found += run.sequences * run.patches * per_patch
     if run.bf16 and not run.checkpointing:
         found += 2 * shapes.cast
-    elif run.bf16 and vision and _trained_whole(vision):
-        found += 2 * vision.outside  # outside the checkpointed layers
+        if shapes.lora and not run.frozen_bf16:  # copies of what is frozen are kept as well
+            found += 2 * text.layers * text.matrices
+            if vision and vision.learns:
+                found += 2 * (vision.layers * vision.matrices + vision.outside)
+    elif run.bf16 and vision and passes_vision(shapes, run):
+        if _trained_whole(vision):
+            found += 2 * vision.outside  # outside the checkpointed layers
+        elif not run.frozen_bf16:
+            found += 2 * (vision.outside - vision.patch_values * vision.width)
     return found
 
 
@@ -119,10 +130,14 @@ def passes_vision(shapes: Shapes, run: Pass) -> bool:
 def _text_layer(shapes: Shapes, run: Pass) -> float:
     """Per token."""
     text, c = shapes.text, run.c
-    norms = 4 * text.width * (4 if text.norms else 2) + 16
+    masked = run.padded or text.masked
+    kept = 2 if text.norms else 1  # what is normalised; what is scaled
+    norms = (4 * kept * text.width + 8) * text.residual_norms
+    if text.head_norms:
+        norms += 4 * kept * (text.query + text.key)
     inputs = _inputs(text, shapes, run)
-    key = text.query if run.padded else text.key
-    attention = c * (2 * text.query + 2 * key + (run.tokens if run.padded else 0)) + 4 * text.heads
+    key = text.query if masked else text.key
+    attention = c * (2 * text.query + 2 * key + (run.tokens if masked else 0)) + 4 * text.heads
     return norms + inputs + attention + c * text.saved_activations * text.inner
 
 
@@ -143,9 +158,11 @@ def _vision_layer(shapes: Shapes, vision: Stack, run: Pass) -> float:
 
 def _inputs(stack: Stack, shapes: Shapes, run: Pass) -> float:
     """What trained linear layers of one layer read, per token."""
-    lora, c = shapes.lora, run.c
+    lora, c = shapes.lora, 2 if run.bf16 else 4  # adapters are fp32 without autocast
     widths = {"attention": stack.width, "mixed": stack.query, "mlp": stack.width}
-    own_copy = bool(lora and (run.bf16 or lora.dropout)) or (run.bf16 and stack.rms)
+    own_copy = bool(lora and (run.bf16 or run.frozen_bf16 or lora.dropout)) or (
+        run.bf16 and stack.rms
+    )
     found, read = 0.0, set()
     for name in stack.trained:
         what = _READS.get(name, name)
@@ -173,11 +190,11 @@ def forward_flops(shapes: Shapes, run: Pass) -> tuple[float, float]:
     text, vision = shapes.text, shapes.vision
     dense = 3 * text.width * text.inner + 2 * text.width * (text.query + text.key)
     per_token = text.layers * (2 * (dense + text.adapters) + 2 * text.query * run.tokens)
-    in_vision = 0.0
+    in_vision: float = 0.0
     if vision:
-        weights = (
-            vision.layers * (vision.matrices + vision.adapters) + vision.outside / shapes.merge
-        )
+        embedding = vision.patch_values * vision.width  # per patch; the merger works per token
+        weights: float = vision.layers * (vision.matrices + vision.adapters) + embedding
+        weights += (vision.outside - embedding) / shapes.merge
         in_vision = 2 * weights + vision.layers * 4 * vision.width * run.patches
     return run.sequences * run.tokens * per_token, run.sequences * run.patches * in_vision
 

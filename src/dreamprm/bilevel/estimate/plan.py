@@ -84,6 +84,7 @@ def plan_training(
     domains: int,
     world: int = 1,
     sharded: bool = False,
+    frozen_bf16: bool = False,
     flops_per_second: float | None = None,
     efficiency: float = EFFICIENCY,
 ) -> Plan:
@@ -98,6 +99,7 @@ def plan_training(
         domains: their number.
         world: devices.
         sharded: parameters are sharded over them (FSDP2), not replicated (DDP).
+        frozen_bf16: what adapters are on is loaded in bfloat16.
         flops_per_second: of a large matrix product, from `measure_flops` or a data sheet.
         efficiency: share of it that training reaches.
     """
@@ -106,17 +108,21 @@ def plan_training(
     shards = world if sharded else 1
     frozen = shapes.total - shapes.trainable
     vector = 4 * shapes.trainable / shards
-    weights = vector + frozen * (2 if config.bf16 and shapes.lora else 4) / shards
+    weights = vector + frozen * (2 if frozen_bf16 and shapes.lora else 4) / shards
     if sharded:  # the layer at hand and the next one, and the embedding
         weights += 4 * (2 * shapes.text.parameters + shapes.embedding)
-    settings = {"bf16": config.bf16, "checkpointing": config.gradient_checkpointing}
+    settings = {
+        "bf16": config.bf16,
+        "frozen_bf16": frozen_bf16 and shapes.lora is not None,
+        "checkpointing": config.gradient_checkpointing,
+    }
 
     largest = replace(
         lower.batch(config.per_device_train_batch_size, largest=True),
         **settings,
     )
     judged = config.per_device_train_batch_size * max(lower.steps)
-    logits = _logits(shapes, prm, config, judged)
+    logits = _logits(shapes, prm, judged, frozen_bf16)
     plain, checkpointed = (
         _alive(shapes, replace(largest, checkpointing=c)) + logits for c in (False, True)
     )
@@ -128,7 +134,7 @@ def plan_training(
     if learning:
         meta_run = replace(meta.batch(chunk, largest=True), **settings)
         meta_activations = _alive(shapes, meta_run)
-        meta_activations += _logits(shapes, prm, config, chunk * max(meta.steps))
+        meta_activations += _logits(shapes, prm, chunk * max(meta.steps), frozen_bf16)
 
     count = vectors(config, domains)
     rough = learning and config.estimator_name in ("unrolled", "neumann", "conjugate_gradient")
@@ -187,6 +193,7 @@ def cheaper(
     domains: int,
     world: int = 1,
     sharded: bool = False,
+    frozen_bf16: bool = False,
 ) -> list[tuple[str, float]]:
     """Peaks with options that save memory and change nothing else, each added to those before.
 
@@ -214,7 +221,15 @@ def cheaper(
         changes[name] = value
         changed = replace(config, **changes)
         plan = plan_training(
-            shapes, prm, changed, lower, meta, domains=domains, world=world, sharded=sharded
+            shapes,
+            prm,
+            changed,
+            lower,
+            meta,
+            domains=domains,
+            world=world,
+            sharded=sharded,
+            frozen_bf16=frozen_bf16,
         )
         found.append((f"{name} {str(value).lower()}", plan.peak))
     return found
@@ -244,8 +259,8 @@ def _alive(shapes: Shapes, run: Pass) -> float:
     return saved_bytes(shapes, run) + recomputed_bytes(shapes, run)
 
 
-def _logits(shapes: Shapes, prm: PRMConfig, config: BilevelConfig, judged: float) -> float:
+def _logits(shapes: Shapes, prm: PRMConfig, judged: float, frozen_bf16: bool) -> float:
     """The vocabulary's logits and their gradient, fp32; a frozen bf16 layer makes a bf16 copy."""
     if prm.head != "vocab":
         return 0.0
-    return judged * shapes.vocabulary * (4 + 4 + (2 if config.bf16 and shapes.lora else 0))
+    return judged * shapes.vocabulary * (4 + 4 + (2 if frozen_bf16 and shapes.lora else 0))

@@ -36,6 +36,9 @@ class Stack:
         parameters: of a layer.
         trained: names of linear layers whose input the backward pass needs.
         norms: whether the norms are trained.
+        residual_norms: norms of a layer that are as wide as the stream.
+        head_norms: queries and keys are normalised too.
+        masked: attention is not plainly causal and always has a mask (Gemma's images).
         rms: RMSNorm, not LayerNorm.
         gated: the MLP has a gate.
         saved_activations: inner-width tensors that the MLP's non-linearity keeps.
@@ -54,6 +57,9 @@ class Stack:
     parameters: int
     trained: tuple[str, ...]
     norms: bool
+    residual_norms: int
+    head_norms: bool
+    masked: bool
     rms: bool
     gated: bool
     saved_activations: int
@@ -165,6 +171,7 @@ def _text(decoder: nn.Module, facts: Any) -> Stack:
         heads=heads,
         inner=inner,
         activation=str(getattr(facts, "hidden_act", "silu")),
+        masked="gemma" in facts.model_type,
         patch_values=0,
     )
 
@@ -187,7 +194,9 @@ def _vision(tower: nn.Module, facts: Any) -> Stack:
     )
 
 
-def _stack(part: nn.Module, *, layers: int, inner: int, activation: str, **sizes: int) -> Stack:
+def _stack(
+    part: nn.Module, *, layers: int, inner: int, activation: str, masked: bool = False, **sizes: int
+) -> Stack:
     """Sizes from the config; what is trained, and how many matrices there are, from the modules."""
     lists = [m for m in part.modules() if isinstance(m, nn.ModuleList) and len(m) == layers]
     if not lists:
@@ -202,14 +211,19 @@ def _stack(part: nn.Module, *, layers: int, inner: int, activation: str, **sizes
     gated = any(name.startswith("gate") for name in linear)
     plain = [p for n, p in part.named_parameters() if p.dim() > 1 and "lora_" not in n]
     in_layers = [p for n, p in lists[0].named_parameters() if p.dim() > 1 and "lora_" not in n]
-    norms = [m for n, m in layer.named_modules() if "norm" in n.rpartition(".")[2].lower()]
+    named = {n: m for n, m in layer.named_modules() if "norm" in n.rpartition(".")[2].lower()}
+    of_heads = {n for n in named if n.endswith(("q_norm", "k_norm"))}
+    norms = list(named.values())
     return Stack(
         layers=layers,
         inner=inner,
+        masked=masked,
         matrices=sum(m.weight.numel() for m in linear.values()),
         parameters=sum(p.numel() for p in layer.parameters()),
         trained=tuple(n for n, m in linear.items() if m.weight.requires_grad or n in adapted),
         norms=any(p.requires_grad for m in norms for p in m.parameters()),
+        residual_norms=len(named.keys() - of_heads),
+        head_norms=bool(of_heads),
         rms=any("RMS" in type(m).__name__ for m in norms),
         gated=gated,
         saved_activations=3 if gated else 2 if activation == "quick_gelu" else 1,

@@ -1,0 +1,83 @@
+"""What `dreamprm train` reads: the training set, the meta set, and fixed weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dreamprm.cli.inputs import read_candidates
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.formats import check_images, check_references, read_pair
+from dreamprm.formats.files import open_for_reading
+from dreamprm.records import Question, Trajectory
+
+Pair = tuple[list[Question], list[Trajectory]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingInputs:
+    """Files of the two sets; see `train.Config`."""
+
+    train_file: Path | None = None
+    train_questions: Path | None = None
+    train_trajectories: Path | None = None
+    meta_file: Path | None = None
+    meta_questions: Path | None = None
+    meta_trajectories: Path | None = None
+    image_root: Path | None = None
+
+
+def source_of(config: TrainingInputs, kind: Literal["train", "meta"]) -> Path | str:
+    """The file to name in messages about one of the two sets."""
+    return (
+        getattr(config, f"{kind}_file") or getattr(config, f"{kind}_trajectories") or f"{kind} data"
+    )
+
+
+def read_set(config: TrainingInputs, kind: Literal["train", "meta"]) -> Pair | None:
+    """Questions and trajectories of one of the two sets; None when no file is given."""
+    one = getattr(config, f"{kind}_file")
+    two = [getattr(config, f"{kind}_questions"), getattr(config, f"{kind}_trajectories")]
+    if one and any(two):
+        raise DreamPRMError(
+            f"give {kind}_file or {kind}_questions and {kind}_trajectories, not both"
+        )
+    if any(two) and not all(two):
+        raise DreamPRMError(f"{kind}_questions and {kind}_trajectories belong together; give both")
+    if not one and not any(two):
+        return None
+    if one:
+        questions, trajectories = read_pair(one, image_root=config.image_root)
+        check_references(questions, trajectories, one)
+    else:
+        questions, trajectories = read_candidates([two[0]], [two[1]], config.image_root)
+    check_images(questions, one or two[0])
+    return questions, trajectories
+
+
+def read_weights(path: Path) -> Mapping[str, float] | Mapping[tuple[str, int], float]:
+    """Fixed weights: of domains (a JSON object), or of trajectories (JSON Lines).
+
+    A folder that `dreamprm train` wrote stands for what was learned there.
+    """
+    if path.is_dir():
+        instances = path / "instance_weights.jsonl"
+        path = instances if instances.exists() else path / "weights.json"
+    if path.suffix == ".jsonl":
+        from dreamprm.baselines.weights_file import read_weights as read_instances
+
+        return read_instances(path)
+    with open_for_reading(path) as file:
+        try:
+            weights: Any = json.loads(file.read())
+        except ValueError as error:
+            raise DataError(f"not JSON ({error})", file=path) from error
+    if not isinstance(weights, dict) or not weights:
+        raise DataError("must be an object {domain: weight}", file=path)
+    for domain, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise DataError(f"must be a number, not {weight!r}", file=path, field=domain)
+    return {domain: float(weight) for domain, weight in weights.items()}

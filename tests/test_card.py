@@ -1,0 +1,274 @@
+"""The model card, the way to the hub, and the configs for accelerate."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.cli import main
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.prm import hub
+from dreamprm.prm.card import MARKER, model_card, non_default, read_facts
+from dreamprm.prm.hub import push_to_hub, write_card
+from dreamprm.prm.model import PRMConfig
+
+ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
+SUMMARY = {
+    "version": "0.1.0",
+    "accuracy": {
+        "charts": {
+            "first_sample": {"n": 200, "mean": 0.5, "ci95": [0.43, 0.57]},
+            "dreamprm": {"n": 200, "mean": 0.71, "ci95": [0.645, 0.77]},
+        },
+        "dials": {"dreamprm": {"n": 200, "mean": 0.6, "ci95": [0.53, 0.67]}},
+    },
+}
+
+
+class FakeApi:
+    """Remembers what it was asked for; fails where told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def create_repo(self, repo_id: str, **options: Any) -> None:
+        self.calls.append(("create_repo", {"repo_id": repo_id} | options))
+        if self.error is not None:
+            raise self.error
+
+    def upload_folder(self, **options: Any) -> None:
+        self.calls.append(("upload_folder", options))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What training writes, without the tensors."""
+    path = tmp_path / "prm"
+    path.mkdir()
+    weights = {"clean": 1.25, "a|b": 0.75}
+    config = asdict(BilevelConfig(max_steps=50, meta_loss="mse", save_steps=7))
+    training = {
+        "model_name_or_path": "Qwen/Qwen2-VL-2B-Instruct",
+        "config": config,
+        "domains": {"clean": 1000, "a|b": 234},
+    }
+    facts = asdict(PRMConfig()) | {"domain_weights": weights}
+    (path / "prm_config.json").write_text(json.dumps(facts))
+    (path / "weights.json").write_text(json.dumps(weights))
+    (path / "training_config.json").write_text(json.dumps(training))
+    return path
+
+
+def test_the_front_matter_is_what_the_hub_reads(folder: Path) -> None:
+    data = ModelCard(model_card(read_facts(folder), "me/prm")).data
+    assert data.library_name == "dreamprm"
+    assert data.base_model == "Qwen/Qwen2-VL-2B-Instruct"
+    assert data.pipeline_tag == "image-text-to-text"
+    assert "process-reward-model" in data.tags
+    assert "arxiv:2505.20241" in data.tags
+    assert "peft" not in data.tags
+
+
+def test_the_card_tells_data_weights_and_settings(folder: Path) -> None:
+    card = model_card(read_facts(folder), "me/prm", SUMMARY)
+    assert "1,234 labelled trajectories of 2 domains" in card
+    clean, other = card.index("| clean | 1.250 |"), card.index("| a\\|b | 0.750 |")
+    assert clean < other  # largest first
+    assert "| `max_steps` | `50` |" in card
+    assert "| `meta_loss` | `mse` |" in card
+    assert "save_steps" not in card  # how it was run, not what it is
+    assert "learning_rate" not in card  # the default
+    assert "| method | charts | dials |" in card
+    assert "| dreamprm | 71.0 [64.5, 77.0] | 60.0 [53.0, 67.0] |" in card
+    assert "| first_sample | 50.0 [43.0, 57.0] |  |" in card
+    assert "without evaluation results" not in card
+
+
+def test_tables_have_no_line_between_their_rows(folder: Path) -> None:
+    lines = model_card(read_facts(folder), "me/prm", SUMMARY).splitlines()
+    heads = [i for i, line in enumerate(lines) if line.startswith("|---")]
+    assert len(heads) == 5
+    for i in heads:
+        assert lines[i - 2] == ""
+        assert lines[i + 1].startswith("|")
+        assert lines[i - 1].count("|") == lines[i].count("|")
+
+
+def test_the_python_of_the_card_compiles(folder: Path) -> None:
+    card = model_card(read_facts(folder), "me/prm")
+    compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+def test_what_is_not_recorded_is_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "prm_config.json").write_text(json.dumps(asdict(PRMConfig())))
+    card = model_card(read_facts(tmp_path), "me/prm")
+    assert card.count("Not recorded in the model's folder.") == 2
+    assert "No results were given" in card
+    assert "without evaluation results" in card
+    assert "Weights of the domains" not in card
+    assert "bi-level" not in card
+    assert "arxiv" not in card
+
+
+def test_paths_of_this_machine_stay_here(folder: Path) -> None:
+    training = json.loads((folder / "training_config.json").read_text())
+    training["model_name_or_path"] = "/home/me/models/backbone"
+    (folder / "training_config.json").write_text(json.dumps(training))
+    card = model_card(read_facts(folder), "me/prm")
+    assert "/home/me" not in card
+    assert "| backbone | backbone |" in card
+    assert "base_model" not in card
+
+
+def test_adapters_are_tagged_and_name_their_base(folder: Path) -> None:
+    adapter = {"base_model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    card = model_card(read_facts(folder), "me/prm")
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["base_model"] == "Qwen/Qwen2-VL-7B-Instruct"
+    assert front["base_model_relation"] == "adapter"
+    assert "peft" in front["tags"]
+
+
+def test_plain_numbers_are_an_evaluation_too(folder: Path) -> None:
+    card = model_card(read_facts(folder), "me/prm", {"F1 of errors": 0.61234})
+    assert "| F1 of errors | 0.6123 |" in card
+
+
+@pytest.mark.parametrize("wrong", [{"accuracy": {"charts": {"a": 1}}}, {"x": "much"}, {"x": None}])
+def test_an_evaluation_of_another_kind_is_refused(folder: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="neither a summary"):
+        model_card(read_facts(folder), "me/prm", wrong)
+
+
+def test_settings_of_a_later_version_are_shown() -> None:
+    config = asdict(BilevelConfig()) | {"unheard_of": 3}
+    assert non_default(config) == {"unheard_of": 3}
+
+
+def test_all_but_checkpoints_is_uploaded(folder: Path) -> None:
+    api = FakeApi()
+    assert push_to_hub(folder, "me/prm", True, api=api) == "https://huggingface.co/me/prm"
+    (made, how), (uploaded, what) = api.calls
+    assert (made, how["private"], how["exist_ok"]) == ("create_repo", True, True)
+    assert (uploaded, what["repo_id"], what["folder_path"]) == (
+        "upload_folder",
+        "me/prm",
+        str(folder),
+    )
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = [
+        "model.safetensors",
+        "checkpoints/checkpoint-5/state.json",
+        "checkpoints/.checkpoint-6.partial/state.json",
+        "history.jsonl",
+    ]
+    kept = list(filter_repo_objects(files, ignore_patterns=what["ignore_patterns"]))
+    assert kept == ["model.safetensors", "history.jsonl"]
+
+
+def refusal(status: int) -> HfHubHTTPError:
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    return HfHubHTTPError("Not yours\nmore", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (LocalTokenNotFoundError("Token is required"), "not logged in to the hub: run `hf auth"),
+        (refusal(403), "the hub refused 'me/prm' \\(run `hf auth login`\\): Not yours;"),
+        (refusal(500), "the hub refused 'me/prm': Not yours;"),
+        (HfHubHTTPError.__mro__[1]("no route"), "cannot reach the hub: no route;"),
+        (TimeoutError("timed out"), "cannot reach the hub: timed out;"),
+    ],
+)
+def test_a_failed_upload_is_one_line_that_says_where_the_model_is(
+    folder: Path, error: Exception, told: str
+) -> None:
+    with pytest.raises(DreamPRMError, match=told) as found:
+        push_to_hub(folder, "me/prm", api=FakeApi(error))
+    assert str(found.value).endswith(f"the model is safe in {folder}")
+    assert "\n" not in str(found.value)
+
+
+def test_adapters_on_a_base_of_this_machine_are_not_uploaded(folder: Path) -> None:
+    adapter = {"base_model_name_or_path": "/home/me/base"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    api = FakeApi()
+    with pytest.raises(DreamPRMError, match="others do not have"):
+        push_to_hub(folder, "me/prm", api=api)
+    assert api.calls == []
+
+
+def test_a_card_of_ones_own_is_kept_and_ours_is_written_anew(folder: Path) -> None:
+    assert write_card(folder, "me/prm")
+    assert write_card(folder, "me/other")
+    card = folder / "README.md"
+    assert "# other" in card.read_text()
+    own = card.read_text().replace(MARKER, "")
+    card.write_text(own)
+    assert not write_card(folder, "me/prm")
+    assert card.read_text() == own
+
+
+def test_a_name_that_the_hub_does_not_allow_changes_nothing(folder: Path) -> None:
+    with pytest.raises(DreamPRMError, match="repo_id: .*give owner/name"):
+        write_card(folder, "me prm/x")
+    assert not (folder / "README.md").exists()
+
+
+def test_weights_that_were_given_are_not_called_learned(folder: Path) -> None:
+    training = json.loads((folder / "training_config.json").read_text())
+    training["config"]["learn_weights"] = False
+    (folder / "training_config.json").write_text(json.dumps(training))
+    card = model_card(read_facts(folder), "me/prm")
+    assert "Given, not learned; their mean is 1." in card
+    assert "bi-level" not in card
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DreamPRMError, match=r"holds no prm_config\.json"):
+        push_to_hub(tmp_path, "me/prm", api=FakeApi())
+
+
+def test_push_writes_the_card_and_uploads(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    api = FakeApi()
+    monkeypatch.setattr(hub, "HfApi", lambda: api)
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    words = ["push", "--model_name_or_path", str(folder), "--repo_id", "me/prm"]
+    assert main([*words, "--evaluation", str(summary), "--private"]) == 0
+    assert "71.0" in (folder / "README.md").read_text()
+    assert api.calls[0][1]["private"] is True
+    assert "https://huggingface.co/me/prm" in capsys.readouterr().out
+    assert main([*words, "--evaluation", str(tmp_path / "none.json")]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["single_gpu", "ddp", "fsdp2"])
+def test_accelerate_reads_the_shipped_configs(name: str) -> None:
+    config = load_config_from_file(str(ACCELERATE / f"{name}.yaml"))
+    assert config.mixed_precision == "no"  # bf16 is dreamprm's
+
+
+def test_sharding_is_fsdp2_by_layers() -> None:
+    config = load_config_from_file(str(ACCELERATE / "fsdp2.yaml")).fsdp_config
+    assert config["fsdp_version"] == 2
+    assert config["fsdp_auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
+    # Otherwise only the first process would have the weights.
+    assert config["fsdp_cpu_ram_efficient_loading"] is False
