@@ -95,7 +95,7 @@ QWEN2_VL_2B = Qwen2VLConfig(
 TRAJECTORIES = Lengths(
     tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8
 )  # 256 visual tokens each
-ON_GPU = BilevelConfig(bf16=True, per_device_meta_batch_size=8)
+ON_GPU = BilevelConfig(bf16=True, per_device_meta_batch_size=8, meta_gradient_at="end")
 
 
 def built(config: Qwen2VLConfig, lora: LoraOptions | None, frozen_bf16: bool) -> ProcessRewardModel:

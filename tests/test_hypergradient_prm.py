@@ -56,6 +56,7 @@ def one_window(
         "max_grad_norm": 0.0,
         "preconditioning": "none" if optimizer == "sgd" else "adam",
         "momentum": "window",
+        "meta_gradient_at": "end",
         "estimator": estimator,
     }
     config = BilevelConfig(**settings | changes)

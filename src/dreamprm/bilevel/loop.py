@@ -146,6 +146,7 @@ class BilevelLoop:
             output = self.problem.lower_losses(batch, self.upper.corrected(batch))
             seen = output.seen()
             self._check(output.losses, self._name(batch))
+            losses.append(output.losses.detach())
             w = self.upper.weights(batch, seen).to(output.losses.dtype)  # (B,)
             share = 1.0 / len(batches)
             if self.upper.weighting.by_domain:  # unweighted: the estimator wants grad L_k itself
@@ -153,14 +154,11 @@ class BilevelLoop:
                 share *= float(w[0])
             else:
                 gradient = gradients((w * output.losses).mean(), self.parameters)
-            for i, g in enumerate(gradient):
-                if g is not None:
-                    held = total[i]
-                    total[i] = g * share if held is None else held.add_(g, alpha=share)
+            _add(total, gradient, share)
             if learning:
                 self.estimator.observe(index, batch, seen, gradient)
+            del gradient, output  # not beside those of the next micro-batch
             features.append(seen)
-            losses.append(output.losses.detach())
         scale = self._apply(total, [self._name(batch) for batch in batches])
         if learning:
             self.estimator.after_step(LowerStep(batches, tuple(features), remaining, scale))
@@ -217,6 +215,22 @@ class BilevelLoop:
                 f"{what} is {value:.3g} at step {self.step + 1} on {where}: training has diverged; "
                 "lower learning_rate, and resume from the last checkpoint, which is intact"
             )
+
+
+def _add(total: list[Tensor | None], gradient: Sequence[Tensor | None], share: float) -> None:
+    """Total += share * gradient, in place."""
+    held: list[Tensor] = []
+    more: list[Tensor] = []
+    for i, g in enumerate(gradient):
+        if g is not None:
+            before = total[i]
+            if before is None:
+                total[i] = g * share
+            else:
+                held.append(before)
+                more.append(g)
+    if held:
+        torch._foreach_add_(held, more, alpha=share)
 
 
 def lr_factor(config: BilevelConfig, step: int) -> float:

@@ -181,7 +181,7 @@ def _write(
         for row in result.history:
             file.write((json.dumps(row) + "\n").encode())
     facts = {
-        "model_name_or_path": str(model.backbone.config.name_or_path),
+        "model_name_or_path": model.base,
         "config": asdict(config),
         "domains": {name: len(pairs) for name, pairs in data.lower.items()},
     }

@@ -26,7 +26,7 @@ def load_policy(options: PolicyOptions) -> LocalPolicy:
         max_new_tokens=options.max_new_tokens,
         answer_tokens=options.answer_tokens,
         batch_size=options.per_device_batch_size,
-        device=_device(options.device),
+        device=device_of(options.device),
         dtype=options.dtype,
     )
 
@@ -34,7 +34,7 @@ def load_policy(options: PolicyOptions) -> LocalPolicy:
 def new_prm(backbone: str, config: PRMConfig, device: str | None) -> ProcessRewardModel:
     """An untrained PRM on a pretrained backbone."""
     quiet_transformers()
-    return ProcessRewardModel.from_backbone(backbone, config).to(_device(device))
+    return ProcessRewardModel.from_backbone(backbone, config).to(device_of(device))
 
 
 def trainable_prm(
@@ -64,13 +64,13 @@ def trainable_prm(
         if lora is not None:
             add_lora(model, lora)
     model.fp32_trainables()
-    return model.to(_device(device))
+    return model.to(device_of(device))
 
 
 def load_prm(folder: Path, device: str | None) -> ProcessRewardModel:
     """A trained PRM."""
     quiet_transformers()
-    return ProcessRewardModel.from_pretrained(folder).to(_device(device))
+    return ProcessRewardModel.from_pretrained(folder).to(device_of(device))
 
 
 def quiet_transformers() -> None:
@@ -79,5 +79,6 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _device(name: str | None) -> str:
+def device_of(name: str | None) -> str:
+    """What a `device` option means."""
     return name or ("cuda" if torch.cuda.is_available() else "cpu")

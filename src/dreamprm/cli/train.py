@@ -13,6 +13,7 @@ On several GPUs: accelerate launch --config_file configs/accelerate/ddp.yaml -m 
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,9 +152,10 @@ def run(config: Config) -> None:
     for name, weight in sorted(result.weights.items(), key=lambda item: -item[1]):
         print(f"  {weight:6.3f}  {name}")
     if config.push_to_hub and config.hub_model_id:
-        from dreamprm.prm.hub import push_to_hub
+        from dreamprm.prm.hub import push_to_hub, write_card
 
-        push_to_hub(config.output_dir, config.hub_model_id, private=config.hub_private_repo)
+        write_card(config.output_dir, config.hub_model_id)
+        print(push_to_hub(config.output_dir, config.hub_model_id, config.hub_private_repo or None))
 
 
 def _data(config: Config, learn: bool) -> TrainData:
@@ -222,7 +224,24 @@ def lora(config: Config) -> Any:
 
 
 def _show_plan(config: Config, bilevel: BilevelConfig, data: TrainData) -> None:
-    raise NotImplementedError
+    from dreamprm.bilevel import sharding
+    from dreamprm.bilevel.estimate.dry_run import describe_run
+    from dreamprm.cli.models import device_of, quiet_transformers
+
+    quiet_transformers()
+    print(
+        describe_run(
+            config.model_name_or_path,
+            _facts(config),
+            bilevel,
+            data,
+            lora=lora(config),
+            device=device_of(config.device),
+            world=int(os.environ.get("WORLD_SIZE", "1")),
+            sharded=sharding.is_asked_for(),
+            frozen_bf16=config.dtype == "bfloat16",
+        )
+    )
 
 
 def _aggregation(config: Config) -> str:

@@ -22,8 +22,8 @@ class Vectors:
 def vectors(config: BilevelConfig, domains: int) -> Vectors:
     """How many vectors are alive; see `loop.lower_step` and the estimators."""
     micro, window = config.gradient_accumulation_steps, config.unroll_steps
-    # The sum so far, the last micro-batch's gradient and the one under way.
-    step = (3 if micro > 1 else 1, 0), (3, 0)  # AdamW makes a temporary
+    # The sum so far and the gradient under way.
+    step = (2 if micro > 1 else 1, 0), (2, 0)  # AdamW makes a temporary
     if not config.learn_weights:
         return Vectors(*step, meta=(0, 0))
     jacobian = 1 if config.preconditioning == "adam" else 0
@@ -33,20 +33,17 @@ def vectors(config: BilevelConfig, domains: int) -> Vectors:
         held = min(domains, micro * window)
         return Vectors(
             lower=(2 if micro > 1 else 1, before + micro - 1),
-            step=(1, before + micro + 2 * jacobian),
+            step=(1, before + micro),
             meta=(1, held),
         )
-    if name in ("inner_product", "jvp", "ghost"):
-        kept = 0 if at_end else 1
-        return Vectors(
-            lower=(step[0][0], kept), step=(3, kept), meta=(1, 2 * jacobian + (not at_end))
-        )
-    if name == "finite_difference":  # phi of every step, and where each goes
+    if name in ("inner_product", "jvp", "ghost") and not at_end:
+        return Vectors(lower=(step[0][0], 1), step=(2, 1), meta=(1, 0))
+    if name in ("finite_difference", "jvp", "ghost"):  # phi of every step, and where each goes
         copies = (1 + jacobian) * window + 1
-        return Vectors(lower=(step[0][0], copies), step=(3, copies), meta=(1, copies + 2))
+        return Vectors(lower=(step[0][0], copies), step=(2, copies), meta=(1, copies + 2))
     if name == "unrolled":  # each step makes a new phi, both moments and what AdamW's rule keeps
-        return Vectors(lower=(step[0][0], 3), step=(3, 3), meta=(1, 3 + 10 * window))
-    return Vectors(lower=step[0], step=(3, jacobian), meta=(1, 5 + jacobian))
+        return Vectors(lower=(step[0][0], 3), step=(2, 3), meta=(1, 3 + 10 * window))
+    return Vectors(lower=step[0], step=(2, jacobian), meta=(1, 5 + jacobian))
 
 
 def step_flops(

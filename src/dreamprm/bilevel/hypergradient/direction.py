@@ -6,7 +6,7 @@ hypergradient of w_i is -(1 / D) < u, grad L_i >.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +91,8 @@ class Direction:
         self.problem, self.optimizer, self.settings = problem, optimizer, settings
         self.parameters = trainable(problem.model)
 
-    def jacobian(self, remaining: int = 1) -> list[Tensor | float]:
-        """P of the optimiser's last step, one entry per parameter."""
+    def jacobian(self, remaining: int = 1) -> Iterator[Tensor | float]:
+        """P of the optimiser's last step, one entry per parameter, made as it is asked for."""
         s = self.settings
         return step_jacobian(
             self.optimizer, self.parameters, s.preconditioning, remaining, s.momentum

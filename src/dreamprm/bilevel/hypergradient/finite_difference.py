@@ -54,7 +54,7 @@ class FiniteDifference:
 
     @torch.no_grad()
     def after_step(self, step: LowerStep) -> None:
-        self._steps.append((step, self.direction.jacobian(step.remaining), self._phi))
+        self._steps.append((step, list(self.direction.jacobian(step.remaining)), self._phi))
         self._phi = copy_of(self.parameters)
 
     def compute(self, meta_batch: Any) -> Hypergradient:

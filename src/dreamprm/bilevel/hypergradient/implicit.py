@@ -49,7 +49,7 @@ class Neumann(Jvp):
     def after_step(self, step: LowerStep) -> None:
         self._window.append(step)
         if step.remaining == 1:
-            self._jacobian = self.direction.jacobian(len(self._window))
+            self._jacobian = list(self.direction.jacobian(len(self._window)))
 
     def compute(self, meta_batch: Any) -> Hypergradient:
         loss, gradient = meta_gradient(self.problem, meta_batch, self.settings.parallel)

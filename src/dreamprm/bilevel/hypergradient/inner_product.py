@@ -75,18 +75,18 @@ class InnerProduct:
                     self._terms.append(w.mean() * self._whole(product) * step.share)
             self._products = []
             return
-        p = self.direction.jacobian(step.remaining)
-        for batch, features, gradient in zip(
-            step.batches, step.features, self._pending, strict=True
-        ):
-            moved = self._moved.setdefault(batch.domain, [None] * len(p))
-            for i, (g, factor) in enumerate(zip(gradient, p, strict=True)):
+        for batch, features in zip(step.batches, step.features, strict=True):
+            self._moved.setdefault(batch.domain, [None] * len(self.direction.parameters))
+            self._leaf_of.setdefault(batch.domain, []).append(self.upper.leaf(batch, features))
+        for i, factor in enumerate(self.direction.jacobian(step.remaining)):
+            for batch, gradient in zip(step.batches, self._pending, strict=True):
+                g, moved = gradient[i], self._moved[batch.domain]
                 if g is None:
                     continue
                 change = local(g).mul_(factor).mul_(step.share)
                 held = moved[i]
                 moved[i] = change if held is None else held.add_(change)
-            self._leaf_of.setdefault(batch.domain, []).append(self.upper.leaf(batch, features))
+                gradient[i] = None
         self._pending = []
 
     def compute(self, meta_batch: Any) -> Hypergradient:

@@ -71,7 +71,8 @@ class PerTrajectory:
     def after_step(self, step: LowerStep) -> None:
         if self.settings.at == "end":
             with torch.no_grad():
-                self._steps.append((step, self.direction.jacobian(step.remaining), self._phi))
+                jacobian = list(self.direction.jacobian(step.remaining))
+                self._steps.append((step, jacobian, self._phi))
             self._phi = copy_of(self.direction.parameters)
         self._terms += [term * step.share for term in self._pending]
         self._pending = []

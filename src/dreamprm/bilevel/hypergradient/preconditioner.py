@@ -21,6 +21,7 @@ larger than the first and turns the sign.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -39,7 +40,7 @@ def step_jacobian(
     kind: Preconditioning,
     remaining: int = 1,
     momentum: Momentum = "window",
-) -> list[Tensor | float]:
+) -> Iterator[Tensor | float]:
     """Diagonal of -d phi_end / d g for the optimiser's last step, one entry per parameter.
 
     Args:
@@ -49,20 +50,20 @@ def step_jacobian(
         remaining: steps until the end of the window, the last step included.
         momentum: how much of a gradient's life in the first moment counts, see the module's text.
 
-    Returns:
-        Per parameter a tensor of its shape, or a plain factor.
+    Yields:
+        Per parameter a tensor of its shape, or a plain factor; one at a time, so that a caller that
+        needs each once does not hold a vector as large as the model.
     """
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    result: list[Tensor | float] = []
     for p in parameters:
         group = groups[id(p)]
         lr = float(group["lr"])
         if kind == "none":
-            result.append(lr)
+            yield lr
             continue
         state = optimizer.state.get(p)
         if not state:  # never had a gradient: the optimiser does not move it
-            result.append(0.0)
+            yield 0.0
             continue
         if "exp_avg_sq" not in state:
             raise DreamPRMError(
@@ -84,5 +85,4 @@ def step_jacobian(
             # vhat = 0 means g = 0 here and always before: nothing to divide.
             steep = mhat * local(p.grad) * second / (root.clamp(min=1e-30) * below**2)
             diagonal = diagonal - torch.where(root > 0, steep, 0.0)
-        result.append(lr * diagonal)
-    return result
+        yield lr * diagonal
