@@ -2,12 +2,14 @@
 
     python -m torch.distributed.run --nproc_per_node 2 tests/distributed_run.py OUT.json '{...}'
 
-The argument: fields of `BilevelConfig`, and `lora` or not.
+The second argument: fields of `BilevelConfig`; `lora`, to train adapters on the embedded backbone;
+`stop`, to end without a word after so many steps.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.training import train
-from dreamprm.prm.lora import add_lora
+from dreamprm.prm.lora import LoraOptions, add_lora
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.scorer import StepScorer
 from tests.prm_data import small_data
@@ -25,26 +27,35 @@ from tests.tiny_models import random_prm
 def main() -> None:
     torch.set_num_threads(1)
     output, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-    lora = settings.pop("lora", False)
+    lora, stop = settings.pop("lora", False), settings.pop("stop", 0)
     model = random_prm()
     if lora:
-        base = output.parent / "base"
-        if not base.exists():
-            raise SystemExit("the test makes the base model before it starts processes")
-        model = ProcessRewardModel.from_backbone(str(base))
-        add_lora(model)
+        model = ProcessRewardModel.from_backbone("tiny")
+        torch.manual_seed(0)
+        add_lora(model, LoraOptions(r=4))
+    model = model.double()  # what is left is arithmetic; in fp32 AdamW's first steps magnify it
+    config = BilevelConfig(max_steps=6, save_steps=2, **settings)
+    done = 0
+
+    def leave(steps: int) -> None:
+        nonlocal done
+        done += steps
+        if stop and done >= stop:
+            os._exit(0)
+
     folder = output.parent / output.stem
-    config = BilevelConfig(max_steps=6, save_steps=4, **settings)
-    result = train(model, small_data(), config, output_dir=folder)
+    result = train(model, small_data(), config, output_dir=folder, progress=leave)
     if not result.is_main:
         return
-    saved = ProcessRewardModel.from_pretrained(folder)
+    saved = ProcessRewardModel.from_pretrained(folder, dtype=torch.float64).double()
     pairs = [pair for group in small_data().meta for pair in group]
-    scores = {
-        f"{s.question_id}/{s.sample_index}": list(s.logits) for s in StepScorer(saved).score(pairs)
+    scores = {f"{s.question_id}/{s.sample_index}": s.logits for s in StepScorer(saved).score(pairs)}
+    facts = {
+        "weights": result.weights,
+        "instances": result.learned.instances,
+        "scores": scores,
+        "history": result.history,
     }
-    facts = {"weights": result.weights, "history": result.history, "scores": scores}
-    facts["instances"] = result.learned.instances
     output.write_text(json.dumps(facts))
 
 

@@ -19,14 +19,14 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def found(world: World) -> Found:
-    return compare(world, max_steps=300)
+    return compare(world, max_steps=600)
 
 
 def test_annotators_with_many_wrong_labels_end_below_those_with_few(found: Found) -> None:
     weights = dict(zip(ANNOTATORS, found.annotators.tolist(), strict=True))
     noisy = [weights[name] for name, wrong in ANNOTATORS.items() if wrong >= 0.5]
     good = [weights[name] for name, wrong in ANNOTATORS.items() if wrong <= 0.1]
-    assert max(noisy) < 0.6 < 1.2 < min(good)
+    assert max(noisy) < 0.5 * min(good)
 
 
 def test_examples_with_a_wrong_label_end_below_those_with_the_right_one(

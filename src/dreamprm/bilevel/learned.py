@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from dreamprm.bilevel.weights import (
     UpperLevel,
     Weighting,
 )
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.formats.files import atomic_write
 
 Instance = tuple[str, int]  # question id, sample index
@@ -150,6 +151,7 @@ def without_zeros(
     Domains are visited equally often, so a domain of which a tenth is left gets a tenth of the
     weight. A domain of which nothing is left is gone.
     """
+    _tell_strangers(given, data)
     lower, weights = {}, {}
     for name, pairs in data.lower.items():
         kept = [(q, t) for q, t in pairs if given.get((q.id, t.sample_index), 1.0) != 0]
@@ -189,11 +191,25 @@ def _table(given: GivenWeights, data: TrainData) -> Tensor:
             f"weights: {len(missing)} of {len(keys)} trajectories have none (the first: question "
             f"'{missing[0][0]}', sample {missing[0][1]}); give one for each"
         )
+    _tell_strangers(by_instance, data)
     w = torch.tensor([float(by_instance[key]) for key in keys])
     if not w.sum() > 0:
         raise DreamPRMError("weights: all are 0; at least one trajectory must count")
     of_domains = list(_means(w, data).values())  # each is visited equally often
     return w * len(of_domains) / sum(of_domains)
+
+
+def _tell_strangers(given: Mapping[Instance, float], data: TrainData) -> None:
+    """Weights made for more data may be used with less, and a mix-up of files looks the same."""
+    strangers = given.keys() - {(q.id, t.sample_index) for q, t in data.items}
+    if strangers:
+        question, sample = min(strangers)
+        warnings.warn(
+            f"weights: {len(strangers)} weights are of trajectories that the data does not have "
+            f"(the first: question '{question}', sample {sample}); they are left out",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _domain_table(given: Mapping[str, float], data: TrainData) -> Tensor:

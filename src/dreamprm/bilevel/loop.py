@@ -174,7 +174,7 @@ class BilevelLoop:
                 for p, g in zip(self.parameters, total, strict=True)
             ]
         used = [local(g) for g in total if g is not None]
-        self.parallel.average(used)
+        self.parallel.average_gradients(used)
         norm = float(self.parallel.norm(used))
         self._finite(norm, " and ".join(dict.fromkeys(domains)), "norm of the gradient")
         limit = self.config.max_grad_norm if self.config.max_grad_norm > 0 else math.inf

@@ -32,12 +32,17 @@ class Parallel:
     world: int = 1
     sharded: bool = False
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Average local gradients over the processes, in place; sharded ones are averaged already.
+    def average_gradients(self, tensors: Sequence[Tensor]) -> None:
+        """Average gradients of phi over the processes, in place; FSDP2 has averaged shards already.
 
         Every process must give tensors of the same shapes.
         """
-        if self.world == 1 or self.sharded:
+        if not self.sharded:
+            self.average(tensors)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Average tensors that every process has whole, such as alpha's gradient, in place."""
+        if self.world == 1:
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([t.flatten() for t in bucket])

@@ -27,7 +27,13 @@ from dreamprm.bilevel.config import (  # the names of types: jsonargparse looks 
     WeightingName,  # noqa: F401
 )
 from dreamprm.cli.terminal import held_warnings, progress
-from dreamprm.cli.training_inputs import TrainingInputs, read_set, read_weights, source_of
+from dreamprm.cli.training_inputs import (
+    TrainingInputs,
+    check_output_dir,
+    read_set,
+    read_weights,
+    source_of,
+)
 from dreamprm.errors import DataError, DreamPRMError
 
 if TYPE_CHECKING:
@@ -108,6 +114,9 @@ class Config(TrainingInputs, BilevelConfig):
     hub_private_repo: bool = False
     device: str | None = None
 
+    def _check_estimator(self) -> None:
+        """Done by `bilevel`: objective and weights_file say whether anything is learned at all."""
+
     def bilevel(self, learn_weights: bool) -> BilevelConfig:
         """The part that training itself reads."""
         names = [field.name for field in dataclasses.fields(BilevelConfig)]
@@ -119,6 +128,7 @@ def run(config: Config) -> None:
     """Read, check, train, save."""
     if config.push_to_hub and not config.hub_model_id:
         raise DreamPRMError("push_to_hub needs hub_model_id, the model's name there (me/my-prm)")
+    check_output_dir(config.output_dir)
     given = read_weights(config.weights_file) if config.weights_file else None
     learn = config.learn_weights and given is None and config.objective == "prm"
     bilevel = config.bilevel(learn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,22 @@ def read_set(config: TrainingInputs, kind: Literal["train", "meta"]) -> Pair | N
         questions, trajectories = read_candidates([two[0]], [two[1]], config.image_root)
     check_images(questions, one or two[0])
     return questions, trajectories
+
+
+def check_output_dir(folder: Path) -> None:
+    """Refuse a place where nothing can be written while no step is lost yet.
+
+    Raises:
+        DreamPRMError: a part of the path is a file, or may not be written to.
+    """
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise DreamPRMError(f"output_dir {folder}: {nearest} is a file; give another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DreamPRMError(
+            f"output_dir {folder}: {nearest} may not be written to; correct the permissions or "
+            "give another folder"
+        )
 
 
 def read_weights(path: Path) -> Mapping[str, float] | Mapping[tuple[str, int], float]:

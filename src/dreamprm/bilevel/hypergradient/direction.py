@@ -55,7 +55,7 @@ def meta_gradient(
         torch.zeros_like(local(p)) if g is None else local(g)
         for p, g in zip(parameters, found, strict=True)
     ]
-    parallel.average(v)
+    parallel.average_gradients(v)
     return float(loss.detach()), v
 
 

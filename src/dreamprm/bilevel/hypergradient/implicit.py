@@ -95,7 +95,7 @@ class Neumann(Jvp):
                 for held, part in zip(total, found, strict=True):
                     if part is not None:
                         held.add_(part)
-            self.settings.parallel.average(total)
+            self.settings.parallel.average_gradients(total)
             return total
 
         return product

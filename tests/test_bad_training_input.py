@@ -1,0 +1,308 @@
+"""What `dreamprm train` says to bad data and settings: one clear line, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from dreamprm.cli import main
+from tests.cli_samples import DOMAINS, make_project, read_rows, save_tiny_model, train_words
+
+torch.set_num_threads(1)
+Refused = Callable[[Sequence[str]], str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, png: bytes) -> Path:
+    return make_project(tmp_path / "project", png)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must fail; gives its one line."""
+
+    def run(words: Sequence[str]) -> str:
+        capsys.readouterr()
+        assert main(words) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("dreamprm: error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
+def rewrite(path: Path, change: Callable[[dict[str, object]], dict[str, object] | None]) -> None:
+    """Change every row of a JSONL file; None drops it."""
+    rows = [changed for row in read_rows(path) if (changed := change(row)) is not None]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def into(words: list[str], output_dir: Path) -> list[str]:
+    """The same command with another output folder."""
+    changed = list(words)
+    changed[changed.index("--output_dir") + 1] = str(output_dir)
+    return changed
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# The model
+
+
+def test_a_backbone_that_reads_text_alone_is_refused(
+    project: Path, refused: Refused, tmp_path: Path
+) -> None:
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = Qwen2Config(**sizes, num_attention_heads=1, num_key_value_heads=1)
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "text")
+    line = refused(train_words(project, str(tmp_path / "text")))
+    assert "type 'qwen2' does not read images" in line
+    assert not (project / "prm").exists()
+
+
+def test_a_tag_that_the_tokenizer_splits_is_refused(
+    project: Path, model: str, refused: Refused
+) -> None:
+    line = refused(train_words(project, model, "--step_tag", "<step ends>"))
+    assert "step_tag '<step ends>' is" in line
+    assert "must be one" in line
+
+
+# Length
+
+
+def test_steps_beyond_the_limit_are_told_and_have_no_part_in_the_loss(
+    project: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The labels of the steps that are cut off are turned round, and nothing changes."""
+    one_step = {True: ["Step 1: red is 3"], False: ["Step 1: red is 4"]}
+    rewrite(
+        project / "meta_candidates.jsonl", lambda r: r | {"steps": one_step[bool(r["outcome"])]}
+    )
+    words = train_words(project, model, "--max_length", "30")
+    correcting = ["--weighting", "none", "--label_correction"]
+    assert main(into(words, project / "one")) == 0
+    assert "1 of 2 steps of a trajectory are beyond the limit of 30 tokens" in (
+        capsys.readouterr().err
+    )
+    assert main([*into(words, project / "corrected"), *correcting]) == 0
+    corrected = read_rows(project / "corrected" / "corrected_labels.jsonl")
+    assert any(row["labels"][0] != 0.5 for row in corrected)
+    assert {row["labels"][1] for row in corrected} == {0.0, 1.0}, "as given: they have no score"
+
+    def turned(row: dict[str, object]) -> dict[str, object]:
+        labels = row["labels"]
+        assert isinstance(labels, list)
+        (first, (correct, total)) = labels
+        return row | {"labels": [first, [total - correct, total]]}
+
+    rewrite(project / "train_candidates.jsonl", turned)
+    assert main(into(words, project / "two")) == 0
+    one, two = tree(project / "one"), tree(project / "two")
+    for name in ("model.safetensors", "prm_head.safetensors", "weights.json", "history.jsonl"):
+        assert one[name] == two[name], name
+    unlimited = train_words(project, model)
+    assert main(into(unlimited, project / "three")) == 0
+    assert tree(project / "three")["history.jsonl"] != one["history.jsonl"]
+
+
+@pytest.mark.parametrize("kind", ["train", "meta"])
+def test_a_prompt_that_is_too_long_is_named(
+    kind: str, project: Path, model: str, refused: Refused
+) -> None:
+    """All of a set, because a run says so when it comes to the question."""
+    path = project / f"{kind}.jsonl"
+    rewrite(path, lambda row: row | {"text": "What is twice red? " * 20})
+    line = refused(train_words(project, model, "--max_length", "60"))
+    assert f"question '{kind}-" in line
+    assert "its prompt and first step are" in line
+    assert "the limit is 60" in line
+
+
+# Data
+
+
+def test_a_domain_with_one_trajectory_is_named(project: Path, model: str, refused: Refused) -> None:
+    path = project / "train_candidates.jsonl"
+    kept = [r for r in read_rows(path) if "dials" not in r["question_id"]]
+    alone = next(r for r in read_rows(path) if "dials" in r["question_id"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*kept, alone]))
+    line = refused(train_words(project, model))
+    assert f"{path}: domain 'dials' has one labelled trajectory" in line
+    assert main(train_words(project, model, "--learn_weights", "false")) == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"), [(True, "only outcomes that are True"), (None, "no outcome")]
+)
+def test_a_meta_set_that_cannot_tell_right_from_wrong_is_refused(
+    outcome: bool | None, said: str, project: Path, model: str, refused: Refused
+) -> None:
+    path = project / "meta_candidates.jsonl"
+    rewrite(path, lambda row: row | {"outcome": outcome})
+    assert f"{path}: the meta set has {said}" in refused(train_words(project, model))
+
+
+def test_a_weights_file_without_some_trajectory_names_it(
+    project: Path, model: str, refused: Refused
+) -> None:
+    write_weights(project, lambda row: None if row["sample_index"] == 3 else row)
+    line = refused(train_words(project, model, "--weights_file", str(project / "w.jsonl")))
+    assert "4 of 16 trajectories have none" in line
+    assert "question 'train-bars-0', sample 3" in line
+
+
+def test_weights_of_trajectories_that_are_not_there_are_told(
+    project: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_weights(project, lambda row: row)
+    rewrite(
+        project / "train_candidates.jsonl", lambda row: None if row["sample_index"] == 3 else row
+    )
+    assert main(train_words(project, model, "--weights_file", str(project / "w.jsonl"))) == 0
+    told = capsys.readouterr().err
+    assert "4 weights are of trajectories that the data does not have" in told
+    assert "question 'train-bars-0', sample 3" in told
+
+
+def write_weights(
+    project: Path, change: Callable[[dict[str, object]], dict[str, object] | None]
+) -> None:
+    """w.jsonl: a weight for every training trajectory, but for what `change` makes of it."""
+    path = project / "w.jsonl"
+    keys = ("question_id", "sample_index")
+    rows = [
+        {key: row[key] for key in keys} for row in read_rows(project / "train_candidates.jsonl")
+    ]
+    path.write_text(
+        "".join(json.dumps(row | {"domain": "d", "weight": 1.0}) + "\n" for row in rows)
+    )
+    rewrite(path, change)
+
+
+# Divergence
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        ["--learning_rate", "1e4", "--max_grad_norm", "0"],
+        ["--learning_rate", "1e30"],
+        ["--lower_loss", "bce", "--head_learning_rate", "1e6"],
+    ],
+    ids=["gradient", "nan loss", "exploding bce"],
+)
+def test_a_run_that_diverges_names_step_and_domain_and_keeps_its_checkpoint(
+    absurd: list[str], project: Path, model: str, refused: Refused
+) -> None:
+    """Two sane steps by warm-up, then the absurd rate: the checkpoint between them is whole."""
+    every_step = ["--unroll_steps", "1", "--save_steps", "1", "--max_steps", "12"]
+    words = train_words(project, model, *every_step, *absurd)
+    line = refused(words)
+    assert "training has diverged" in line
+    assert " at step " in line
+    assert any(domain in line for domain in DOMAINS)
+    checkpoints = project / "prm" / "checkpoints"
+    before = tree(checkpoints)
+    assert before
+    assert not [name for name in before if "partial" in name]
+    assert refused(words) == line, "the checkpoint is read, and the run goes on to the same end"
+    assert tree(checkpoints) == before
+    assert main(into(train_words(project, model, *every_step), project / "sane")) == 0
+
+
+# Going on with other settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--weighting", "instance_table"], "weighting domain, now it is instance_table"),
+        (["--estimator", "jvp"], "estimator auto, now it is jvp"),
+        (["--lower_loss", "bce"], "lower_loss mse, now it is bce"),
+        (["--label_correction"], "label_correction False, now it is True"),
+        (["--head", "vocab"], "another head or layout"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(
+    changed: list[str], said: str, project: Path, model: str, refused: Refused
+) -> None:
+    words = train_words(project, model, "--max_steps", "2", "--save_steps", "2")
+    assert main(words) == 0
+    before = tree(project / "prm")
+    line = refused([*words, *changed])
+    assert "checkpoint-2" in line
+    assert said in line
+    assert "another output_dir" in line
+    assert tree(project / "prm") == before
+
+
+def test_a_checkpoint_of_another_lora_rank_is_refused(
+    project: Path, model: str, refused: Refused
+) -> None:
+    words = train_words(project, model, "--max_steps", "2", "--use_peft")
+    assert main(words) == 0
+    line = refused([*words, "--lora_r", "8"])
+    assert "checkpoint-2 is of a run with another" in line
+
+
+# Settings that contradict each other
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--estimator", "inner_product", "--weighting", "instance_table"],
+            "can weigh domains only; use ghost or jvp",
+        ),
+        (["--estimator", "inner_product", "--label_correction"], "jvp for label_correction"),
+        (["--estimator", "ghost", "--label_correction"], "cannot correct the label of a step"),
+        (["--weighting", "none"], "the upper level has nothing to learn"),
+        (["--push_to_hub"], "push_to_hub needs hub_model_id"),
+        (["--report_to", "wandb"], "report_to 'wandb': not installed; pip install it"),
+        (["--report_to", "a_tracker"], "report_to 'a_tracker': "),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(
+    words: list[str],
+    said: str,
+    project: Path,
+    model: str,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("accelerate.tracking.is_wandb_available", lambda: False)
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [])
+    assert said in refused(train_words(project, model, *words))
+    assert not (project / "prm").exists()
+
+
+def test_what_the_upper_level_would_do_is_no_matter_where_it_learns_nothing(
+    project: Path, model: str
+) -> None:
+    (project / "w.json").write_text('{"bars": 3, "dials": 1}')
+    for more in (["--objective", "orm"], ["--weights_file", str(project / "w.json")]):
+        words = into(train_words(project, model), project / more[0])
+        assert main([*words, "--weighting", "none", *more]) == 0
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_the_first_step(
+    project: Path, refused: Refused
+) -> None:
+    (project / "file").write_text("")
+    words = into(train_words(project, "no/model"), project / "file" / "prm")
+    assert f"{project / 'file'} is a file; give another folder" in refused(words)
