@@ -142,18 +142,22 @@ def main() -> None:
         **{name: value for name, value in vars(args).items() if name in asdict(defaults)},
         plain_micro_batches=_sizes(args.micro_batch, batch),
     )
-    windows, widths, seeds, warm_steps = (1, 5), args.widths, args.seeds, args.warm_steps
+    exactness: dict[str, Any] = {
+        "windows": (1, 5),
+        "widths": args.widths,
+        "seeds": args.seeds,
+        "warm_steps": args.warm_steps,
+    }
     if args.quick:
         setting = replace(setting, **QUICK)
-        windows, widths, seeds, warm_steps = (1,), [32], 1, 3
+        exactness = {"windows": (1,), "widths": [32], "seeds": 1, "warm_steps": 3}
     torch.set_num_threads(setting.threads)
     result: dict[str, Any] = json.loads(args.output.read_text()) if args.output.is_file() else {}
     parts = args.parts or ["cost", "exactness"]
     if "cost" in parts:
         result["cost"] = measure_cost(setting, fresh=not args.quick) | _machine(setting.device)
     if "exactness" in parts:
-        found = measure_exactness(windows, widths, seeds, warm_steps)
-        result["exactness"] = found | _machine("cpu")
+        result["exactness"] = measure_exactness(**exactness) | _machine("cpu")
     with atomic_write(args.output) as file:
         file.write((json.dumps(result, indent=2) + "\n").encode())
     table = render(result)

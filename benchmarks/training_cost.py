@@ -4,9 +4,7 @@
 - `ours`: `BilevelLoop` with one-domain micro-batches and `inner_product`. The meta batch is as
   large as a lower step; it is taken in chunks of a micro-batch, which are computed twice, or
   (`meta at once`) in one piece.
-- `paper`: one prefix of one trajectory per pass and step, each prefix of a meta trajectory a pass
-  of its own, a central difference at the window's end. As in the paper's code the difference is
-  taken on the window's last batch alone, which is cheaper than our own `finite_difference`.
+- `paper`: see `benchmarks.training_paper`.
 
 Encoding is done before any clock runs, once for all; moving a batch to the device is inside.
 """
@@ -18,21 +16,20 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.training_paper import LastBatchDifference, PrefixPasses
 from benchmarks.training_setup import CANDIDATES, Setting, make_data, make_model
 from dreamprm.bilevel.config import BilevelConfig, preset
 from dreamprm.bilevel.data import Pair, TrainData
-from dreamprm.bilevel.hypergradient import FiniteDifference, LowerStep
 from dreamprm.bilevel.hypergradient.base import trainable
-from dreamprm.bilevel.hypergradient.direction import copy_of
 from dreamprm.bilevel.learned import make_upper
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.losses import trajectory_losses
-from dreamprm.bilevel.meta_loss import aggregate
 from dreamprm.bilevel.parallel import SINGLE
 from dreamprm.bilevel.problem import LowerBatch, MetaBatch, PRMProblem, on_device
 from dreamprm.prm.layout import Batch
@@ -58,26 +55,6 @@ class Procedure:
     start: Callable[[], Unit]
     trajectories: int
     labelled_steps: int
-
-
-class PrefixPasses(PRMProblem):
-    """The paper's meta loss: every prefix of the one meta trajectory is a forward pass."""
-
-    def meta_loss(self, batch: MetaBatch) -> Tensor:
-        logits = torch.cat([self._logits(chunk)[:, -1] for chunk in batch.chunks])[None]  # (1, S)
-        score = aggregate(logits, torch.ones_like(logits, dtype=torch.bool), "mean")
-        return self.profile(score, batch.outcomes, batch.question)
-
-
-class LastBatchDifference(FiniteDifference):
-    """The paper's code: differences of the window's last batch at phi_end, no copy before."""
-
-    def start_window(self, meta_batch: Any) -> None:
-        self._steps.clear()
-
-    def after_step(self, step: LowerStep) -> None:
-        if step.remaining == 1:
-            self._steps.append((step, self.direction.jacobian(1), copy_of(self.parameters)))
 
 
 class Bench:
@@ -129,11 +106,11 @@ class Bench:
             "ours, start, meta at once": ("start", 0),
         }
         plain = [
-            Procedure(f"plain, {size}", lambda m=size: self.plain(m), seen, seen * s.steps)  # type: ignore[misc]
+            Procedure(f"plain, {size}", partial(self.plain, size), seen, seen * s.steps)
             for size in s.plain_micro_batches
         ]
         mine = [
-            Procedure(name, lambda a=how: self.ours(*a), seen, seen * s.steps)  # type: ignore[misc]
+            Procedure(name, partial(self.ours, *how), seen, seen * s.steps)
             for name, how in ours.items()
         ]
         rows = s.window * s.steps

@@ -221,4 +221,5 @@ def _steps(setting: Setting, rng: random.Random) -> tuple[str, ...]:
 
 def _side(setting: Setting) -> int:
     """Pixels of a picture's edge: 28 x 28 of them are a token."""
-    return 28 * max(2, round(setting.image_tokens**0.5))
+    tokens: float = setting.image_tokens**0.5
+    return 28 * max(2, round(tokens))

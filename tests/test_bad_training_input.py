@@ -208,7 +208,7 @@ def write_weights(
 def test_a_run_that_diverges_names_step_and_domain_and_keeps_its_checkpoint(
     absurd: list[str], project: Path, model: str, refused: Refused
 ) -> None:
-    """Two sane steps by warm-up, then the absurd rate: the checkpoint between them is whole."""
+    """The first steps are finite, and a checkpoint is written after each."""
     every_step = ["--unroll_steps", "1", "--save_steps", "1", "--max_steps", "12"]
     words = train_words(project, model, *every_step, *absurd)
     line = refused(words)

@@ -5,6 +5,7 @@ The one module of the command line that imports torch; verbs import it once thei
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -80,5 +81,7 @@ def quiet_transformers() -> None:
 
 
 def device_of(name: str | None) -> str:
-    """What a `device` option means."""
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+    """What a `device` option means; each process of a launch has a GPU of its own."""
+    if name is None and torch.cuda.is_available():
+        return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    return name or "cpu"

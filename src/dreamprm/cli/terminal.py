@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 import warnings
@@ -33,6 +34,11 @@ _ENVIRONMENT = {
 _NATIVE = ("os error 28", "os error 27", "os error 122", "PytorchStreamWriter failed writing")
 
 
+def is_main_process() -> bool:
+    """Of several that `accelerate launch` started, the one that talks to the user."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how far long work is: a bar on a terminal, now and then a line in a log.
@@ -44,6 +50,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     Yields:
         A function to be called with the number done since the last call.
     """
+    if not is_main_process():
+        yield lambda done: None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _log_lines(what, total)
@@ -89,7 +98,8 @@ def one_line_warnings() -> Iterator[None]:
     """Show our warnings about data in one line each, and those of other packages not at all."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"dreamprm: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        if is_main_process():
+            print(f"dreamprm: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
     with warnings.catch_warnings():
         if not sys.warnoptions:  # python -W was not given

@@ -16,7 +16,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dreamprm.bilevel.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.bilevel.config import (  # the names of types: jsonargparse looks them up here
@@ -26,20 +26,16 @@ from dreamprm.bilevel.config import (  # the names of types: jsonargparse looks 
     MetaLossName,  # noqa: F401
     WeightingName,  # noqa: F401
 )
-from dreamprm.cli.terminal import held_warnings, progress
+from dreamprm.cli.terminal import is_main_process, progress
 from dreamprm.cli.training_inputs import (
     TrainingInputs,
     check_output_dir,
-    read_set,
+    read_data,
     read_weights,
-    source_of,
 )
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DreamPRMError
 
-if TYPE_CHECKING:
-    from dreamprm.bilevel.data import TrainData
-    from dreamprm.prm.model import PRMConfig
-
+# No `if TYPE_CHECKING` here: jsonargparse would run it, and --help would wait for torch.
 PRESETS = {name: dict(values) for name, values in BILEVEL_PRESETS.items()}
 PRESETS["paper"] |= {"head": "vocab", "layout": "prefix"}
 
@@ -132,13 +128,14 @@ def run(config: Config) -> None:
     given = read_weights(config.weights_file) if config.weights_file else None
     learn = config.learn_weights and given is None and config.objective == "prm"
     bilevel = config.bilevel(learn)
-    data = _data(config, learn)
+    data = read_data(config, config.objective, learn)
     if given is not None and not all(isinstance(key, str) for key in given):
         from dreamprm.bilevel.learned import without_zeros
 
         data, given = without_zeros(data, given)  # type: ignore[arg-type]
     if config.dry_run:
-        _show_plan(config, bilevel, data)
+        if is_main_process():
+            _show_plan(config, bilevel, data)
         return
     from dreamprm.bilevel.training import train
     from dreamprm.cli.models import trainable_prm
@@ -168,39 +165,8 @@ def run(config: Config) -> None:
         print(push_to_hub(config.output_dir, config.hub_model_id, config.hub_private_repo or None))
 
 
-def _data(config: Config, learn: bool) -> TrainData:
-    with held_warnings():
-        train_pair = read_set(config, "train")
-        meta_pair = read_set(config, "meta") if learn else ([], [])
-    if train_pair is None:
-        raise DreamPRMError(
-            "no training data; give train_file, or train_questions and _trajectories"
-        )
-    if meta_pair is None:
-        raise DreamPRMError(
-            "learning weights needs a meta set: give meta_file, or meta_questions and "
-            "meta_trajectories; or --learn_weights false for plain training"
-        )
-    questions, trajectories = train_pair
-    from dreamprm.bilevel.data import prepare_data
-
-    if config.objective == "orm":
-        from dreamprm.baselines.outcome import outcome_labels
-
-        trajectories = outcome_labels(trajectories)
-        if not trajectories:
-            raise DataError("no trajectory has an outcome", file=source_of(config, "train"))
-    return prepare_data(
-        questions,
-        trajectories,
-        *meta_pair,
-        source=source_of(config, "train"),
-        meta_source=source_of(config, "meta"),
-        learn_weights=learn,
-    )
-
-
-def _facts(config: Config) -> PRMConfig:
+def _facts(config: Config) -> Any:
+    """Head and layout: a `PRMConfig`."""
     from dreamprm.prm.layout import LayoutConfig
     from dreamprm.prm.model import PRMConfig
 
@@ -233,7 +199,7 @@ def lora(config: Config) -> Any:
     )
 
 
-def _show_plan(config: Config, bilevel: BilevelConfig, data: TrainData) -> None:
+def _show_plan(config: Config, bilevel: BilevelConfig, data: Any) -> None:
     from dreamprm.bilevel import sharding
     from dreamprm.bilevel.estimate.dry_run import describe_run
     from dreamprm.cli.models import device_of, quiet_transformers

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamprm.cli.inputs import read_candidates
+from dreamprm.cli.terminal import held_warnings
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.formats import check_images, check_references, read_pair
 from dreamprm.formats.files import open_for_reading
@@ -73,6 +74,43 @@ def check_output_dir(folder: Path) -> None:
             f"output_dir {folder}: {nearest} may not be written to; correct the permissions or "
             "give another folder"
         )
+
+
+def read_data(config: TrainingInputs, objective: Literal["prm", "orm"], learn: bool) -> Any:
+    """Both sets, joined and checked, as `TrainData`; the meta set only where weights are learned.
+
+    Raises:
+        DreamPRMError: a set is missing or does not serve its purpose.
+    """
+    with held_warnings():
+        train_pair = read_set(config, "train")
+        meta_pair = read_set(config, "meta") if learn else ([], [])
+    if train_pair is None:
+        raise DreamPRMError(
+            "no training data; give train_file, or train_questions and _trajectories"
+        )
+    if meta_pair is None:
+        raise DreamPRMError(
+            "learning weights needs a meta set: give meta_file, or meta_questions and "
+            "meta_trajectories; or --learn_weights false for plain training"
+        )
+    questions, trajectories = train_pair
+    from dreamprm.bilevel.data import prepare_data
+
+    if objective == "orm":
+        from dreamprm.baselines.outcome import outcome_labels
+
+        trajectories = outcome_labels(trajectories)
+        if not trajectories:
+            raise DataError("no trajectory has an outcome", file=source_of(config, "train"))
+    return prepare_data(
+        questions,
+        trajectories,
+        *meta_pair,
+        source=source_of(config, "train"),
+        meta_source=source_of(config, "meta"),
+        learn_weights=learn,
+    )
 
 
 def read_weights(path: Path) -> Mapping[str, float] | Mapping[tuple[str, int], float]:
