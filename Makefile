@@ -15,13 +15,13 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests experiments benchmarks
-	$(BIN)/ruff format --check src tests experiments benchmarks
+	$(BIN)/ruff check src tests experiments benchmarks examples
+	$(BIN)/ruff format --check src tests experiments benchmarks examples
 	$(BIN)/mypy src
 
 setup: $(STAMP)
 
-# The evidence table in docs/results: about two hours on two cores.
+# The evidence table in docs/results: about three hours on two cores.
 SEEDS ?= 101 102 103 104 105
 testbed: $(STAMP)
 	$(BIN)/python -m experiments.testbed data --seeds $(SEEDS)

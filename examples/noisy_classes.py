@@ -27,17 +27,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.hypergradient import LowerOutput
-from dreamprm.bilevel.loop import BilevelLoop
-from dreamprm.bilevel.sampler import items_at
-from dreamprm.bilevel.weights import (
+from dreamprm.bilevel import (
+    BilevelConfig,
+    BilevelLoop,
     DomainWeights,
     FixedWeights,
     InstanceTable,
     LabelCorrection,
+    LowerOutput,
     UpperLevel,
 )
+from dreamprm.bilevel.sampler import items_at
 
 ANNOTATORS = {"expert": 0.0, "careful": 0.1, "hasty": 0.5, "guessing": 0.75, "mistaken": 0.95}
 """Name and share of wrong labels. A wrong label is any other class; the last one's is the next."""

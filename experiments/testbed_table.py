@@ -28,6 +28,26 @@ from dreamprm.tiny.world import DOMAINS
 from experiments.testbed import COMPARED, CONFIG, METHODS
 
 MAIN = [m for m in METHODS if not m.startswith("meta_")]
+ABOUT = {
+    "first_sample": "no choice",
+    "self_consistency": "the most frequent answer",
+    "prm_uniform": "all weights 1 (the ablation without the upper level)",
+    "prm_oracle": "weights from the planted quality",
+    "orm": "outcome reward model, uniform weights",
+    "random_half": "uniform weights on a random half",
+    "s1": "the half that s1's filter keeps",
+    "car": "the half that CaR keeps",
+    "bis": "the half with the highest BIS",
+    "small_loss": "down-weighted by the loss under prm_uniform",
+    "dreamprm": "learned domain weights",
+    "instance_table": "a learned weight per trajectory",
+    "instance_net": "weights by a learned network",
+    "label_correction": "learned labels",
+    "no_aggregation": "dreamprm, meta loss on single steps",
+    "no_steps": "dreamprm, reasonings cut at random places",
+    "no_steps_uniform": "prm_uniform, reasonings cut at random places",
+    "any_right": "is any candidate right (ceiling)",
+}
 
 
 def main() -> None:
@@ -53,8 +73,9 @@ def main() -> None:
 
 def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]:
     """All figures of the table as one JSON object."""
-    default = [evaluate_folder(f, "candidates", MAIN) for f in folders]
-    strong = [evaluate_folder(f, "strong", MAIN) for f in folders]
+    whole = [m for m in MAIN if all(_done(f, m) for f in folders)]
+    default = [evaluate_folder(f, "candidates", whole) for f in folders]
+    strong = [evaluate_folder(f, "strong", whole) for f in folders]
     together, together_strong = combine_seeds(default), combine_seeds(strong)
     weights = [_weights(f, "dreamprm") for f in folders]
     ready = [c for c in controls if _done(c, "dreamprm") and _done(c, "prm_uniform")]
@@ -86,13 +107,28 @@ def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]
             }
             for d in DOMAINS
         },
-        "seconds": {m: [_facts(f, m)["seconds"] for f in folders] for m in MAIN},
+        "seconds": {m: [_facts(f, m)["seconds"] for f in folders] for m in whole},
+        "in_part": {
+            m: _in_part([f for f in folders if _done(f, m)], m)
+            for m in MAIN
+            if m not in whole and any(_done(f, m) for f in folders)
+        },
         "control": _control(ready) if ready else None,
     }
 
 
 def _done(folder: Path, method: str) -> bool:
     return (folder / "scores" / f"{method}.json").exists()
+
+
+def _in_part(folders: Sequence[Path], method: str) -> dict[str, Any]:
+    """A method that was run on some of the seeds, beside uniform weights and DreamPRM there."""
+    methods = ["prm_uniform", "dreamprm", method]
+    found = combine_seeds([evaluate_folder(f, "candidates", methods) for f in folders])
+    return {
+        "seeds": [f.name for f in folders],
+        "accuracy": {m: estimate_json(found.average[m]) for m in methods},
+    }
 
 
 def _meta_loss(folders: Sequence[Path], method: str) -> dict[str, Any]:
@@ -183,13 +219,23 @@ def to_markdown(result: dict[str, Any]) -> str:
         "",
         "## Methods",
         "",
-        "| method | default policy | stronger policy | per seed |",
-        "|---|---|---|---|",
+        "| method | what | default policy | stronger policy | per seed |",
+        "|---|---|---|---|---|",
     ]
     for m, e in result["accuracy"].items():
         strong = result["strong_accuracy"].get(m)
         seeds = " / ".join(f"{100 * v:.1f}" for v in result["per_seed"][m])
-        lines.append(f"| {m} | {_percent(e)} | {_percent(strong) if strong else ''} | {seeds} |")
+        shown = _percent(strong) if strong else ""
+        lines.append(f"| {m} | {ABOUT[m]} | {_percent(e)} | {shown} | {seeds} |")
+    for m, part in result["in_part"].items():
+        others = ", ".join(
+            f"{name} {_percent(part['accuracy'][name])}" for name in ("prm_uniform", "dreamprm")
+        )
+        lines += [
+            "",
+            f"`{m}` ({ABOUT[m]}) was run on {', '.join(part['seeds'])} only: "
+            f"{_percent(part['accuracy'][m])}; there: {others}.",
+        ]
     lines += [
         "",
         "## Differences",

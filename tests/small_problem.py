@@ -75,7 +75,7 @@ class Found:
 
     @property
     def domains(self) -> Tensor:
-        """d meta loss / d w_k, (domains,)."""
+        """D meta loss / d w_k, (domains,)."""
         return self.instances.view(-1, DOMAINS, self.instances.shape[1]).sum(dim=(0, 2))
 
 

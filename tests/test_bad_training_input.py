@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -306,3 +307,71 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_first_step(
     (project / "file").write_text("")
     words = into(train_words(project, "no/model"), project / "file" / "prm")
     assert f"{project / 'file'} is a file; give another folder" in refused(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--save_steps", "-1"], "save_steps is -1; it must be 0 or more"),
+        (["--meta_weight_decay", "-1"], "meta_weight_decay is -1.0; it must be 0 or more"),
+        (["--per_device_meta_batch_size", "-3"], "per_device_meta_batch_size is -3"),
+        (["--lr_step_size", "0"], "lr_step_size is 0; it must be above 0"),
+        (["--device", "nowhere"], "device 'nowhere' cannot be used"),
+    ],
+)
+def test_a_figure_or_device_that_cannot_be_is_refused(
+    words: list[str], said: str, project: Path, model: str, refused: Refused
+) -> None:
+    assert said in refused(train_words(project, model, *words))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--lora_r", "8"], "LoRA options"),
+        (["--lora_alpha", "8"], "LoRA options"),
+        (["--lora_dropout", "0.5"], "LoRA options"),
+        (["--dtype", "bfloat16"], "base model, or dtype of it"),
+    ],
+)
+def test_a_checkpoint_of_other_adapters_or_another_base_is_refused(
+    changed: list[str], said: str, project: Path, model: str, refused: Refused
+) -> None:
+    words = train_words(project, model, "--max_steps", "2", "--use_peft")
+    assert main(words) == 0
+    assert said in refused([*words, *changed])
+    assert main(words) == 0
+
+
+def test_a_worker_process_that_reads_a_broken_image_says_it_in_one_line(
+    project: Path, model: str, refused: Refused
+) -> None:
+    (project / "broken.png").write_bytes(b"not an image")
+    rewrite(project / "train.jsonl", lambda row: row | {"images": ["broken.png"]})
+    line = refused(train_words(project, model, "--dataloader_num_workers", "1"))
+    assert "broken.png cannot be read" in line
+    assert "Traceback" not in line
+
+
+def test_a_damaged_checkpoint_says_how_to_go_on(
+    project: Path, model: str, refused: Refused
+) -> None:
+    words = train_words(project, model)
+    assert main(words) == 0
+    whole = tree(project / "prm")
+    newest = project / "prm" / "checkpoints" / "checkpoint-4"
+    (newest / "state.safetensors").write_bytes(b"")
+    assert "remove this folder to go on from an earlier one" in refused(words)
+    shutil.rmtree(newest)
+    assert main(words) == 0
+    assert tree(project / "prm") == whole
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_checkpoint(
+    project: Path, model: str
+) -> None:
+    rest = project / "prm" / "checkpoints" / ".checkpoint-3.partial"
+    rest.mkdir(parents=True)
+    (rest / "state.json").write_text("{")
+    assert main(train_words(project, model)) == 0
+    assert not rest.exists()

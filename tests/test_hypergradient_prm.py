@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.bilevel.hypergradient.direction import meta_gradient
 from dreamprm.bilevel.learned import make_upper
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.parallel import SINGLE
@@ -170,3 +171,24 @@ def test_the_problem_can_be_cast_to_double() -> None:
     """What the tests above rely on: no fp32 constant hides in the PRM."""
     model = ProcessRewardModel(random_prm().backbone.double(), processor()).double()
     assert {p.dtype for p in model.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize("meta_loss", ["affine_bce", "listwise", "mse", "mse_steps"])
+def test_the_meta_gradient_in_chunks_is_that_of_the_whole_batch(meta_loss: Any) -> None:
+    model = random_prm().double().train()
+    found = []
+    for size in (0, 3):
+        config = BilevelConfig(
+            meta_batch_questions=4,
+            meta_batch_candidates=2,
+            meta_loss=meta_loss,
+            per_device_meta_batch_size=size,
+        )
+        problem = PRMProblem(model, small_data(), config)
+        batch = problem.meta_batch(0)
+        assert len(batch.chunks) == (3 if size else 1)
+        loss, gradient = meta_gradient(problem, batch)
+        found.append((loss, torch.cat([g.flatten() for g in gradient])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-6, atol=1e-12)
+    assert found[0][1].norm() > 0

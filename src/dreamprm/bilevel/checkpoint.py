@@ -2,7 +2,7 @@
 
 Data order is a function of seed and step (`bilevel.sampler`) and needs no saving. A checkpoint is
 taken between windows, where the estimator has nothing in hand. With several processes it holds
-whole tensors, gathered from the shards, so that a run may go on with another number of them.
+whole tensors, gathered from the shards.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def save_checkpoint(
             shutil.rmtree(old, ignore_errors=True)
     for old in checkpoints(folder)[: -loop.config.save_total_limit]:
         shutil.rmtree(old)
+    for rest in folder.glob(".checkpoint-*.partial"):  # of a run that was killed while writing
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -98,7 +100,10 @@ def load_checkpoint(
         state: dict[str, Any] = json.loads((path / STATE).read_text())
         tensors = load_file(path / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise DreamPRMError(f"{path}: cannot read the checkpoint: {error}") from error
+        raise DreamPRMError(
+            f"{path}: cannot read the checkpoint: {error}; remove this folder to go on from an "
+            "earlier one"
+        ) from error
     _refuse_other_run(state, loop.config, loop.domains, path)
     for name, value in run.items():
         if state["run"].get(name) != value:

@@ -142,9 +142,26 @@ class BilevelConfig:
             "save_total_limit",
             "solver_steps",
             "logging_steps",
+            "lr_step_size",
         ):
             if getattr(self, name) <= 0:
                 raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in (
+            "head_learning_rate",
+            "weight_decay",
+            "lr_gamma",
+            "warmup_steps",
+            "max_grad_norm",
+            "per_device_meta_batch_size",
+            "meta_learning_rate",
+            "meta_weight_decay",
+            "meta_warmup_steps",
+            "solver_damping",
+            "save_steps",
+            "dataloader_num_workers",
+        ):
+            if getattr(self, name) < 0:
+                raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not self.instance_weight_min < 1 < self.instance_weight_max:
             raise DreamPRMError(
                 f"instance weights start at 1, and [{self.instance_weight_min}, "

@@ -46,10 +46,12 @@ class Engine:
             )
         except (ValueError, ImportError) as error:
             raise DreamPRMError(f"report_to '{config.report_to}': {error}") from error
-        if names and not self.accelerator.log_with:
-            raise DreamPRMError(
-                f"report_to '{config.report_to}': not installed; pip install it, or use none"
-            )
+        there = {getattr(kind, "value", kind) for kind in self.accelerator.log_with}
+        for name in names:
+            if name not in ("all", *there):
+                raise DreamPRMError(
+                    f"report_to '{name}': not installed; pip install it, or use none"
+                )
         kind = self.accelerator.distributed_type
         sharded = self.accelerator.num_processes > 1 and sharding.is_asked_for()
         if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):

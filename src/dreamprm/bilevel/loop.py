@@ -93,7 +93,8 @@ class BilevelLoop:
             lr=config.meta_learning_rate,
             weight_decay=config.meta_weight_decay,
         )
-        self.estimator: Estimator = self.make_estimator(config.estimator_name)
+        name = upper.estimator if config.estimator == "auto" else config.estimator
+        self.estimator: Estimator = self.make_estimator(name)
         self.step = 0
         self.upper_step = 0
 
@@ -140,26 +141,33 @@ class BilevelLoop:
     def lower_step(self, remaining: int, learning: bool) -> list[Tensor]:
         """One step of phi; returns the losses L_i of each micro-batch, (B,) each."""
         batches = tuple(self.lower_batches(self.step))
+        by_domain = self.upper.weighting.by_domain
+        shares = [1.0 / len(batches)] * len(batches)
+        if by_domain:  # all at once: each asks the device to finish what it does
+            w_k = torch.stack([self.upper.weights(b, b.items[:, None])[0] for b in batches])
+            shares = [share * w for share, w in zip(shares, w_k.tolist(), strict=True)]
         total: list[Tensor | None] = [None] * len(self.parameters)
         features, losses = [], []
         for index, batch in enumerate(batches):
             output = self.problem.lower_losses(batch, self.upper.corrected(batch))
             seen = output.seen()
-            self._check(output.losses, self._name(batch))
             losses.append(output.losses.detach())
-            w = self.upper.weights(batch, seen).to(output.losses.dtype)  # (B,)
-            share = 1.0 / len(batches)
-            if self.upper.weighting.by_domain:  # unweighted: the estimator wants grad L_k itself
+            if by_domain:  # unweighted: the estimator wants grad L_k itself
                 gradient = gradients(output.losses.mean(), self.parameters)
-                share *= float(w[0])
             else:
+                w = self.upper.weights(batch, seen).to(output.losses.dtype)  # (B,)
                 gradient = gradients((w * output.losses).mean(), self.parameters)
-            _add(total, gradient, share)
+            _add(total, gradient, shares[index])
             if learning:
                 self.estimator.observe(index, batch, seen, gradient)
             del gradient, output  # not beside those of the next micro-batch
             features.append(seen)
-        scale = self._apply(total, [self._name(batch) for batch in batches])
+        names = [self._name(batch) for batch in batches]
+        for value, name in zip(
+            torch.stack([x.mean() for x in losses]).tolist(), names, strict=True
+        ):
+            self._finite(value, name)
+        scale = self._apply(total, names)
         if learning:
             self.estimator.after_step(LowerStep(batches, tuple(features), remaining, scale))
         self.lower_optimizer.zero_grad()
@@ -206,14 +214,12 @@ class BilevelLoop:
     def _name(self, batch: Any) -> str:
         return self.domains[batch.domain] if self.domains else f"domain {batch.domain}"
 
-    def _check(self, losses: Tensor, where: str) -> None:
-        self._finite(float(losses.detach().mean()), where)
-
     def _finite(self, value: float, where: str, what: str = "loss") -> None:
         if not abs(value) < EXPLODED and (what == "loss" or not math.isfinite(value)):
             raise DreamPRMError(
                 f"{what} is {value:.3g} at step {self.step + 1} on {where}: training has diverged; "
-                "lower learning_rate, and resume from the last checkpoint, which is intact"
+                "start anew in another output_dir with a lower learning_rate or "
+                "head_learning_rate, or with max_grad_norm; earlier checkpoints are intact"
             )
 
 

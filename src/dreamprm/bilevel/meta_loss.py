@@ -31,9 +31,7 @@ def aggregate(logits: Tensor, mask: Tensor, how: Literal["mean", "sum"]) -> Tens
     return total / mask.sum(dim=1).clamp(min=1) if how == "mean" else total
 
 
-def steps_loss(
-    logits: Tensor, mask: Tensor, outcome: Tensor, how: Literal["mse_steps", "bce_steps"]
-) -> Tensor:
+def steps_loss(logits: Tensor, mask: Tensor, outcome: Tensor, how: MetaLossName) -> Tensor:
     """Every step of a solution against its outcome, nothing aggregated, (trajectories,).
 
     The paper's ablation without the aggregation loss (its upper level then looks as the lower one).

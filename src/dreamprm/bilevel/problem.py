@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from dreamprm.bilevel.config import BilevelConfig
@@ -23,6 +22,7 @@ from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import ProcessRewardModel
 
+SEPARATE = ("mse", "mse_steps", "bce_steps")  # meta losses that are means over candidates
 FEATURES = 4  # what an instance net sees of a trajectory, see `PRMProblem.lower_losses`
 
 
@@ -69,6 +69,11 @@ class MetaBatch:
     chunks: tuple[Batch, ...]
     outcomes: Tensor
     question: Tensor
+
+    def outcomes_of_chunks(self) -> tuple[Tensor, ...]:
+        """Outcomes, divided as the chunks are."""
+        sizes = [len(chunk.mask) for chunk in self.chunks]
+        return tuple(torch.split(self.outcomes, sizes))
 
     def to(self, device: torch.device) -> MetaBatch:
         return MetaBatch(
@@ -220,17 +225,50 @@ class PRMProblem:
 
     def meta_loss(self, batch: MetaBatch) -> Tensor:
         """Of all processes' candidates, with the gradient of one's own."""
-        parts = []
-        start = 0
-        for chunk in batch.chunks:
-            outcomes = batch.outcomes[start : start + len(chunk.mask)]
-            start += len(chunk.mask)
-            if len(batch.chunks) == 1:
-                parts.append(self._candidates(chunk, outcomes))
-            else:  # all chunks are needed before any can be differentiated; keep none of them
-                parts.append(checkpoint(self._candidates, chunk, outcomes, use_reentrant=False))
-        per_candidate = self.parallel.gather(torch.cat(parts))
-        if self.config.meta_loss in ("mse_steps", "bce_steps"):
+        parts = [
+            self._candidates(chunk, outcomes)
+            for chunk, outcomes in zip(batch.chunks, batch.outcomes_of_chunks(), strict=True)
+        ]
+        return self._of_candidates(torch.cat(parts), batch)
+
+    def meta_backward(self, batch: MetaBatch, scale: float) -> float:
+        """Add the gradient of scale * meta loss to `.grad` with one chunk in memory at a time.
+
+        A loss that compares candidates needs the scores of all before it can be differentiated by
+        any: all chunks but the last are scored without graph first, and again for their backward
+        pass (the idea of gradient caching, arXiv 2101.06983). A loss that does not goes through
+        once.
+
+        Returns:
+            The meta loss.
+        """
+        chunks, targets = batch.chunks, batch.outcomes_of_chunks()
+        if self.config.meta_loss in SEPARATE:
+            count = self.parallel.total(batch.outcomes.new_tensor(len(batch.outcomes)))
+            sums = []
+            for chunk, outcomes in zip(chunks, targets, strict=True):
+                found = self._candidates(chunk, outcomes)
+                losses = (found.sigmoid() - outcomes) ** 2 if self._aggregates else found
+                (scale * losses.sum() / count).backward()
+                sums.append(losses.detach().sum())
+            return float(self.parallel.total(torch.stack(sums).sum()) / count)
+        with torch.no_grad():
+            before = zip(chunks[:-1], targets[:-1], strict=True)
+            known = [self._candidates(chunk, outcomes) for chunk, outcomes in before]
+        last = self._candidates(chunks[-1], targets[-1])
+        scores = torch.cat([*known, last.detach()]).requires_grad_()
+        loss = self._of_candidates(scores, batch)
+        (slopes,) = torch.autograd.grad(scale * loss, scores)
+        *parts, of_last = slopes.split([len(chunk.mask) for chunk in chunks])
+        last.backward(of_last)
+        for chunk, outcomes, slope in zip(chunks[:-1], targets[:-1], parts, strict=True):
+            self._candidates(chunk, outcomes).backward(slope)
+        return float(loss.detach())
+
+    def _of_candidates(self, own: Tensor, batch: MetaBatch) -> Tensor:
+        """The meta loss from what `_candidates` says of this process's candidates."""
+        per_candidate = self.parallel.gather(own)
+        if not self._aggregates:
             return per_candidate.mean()
         outcomes = self.parallel.gather(batch.outcomes).to(per_candidate.dtype)
         return self.profile(per_candidate, outcomes, self.parallel.gather(batch.question))
@@ -238,9 +276,13 @@ class PRMProblem:
     def _candidates(self, tokens: Batch, outcomes: Tensor) -> Tensor:
         """Aggregated logit of each candidate, (candidates,); its own loss for `*_steps`."""
         logits = self._logits(tokens)
-        if self.config.meta_loss in ("mse_steps", "bce_steps"):
+        if not self._aggregates:
             return steps_loss(logits, tokens.mask, outcomes, self.config.meta_loss)
         return aggregate(logits, tokens.mask, self.config.meta_aggregation)
+
+    @property
+    def _aggregates(self) -> bool:
+        return self.config.meta_loss not in ("mse_steps", "bce_steps")
 
     def _logits(self, tokens: Batch) -> Tensor:
         with self._compute():
@@ -309,7 +351,10 @@ class Ahead:
         if step != self._next:
             raise ValueError(f"step {step} asked for, {self._next} is next")
         self._next += 1
-        return next(self._batches)
+        found = next(self._batches)
+        if isinstance(found, DreamPRMError):
+            raise found
+        return found
 
 
 class _Steps(Dataset[Any]):
@@ -320,7 +365,10 @@ class _Steps(Dataset[Any]):
         return self.end - self.first
 
     def __getitem__(self, index: int) -> Any:
-        return self.make(self.first + index)
+        try:
+            return self.make(self.first + index)
+        except DreamPRMError as error:  # raised here, its line would become a traceback's text
+            return error
 
 
 def on_device(batches: Sequence[LowerBatch], device: torch.device) -> tuple[LowerBatch, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from dreamprm.bilevel.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from dreamprm.bilevel.config import BilevelConfig
@@ -163,8 +164,26 @@ def _identity(
         "head or layout": asdict(model.config),
         "set of fixed weights": hashlib.sha256(json.dumps(given).encode()).hexdigest(),
         "number of processes": world,
+        "set of LoRA options (use_peft, lora_r, lora_alpha, lora_dropout)": _lora(model),
+        "base model, or dtype of it": _frozen(model),
         "backbone": {n: list(p.shape) for n, p in model.named_parameters() if p.requires_grad},
     }
+
+
+def _lora(model: ProcessRewardModel) -> dict[str, Any] | None:
+    """What of the adapters does not show in the shapes of what is trained."""
+    found = getattr(model.backbone, "peft_config", None)
+    names = ("r", "lora_alpha", "lora_dropout")
+    return {name: getattr(found["default"], name) for name in names} if found else None
+
+
+def _frozen(model: ProcessRewardModel) -> str | None:
+    """A few values of every parameter that is not trained, and so in no checkpoint."""
+    frozen = [p.detach() for p in model.parameters() if not p.requires_grad]
+    if not frozen or isinstance(frozen[0], DTensor):  # shards differ from process to process
+        return None
+    values = [p.flatten()[:4].float().tolist() for p in frozen]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _write(

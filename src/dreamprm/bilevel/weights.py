@@ -215,6 +215,13 @@ class UpperLevel(nn.Module):
         super().__init__()
         self.weighting, self.correction, self.parallel = weighting, correction, parallel
 
+    @property
+    def estimator(self) -> str:
+        """The cheapest estimator that tells these variables apart."""
+        if self.correction is not None:
+            return "jvp"
+        return "inner_product" if self.weighting.by_domain else "ghost"
+
     def start_window(self) -> None:
         self.weighting.start_window()
 

@@ -12,6 +12,7 @@ import torch
 from transformers.utils import logging
 
 from dreamprm.cli.policy_options import PolicyOptions
+from dreamprm.errors import DreamPRMError
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.lora import LoraOptions, add_lora, has_adapter
 from dreamprm.prm.model import CONFIG_FILE, PRMConfig, ProcessRewardModel
@@ -84,4 +85,11 @@ def device_of(name: str | None) -> str:
     """What a `device` option means; each process of a launch has a GPU of its own."""
     if name is None and torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
-    return name or "cpu"
+    if name is None:
+        return "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        cause = str(error).splitlines()[0]
+        raise DreamPRMError(f"device '{name}' cannot be used ({cause}); give another") from error
+    return name

@@ -120,7 +120,7 @@ class Encoder:
                 f"step_tag {self.config.step_tag!r} is {len(tag)} tokens of this backbone's "
                 "tokenizer, and must be one; choose a tag that the tokenizer knows as a whole"
             )
-        self.tag_id: int = tag[0]
+        self.tag_id: int = tag[0] if tag else -1  # `turns` has none
         self._step_ids = lru_cache(maxsize=65536)(self._tokenize)
         self._template = lru_cache(maxsize=65536)(self._write_template)
         self._prompts = PromptCache()

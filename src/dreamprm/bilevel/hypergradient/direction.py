@@ -48,15 +48,25 @@ def meta_gradient(
 ) -> tuple[float, list[Tensor]]:
     """Meta loss and v at the present phi, zeros for parameters that it does not use."""
     parameters = trainable(problem.model)
-    loss = problem.meta_loss(meta_batch)
     # Each process holds the loss of all candidates with the gradient of its own; see `Parallel`.
-    found = gradients(loss * parallel.world, parameters)
+    scale = float(parallel.world)
+    backward = getattr(problem, "meta_backward", None)
+    if backward is None:
+        loss = problem.meta_loss(meta_batch)
+        found = gradients(loss * scale, parameters)
+    else:  # a problem's own way, in less memory
+        for p in parameters:
+            p.grad = None
+        loss = backward(meta_batch, scale)
+        found = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
     v = [
         torch.zeros_like(local(p)) if g is None else local(g)
         for p, g in zip(parameters, found, strict=True)
     ]
     parallel.average_gradients(v)
-    return float(loss.detach()), v
+    return float(loss), v
 
 
 def copy_of(parameters: Sequence[torch.nn.Parameter]) -> list[Tensor]:

@@ -1,0 +1,112 @@
+"""The upper level's variables: where they start, what moves them, where they may go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreamprm.bilevel.weights import (
+    DomainWeights,
+    FixedWeights,
+    InstanceNet,
+    InstanceTable,
+    LabelCorrection,
+    UpperLevel,
+    Weighting,
+)
+from tests.small_problem import Batch
+
+
+def batch(domain: int, items: list[int]) -> Batch:
+    rows = torch.tensor(items)
+    return Batch(domain, rows, torch.zeros(len(items), 2), torch.zeros(len(items), 1))
+
+
+def push(weighting: Weighting, *seen: tuple[Batch, list[float]]) -> None:
+    """Set alpha's gradient from d meta loss / d w_i of each micro-batch of a window."""
+    weighting.start_window()
+    for one, _ in seen:
+        weighting.leaf(one, torch.zeros(len(one.items), 1))
+    weighting.set_gradient([torch.tensor(values) for _, values in seen])
+
+
+def gradient(parameter: Tensor) -> list[float]:
+    assert parameter.grad is not None
+    found: list[float] = parameter.grad.tolist()
+    return found
+
+
+def test_domain_weights_start_at_exactly_one_and_keep_their_mean() -> None:
+    weights = DomainWeights(["a", "b", "c"])
+    assert weights.table().tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+    with torch.no_grad():
+        weights.alpha.copy_(torch.tensor([-3.0, 0.5, 20.0]))
+    assert float(weights.table().mean()) == pytest.approx(1.0, abs=1e-6)
+    assert (weights.table() > 0).all()
+
+
+def test_a_hypergradient_that_is_the_same_for_all_moves_nothing() -> None:
+    weights = DomainWeights(["a", "b", "c"])
+    push(weights, *((batch(k, [2 * k, 2 * k + 1]), [7.0, 7.0]) for k in range(3)))
+    assert gradient(weights.alpha) == pytest.approx([0, 0, 0], abs=1e-6)
+    table = InstanceTable(4, 0.0, 3.0)
+    push(table, (batch(0, [0, 1]), [7.0, 7.0]), (batch(1, [2, 3]), [7.0, 7.0]))
+    assert gradient(table.alpha) == pytest.approx([0] * 4, abs=1e-6)
+
+
+def test_a_domain_that_the_window_did_not_see_is_not_pushed() -> None:
+    weights = DomainWeights(["a", "b", "c"])
+    push(weights, (batch(0, [0]), [2.0]), (batch(1, [1]), [4.0]))
+    a, b, c = gradient(weights.alpha)
+    assert c == pytest.approx(0.0, abs=1e-6)
+    assert a < 0 < b
+
+
+def test_a_domain_that_comes_twice_is_pushed_no_harder_for_it() -> None:
+    """Two visits that are each average say that the domain is average."""
+    weights = DomainWeights(["a", "b"])
+    push(weights, (batch(0, [0]), [1.0]), (batch(0, [1]), [1.0]), (batch(1, [2]), [1.0]))
+    assert gradient(weights.alpha) == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def test_instance_weights_stay_in_their_range_and_can_come_back() -> None:
+    table = InstanceTable(3, -1.0, 3.0)
+    with torch.no_grad():
+        table.alpha.copy_(torch.tensor([9.0, -9.0, 0.5]))
+    table.project()
+    assert table.table().tolist() == pytest.approx([3.0, -1.0, 1.5])
+    push(table, (batch(0, [0, 1, 2]), [1.0, -1.0, 0.0]))
+    assert min(abs(g) for g in gradient(table.alpha)[:2]) > 0.1
+
+
+def test_an_instance_net_starts_at_one_and_tells_trajectories_apart_after_a_step() -> None:
+    torch.manual_seed(0)
+    net = InstanceNet(2)
+    features = torch.tensor([[0.1, 1.0], [2.0, -1.0]])
+    one = batch(0, [0, 1])
+    assert net(one, features).tolist() == [1.0, 1.0]
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    net.start_window()
+    net.leaf(one, features)
+    net.set_gradient([torch.tensor([1.0, -1.0])])
+    optimizer.step()
+    low, high = net(one, features).tolist()
+    assert low < high
+
+
+def test_corrected_labels_stay_probabilities() -> None:
+    labels = LabelCorrection(torch.tensor([[0.2, 1.0], [0.0, 0.5]]))
+    with torch.no_grad():
+        labels.delta.copy_(torch.tensor([[0.5, 0.5], [-0.5, -0.1]]))
+    labels.project()
+    torch.testing.assert_close(labels.table(), torch.tensor([[0.7, 1.0], [0.0, 0.4]]))
+
+
+def test_labels_of_a_micro_batch_are_those_of_its_trajectories() -> None:
+    labels = LabelCorrection(torch.tensor([[0.1], [0.2], [0.3]]))
+    upper = UpperLevel(FixedWeights(torch.ones(3)), labels)
+    corrected = upper.corrected(batch(0, [2, 0]))
+    assert corrected is not None
+    torch.testing.assert_close(corrected, torch.tensor([[0.3], [0.1]]))
+    assert not corrected.requires_grad
