@@ -1,9 +1,10 @@
 """The cost part of `benchmarks.training`: time, tokens and memory of a window of each procedure.
 
 - `plain`: mixed-domain batches without weights, one AdamW, at several micro-batch sizes.
-- `ours`: `BilevelLoop` with one-domain micro-batches and `inner_product`. The meta batch is as
-  large as a lower step; it is taken in chunks of a micro-batch, which are computed twice, or
-  (`meta at once`) in one piece.
+- `ours`: `BilevelLoop` with one-domain micro-batches and `inner_product`, at each of plain's sizes:
+  the same number of trajectories in a step, of fewer domains where micro-batches are larger. The
+  meta batch is as large as a lower step; it is taken in chunks of a micro-batch, of which all but
+  one are scored twice, or (`meta at once`) in one piece.
 - `paper`: see `benchmarks.training_paper`.
 
 Encoding is done before any clock runs, once for all; moving a batch to the device is inside.
@@ -68,6 +69,7 @@ class Bench:
         base = self.config()
         problem = self.problem = PRMProblem(self.model, self.data, base)
         self.steps = [problem.lower_batches(step) for step in range(setting.window)]
+        self.grouped = {size: self._one_domain(size) for size in self.sizes()}
         self.mixed = {
             size: [self._regrouped(step, size) for step in range(setting.window)]
             for size in setting.plain_micro_batches
@@ -76,10 +78,24 @@ class Bench:
             size: PRMProblem(
                 self.model, self.data, self.config(per_device_meta_batch_size=size)
             ).meta_batch(0)
-            for size in (setting.micro_batch, 0)
+            for size in (*self.sizes(), 0)
         }
         self.rows = self._prefix_rows()
         self.prefix_meta = self._prefix_meta(self.data.meta[0][0])
+
+    def sizes(self) -> list[int]:
+        """Micro-batches that one domain can fill and a step is made of."""
+        s = self.setting
+        found = {size for size in s.plain_micro_batches if s.micro_batch < size <= s.per_domain}
+        return sorted({s.micro_batch} | {size for size in found if s.batch % size == 0})
+
+    def _one_domain(self, size: int) -> list[list[LowerBatch]]:
+        config = self.config(
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=self.setting.batch // size,
+        )
+        problem = PRMProblem(self.model, self.data, config)
+        return [problem.lower_batches(step) for step in range(self.setting.window)]
 
     def config(self, **changes: Any) -> BilevelConfig:
         """Settings of ours."""
@@ -100,11 +116,9 @@ class Bench:
         """All that are compared, in the order of their turns."""
         s = self.setting
         seen = s.window * s.batch
-        ours = {
-            "ours, start": ("start", s.micro_batch),
-            "ours, end": ("end", s.micro_batch),
-            "ours, start, meta at once": ("start", 0),
-        }
+        ours = {f"ours, {size}": ("start", size, size) for size in self.sizes()}
+        ours[f"ours, {s.micro_batch}, end"] = ("end", s.micro_batch, s.micro_batch)
+        ours[f"ours, {s.micro_batch}, meta at once"] = ("start", s.micro_batch, 0)
         plain = [
             Procedure(f"plain, {size}", partial(self.plain, size), seen, seen * s.steps)
             for size in s.plain_micro_batches
@@ -134,13 +148,14 @@ class Bench:
 
         return unit
 
-    def ours(self, at: str, meta_chunk: int) -> Unit:
+    def ours(self, at: str, size: int, meta_chunk: int) -> Unit:
         """A window of the bi-level loop."""
+        steps = self.grouped[size]
         config = self.config(
             estimator="inner_product", meta_gradient_at=at, per_device_meta_batch_size=meta_chunk
         )
         problem = PRMProblem(self.model, self.data, config)
-        loop = self._loop(problem, lambda step: self.steps[step % len(self.steps)], config)
+        loop = self._loop(problem, lambda step: steps[step % len(steps)], config)
         loop.meta_batches = lambda step: self.meta[meta_chunk].to(self.model.device)
         return lambda: void(loop.window())
 

@@ -22,6 +22,8 @@ from dreamprm.bilevel.problem import MetaBatch, PRMProblem
 class PrefixPasses(PRMProblem):
     """The paper's meta loss: every prefix of the one meta trajectory is a forward pass."""
 
+    meta_backward = None  # type: ignore[assignment]  # one graph of all passes, as in the paper's code
+
     def meta_loss(self, batch: MetaBatch) -> Tensor:
         logits = torch.cat([self._logits(chunk)[:, -1] for chunk in batch.chunks])[None]  # (1, S)
         score = aggregate(logits, torch.ones_like(logits, dtype=torch.bool), "mean")

@@ -86,7 +86,7 @@ class Setting:
     micro_batch: int = 8
     plain_micro_batches: tuple[int, ...] = (4, 8, 20, 40)
     window: int = 5
-    per_domain: int = 16
+    per_domain: int = 40
     image_tokens: int = 64
     words: int = 20
     steps: int = 5

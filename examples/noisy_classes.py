@@ -170,7 +170,7 @@ def compare(world: World, max_steps: int) -> Found:
     accuracy["weights of annotators"] = fit(world, UpperLevel(annotators), learning)
 
     # A weight per example: `auto` takes the ghost product, which needs no gradient per example.
-    learning = replace(learning, weighting="instance_table", meta_learning_rate=0.03)
+    learning = replace(learning, meta_learning_rate=0.03)
     examples = InstanceTable(len(right), low=0.0, high=3.0)
     accuracy["weights of examples"] = fit(world, UpperLevel(examples), learning)
 

@@ -117,8 +117,9 @@ def load_checkpoint(
             f"{path} does not fit this model ({error}); give the same, or another output_dir"
         ) from error
     torch.set_rng_state(tensors["rng"])
-    if "cuda_rng" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda_rng"])
+    device = loop.parameters[0].device
+    if "cuda_rng" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda_rng"], device)
     if isinstance(profile, AffineNuisance):
         profile.slope = state["slope"]
     loop.step, loop.upper_step = state["step"], state["upper_step"]
@@ -133,8 +134,9 @@ def _tensors(loop: BilevelLoop) -> dict[str, Tensor]:
     }
     tensors |= {f"upper.{name}": _whole(p) for name, p in loop.upper.named_parameters()}
     tensors["rng"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["cuda_rng"] = torch.cuda.get_rng_state()
+    device = loop.parameters[0].device
+    if device.type == "cuda":
+        tensors["cuda_rng"] = torch.cuda.get_rng_state(device)
     for name, optimizer in _optimizers(loop):
         for index, fields in optimizer.state_dict()["state"].items():
             for field, value in fields.items():

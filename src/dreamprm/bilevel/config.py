@@ -144,7 +144,7 @@ class BilevelConfig:
             "logging_steps",
             "lr_step_size",
         ):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in (
             "head_learning_rate",
@@ -160,7 +160,7 @@ class BilevelConfig:
             "save_steps",
             "dataloader_num_workers",
         ):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not self.instance_weight_min < 1 < self.instance_weight_max:
             raise DreamPRMError(
@@ -178,6 +178,26 @@ class BilevelConfig:
             raise DreamPRMError(
                 "weighting is none and label_correction is false: the upper level has nothing to "
                 "learn; set one, or learn_weights false for plain training"
+            )
+        if self.label_correction and self.lower_loss == "hard":
+            raise DreamPRMError(
+                "label_correction moves labels by the slope of the loss, and lower_loss hard has "
+                "none by the label; use mse or bce"
+            )
+        if self.estimator == "unrolled" and self.gradient_checkpointing:
+            raise DreamPRMError(
+                "estimator unrolled differentiates twice, which gradient_checkpointing does not "
+                "allow; set one of them differently"
+            )
+        if self.momentum == "window" and self.meta_gradient_at == "start":
+            raise DreamPRMError(
+                "momentum window looks back from the window's end; set meta_gradient_at end, or "
+                "momentum whole"
+            )
+        if self.weighting == "domain" and self.unroll_steps * self.gradient_accumulation_steps < 2:
+            raise DreamPRMError(
+                "a window of one micro-batch sees one domain, and weights are learned by comparing "
+                "domains; raise unroll_steps or gradient_accumulation_steps"
             )
         finest = "labels" if self.label_correction else self.weighting
         if self.estimator == "inner_product" and finest != "domain":

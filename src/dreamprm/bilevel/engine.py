@@ -56,6 +56,11 @@ class Engine:
         sharded = self.accelerator.num_processes > 1 and sharding.is_asked_for()
         if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
             raise DreamPRMError(f"{kind} is not supported; use DDP or FSDP2")
+        if sharded and config.estimator == "finite_difference" and not sharding.frees_layers():
+            raise DreamPRMError(
+                "estimator finite_difference moves sharded parameters, which gathered layers would "
+                "not follow; set fsdp_reshard_after_forward: true"
+            )
         self.parallel = Parallel(
             self.accelerator.process_index, self.accelerator.num_processes, sharded
         )

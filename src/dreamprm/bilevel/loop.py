@@ -25,6 +25,7 @@ from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.hypergradient import ESTIMATORS, Estimator, LowerStep, Problem, Settings
 from dreamprm.bilevel.hypergradient.base import gradients, local, trainable
 from dreamprm.bilevel.parallel import SINGLE, Parallel
+from dreamprm.bilevel.table_adam import make_upper_optimizer
 from dreamprm.bilevel.weights import UpperLevel
 from dreamprm.errors import DreamPRMError
 
@@ -88,10 +89,8 @@ class BilevelLoop:
             [{"params": group, "lr": rate, "base_lr": rate} for rate, group in groups.items()],
             weight_decay=config.weight_decay,
         )
-        self.upper_optimizer = torch.optim.AdamW(
-            list(upper.parameters()) or [nn.Parameter(torch.zeros(1))],  # fixed: nothing to move
-            lr=config.meta_learning_rate,
-            weight_decay=config.meta_weight_decay,
+        self.upper_optimizer = make_upper_optimizer(
+            upper, config.meta_learning_rate, config.meta_weight_decay
         )
         name = upper.estimator if config.estimator == "auto" else config.estimator
         self.estimator: Estimator = self.make_estimator(name)
@@ -134,6 +133,7 @@ class BilevelLoop:
 
     def start_window(self, meta_batch: Any) -> None:
         """Tell upper level and estimator that a window begins."""
+        self._set_learning_rate()  # what a direction that is taken now is scaled with
         self.upper.start_window()
         self.estimator.start_window(meta_batch)
         self.lower_optimizer.zero_grad()
@@ -177,9 +177,11 @@ class BilevelLoop:
     def _apply(self, total: list[Tensor | None], domains: list[str]) -> float:
         """Move phi by the step's gradient; returns the factor by which it was clipped."""
         if self.parallel.world > 1:  # a parameter may be unused here and used elsewhere
+            here = torch.tensor([float(g is not None) for g in total], device=self._device)
+            used_by = self.parallel.total(here).tolist()
             total = [
-                torch.zeros_like(p) if g is None else g
-                for p, g in zip(self.parameters, total, strict=True)
+                torch.zeros_like(p) if g is None and count else g
+                for p, g, count in zip(self.parameters, total, used_by, strict=True)
             ]
         used = [local(g) for g in total if g is not None]
         self.parallel.average_gradients(used)
@@ -191,10 +193,13 @@ class BilevelLoop:
             torch._foreach_mul_(used, scale)
         for p, g in zip(self.parameters, total, strict=True):
             p.grad = g
-        for group in self.lower_optimizer.param_groups:
-            group["lr"] = group["base_lr"] * lr_factor(self.config, self.step)
+        self._set_learning_rate()
         self.lower_optimizer.step()
         return scale
+
+    def _set_learning_rate(self) -> None:
+        for group in self.lower_optimizer.param_groups:
+            group["lr"] = group["base_lr"] * lr_factor(self.config, self.step)
 
     def _upper_step(self, meta_batch: Any) -> float:
         found = self.estimator.compute(meta_batch)
@@ -210,6 +215,10 @@ class BilevelLoop:
             self.upper.project()
         self.upper_step += 1
         return found.meta_loss
+
+    @property
+    def _device(self) -> torch.device:
+        return self.parameters[0].device
 
     def _name(self, batch: Any) -> str:
         return self.domains[batch.domain] if self.domains else f"domain {batch.domain}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from dreamprm.bilevel.config import BilevelConfig
@@ -111,6 +112,9 @@ class PRMProblem:
         if config.learn_weights:
             self._check_meta()
             self._check_ghost()
+            self._check_dropout()
+        if parallel.sharded:
+            self._check_shards()
 
     def _check_meta(self) -> None:
         if not self.data.meta:
@@ -137,6 +141,27 @@ class PRMProblem:
             raise DreamPRMError(
                 "ghost: the token head reads rows of the output layer, which is trained, past the "
                 "layer itself; use estimator jvp, or LoRA"
+            )
+
+    def _check_dropout(self) -> None:
+        """Two passes over a batch must drop the same, or their difference is noise."""
+        name = self.config.estimator_name
+        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.model.modules())
+        if drops and name != "inner_product":
+            raise DreamPRMError(
+                f"estimator {name} passes over a batch again, and dropout would drop other things "
+                "then; set lora_dropout 0 (or the backbone's own), or use inner_product"
+            )
+
+    def _check_shards(self) -> None:
+        """Under FSDP2 all processes must run the same layers at the same time."""
+        questions = [q for q, _ in self.data.items] + [g[0][0] for g in self.data.meta]
+        without = [q.id for q in questions if not q.images]
+        if without and len(without) < len(questions):
+            raise DataError(
+                f"question '{without[0]}' has no image and others have: with sharded parameters "
+                "(FSDP2) one process would wait for the others' vision tower for ever; use DDP, or "
+                "train on one kind"
             )
 
     def lower_batches(self, step: int) -> list[LowerBatch]:
@@ -195,13 +220,26 @@ class PRMProblem:
         for number in self.parallel.mine(count):
             group = groups[questions[number]]
             outcomes = [bool(t.outcome) for _, t in group]
-            lottery = f"{key}/{upper_step}/{questions[number]}"
+            lottery = f"{key}/{upper_step}/{number}/{questions[number]}"
             chosen = contrasting(outcomes, config.meta_batch_candidates, lottery)
             picked += [(number, group[c]) for c in chosen]
-        size = config.per_device_meta_batch_size or len(picked)
-        if size < len(picked):  # chunks of similar length need little padding
+        # As many chunks in every process: with shards they compute side by side.
+        sizes = [len(groups[q]) for q in questions]
+        most = max(
+            sum(min(sizes[number], config.meta_batch_candidates) for number in range(r, count, w))
+            for w in [self.parallel.world]
+            for r in range(w)
+        )
+        chunk_count = -(-most // (config.per_device_meta_batch_size or most))
+        if chunk_count > len(picked):
+            raise DataError(
+                f"a process has {len(picked)} meta candidates, another {most}; raise "
+                "per_device_meta_batch_size or meta_batch_questions"
+            )
+        if chunk_count > 1:  # chunks of similar length need little padding
             picked.sort(key=lambda entry: _length(entry[1]))
-        chunks = [picked[i : i + size] for i in range(0, len(picked), size)]
+        bounds = [len(picked) * i // chunk_count for i in range(chunk_count + 1)]
+        chunks = [picked[a:b] for a, b in itertools.pairwise(bounds)]
         return MetaBatch(
             tuple(self.encode([(q, t.steps) for _, (q, t) in chunk]) for chunk in chunks),
             torch.tensor([float(bool(t.outcome)) for _, (_, t) in picked]),
@@ -225,13 +263,19 @@ class PRMProblem:
 
     def meta_loss(self, batch: MetaBatch) -> Tensor:
         """Of all processes' candidates, with the gradient of one's own."""
-        parts = [
-            self._candidates(chunk, outcomes)
-            for chunk, outcomes in zip(batch.chunks, batch.outcomes_of_chunks(), strict=True)
-        ]
+        with without_dropout(self.model):
+            parts = [
+                self._candidates(chunk, outcomes)
+                for chunk, outcomes in zip(batch.chunks, batch.outcomes_of_chunks(), strict=True)
+            ]
         return self._of_candidates(torch.cat(parts), batch)
 
     def meta_backward(self, batch: MetaBatch, scale: float) -> float:
+        """Add the gradient of scale * meta loss to `.grad`; returns the loss. See `_backward`."""
+        with without_dropout(self.model):
+            return self._backward(batch, scale)
+
+    def _backward(self, batch: MetaBatch, scale: float) -> float:
         """Add the gradient of scale * meta loss to `.grad` with one chunk in memory at a time.
 
         A loss that compares candidates needs the scores of all before it can be differentiated by
@@ -321,6 +365,19 @@ class PRMProblem:
         return None
 
 
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Solutions are scored as at inference, while layers still compute as in training."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
 def _length(pair: Pair) -> int:
     """Something that grows with the number of tokens."""
     question, t = pair
@@ -341,7 +398,11 @@ class Ahead:
         self._batches: Iterator[Any] | None = None
         if workers:
             loader = DataLoader(
-                _Steps(make, first, end), batch_size=None, num_workers=workers, prefetch_factor=2
+                _Steps(make, first, end),
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=2,
+                generator=torch.Generator(),  # the global one belongs to the run
             )
             self._batches = iter(loader)
 

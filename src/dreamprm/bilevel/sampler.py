@@ -52,7 +52,7 @@ def _grouped_epoch(lengths: tuple[int, ...], count: int, key: str, epoch: int) -
         missing = count - len(batches[-1])
         batches[-1] += [i for i in order if i not in batches[-1]][:missing]
     while len(batches[-1]) < count:  # fewer items than a batch takes
-        batches[-1] = (batches[-1] + order)[:count]
+        batches[-1] = [*batches[-1], *order][:count]
     return [batches[i] for i in _permutation(len(batches), f"{key}/batches/{epoch}")]
 
 
@@ -71,7 +71,7 @@ def contrasting(outcomes: Sequence[bool], count: int, key: str) -> list[int]:
     """
     order = _permutation(len(outcomes), key)
     if count < 2:
-        return order[:count]
+        return list(order[:count])
     first_right = next((i for i in order if outcomes[i]), None)
     first_wrong = next((i for i in order if not outcomes[i]), None)
     needed = [i for i in (first_right, first_wrong) if i is not None]
@@ -79,7 +79,8 @@ def contrasting(outcomes: Sequence[bool], count: int, key: str) -> list[int]:
     return (needed + rest)[:count]
 
 
-def _permutation(size: int, key: str) -> list[int]:
+@lru_cache(maxsize=256)  # a domain's epoch is asked for at every visit
+def _permutation(size: int, key: str) -> tuple[int, ...]:
     order = list(range(size))
     random.Random(key).shuffle(order)
-    return order
+    return tuple(order)

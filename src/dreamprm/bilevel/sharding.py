@@ -28,9 +28,14 @@ def is_asked_for() -> bool:
     return True
 
 
+def frees_layers() -> bool:
+    """Whether a layer's gathered parameters go after its forward pass."""
+    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"
+
+
 def shard(model: nn.Module) -> None:
     """Shard a model in place; its parameters are `DTensor`s afterwards."""
-    reshard = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"
+    reshard = frees_layers()
     offload = os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
     policy = CPUOffloadPolicy() if offload else OffloadPolicy()
     for module in list(model.modules()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from dreamprm.bilevel.learned import (
 )
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.problem import Ahead, PRMProblem, on_device
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.formats.files import atomic_write
 from dreamprm.prm.model import ProcessRewardModel
 
@@ -84,6 +85,7 @@ def train(
     torch.manual_seed(config.seed)
     if weights is not None and config.learn_weights:
         raise DreamPRMError("weights are given and learn_weights is true; set it to false")
+    _warn_of_nothing_learned(config, data)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     head_rate = config.head_learning_rate or config.learning_rate
@@ -131,6 +133,21 @@ def train(
         engine.wait()
     engine.finish()
     return result
+
+
+def _warn_of_nothing_learned(config: BilevelConfig, data: TrainData) -> None:
+    """Settings under which weights stay at 1 although they are to be learned."""
+    if not config.learn_weights:
+        return
+    # The first window has no optimiser state to take a direction with.
+    first = config.unroll_steps if config.meta_gradient_at == "start" else 0
+    reason = None
+    if max(first, config.meta_warmup_steps) >= config.max_steps:
+        reason = "the run ends before the first upper step (max_steps, meta_warmup_steps)"
+    elif config.weighting == "domain" and len(data.domains) < 2:
+        reason = f"'{data.domains[0]}' is the only domain, and domains are compared"
+    if reason:
+        warnings.warn(f"no weights are learned: {reason}", DataWarning, stacklevel=3)
 
 
 def _prefetch(loop: BilevelLoop, problem: PRMProblem) -> None:

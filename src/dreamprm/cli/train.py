@@ -137,8 +137,12 @@ def run(config: Config) -> None:
         if is_main_process():
             _show_plan(config, bilevel, data)
         return
+    import torch
+
     from dreamprm.bilevel.training import train
     from dreamprm.cli.models import trainable_prm
+
+    torch.manual_seed(config.seed)  # adapters begin at random
 
     model = trainable_prm(
         config.model_name_or_path, _facts(config), config.device, lora(config), config.dtype

@@ -158,6 +158,10 @@ class ProcessRewardModel(nn.Module):
             (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         except ValueError as error:
             raise DreamPRMError(f"gradient checkpointing: {error}") from error
+        if unwrapped(self.backbone) is not self.backbone:
+            # transformers makes the inputs of a model with adapters require gradients, which the
+            # reentrant kind needs. Here a frozen vision tower would keep its activations for it.
+            model.disable_input_require_grads()
 
     def save_pretrained(
         self,

@@ -89,6 +89,10 @@ class Upper(Protocol):
         """w_i of a micro-batch as a fresh variable to differentiate by, (B,)."""
         ...
 
+    def weights(self, batch: Any, features: Tensor) -> Tensor:
+        """w_i of a micro-batch as they are now, (B,), without gradient."""
+        ...
+
     def labels(self, batch: Any) -> Tensor | None:
         """Corrected labels of a micro-batch, as a function of alpha; None: not corrected."""
         ...

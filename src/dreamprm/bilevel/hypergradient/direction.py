@@ -52,8 +52,8 @@ def meta_gradient(
     scale = float(parallel.world)
     backward = getattr(problem, "meta_backward", None)
     if backward is None:
-        loss = problem.meta_loss(meta_batch)
-        found = gradients(loss * scale, parameters)
+        whole = problem.meta_loss(meta_batch)
+        found, loss = gradients(whole * scale, parameters), float(whole.detach())
     else:  # a problem's own way, in less memory
         for p in parameters:
             p.grad = None
@@ -66,7 +66,7 @@ def meta_gradient(
         for p, g in zip(parameters, found, strict=True)
     ]
     parallel.average_gradients(v)
-    return float(loss), v
+    return loss, v
 
 
 def copy_of(parameters: Sequence[torch.nn.Parameter]) -> list[Tensor]:

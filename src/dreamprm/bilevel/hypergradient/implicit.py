@@ -6,7 +6,8 @@ At a minimum of the lower objective F the hypergradient is
 
 `neumann` (Lorraine et al., arXiv 1911.02590) sums v = P sum_j (I - H P)^j grad L_meta, the first
 term of which is what the unrolled estimators use; `conjugate_gradient` (Rajeswaran et al., arXiv
-1909.04630) solves (H + damping) v = grad L_meta and stops where the curvature is not positive. H is
+1909.04630) solves (H + damping) v = grad L_meta and stops where the curvature is not positive (if
+that is at once, there is no upper step). H is
 that of the window's last step at phi_end, one second-order pass per product; the final inner
 products are those of `jvp`, over the whole window.
 """
@@ -54,6 +55,9 @@ class Neumann(Jvp):
     def compute(self, meta_batch: Any) -> Hypergradient:
         loss, gradient = meta_gradient(self.problem, meta_batch, self.settings.parallel)
         v = self.solve(gradient)
+        if v is None:
+            self._window = []
+            return Hypergradient(None, loss)
         terms = [
             self._term(batch, features, v) * step.share
             for step in self._window
@@ -62,8 +66,8 @@ class Neumann(Jvp):
         self._window = []
         return Hypergradient(-torch.stack(terms).sum(), loss)
 
-    def solve(self, gradient: list[Tensor]) -> list[Tensor]:
-        """v, one tensor per parameter."""
+    def solve(self, gradient: list[Tensor]) -> list[Tensor] | None:
+        """v, one tensor per parameter; None where the curvature allows none."""
         h, p = self._curvature(), self._jacobian
         term = [g * factor for g, factor in zip(gradient, p, strict=True)]  # P (I - H P)^j g
         v = [t.clone() for t in term]
@@ -82,7 +86,7 @@ class Neumann(Jvp):
         def product(v: list[Tensor]) -> list[Tensor]:
             total = [torch.zeros_like(p) for p in parameters]
             for batch, features in zip(step.batches, step.features, strict=True):
-                w = self.upper.leaf(batch, features).detach()
+                w = self.upper.weights(batch, features)
                 with torch.enable_grad(), differentiable_attention():
                     labels = self.upper.labels(batch)
                     corrected = None if labels is None else labels.detach()
@@ -104,7 +108,7 @@ class Neumann(Jvp):
 class ConjugateGradient(Neumann):
     """See the module's text."""
 
-    def solve(self, gradient: list[Tensor]) -> list[Tensor]:
+    def solve(self, gradient: list[Tensor]) -> list[Tensor] | None:
         h, damping = self._curvature(), self.settings.solver_damping
         v = [torch.zeros_like(g) for g in gradient]
         residual = [g.clone() for g in gradient]
@@ -123,7 +127,7 @@ class ConjugateGradient(Neumann):
             size, before = dot(residual, z), size
             ratio = float(size / before)
             direction = [part + ratio * d for part, d in zip(z, direction, strict=True)]
-        return v if any(bool(part.any()) for part in v) else z
+        return v if any(bool(part.any()) for part in v) else None
 
     def _precondition(self, vector: list[Tensor]) -> list[Tensor]:
         return [part * factor for part, factor in zip(vector, self._jacobian, strict=True)]

@@ -78,11 +78,12 @@ def step_jacobian(
         first = 1.0
         if momentum == "window":
             first = sum((1 - b1) * b1**i / (1 - b1 ** (t + i)) for i in range(remaining))
-        diagonal = first / below
+        # vhat = 0: g = 0 here and always before, as for tokens that nobody used yet. 1 / eps would
+        # let the first gradient there drown all others.
+        diagonal = torch.where(root > 0, first / below, 0.0)
         if p.grad is not None and momentum == "window":
             second = sum((1 - b2) * b2**i / (1 - b2 ** (t + i)) for i in range(remaining))
             mhat = local(state["exp_avg"]) / c1
-            # vhat = 0 means g = 0 here and always before: nothing to divide.
             steep = mhat * local(p.grad) * second / (root.clamp(min=1e-30) * below**2)
             diagonal = diagonal - torch.where(root > 0, steep, 0.0)
         yield lr * diagonal
