@@ -37,7 +37,8 @@ def _cost(cost: dict[str, Any]) -> list[str]:
         f"{s['domains']} micro-batches of {s['micro_batch']} per step, window {s['window']}, "
         f"{s['image_tokens']} image tokens, {s['steps']} steps of {s['words']} words; "
         f"{_machine(cost)}; medians of {s['repeats']}.",
-        "`plain, n`: micro-batches of n. Chunks of the meta batch but one are scored twice, and count twice.",
+        "`plain, n` and `ours, n`: micro-batches of n. Chunks of the meta batch but one are scored "
+        "twice, and count twice.",
         "",
         "| procedure | ms / trajectory | ms / labelled step | tokens / trajectory | "
         "tokens / labelled step | peak MiB |",

@@ -24,9 +24,11 @@ from dreamprm.bilevel.meta_loss import (
     mse,
     pairwise,
 )
-from dreamprm.bilevel.sampler import contrasting, domains_at, items_at
+from dreamprm.bilevel.parallel import Parallel
+from dreamprm.bilevel.problem import PRMProblem
+from dreamprm.bilevel.sampler import contrasting, domains_at, grouped_items_at, items_at
 from dreamprm.bilevel.training import TrainData, prepare_data, train
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.records import Question, StepLabel, Trajectory
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
@@ -206,7 +208,7 @@ def test_fixed_weights_stay_and_a_domain_of_weight_zero_has_no_say() -> None:
 
 
 def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: Path) -> None:
-    config = replace(SMALL, max_steps=8, save_steps=2, meta_loss="affine_bce")
+    config = replace(SMALL, max_steps=8, save_steps=2, lr_scheduler_type="cosine", warmup_steps=3)
     whole, resumed = random_prm(), random_prm()
     expected = train(whole, small_data(), config)
 
@@ -326,3 +328,57 @@ def _one_rule_data() -> TrainData:
                 )
             )
     return prepare_data(questions, trajectories, meta_questions, meta)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"label_correction": True, "lower_loss": "hard"}, "has none by the label"),
+        ({"estimator": "unrolled", "gradient_checkpointing": True}, "differentiates twice"),
+        ({"momentum": "window", "meta_gradient_at": "start"}, "set meta_gradient_at end"),
+        ({"unroll_steps": 1, "gradient_accumulation_steps": 1}, "sees one domain"),
+        ({"weighting": "none"}, "nothing to learn"),
+        ({"weighting": "instance_table", "estimator": "inner_product"}, "use ghost or jvp"),
+        ({"label_correction": True, "estimator": "ghost"}, "use jvp"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be above 0"),
+        ({"instance_weight_max": 1.0}, "instance weights start at 1"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(
+    changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(DreamPRMError, match=said):
+        replace(SMALL, **changes)  # type: ignore[arg-type]
+
+
+def test_a_run_that_ends_before_it_learns_weights_says_so() -> None:
+    with pytest.warns(DataWarning, match="no weights are learned: the run ends before"):
+        train(random_prm(), small_data(), replace(SMALL, max_steps=2))
+
+
+def test_every_process_has_as_many_chunks_of_a_meta_batch() -> None:
+    """With shards the processes must compute side by side."""
+    config = replace(SMALL, meta_batch_questions=3, per_device_meta_batch_size=2)
+    counts = []
+    for rank in range(2):
+        problem = PRMProblem(random_prm(), small_data(), config, Parallel(rank, 2))
+        batch = problem.meta_batch(0)
+        assert max(len(chunk.mask) for chunk in batch.chunks) <= 2
+        counts.append((len(batch.chunks), len(batch.outcomes)))
+    assert counts == [(2, 4), (2, 2)]
+
+
+def test_shards_refuse_questions_with_and_without_images_together() -> None:
+    data = small_data()
+    question, t = data.lower["clean"][0]
+    bare = question.model_copy(update={"images": ()})
+    mixed = replace(data, lower=data.lower | {"clean": [(bare, t), *data.lower["clean"][1:]]})
+    with pytest.raises(DataError, match="question 'clean-0' has no image and others have"):
+        PRMProblem(random_prm(), mixed, SMALL, Parallel(0, 2, sharded=True))
+
+
+def test_similar_lengths_share_a_batch_and_an_epoch_still_takes_every_item_once() -> None:
+    lengths = [1, 9, 1, 9, 1, 9, 1, 9]
+    batches = [grouped_items_at(visit, lengths, 2, "key") for visit in range(4)]
+    assert sorted(i for batch in batches for i in batch) == list(range(8))
+    assert all(len({lengths[i] for i in batch}) == 1 for batch in batches)

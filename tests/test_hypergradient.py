@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dreamprm.bilevel.hypergradient import ESTIMATORS, Hypergradient, Settings, Unrolled
 from dreamprm.bilevel.hypergradient.base import trainable
+from dreamprm.bilevel.hypergradient.preconditioner import step_jacobian
 from dreamprm.bilevel.weights import (
     InstanceNet,
     InstanceTable,
@@ -225,3 +226,35 @@ def test_ghost_refuses_a_model_that_uses_a_parameter_outside_its_module() -> Non
 
     with pytest.raises(DreamPRMError, match="outside its module; use estimator jvp"):
         run_window("ghost", weighting=table, estimator=Escaping)
+
+
+def test_a_parameter_that_nothing_used_yet_has_no_say() -> None:
+    """Its second moment is 0; the first gradient there would count 1 / eps times the others."""
+    p = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.AdamW([p], lr=0.1)
+    p.grad = torch.tensor([1.0, 0.0])
+    optimizer.step()
+    (factor,) = step_jacobian(optimizer, [p], "adam", 1, "whole")
+    assert isinstance(factor, Tensor)
+    assert factor.tolist() == pytest.approx([0.1, 0.0])
+
+
+@pytest.mark.parametrize("name", ["neumann", "conjugate_gradient"])
+def test_solving_for_a_direction_hands_out_no_variables(name: str) -> None:
+    """Variables without a hypergradient would dilute the mean that is taken out of all."""
+    found = run_window(name, weighting=table, window=2)
+    assert len(found.instances) == 2 * DOMAINS
+
+
+def test_conjugate_gradient_says_nothing_where_the_curvature_is_not_positive() -> None:
+    class Saddle(ESTIMATORS["conjugate_gradient"]):  # type: ignore[misc]
+        def _curvature(self) -> Any:
+            return lambda v: [-part for part in v]
+
+        def _precondition(self, vector: list[Tensor]) -> list[Tensor]:
+            return [part.clone() for part in vector]
+
+    problem = make_problem()
+    optimizer = torch.optim.SGD(trainable(problem.model), lr=0.1)
+    solver = Saddle(problem, optimizer, UpperLevel(uneven_weights()), Settings("none"))
+    assert solver.solve([torch.tensor([1.0, -2.0])]) is None

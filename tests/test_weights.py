@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamprm.bilevel.table_adam import TableAdam, make_upper_optimizer
 from dreamprm.bilevel.weights import (
     DomainWeights,
     FixedWeights,
@@ -110,3 +111,23 @@ def test_labels_of_a_micro_batch_are_those_of_its_trajectories() -> None:
     assert corrected is not None
     torch.testing.assert_close(corrected, torch.tensor([[0.3], [0.1]]))
     assert not corrected.requires_grad
+
+
+def test_a_table_moves_where_it_was_visited_and_by_the_size_of_the_push() -> None:
+    table = InstanceTable(4, 0.0, 3.0)
+    optimizer = make_upper_optimizer(UpperLevel(table), lr=0.1, weight_decay=0.0)
+    assert isinstance(optimizer, TableAdam)
+    table.alpha.grad = torch.tensor([3.0, -1.0, 0.0, 0.0])
+    optimizer.step()
+    first = table.alpha.detach().clone()
+    assert first[2:].tolist() == [0.0, 0.0]
+    assert float(first[0]) == pytest.approx(-3 * float(first[1]), rel=1e-5)
+    assert float(first.abs().max()) < 0.2
+    table.alpha.grad = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    optimizer.step()
+    assert table.alpha[:2].tolist() == first[:2].tolist(), "no momentum after the visit"
+
+
+def test_few_shared_weights_are_moved_by_adamw() -> None:
+    upper = UpperLevel(DomainWeights(["a", "b"]))
+    assert isinstance(make_upper_optimizer(upper, 0.1, 0.0), torch.optim.AdamW)

@@ -30,7 +30,7 @@ EstimatorName = Literal[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BilevelConfig:
     """Settings of both levels.
 
@@ -61,7 +61,9 @@ class BilevelConfig:
         meta_warmup_steps: lower steps before the first upper step (cold start): weights stay 1.0.
         lower_loss: `mse` (paper), `bce` or `hard`, on step scores against Monte Carlo labels.
         hard_threshold: of `hard`: a step is good if its label is above.
-        meta_loss: see `bilevel.meta_loss`.
+        meta_loss: of aggregated scores against outcomes: `mse` (paper), `affine_bce` and
+            `affine_mse` (scale and shift fitted first, so that only ranking counts), `pairwise` and
+            `listwise` (within a question); `mse_steps` and `bce_steps` judge every step instead.
         meta_aggregation: of step logits in the meta loss.
         weighting: what the upper level learns: `domain` (DreamPRM), `instance_table` or
             `instance_net` (DreamPRM-1.5: a weight of each trajectory), `none`.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from dreamprm.bilevel.batches import Ahead, on_device
 from dreamprm.bilevel.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.data import TrainData, prepare_data
@@ -26,7 +27,7 @@ from dreamprm.bilevel.learned import (
     write_learned,
 )
 from dreamprm.bilevel.loop import BilevelLoop
-from dreamprm.bilevel.problem import Ahead, PRMProblem, on_device
+from dreamprm.bilevel.problem import PRMProblem
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.formats.files import atomic_write
 from dreamprm.prm.model import ProcessRewardModel

@@ -15,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path  # noqa: F401 - jsonargparse looks inherited types up here, as below
+from typing import Any, Literal  # noqa: F401
 
 from dreamprm.bilevel.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.bilevel.config import (  # the names of types: jsonargparse looks them up here
@@ -41,7 +41,7 @@ PRESETS["paper"] |= {"head": "vocab", "layout": "prefix"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainingInputs, BilevelConfig):
+class Config(BilevelConfig, TrainingInputs):  # in this order --help begins with the files
     """Options of train.
 
     Attributes:
@@ -86,32 +86,7 @@ class Config(TrainingInputs, BilevelConfig):
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
     """
 
-    output_dir: Path
-    model_name_or_path: str = "tiny"
-    objective: Literal["prm", "orm"] = "prm"
-    head: Literal["value", "vocab", "token"] = "value"
-    layout: Literal["trajectory", "prefix", "turns"] = "trajectory"
-    step_tag: str = "\n"
-    max_length: int | None = None
-    use_peft: bool = False
-    lora_r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    lora_target_modules: list[str] = dataclasses.field(default_factory=list)
-    lora_vision: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    weights_file: Path | None = None
-    preset: Literal["default", "paper"] = "default"
     save_steps: int = 100
-    resume_from_checkpoint: bool = True
-    dry_run: bool = False
-    push_to_hub: bool = False
-    hub_model_id: str | None = None
-    hub_private_repo: bool = False
-    device: str | None = None
-
-    def _check_estimator(self) -> None:
-        """Done by `bilevel`: objective and weights_file say whether anything is learned at all."""
 
     def bilevel(self, learn_weights: bool) -> BilevelConfig:
         """The part that training itself reads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,9 @@ Pair = tuple[list[Question], list[Trajectory]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingInputs:
-    """Files of the two sets; see `train.Config`."""
+    """Files, model and where the result goes; see `train.Config`."""
 
+    output_dir: Path
     train_file: Path | None = None
     train_questions: Path | None = None
     train_trajectories: Path | None = None
@@ -30,6 +31,30 @@ class TrainingInputs:
     meta_questions: Path | None = None
     meta_trajectories: Path | None = None
     image_root: Path | None = None
+    model_name_or_path: str = "tiny"
+    objective: Literal["prm", "orm"] = "prm"
+    head: Literal["value", "vocab", "token"] = "value"
+    layout: Literal["trajectory", "prefix", "turns"] = "trajectory"
+    step_tag: str = "\n"
+    max_length: int | None = None
+    use_peft: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: list[str] = field(default_factory=list)
+    lora_vision: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    weights_file: Path | None = None
+    preset: Literal["default", "paper"] = "default"
+    resume_from_checkpoint: bool = True
+    dry_run: bool = False
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private_repo: bool = False
+    device: str | None = None
+
+    def _check_estimator(self) -> None:
+        """Done by `bilevel`: objective and weights_file say whether anything is learned at all."""
 
 
 def source_of(config: TrainingInputs, kind: Literal["train", "meta"]) -> Path | str:
