@@ -99,7 +99,7 @@ class Found:
 
 
 def settings(**changes: Any) -> BilevelConfig:
-    """Of a window here. Momentum is cut at the window's end, which is what the oracle sees."""
+    """Of a window here. Momentum is cut at the window's end if it can be, as the oracle does."""
     chosen: dict[str, Any] = {
         "max_steps": 10**9,
         "gradient_accumulation_steps": len(DOMAINS),
@@ -107,9 +107,11 @@ def settings(**changes: Any) -> BilevelConfig:
         "meta_batch_questions": 6,
         "meta_batch_candidates": 3,
         "max_grad_norm": 0.0,
-        "momentum": "window",
     }
-    return BilevelConfig(**chosen | changes)
+    chosen |= changes
+    # The start of a window knows no momentum but the whole.
+    chosen["momentum"] = "window" if chosen.get("meta_gradient_at") == "end" else "whole"
+    return BilevelConfig(**chosen)
 
 
 def warmed_up(model: ProcessRewardModel, data: TrainData, steps: int) -> Start:

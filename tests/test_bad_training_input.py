@@ -93,6 +93,7 @@ def test_steps_beyond_the_limit_are_told_and_have_no_part_in_the_loss(
     rewrite(
         project / "meta_candidates.jsonl", lambda r: r | {"steps": one_step[bool(r["outcome"])]}
     )
+    rewrite(project / "train_candidates.jsonl", lambda r: r | {"labels": [[1, 4], r["labels"][1]]})
     words = train_words(project, model, "--max_length", "30")
     correcting = ["--weighting", "none", "--label_correction"]
     assert main(into(words, project / "one")) == 0
@@ -101,7 +102,7 @@ def test_steps_beyond_the_limit_are_told_and_have_no_part_in_the_loss(
     )
     assert main([*into(words, project / "corrected"), *correcting]) == 0
     corrected = read_rows(project / "corrected" / "corrected_labels.jsonl")
-    assert any(row["labels"][0] != 0.5 for row in corrected)
+    assert any(row["labels"][0] != 0.25 for row in corrected)
     assert {row["labels"][1] for row in corrected} == {0.0, 1.0}, "as given: they have no score"
 
     def turned(row: dict[str, object]) -> dict[str, object]:

@@ -84,10 +84,10 @@ def test_options_may_have_hyphens_lists_are_plain_words_and_keys_of_a_dict_stay(
 
 def test_a_preset_gives_way_to_yaml_and_yaml_to_an_option(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        "{preset: paper, output_dir: x, bilevel: {max_steps: 7, unroll_steps: 3}}"
+        "{preset: paper, output_dir: x, max_steps: 7, unroll_steps: 3}"
     )
     words = ["--config", str(tmp_path / "c.yaml"), "--unroll-steps", "2"]
-    found = parsing.parse("train", train, words).bilevel
+    found = parsing.parse("train", train, words).bilevel(learn_weights=True)
     assert found == preset("paper", max_steps=7, unroll_steps=2, save_steps=100)
 
 

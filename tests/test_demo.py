@@ -25,7 +25,7 @@ SMALL = [
     "--meta_questions=12",
     "--questions_per_benchmark=2",
     "--completions=2",
-    "--bilevel.max_steps=3",
+    "--bilevel.max_steps=6",
     "--bilevel.save_steps=3",
 ]
 

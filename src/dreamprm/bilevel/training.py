@@ -86,7 +86,6 @@ def train(
     torch.manual_seed(config.seed)
     if weights is not None and config.learn_weights:
         raise DreamPRMError("weights are given and learn_weights is true; set it to false")
-    _warn_of_nothing_learned(config, data)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     head_rate = config.head_learning_rate or config.learning_rate
@@ -112,6 +111,7 @@ def train(
         state = load_checkpoint(loop, problem.profile, checkpoints(folder)[-1], run)
         history = state["history"]
         progress(loop.step)
+    _warn_of_nothing_learned(config, data)
     _prefetch(loop, problem)
     before = saved = logged = loop.step
     for log in loop.windows():

@@ -88,6 +88,9 @@ class Config(BilevelConfig, TrainingInputs):  # in this order --help begins with
 
     save_steps: int = 100
 
+    def _check_estimator(self) -> None:
+        """Done by `bilevel`: objective and weights_file say whether anything is learned at all."""
+
     def bilevel(self, learn_weights: bool) -> BilevelConfig:
         """The part that training itself reads."""
         names = [field.name for field in dataclasses.fields(BilevelConfig)]

@@ -53,9 +53,6 @@ class TrainingInputs:
     hub_private_repo: bool = False
     device: str | None = None
 
-    def _check_estimator(self) -> None:
-        """Done by `bilevel`: objective and weights_file say whether anything is learned at all."""
-
 
 def source_of(config: TrainingInputs, kind: Literal["train", "meta"]) -> Path | str:
     """The file to name in messages about one of the two sets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -39,7 +40,9 @@ def write_demo_report(
     strong = evaluate_folder(folder, "strong", methods)
     weights = json.loads((folder / "models" / "dreamprm" / "weights.json").read_text())
     domains = [Domain(d.name, d.family, d.quality, d.planted, weights[d.name]) for d in DOMAINS]
-    rank = spearmanr([d.planted for d in domains], [d.weight for d in domains]).statistic
+    rank = float(spearmanr([d.planted for d in domains], [d.weight for d in domains]).statistic)
+    if math.isnan(rank):  # all weights equal: a run too short to learn any
+        rank = 0.0
     summary = summary_json(
         default,
         version=__version__,
@@ -48,7 +51,7 @@ def write_demo_report(
         domains=domains,
         extra={
             "strong_policy": {m: estimate_json(e) for m, e in strong.average.items()},
-            "spearman_weight_planted": float(rank),
+            "spearman_weight_planted": rank,
         },
     )
     history = [

@@ -118,13 +118,8 @@ def recomputed_bytes(shapes: Shapes, run: Pass) -> float:
 
 
 def passes_vision(shapes: Shapes, run: Pass) -> bool:
-    """Whether gradients go through the vision tower.
-
-    Through a frozen one too with adapters and checkpointing: transformers then has the embeddings
-    ask for gradients, those of image patches included.
-    """
-    vision = shapes.vision
-    return vision is not None and (vision.learns or bool(shapes.lora and run.checkpointing))
+    """Whether gradients go through the vision tower: not where it is frozen."""
+    return shapes.vision is not None and shapes.vision.learns
 
 
 def _text_layer(shapes: Shapes, run: Pass) -> float:
