@@ -44,7 +44,7 @@ from dreamprm.formats import (
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.scorer import StepScorer
-from dreamprm.records import Question, Trajectory
+from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.rollouts.label import FixedCompletions, label_trajectories
 from dreamprm.rollouts.sample import sample_candidates, stored_candidates
 from dreamprm.rollouts.sampler import Sampler
@@ -192,6 +192,7 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
     seconds = time.time() - started
     for suffix in ("candidates", "strong"):
         pairs = _test_pairs(folder, suffix)
+        whole = {(t.question_id, t.sample_index): len(t.steps) for _, t in pairs}
         if method.cut_anywhere:
             cut = cut_anywhere([t for _, t in pairs])
             pairs = [(q, t) for (q, _), t in zip(pairs, cut, strict=True)]
@@ -201,7 +202,10 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
         if pairs:
             path = scores_path(folder, suffix, name)
             path.parent.mkdir(exist_ok=True)
-            write_scores(path, list(StepScorer(model, batch_size=128).score(pairs)))
+            scores = list(StepScorer(model, batch_size=128).score(pairs))
+            if method.cut_anywhere:
+                scores = [on_all_steps(s, whole[s.question_id, s.sample_index]) for s in scores]
+            write_scores(path, scores)
     facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
     if name == "prm_uniform":  # what small_loss looks at
         facts["losses"] = reference_losses(model, data.items, 128, CONFIG.lower_loss).tolist()
@@ -242,6 +246,12 @@ def cut_anywhere(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
             changes["labels"] = tuple(t.labels[end - 1] for end in ends)
         found.append(t.model_copy(update=changes))
     return found
+
+
+def on_all_steps(scores: StepScores, count: int) -> StepScores:
+    """The mean score of a reasoning's parts, for each of its steps: what evaluation expects."""
+    mean = sum(scores.logits) / len(scores.logits)
+    return scores.model_copy(update={"logits": (mean,) * count})
 
 
 def _test_pairs(folder: Path, suffix: str) -> list[tuple[Question, Trajectory]]:
