@@ -238,7 +238,7 @@ def test_a_full_disk_during_scoring_keeps_every_whole_record(project: Path, mode
 
 def test_a_full_disk_during_training_keeps_the_last_checkpoint(project: Path, model: str) -> None:
     words = train_words(project, model)
-    head = [*words, "--max_steps", "2"]
+    head = [*words, "--max_steps", "2", "--meta_gradient_at", "end"]
     assert main(head) == 0
     state = project / "prm" / "checkpoints" / "checkpoint-2" / "state.safetensors"
     before = state.read_bytes()
