@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.bilevel.engine import leave_together
 from dreamprm.bilevel.training import train
 from dreamprm.prm.lora import LoraOptions, add_lora
 from dreamprm.prm.model import ProcessRewardModel
@@ -60,4 +61,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        leave_together()

@@ -25,6 +25,12 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.prm.model import ProcessRewardModel
 
 
+def leave_together() -> None:
+    """End the group of processes, before the interpreter ends under its threads' feet."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 class Engine:
     """The processes of a run and its trackers.
 

@@ -117,6 +117,7 @@ def run(config: Config) -> None:
         return
     import torch
 
+    from dreamprm.bilevel.engine import leave_together
     from dreamprm.bilevel.training import train
     from dreamprm.cli.models import trainable_prm
 
@@ -135,6 +136,7 @@ def run(config: Config) -> None:
             resume=config.resume_from_checkpoint,
             progress=advance,
         )
+    leave_together()
     if not result.is_main:
         return
     print(f"{config.output_dir}: saved; weights of the domains:")
