@@ -84,7 +84,6 @@ class Method:
 
 
 BUDGET = 0.5
-INSTANCES = {"meta_learning_rate": 0.1}
 METHODS = {  # `dreamprm` is one of the meta losses too: the default of BilevelConfig
     "prm_uniform": Method(weights="uniform"),
     "prm_oracle": Method(weights="oracle"),
@@ -98,6 +97,7 @@ METHODS = {  # `dreamprm` is one of the meta losses too: the default of BilevelC
     "instance_table": Method({"weighting": "instance_table"}),
     "instance_net": Method({"weighting": "instance_net"}),
     "label_correction": Method({"weighting": "none", "label_correction": True}),
+    "meta_at_end": Method({"meta_gradient_at": "end"}),
     "no_aggregation": Method({"meta_loss": "mse_steps"}),
     "no_steps": Method(cut_anywhere=True),
     "no_steps_uniform": Method(weights="uniform", cut_anywhere=True),

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from tests.cli_fixtures import model, project, refused  # noqa: F401 - for all test files
+
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
 

@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,43 +20,16 @@ from dreamprm.formats import read_questions, read_scores, write_questions
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.rollouts.store import RolloutStore
+from tests.cli_fixtures import Refused
 from tests.cli_samples import (
     DOMAINS,
-    make_project,
     paper_meta_rows,
     paper_train_rows,
     read_rows,
-    save_tiny_model,
     train_words,
 )
 
 torch.set_num_threads(1)
-Refused = Callable[[Sequence[str]], str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def project(tmp_path: Path, png: bytes) -> Path:
-    return make_project(tmp_path / "project", png)
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must fail; gives its one line."""
-
-    def run(words: Sequence[str]) -> str:
-        capsys.readouterr()
-        assert main(words) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("dreamprm: error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return run
 
 
 def edit_row(path: Path, row: int, **changes: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,35 +12,10 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dreamprm.cli import main
-from tests.cli_samples import DOMAINS, make_project, read_rows, save_tiny_model, train_words
+from tests.cli_fixtures import Refused
+from tests.cli_samples import DOMAINS, read_rows, train_words
 
 torch.set_num_threads(1)
-Refused = Callable[[Sequence[str]], str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def project(tmp_path: Path, png: bytes) -> Path:
-    return make_project(tmp_path / "project", png)
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must fail; gives its one line."""
-
-    def run(words: Sequence[str]) -> str:
-        capsys.readouterr()
-        assert main(words) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("dreamprm: error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return run
 
 
 def rewrite(path: Path, change: Callable[[dict[str, object]], dict[str, object] | None]) -> None:

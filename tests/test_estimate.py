@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from benchmarks.training_setup import QWEN2_VL_2B as PUBLISHED
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.data import TrainData
 from dreamprm.bilevel.estimate import (
@@ -67,31 +68,7 @@ def config_of(width: int = 128, layers: int = 3, heads: int = 4, kv: int = 2) ->
     )
 
 
-QWEN2_VL_2B = Qwen2VLConfig(
-    text_config={
-        "vocab_size": 151936,
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1e6,
-            "mrope_section": [16, 24, 24],
-        },
-    },
-    vision_config={
-        "depth": 32,
-        "embed_dim": 1280,
-        "hidden_size": 1536,
-        "num_heads": 16,
-        "mlp_ratio": 4,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-    },
-    tie_word_embeddings=True,
-)
+QWEN2_VL_2B = Qwen2VLConfig(**PUBLISHED)
 TRAJECTORIES = Lengths(
     tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8
 )  # 256 visual tokens each

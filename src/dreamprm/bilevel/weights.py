@@ -8,6 +8,7 @@ that way either.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from dreamprm.bilevel.parallel import SINGLE, Parallel
 
 
-class Weighting(nn.Module):
+class Weighting(nn.Module, ABC):
     """w_i of each trajectory; its parameters are alpha.
 
     Attributes:
@@ -31,9 +32,9 @@ class Weighting(nn.Module):
         super().__init__()
         self._leaves: list[tuple[Tensor, Tensor]] = []
 
+    @abstractmethod
     def forward(self, batch: Any, features: Tensor) -> Tensor:
         """Weights of a micro-batch with gradient to alpha, (B,)."""
-        raise NotImplementedError
 
     def start_window(self) -> None:
         self._leaves = []

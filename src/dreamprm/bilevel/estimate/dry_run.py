@@ -5,6 +5,8 @@ The processor is loaded and a sample of the data encoded; the backbone's weights
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from dreamprm.bilevel.config import BilevelConfig
@@ -61,29 +63,15 @@ def describe_run(
     speed = None
     if measure:
         speed = measure_flops(device, torch.bfloat16 if config.bf16 else torch.float32)
-    plan = plan_training(
-        shapes,
-        prm,
-        config,
-        lower,
-        meta,
-        domains=domains,
-        world=world,
-        sharded=sharded,
-        frozen_bf16=frozen_bf16,
-        flops_per_second=speed,
-    )
-    options = cheaper(
-        shapes,
-        prm,
-        config,
-        lower,
-        meta,
-        domains=domains,
-        world=world,
-        sharded=sharded,
-        frozen_bf16=frozen_bf16,
-    )
+    run = (shapes, prm, config, lower, meta)
+    machine: dict[str, Any] = {
+        "domains": domains,
+        "world": world,
+        "sharded": sharded,
+        "frozen_bf16": frozen_bf16,
+    }
+    plan = plan_training(*run, **machine, flops_per_second=speed)
+    options = cheaper(*run, **machine)
     memory = None
     if device.type == "cuda":
         memory = float(torch.cuda.get_device_properties(device).total_memory)

@@ -11,6 +11,7 @@ rate, as `inner_product` does.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ from dreamprm.bilevel.hypergradient.products import ghost_products, jvp_losses
 from dreamprm.errors import DreamPRMError
 
 
-class PerTrajectory:
+class PerTrajectory(ABC):
     """What `Jvp` and `Ghost` share; the arguments are those of `InnerProduct`."""
 
     def __init__(
@@ -99,9 +100,9 @@ class PerTrajectory:
         with torch.enable_grad():
             return (w * products).mean()
 
+    @abstractmethod
     def products(self, batch: Any, u: list[Tensor]) -> Tensor:
         """< u, grad L_i >, (B,)."""
-        raise NotImplementedError
 
 
 class Jvp(PerTrajectory):
