@@ -27,6 +27,7 @@ from dreamprm.bilevel.weights import (
 )
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.formats.files import atomic_write
+from dreamprm.formats.trajectory_weights import write_weights
 
 Instance = tuple[str, int]  # question id, sample index
 GivenWeights = Mapping[str, float] | Mapping[Instance, float]
@@ -126,19 +127,16 @@ def write_learned(result: Learned, data: TrainData, folder: Path) -> None:
     """`weights.json`, and one row per trajectory where trajectories have weights or new labels."""
     with atomic_write(folder / "weights.json") as file:
         file.write((json.dumps(result.domains, indent=2) + "\n").encode())
-    for name, field, values in (
-        ("instance_weights.jsonl", "weight", result.instances),
-        ("corrected_labels.jsonl", "labels", result.labels),
-    ):
-        if values is None:
-            continue
-        with atomic_write(folder / name) as file:
-            for (question, t), value in zip(data.items, values, strict=True):
+    if result.instances is not None:
+        write_weights(folder / "instance_weights.jsonl", data.items, result.instances)
+    if result.labels is not None:
+        with atomic_write(folder / "corrected_labels.jsonl") as file:
+            for (question, t), labels in zip(data.items, result.labels, strict=True):
                 row = {
                     "question_id": question.id,
                     "sample_index": t.sample_index,
                     "domain": question.domain,
-                    field: value,
+                    "labels": labels,
                 }
                 file.write((json.dumps(row) + "\n").encode())
 

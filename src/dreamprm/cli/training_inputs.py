@@ -144,7 +144,7 @@ def read_weights(path: Path) -> Mapping[str, float] | Mapping[tuple[str, int], f
         instances = path / "instance_weights.jsonl"
         path = instances if instances.exists() else path / "weights.json"
     if path.suffix == ".jsonl":
-        from dreamprm.baselines.weights_file import read_weights as read_instances
+        from dreamprm.formats.trajectory_weights import read_weights as read_instances
 
         return read_instances(path)
     with open_for_reading(path) as file:

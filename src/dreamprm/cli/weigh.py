@@ -66,7 +66,7 @@ class Config:
 def run(config: Config) -> None:
     """Read, weigh, write."""
     from dreamprm.baselines.selection import check_budget, select_weights
-    from dreamprm.baselines.weights_file import write_weights
+    from dreamprm.formats.trajectory_weights import write_weights
 
     check_budget(config.budget, config.seed)
     require_positive(config, "per_device_batch_size")
@@ -93,7 +93,7 @@ def run(config: Config) -> None:
         weights = select_weights(config.selector, _pool(config, pairs), config.budget, config.seed)
     except DataError as error:
         raise error.at(file=config.trajectories) from error
-    write_weights(config.output, pairs, weights)
+    write_weights(config.output, pairs, weights.tolist())
     _tell(config, pairs, weights, without_label=len(trajectories) - len(pairs))
 
 

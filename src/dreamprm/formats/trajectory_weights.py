@@ -1,4 +1,4 @@
-"""Weights per trajectory as JSON lines: what `dreamprm weigh` writes and training reads.
+"""Weights per trajectory as JSON lines: what `dreamprm weigh` and training write and read.
 
     {"question_id": "q1", "sample_index": 0, "domain": "chartqa", "weight": 1.5}
 
@@ -13,7 +13,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dreamprm.baselines.pool import Floats
 from dreamprm.errors import DataError
 from dreamprm.formats.files import atomic_write
 from dreamprm.formats.jsonl import iterate_rows, to_line
@@ -26,21 +25,21 @@ class TrajectoryWeight(Record):
     question_id: str
     sample_index: Annotated[int, Field(strict=True)]
     domain: str
-    weight: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+    weight: Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 def write_weights(
-    path: str | Path, pairs: Sequence[tuple[Question, Trajectory]], weights: Floats
+    path: str | Path, pairs: Sequence[tuple[Question, Trajectory]], weights: Sequence[float]
 ) -> None:
     """Write one line per trajectory, replacing the file in one step.
 
     Args:
         path: a .jsonl file.
         pairs: question and trajectory.
-        weights: (trajectories,), at least 0.
+        weights: one per trajectory. Learned ones may be negative (DreamPRM-1.5).
 
     Raises:
-        DataError: a weight is negative or not finite.
+        DataError: a weight is not finite.
         DreamPRMError: the file cannot be written.
     """
     path = Path(path)
@@ -72,6 +71,13 @@ def read_weights(path: str | Path) -> dict[tuple[str, int], float]:
             found = TrajectoryWeight.parse(line)
         except DataError as error:
             raise error.at(file=path, row=row) from error
+        if found.weight < 0:
+            raise DataError(
+                f"is {found.weight}; frozen weights must be 0 or more",
+                file=path,
+                row=row,
+                field="weight",
+            )
         key = (found.question_id, found.sample_index)
         if key in rows:
             raise DataError(
