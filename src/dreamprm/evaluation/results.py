@@ -1,0 +1,173 @@
+"""The result file: what was measured, on what, with what; one schema for every kind of evaluation.
+
+`dreamprm evaluate` and `dreamprm benchmark` write it, `dreamprm report` compares any number of
+them, and the exports to other tools start from it. It keeps a row per question, so that two runs
+made apart can be compared question by question afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, FiniteFloat, JsonValue
+
+from dreamprm import __version__
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.formats.files import atomic_write
+from dreamprm.records import Record
+
+SCHEMA = "dreamprm.result/1"
+_PACKAGES = ("torch", "transformers", "math-verify", "numpy", "scipy")
+
+
+class Metric(Record):
+    """One figure.
+
+    Attributes:
+        value: in the metric's own unit; accuracies and F1 are in [0, 1].
+        ci95: interval, clustered by question; None where none is defined.
+        n: how many questions (or rows) it was computed from.
+    """
+
+    value: FiniteFloat
+    ci95: tuple[FiniteFloat, FiniteFloat] | None = None
+    n: int
+
+
+class QuestionResult(Record):
+    """What one method did on one question.
+
+    Attributes:
+        benchmark: that the question belongs to.
+        value: 1.0 right, 0.0 wrong; fractions where a benchmark gives part marks.
+        groups: finer groups that tables are made of, as `{"subject": "algebra", "level": "3"}`.
+        sample_index: the candidate that was chosen; None where nothing was chosen.
+        answer: as extracted.
+        seed: training seed, where there are several.
+        tokens: completion tokens spent on the question, where known.
+    """
+
+    question_id: str
+    benchmark: str
+    value: FiniteFloat
+    groups: dict[str, str] = Field(default_factory=dict)
+    sample_index: int | None = None
+    answer: str | None = None
+    seed: int = 0
+    tokens: int | None = None
+
+
+class Result(Record):
+    """The content of a result file.
+
+    Attributes:
+        schema_name: `dreamprm.result/1`, written as `schema`.
+        name: of the run, as tables show it.
+        kind: `selection` (choosing among candidates), `answers` (a benchmark's verdicts on one
+            answer per question), `steps` (step-level benchmark) or `responses` (ranking of whole
+            solutions).
+        versions: package -> version; `dreamprm`, `python` and what figures depend on.
+        commit: of the source tree that dreamprm runs from; None when it is not a checkout.
+        settings: options of the run.
+        metrics: method -> metric name -> figure. A benchmark's main metric bears the benchmark's
+            name (`mathvista`), others follow a slash (`mathvision/algebra`).
+        questions: method -> one row per question (and seed).
+        details: anything else, by name.
+    """
+
+    schema_name: Literal["dreamprm.result/1"] = Field(default=SCHEMA, alias="schema")
+    name: str
+    kind: Literal["selection", "answers", "steps", "responses"]
+    versions: dict[str, str]
+    commit: str | None = None
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    metrics: dict[str, dict[str, Metric]]
+    questions: dict[str, tuple[QuestionResult, ...]] = Field(default_factory=dict)
+    details: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def new_result(**fields: Any) -> Result:
+    """A result of this version and commit; `fields` are those of `Result`."""
+    return Result.parse({"versions": versions(), "commit": commit()} | fields)
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write it as strict JSON, whole or not at all."""
+    facts = result.model_dump(mode="json", by_alias=True)
+    text = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False)
+    with atomic_write(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file.
+
+    Raises:
+        DataError: it is none, or of a version that we do not know.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DreamPRMError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise DataError(f"is no result file: {error}", file=path) from error
+    found = facts.get("schema") if isinstance(facts, Mapping) else None
+    if found != SCHEMA:
+        raise DataError(
+            f"schema is {found!r}, not {SCHEMA!r}; give a file that `dreamprm evaluate --output` "
+            "or `dreamprm benchmark --output` of this version wrote",
+            file=path,
+            field="schema",
+        )
+    try:
+        return Result.parse(facts)
+    except DataError as error:
+        raise error.at(file=path) from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what figures depend on, where it is installed."""
+    found = {"dreamprm": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this package is imported from, with `+` if it was changed."""
+    here = Path(__file__).resolve().parent
+    git = ["git", "-C", str(here)]
+    try:
+        tracked = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            check=False,
+            timeout=10,
+        )
+        if tracked.returncode != 0:  # installed into some other project's checkout
+            return None
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", str(here.parent)],
+            capture_output=True,
+            check=False,
+            timeout=30,
+        ).returncode
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changed else "")
