@@ -22,7 +22,7 @@ from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.formats.files import atomic_write
 from dreamprm.records import Record
 
-SCHEMA = "dreamprm.result/1"
+SCHEMA: Literal["dreamprm.result/1"] = "dreamprm.result/1"
 _PACKAGES = ("torch", "transformers", "math-verify", "numpy", "scipy")
 
 
