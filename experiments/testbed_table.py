@@ -3,7 +3,9 @@
     python -m experiments.testbed_table --seeds 101 102 103 104 105
 
 Writes `docs/results/testbed.json` and `docs/results/testbed.md`. All intervals are 95% and cover
-the choice of questions and of seeds.
+the choice of questions and of seeds. With `--keep`, rows of methods that are not on disk stay as
+the last table had them, for who adds a method without hours of training the others again; it is
+refused unless the seeds and the rows without training come out as they were.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
+    parser.add_argument("--keep", action="store_true", help="rows that are not on disk")
     args = parser.parse_args()
     folders = [args.output_dir / f"seed-{seed}" for seed in args.seeds]
     controls = [args.output_dir / f"control-{seed}" for seed in args.seeds]
@@ -65,6 +68,8 @@ def main() -> None:
         "transformers": transformers.__version__,
         "config": asdict(CONFIG),
     } | collect(folders, controls)
+    if args.keep:
+        result = merged(json.loads((args.results / "testbed.json").read_text()), result)
     args.results.mkdir(parents=True, exist_ok=True)
     (args.results / "testbed.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.results / "testbed.md").write_text(to_markdown(result))
@@ -77,7 +82,7 @@ def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]
     default = [evaluate_folder(f, "candidates", whole) for f in folders]
     strong = [evaluate_folder(f, "strong", whole) for f in folders]
     together, together_strong = combine_seeds(default), combine_seeds(strong)
-    weights = [_weights(f, "dreamprm") for f in folders]
+    weights = [_weights(f, "dreamprm") for f in folders] if "dreamprm" in whole else []
     ready = [c for c in controls if _done(c, "dreamprm") and _done(c, "prm_uniform")]
     return {
         "n": together.n,
@@ -106,6 +111,7 @@ def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]
                 "learned": [w[d.name] for w in weights],
             }
             for d in DOMAINS
+            if weights
         },
         "seconds": {m: [_facts(f, m)["seconds"] for f in folders] for m in whole},
         "in_part": {
@@ -115,6 +121,29 @@ def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]
         },
         "control": _control(ready) if ready else None,
     }
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The new table, with the old one's rows where the new one has none.
+
+    Raises:
+        SystemExit: the two are not of the same seeds and data.
+    """
+    fixed = ("first_sample", "self_consistency", "any_right")
+    same = all(old["accuracy"][m] == new["accuracy"][m] for m in fixed)
+    if old["seeds"] != new["seeds"] or not same:
+        raise SystemExit("--keep: the table on disk is of other seeds or data; run all methods")
+    found = _over(old, new)
+    order = [*fixed[:2], *MAIN, fixed[2]]
+    for key in ("accuracy", "per_seed", "scaling", "strong_accuracy"):
+        found[key] = {m: found[key][m] for m in order if m in found[key]}
+    return found
+
+
+def _over(old: Any, new: Any) -> Any:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old | {k: _over(old[k], v) if k in old else v for k, v in new.items()}
+    return old if new is None else new
 
 
 def _done(folder: Path, method: str) -> bool:
@@ -158,6 +187,7 @@ def _control(folders: Sequence[Path]) -> dict[str, Any]:
 def _differences(evaluation: Evaluation) -> dict[str, Any]:
     pairs = [("dreamprm", m) for m in evaluation.values if m != "dreamprm"]
     pairs.append(("prm_oracle", "prm_uniform"))
+    pairs = [(a, b) for a, b in pairs if a in evaluation.values and b in evaluation.values]
     return {f"{a} - {b}": difference_json(evaluation.difference(a, b)) for a, b in pairs}
 
 
