@@ -149,8 +149,13 @@ def _check_extra(extra: dict[str, JsonValue]) -> None:
 
 
 class StepScores(Record):
-    """A PRM's raw output for one trajectory: one logit per step (sigmoid gives the step score)."""
+    """A PRM's raw output for one trajectory: one logit per step (sigmoid gives the step score).
+
+    Attributes:
+        cut: steps at the end that lie beyond the backbone's context and have no logit.
+    """
 
     question_id: str
     sample_index: int
     logits: tuple[FiniteFloat, ...]
+    cut: int = 0

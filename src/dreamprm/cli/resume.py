@@ -35,11 +35,18 @@ def resumable(
     Raises:
         DataError: the file was made with other settings (names the first that differs).
     """
+    with appending(output, command, settings) as appender:
+        yield appender, read_records(output, kind)
+
+
+@contextmanager
+def appending(output: Path, command: str, settings: Mapping[str, Any]) -> Iterator[JsonlAppender]:
+    """`resumable` without reading what is there, for outputs larger than the memory."""
     if output.suffix.lower() not in (".jsonl", ".ndjson"):
         raise DataError("the output must be a .jsonl file, which can be appended to", file=output)
     guard(output, command, settings)
     with JsonlAppender(output) as appender:
-        yield appender, read_records(output, kind)
+        yield appender
 
 
 def guard(output: Path, command: str, settings: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
 r"""Score trajectories with a trained PRM: one logit per step (its sigmoid is the step score).
 
 Reads a folder that `dreamprm train` wrote, questions and trajectories; appends step scores to a
-.jsonl file. The same command again goes on where a killed run stopped.
+.jsonl file. Trajectories stream through, so that their number is bounded by the disk alone; the
+candidates of a question should stand near each other, as `dreamprm sample` writes them. The same
+command again goes on where a killed run stopped: at most one batch is scored twice.
 
   dreamprm score --model_name_or_path prm --questions questions.jsonl \
     --trajectories candidates.jsonl --output scores.jsonl
@@ -11,17 +13,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.policy_options import require_positive
-from dreamprm.cli.resume import resumable
+from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
-from dreamprm.errors import DreamPRMError
-from dreamprm.formats import check_images
+from dreamprm.errors import DataError, DataWarning, DreamPRMError
+from dreamprm.formats import (
+    check_images,
+    checked_references,
+    iterate_trajectories,
+    read_questions,
+)
 from dreamprm.formats.files import open_for_reading
-from dreamprm.records import StepScores
+from dreamprm.formats.jsonl import iterate_jsonl
+from dreamprm.records import StepScores, Trajectory
+
+WINDOW = 1024
+"""Trajectories held at once. Fixed: a run that goes on counts in the windows of the one before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +61,82 @@ class Config:
 def run(config: Config) -> None:
     """Score what is not scored yet."""
     require_positive(config, "per_device_batch_size")
-    questions, trajectories = read_candidates([config.questions], [config.trajectories])
-    check_images(questions, config.questions)
-    by_id = {question.id: question for question in questions}
+    questions = {q.id: q for q in read_questions(config.questions)}
+    check_images(list(questions.values()), config.questions)
+
+    def trajectories() -> Iterator[Trajectory]:
+        found = iterate_trajectories(config.trajectories)
+        return checked_references(questions, found, config.trajectories)
+
+    total = sum(1 for _ in trajectories())  # a bad row is told before hours are spent
     settings = {
         "model": _identity(config.model_name_or_path),
         "aggregation": _aggregation(config.model_name_or_path),
     }
-    with resumable(config.output, "score", settings, StepScores) as (out, written):
-        done = {(s.question_id, s.sample_index) for s in written}
-        left = [t for t in trajectories if (t.question_id, t.sample_index) not in done]
-        if left:
-            from dreamprm.cli.models import load_prm
-            from dreamprm.prm.scorer import StepScorer
+    with appending(config.output, "score", settings) as out:
+        written = iterate_jsonl(config.output, StepScores)
+        scorer, cut = None, 0
+        with progress("trajectories scored", total) as advance:
+            for window, left in unwritten(trajectories(), written, config.output):
+                advance(len(window) - len(left))
+                if not left:
+                    continue
+                if scorer is None:
+                    from dreamprm.cli.models import load_prm
+                    from dreamprm.prm.scorer import StepScorer
 
-            model = load_prm(config.model_name_or_path, config.device)
-            scorer = StepScorer(model, config.per_device_batch_size)
-            with progress("trajectories scored", len(left)) as advance:
-                for scores in scorer.score([(by_id[t.question_id], t) for t in left], advance):
+                    model = load_prm(config.model_name_or_path, config.device)
+                    scorer = StepScorer(model, config.per_device_batch_size)
+                pairs = [(questions[t.question_id], t) for t in left]
+                for scores in scorer.score(pairs, advance):
+                    cut += scores.cut > 0
                     out.append(scores)
-    print(f"{config.output}: step scores of {len(trajectories)} trajectories")
+        extra = next(written, None) if total else None
+    if extra is not None:
+        raise _others(config.output, extra)
+    if cut:
+        warnings.warn(
+            f"{cut:,} trajectories are longer than the model's context; their last steps have no "
+            "score (`cut` in the output counts them)",
+            DataWarning,
+            stacklevel=2,
+        )
+    print(f"{config.output}: step scores of {total} trajectories")
+
+
+def unwritten(
+    trajectories: Iterable[Trajectory], written: Iterator[StepScores], output: Path
+) -> Iterator[tuple[list[Trajectory], list[Trajectory]]]:
+    """Windows of the input, and of each what an earlier run has not written.
+
+    Windows are finished one after the other, so the output's rows of a window stand where its
+    trajectories stand in the input, in another order within it. Nothing else is remembered.
+
+    Raises:
+        DataError: the output holds scores of other trajectories, or one of these twice.
+    """
+    left = iter(trajectories)
+    while window := list(islice(left, WINDOW)):
+        waiting = {(t.question_id, t.sample_index): t for t in window}
+        if len(waiting) < len(window):
+            double = next(t for t in window if waiting[t.question_id, t.sample_index] is not t)
+            raise DataError(
+                f"question '{double.question_id}', candidate {double.sample_index} is there twice; "
+                "number the samples of each question"
+            )
+        for scores in islice(written, len(window)):
+            if waiting.pop((scores.question_id, scores.sample_index), None) is None:
+                raise _others(output, scores)
+        yield window, list(waiting.values())
+
+
+def _others(output: Path, scores: StepScores) -> DataError:
+    return DataError(
+        f"holds scores of question '{scores.question_id}', candidate {scores.sample_index}, which "
+        "is not at this place of the trajectories; give another output, or the trajectories that "
+        "it was made from",
+        file=output,
+    )
 
 
 def _aggregation(folder: Path) -> str:
@@ -77,11 +146,20 @@ def _aggregation(folder: Path) -> str:
 
 
 def _identity(folder: Path) -> str:
-    """A name for the very weights: scores of two trainings must not end up in one file."""
+    """A name for the very weights: scores of two trainings must not end up in one file.
+
+    The head may have no parameters of its own, and a backbone is too large to read twice: the end
+    of each file of weights stands for it, as training moves them all.
+    """
     head = folder / "prm_head.safetensors"
     if not head.is_file():
         raise DreamPRMError(
             f"{folder} holds no {head.name}: not a PRM saved by dreamprm; give the folder that "
             "`dreamprm train` wrote"
         )
-    return f"{folder.resolve().name} {hashlib.sha256(head.read_bytes()).hexdigest()[:12]}"
+    digest = hashlib.sha256(head.read_bytes())
+    for weights in sorted(folder.glob("*.safetensors")):
+        with open_for_reading(weights) as file:
+            file.seek(max(0, weights.stat().st_size - 2**20))
+            digest.update(file.read())
+    return f"{folder.resolve().name} {digest.hexdigest()[:12]}"

@@ -19,12 +19,10 @@ from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.resume import recorded_aggregation
 from dreamprm.errors import DataError
 from dreamprm.formats import read_scores, write_records
-from dreamprm.records import Record, Trajectory
+from dreamprm.records import Record, StepScores, Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-Logits = tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ def run(config: Config) -> None:
         raise DataError(f"method {config.method} needs scores; give --scores of `dreamprm score`")
     questions, trajectories = read_candidates([config.questions], [config.trajectories])
     rows = read_scores(config.scores) if config.scores else []
-    logits = {(s.question_id, s.sample_index): s.logits for s in rows}
+    by_candidate = {(s.question_id, s.sample_index): s for s in rows}
     groups: dict[str, list[Trajectory]] = {question.id: [] for question in questions}
     for t in trajectories:
         groups[t.question_id].append(t)
@@ -97,9 +95,9 @@ def run(config: Config) -> None:
                 f"{config.n or 1}; sample more or lower n",
                 file=config.trajectories,
             )
-        numbers = _scores(config, first_n, logits) if config.scores else None
+        numbers = _scores(config, first_n, by_candidate) if config.scores else None
         choice = chosen[question_id] = _choose(config.method, first_n, numbers)
-        choices.append(_row(choice, first_n, numbers, logits))
+        choices.append(_row(choice, first_n, numbers, by_candidate))
     write_records(config.output, choices, Choice)
     print(f"{config.output}: {len(choices)} choices by {config.method}{_accuracy(chosen)}")
 
@@ -123,21 +121,22 @@ def _choose(
 
 
 def _scores(
-    config: Config, candidates: Sequence[Trajectory], logits: Mapping[tuple[str, int], Logits]
+    config: Config, candidates: Sequence[Trajectory], scored: Mapping[tuple[str, int], StepScores]
 ) -> list[float]:
     from dreamprm.search.aggregation import aggregate
 
     found = []
     for t in candidates:
-        z = logits.get((t.question_id, t.sample_index))
-        if z is None or (len(z) != len(t.steps) and config.aggregation != "last"):
-            have = "no scores" if z is None else f"{len(z)} scores for {len(t.steps)} steps"
+        row = scored.get((t.question_id, t.sample_index))
+        count = len(row.logits) + row.cut if row else 0
+        if row is None or (count != len(t.steps) and config.aggregation != "last"):
+            have = f"{count} scores for {len(t.steps)} steps" if row else "no scores"
             raise DataError(
                 f"question '{t.question_id}', candidate {t.sample_index} has {have}; score it "
                 "again",
                 file=config.scores,
             )
-        found.append(aggregate(z, config.aggregation or "mean_logit"))
+        found.append(aggregate(row.logits, config.aggregation or "mean_logit"))
     return found
 
 
@@ -145,7 +144,7 @@ def _row(
     choice: Trajectory,
     candidates: Sequence[Trajectory],
     numbers: Sequence[float] | None,
-    logits: Mapping[tuple[str, int], Logits],
+    scored: Mapping[tuple[str, int], StepScores],
 ) -> Choice:
     import numpy as np
 
@@ -154,7 +153,7 @@ def _row(
     score, steps = None, None
     if numbers is not None:
         score = numbers[[t.sample_index for t in candidates].index(choice.sample_index)]
-        z = np.asarray(logits[choice.question_id, choice.sample_index], dtype=np.float64)
+        z = np.asarray(scored[choice.question_id, choice.sample_index].logits, dtype=np.float64)
         steps = tuple(np.exp(log_sigmoid(z)).tolist())
     return Choice(
         question_id=choice.question_id,

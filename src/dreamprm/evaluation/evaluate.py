@@ -269,23 +269,25 @@ def _aggregate(
     candidates: Mapping[str, Sequence[Trajectory]],
 ) -> dict[tuple[str, int], float]:
     """(question id, sample_index) -> aggregated score, for every candidate."""
-    logits: dict[tuple[str, int], tuple[float, ...]] = {}
+    scored: dict[tuple[str, int], StepScores] = {}
     for row in rows:
         at = (row.question_id, row.sample_index)
-        if at in logits:
+        if at in scored:
             raise DataError(f"{method}: question {at[0]}, candidate {at[1]} is scored twice")
-        logits[at] = row.logits
+        scored[at] = row
     result = {}
     for question_id, group in candidates.items():
         for t in group:
             at = (question_id, t.sample_index)
             what = f"{method}: question {question_id}, candidate {t.sample_index}"
-            if at not in logits:
+            if at not in scored:
                 raise DataError(f"{what} has no scores; score it, or drop it")
-            if aggregation != "last" and len(logits[at]) != len(t.steps):
-                raise DataError(f"{what}: {len(logits[at])} logits for {len(t.steps)} steps")
+            logits = scored[at].logits
+            # Steps beyond the context were not judged; `dreamprm score` has told how many.
+            if aggregation != "last" and len(logits) + scored[at].cut != len(t.steps):
+                raise DataError(f"{what}: {len(logits)} logits for {len(t.steps)} steps")
             try:
-                result[at] = aggregate(logits[at], aggregation)
+                result[at] = aggregate(logits, aggregation)
             except DataError as error:
                 raise DataError(f"{what}: {error.message}", field=error.field) from None
     return result

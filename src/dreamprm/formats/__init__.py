@@ -6,7 +6,7 @@ and trajectories together (most of the outside ones) can be read for either; `re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,8 @@ __all__ = [
     "check_golds",
     "check_images",
     "check_references",
+    "checked_references",
+    "iterate_trajectories",
     "read_pair",
     "read_questions",
     "read_records",
@@ -84,6 +86,15 @@ def read_trajectories(
     )[1]
 
 
+def iterate_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """Trajectories one by one, where the file holds our own records; others are read whole."""
+    return (
+        own.iterate(path, Trajectory)
+        if _outside(path, None) is None
+        else iter(read_trajectories(path))
+    )
+
+
 def read_scores(path: str | Path) -> list[StepScores]:
     """Step scores of a JSONL or Parquet file."""
     return read_records(path, StepScores)
@@ -134,7 +145,18 @@ def check_references(
     Raises:
         DataError: naming the first row whose question is missing.
     """
-    known = {question.id for question in questions}
+    for _ in checked_references({question.id for question in questions}, trajectories, file):
+        pass
+
+
+def checked_references(
+    known: Container[str], trajectories: Iterable[Trajectory], file: str | Path
+) -> Iterator[Trajectory]:
+    """Trajectories as they come, each checked; see `check_references`.
+
+    Args:
+        known: ids of the questions.
+    """
     for row, trajectory in enumerate(trajectories, start=1):
         if trajectory.question_id not in known:
             raise DataError(
@@ -144,6 +166,7 @@ def check_references(
                 row=row,
                 field="question_id",
             )
+        yield trajectory
 
 
 def check_images(questions: Sequence[Question], file: str | Path, *, decode: bool = False) -> None:

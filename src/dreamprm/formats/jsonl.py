@@ -86,8 +86,9 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
 def to_line(record: Record, folder: Path) -> bytes:
     """One record as a line of a JSONL file that lies in `folder`."""
     row = record.model_dump()
-    if not row.get("extra", True):
-        del row["extra"]
+    for rare in ("extra", "cut"):  # nearly always empty
+        if not row.get(rare, True):
+            del row[rare]
     if isinstance(record, Question):
         row["images"] = [
             encode_image(image) if isinstance(image, bytes) else image_to_disk(image, folder)

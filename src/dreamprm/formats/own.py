@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from dreamprm.errors import DataError
 from dreamprm.formats.files import BadRow, R, check_new_id, from_disk, refuse
-from dreamprm.formats.jsonl import read_jsonl, write_jsonl
+from dreamprm.formats.jsonl import iterate_jsonl, read_jsonl, write_jsonl
 from dreamprm.formats.row_files import each_row
 from dreamprm.records import Question
 
@@ -75,6 +75,16 @@ def read(
             continue
         found.append(record)
     return found
+
+
+def iterate(path: str | Path, kind: type[R]) -> Iterator[R]:
+    """Records of one class one by one, for files larger than the memory; see `read`."""
+    path = Path(path)
+    if path.suffix.lower() != ".parquet":
+        return iterate_jsonl(path, kind)
+    from dreamprm.formats.parquet import iterate_parquet
+
+    return iterate_parquet(path, kind)
 
 
 def write(path: str | Path, records: Iterable[R], kind: type[R]) -> None:

@@ -63,6 +63,7 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
             ("question_id", pa.string()),
             ("sample_index", pa.int64()),
             ("logits", pa.list_(pa.float64())),
+            ("cut", pa.int64()),
         ]
     ),
 }

@@ -85,6 +85,21 @@ class Batch:
         )
 
 
+@dataclass(frozen=True)
+class Laid:
+    """One trajectory as tokens: a prompt, what follows it, and where its steps are judged.
+
+    Attributes:
+        prompt: with its images.
+        tail: tokens behind the prompt, up to the last step that fits.
+        ends: index in `tail` of the position that judges each step; -1 is the prompt's last token.
+    """
+
+    prompt: Prompt
+    tail: list[int]
+    ends: list[int]
+
+
 class Encoder:
     """Turns (question, steps) pairs into a `Batch`.
 
@@ -93,6 +108,10 @@ class Encoder:
         config: the layout.
         root: folder that relative image paths start from.
         context: tokens that the backbone has positions for; None: no limit known.
+
+    Attributes:
+        warn_cut: warn once of each trajectory with steps beyond the limit; who counts them himself
+            switches it off.
     """
 
     def __init__(
@@ -113,6 +132,7 @@ class Encoder:
             for holder in (processor, self.tokenizer)
             if isinstance(token := getattr(holder, "image_token", None), str)
         }
+        self.warn_cut = True
         self._told: set[int] = set()  # trajectories whose cut has been warned about
         tag = self.tokenizer(self.config.step_tag, add_special_tokens=False).input_ids
         if len(tag) != 1 and self.config.name != "turns":
@@ -135,20 +155,16 @@ class Encoder:
             A batch of len(pairs) sequences (`trajectory`, `turns`), or of one sequence per step
             (`prefix`).
         """
-        laid_out = [self._lay_out(question, steps) for question, steps in pairs]
-        prompts = [
-            self._prompts.get((text, question.images), partial(self._encode, question, text))
-            for (question, _), (text, _, _) in zip(pairs, laid_out, strict=True)
-        ]
+        laid = [self.lay_out(question, steps) for question, steps in pairs]
         sequences = []  # (trajectory, its steps)
-        for i, (_, _, ends) in enumerate(laid_out):
-            fit = self._fitting(*pairs[i], len(prompts[i]), ends)
+        for i, one in enumerate(laid):
+            fit = len(one.ends)
             sequences += (
                 [(i, n) for n in range(1, fit + 1)] if self.config.name == "prefix" else [(i, fit)]
             )
         inputs, starts = join(
-            [prompts[i] for i, _ in sequences],
-            [laid_out[i][1][: laid_out[i][2][n - 1] + 1] for i, n in sequences],
+            [laid[i].prompt for i, _ in sequences],
+            [laid[i].tail[: laid[i].ends[n - 1] + 1] for i, n in sequences],
             self.tokenizer.pad_token_id or 0,
             self.config.padding_side,
         )
@@ -160,10 +176,17 @@ class Encoder:
         for row, (i, n) in enumerate(sequences):
             steps = range(n - 1, n) if self.config.name == "prefix" else range(n)
             for s in steps:
-                positions[i, s] = starts[row] + laid_out[i][2][s]
+                positions[i, s] = starts[row] + laid[i].ends[s]
                 rows[i, s] = row
                 mask[i, s] = True
         return Batch(inputs, positions, rows, mask)
+
+    def lay_out(self, question: Question, steps: Sequence[str]) -> Laid:
+        """One trajectory as tokens; steps beyond the context are left out, with a warning."""
+        text, tail, ends = self._lay_out(question, steps)
+        prompt = self._prompts.get((text, question.images), partial(self._encode, question, text))
+        fit = self._fitting(question, steps, len(prompt), ends)
+        return Laid(prompt, tail[: ends[fit - 1] + 1], ends[:fit])
 
     def prompt_text(self, question: Question) -> str:
         """The prompt as the backbone's chat template writes it."""
@@ -222,7 +245,7 @@ class Encoder:
                 "a backbone with a longer context (layout.max_length, if that was set)"
             )
         trajectory = hash((question.id, tuple(steps)))
-        if fit < len(steps) and trajectory not in self._told:
+        if self.warn_cut and fit < len(steps) and trajectory not in self._told:
             self._told.add(trajectory)
             warnings.warn(
                 f"question '{question.id}': {len(steps) - fit} of {len(steps)} steps of a "

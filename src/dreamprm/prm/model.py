@@ -115,15 +115,18 @@ class ProcessRewardModel(nn.Module):
         # No cache: positions are judged, nothing is generated.
         hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
         at_steps = hidden[batch.rows[batch.mask], batch.positions[batch.mask]]  # (found, width)
-        # Neither the bf16 of autocast nor that of the base: near 0 or 1 scores would tie.
-        with torch.autocast(hidden.device.type, enabled=False):
-            found = self._judge(at_steps)  # (found,)
+        found = self.judge(at_steps)  # (found,)
         logits: Tensor = found.new_zeros(batch.mask.shape)
         logits[batch.mask] = found
         return logits
 
+    def judge(self, at_steps: Tensor) -> Tensor:
+        """Hidden states at steps' ends, (found, width), to logits, (found,)."""
+        # Neither the bf16 of autocast nor that of the base: near 0 or 1 scores would tie.
+        with torch.autocast(at_steps.device.type, enabled=False):
+            return self._judge(at_steps)
+
     def _judge(self, at_steps: Tensor) -> Tensor:
-        """Hidden states (found, width) to logits (found,)."""
         output = unwrapped(self.backbone).get_output_embeddings()
         if isinstance(self.head, TokenHead):
             found: Tensor = self.head(at_steps, output)
