@@ -1,0 +1,120 @@
+"""Kill -9 of `dreamprm score` at many moments: nothing is scored anew but the batch in flight."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dreamprm.cli import main
+from dreamprm.cli.score import unwritten
+from dreamprm.errors import DataError
+from dreamprm.formats import read_scores, write_questions, write_trajectories
+from dreamprm.records import StepScores, Trajectory
+from tests.forked_commands import ForkedCommands
+from tests.tiny_models import picture_question, random_prm
+
+PRELOAD = ["dreamprm.cli.score", "dreamprm.prm.scorer", "dreamprm.cli.models"]
+PRELOAD += ["transformers.models.qwen2_vl.modeling_qwen2_vl", "peft"]
+QUESTIONS, EACH, BATCH = 40, 8, 8
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
+    running = ForkedCommands(PRELOAD, tmp_path_factory.mktemp("log") / "commands.log")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    random_prm().save_pretrained(folder / "prm")
+    questions = [picture_question(f"q{i}", i % 3) for i in range(QUESTIONS)]
+    write_questions(folder / "questions.jsonl", questions)
+    write_trajectories(
+        folder / "candidates.jsonl",
+        [
+            Trajectory(question_id=q.id, steps=(f"red is {j}", "so it is"), sample_index=j)
+            for q in questions
+            for j in range(EACH)
+        ],
+    )
+    return folder
+
+
+def words(project: Path, output: Path) -> list[str]:
+    found = ["score", "--model_name_or_path", str(project / "prm"), "--output", str(output)]
+    found += ["--questions", str(project / "questions.jsonl")]
+    found += ["--trajectories", str(project / "candidates.jsonl")]
+    return [*found, "--per_device_batch_size", str(BATCH)]
+
+
+def rows(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_scoring_run_killed_many_times_scores_nothing_twice(
+    project: Path, tmp_path: Path, commands: ForkedCommands
+) -> None:
+    unbroken = tmp_path / "unbroken.jsonl"
+    assert commands.run(words(project, unbroken)) == 0
+    expected = {(s.question_id, s.sample_index): s.logits for s in read_scores(unbroken)}
+    assert len(expected) == QUESTIONS * EACH
+
+    rng = random.Random(0)
+    output, killed, kept = tmp_path / "killed.jsonl", 0, 0
+    while True:
+        stop = rows(output) + rng.randint(1, 40)
+        if commands.run(words(project, output), lambda stop=stop: rows(output) >= stop) == 0:
+            break
+        killed += 1
+        assert rows(output) >= kept, "what was written stays"
+        kept = rows(output)
+    found = read_scores(output)
+    assert killed >= 5
+    assert len(found) == len(expected), "no trajectory twice, none missing"
+    for s in found:  # a rest is batched otherwise than the whole
+        assert s.logits == pytest.approx(expected[s.question_id, s.sample_index], abs=1e-4)
+
+
+def scored(question: str, index: int) -> StepScores:
+    return StepScores(question_id=question, sample_index=index, logits=(0.0,))
+
+
+def made(count: int) -> list[Trajectory]:
+    return [Trajectory(question_id="q", steps=("a",), sample_index=i) for i in range(count)]
+
+
+def test_a_later_run_finds_its_place_by_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamprm.cli.score.WINDOW", 4)
+    written = iter([scored("q", i) for i in (2, 0, 3, 1, 6)])
+    windows = list(unwritten(made(10), written, Path("s.jsonl")))
+    assert [[t.sample_index for t in left] for _, left in windows] == [[], [4, 5, 7], [8, 9]]
+
+
+def test_scores_of_other_trajectories_are_refused() -> None:
+    with pytest.raises(DataError, match="question 'other', candidate 0, which is not at this"):
+        list(unwritten(made(3), iter([scored("other", 0)]), Path("s.jsonl")))
+
+
+def test_a_candidate_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(DataError, match="candidate 1 is there twice"):
+        list(unwritten([*made(3), *made(2)[1:]], iter([]), Path("s.jsonl")))
+
+
+def test_fewer_trajectories_than_scores_are_refused(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "scores.jsonl"
+    assert main(words(project, output)) == 0
+    lines = (project / "candidates.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "fewer.jsonl").write_text("".join(lines[:-8]))
+    fewer = words(project, output)
+    fewer[fewer.index("--trajectories") + 1] = str(tmp_path / "fewer.jsonl")
+    before = output.read_bytes()
+    assert main(fewer) == 1
+    assert "which is not at this place of the trajectories" in capsys.readouterr().err
+    assert output.read_bytes() == before
