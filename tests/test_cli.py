@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dreamprm.cli import main, score
+from dreamprm.evaluation.results import read_result
 from dreamprm.formats import read_scores, read_trajectories, write_trajectories
 from tests.cli_samples import (
     make_project,
@@ -190,10 +191,11 @@ def test_evaluate_writes_json_and_prints_a_table(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(evaluate_words(project, "evaluate", "results.json")) == 0
-    results = json.loads((project / "results.json").read_text())
-    assert results["accuracy"]["vista"]["dreamprm"]["mean"] == 1.0
-    assert results["scaling"]["dreamprm"]["1"] == pytest.approx(0.5)
-    assert "dreamprm - self_consistency" in results["differences"]
+    result = read_result(project / "results.json")
+    assert result.metrics["dreamprm"]["vista"].value == 1.0
+    assert result.details["curve"]["dreamprm"]["1"]["mean"] == pytest.approx(0.5)
+    assert "dreamprm - self_consistency" in result.details["differences"]
+    assert {row.sample_index for row in result.questions["dreamprm"]} == {2}
     assert "self_consistency" in capsys.readouterr().out
 
 

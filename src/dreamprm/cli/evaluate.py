@@ -1,7 +1,9 @@
 r"""Accuracy of every way of choosing, with 95% intervals clustered by question.
 
-Reads questions, candidates with outcomes, and step scores by method; prints a table and writes
-JSON: accuracy per benchmark, averages, the curve over N, paired differences to the main method.
+Reads questions, candidates with outcomes, and step scores by method; prints a table and writes a
+result file: accuracy per benchmark, subject and on average, a row per question and method, the
+curve over N, paired differences to the main method. `dreamprm compare` and `dreamprm report` read
+it.
 
   dreamprm evaluate --questions mathvista.jsonl wemath.jsonl --trajectories candidates.jsonl \
     --scores.dreamprm scores.jsonl --scores.orm orm.jsonl --aggregations.orm last \
@@ -11,14 +13,11 @@ JSON: accuracy per benchmark, averages, the curve over N, paired differences to 
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamprm import __version__
 from dreamprm.cli.inputs import EvaluationInputs
-from dreamprm.formats.files import atomic_write
 
 if TYPE_CHECKING:
     from dreamprm.evaluation.evaluate import Evaluation
@@ -29,34 +28,40 @@ class Config(EvaluationInputs):
     """Options of evaluate.
 
     Attributes:
-        output: JSON file of results; none is written without it.
+        output: result file (JSON); none is written without it.
+        name: of the run, as comparisons show it; by default that of the output file.
     """
 
     output: Path | None = None
+    name: str | None = None
 
 
 def run(config: Config) -> None:
     """Evaluate, print and write."""
     from dreamprm.cli import inputs
-    from dreamprm.evaluation.summary import summary_json
+    from dreamprm.evaluation.results import write_result
+    from dreamprm.evaluation.selection_result import selection_result
 
-    start = time.monotonic()
-    evaluation = inputs.evaluate(config).evaluation
-    if config.output is not None:
-        summary = summary_json(
-            evaluation,
-            version=__version__,
-            seed=config.seed,
-            wall_s=round(time.monotonic() - start, 3),
-            report=None,
-            methods=(),
-            main_method=config.main(),
-            extra={"n": config.n, "main_method": config.main()},
+    found = inputs.evaluate(config)
+    for method, choice in found.choices.items():
+        others = ", ".join(f"{name} {100 * a:.1f}" for name, a in choice.accuracy.items())
+        print(
+            f"{method}: aggregation {choice.name}, chosen on {choice.questions} validation "
+            f"questions ({others})"
         )
-        text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-        with atomic_write(config.output) as file:
-            file.write(text.encode() + b"\n")
-    print_table(evaluation)
+    if config.output is not None:
+        settings = json.loads(json.dumps(asdict(config), default=str))
+        result = selection_result(
+            found.evaluation,
+            found.questions,
+            found.trajectories,
+            name=config.name or config.output.stem,
+            main_method=config.main(),
+            settings=settings,
+            choices=found.choices,
+        )
+        write_result(config.output, result)
+    print_table(found.evaluation)
 
 
 def print_table(evaluation: Evaluation) -> None:

@@ -14,6 +14,7 @@ from dreamprm.formats import check_references, read_questions, read_scores, read
 from dreamprm.records import Question, StepScores, Trajectory
 
 if TYPE_CHECKING:
+    from dreamprm.evaluation.aggregation_choice import AggregationChoice
     from dreamprm.evaluation.evaluate import Evaluation
 
 
@@ -32,7 +33,16 @@ class EvaluationInputs:
         curve: numbers of candidates that the curve over N has points at.
         main_method: the method that the others are compared with; `dreamprm` if it has scores,
             else the last method that has.
-        seed: of the random subsets behind the curve of voting.
+        seed: of the random subsets behind the curve of voting, and of `validation_share`.
+        scores_by_seed: the files of a method are of repeated trainings, one each, in the same order
+            for every method (a method with one file has no seeds); intervals then cover the
+            chance in training too. By default they are parts of one.
+        validation_share: choose each method's aggregation on this share of the questions, and
+            report on the others only.
+        validation_questions: choose each method's aggregation on these questions instead; none may
+            be among `questions`.
+        validation_trajectories: their candidates, with outcomes.
+        validation_scores: method -> step scores of these; methods without keep their aggregation.
     """
 
     questions: list[Path]
@@ -43,6 +53,11 @@ class EvaluationInputs:
     curve: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     main_method: str | None = None
     seed: int = 0
+    scores_by_seed: bool = False
+    validation_share: float | None = None
+    validation_questions: list[Path] = field(default_factory=list)
+    validation_trajectories: list[Path] = field(default_factory=list)
+    validation_scores: dict[str, Path | list[Path]] = field(default_factory=dict)
 
     def main(self) -> str:
         """Name of the main method.
@@ -69,6 +84,7 @@ class Evaluated:
     trajectories: list[Trajectory]
     scores: dict[str, list[StepScores]]
     evaluation: Evaluation
+    choices: dict[str, AggregationChoice] = field(default_factory=dict)
 
 
 def read_candidates(
@@ -99,24 +115,91 @@ def read_method_scores(
 
 def evaluate(inputs: EvaluationInputs) -> Evaluated:
     """Read and evaluate."""
-    from dreamprm.evaluation.evaluate import evaluate_methods
+    from dreamprm.evaluation.evaluate import combine_seeds, evaluate_methods
 
     inputs.main()
     questions, trajectories = read_candidates(inputs.questions, inputs.trajectories)
-    scores = read_method_scores(inputs.scores)
-    if unknown := [method for method in inputs.aggregations if method not in scores]:
+    by_seed = [read_method_scores(files) for files in _by_seed(inputs)]
+    if unknown := [method for method in inputs.aggregations if method not in by_seed[0]]:
         raise DataError(f"aggregations: method '{unknown[0]}' has no scores")
-    evaluation = evaluate_methods(
-        questions,
-        trajectories,
-        scores,
-        aggregations={
-            method: recorded_aggregation(files[0] if isinstance(files, list) else files)
-            for method, files in inputs.scores.items()
-        }
-        | inputs.aggregations,
-        n=inputs.n,
-        ns=inputs.curve,
-        seed=inputs.seed,
-    )
-    return Evaluated(questions, trajectories, scores, evaluation)
+    aggregations = {
+        method: recorded_aggregation(files[0] if isinstance(files, list) else files)
+        for method, files in inputs.scores.items()
+    } | inputs.aggregations
+    kept, choices = _choose_aggregations(inputs, questions, trajectories, by_seed[0], aggregations)
+    if len(kept) < len(questions):
+        ids = {q.id for q in kept}
+        questions, trajectories = kept, [t for t in trajectories if t.question_id in ids]
+        by_seed = [
+            {m: [s for s in rows if s.question_id in ids] for m, rows in scores.items()}
+            for scores in by_seed
+        ]
+    evaluations = [
+        evaluate_methods(
+            questions,
+            trajectories,
+            scores,
+            aggregations=aggregations | {m: choice.name for m, choice in choices.items()},
+            n=inputs.n,
+            ns=inputs.curve,
+            seed=inputs.seed,
+        )
+        for scores in by_seed
+    ]
+    together = combine_seeds(evaluations) if len(evaluations) > 1 else evaluations[0]
+    return Evaluated(questions, trajectories, by_seed[0], together, choices)
+
+
+def _by_seed(inputs: EvaluationInputs) -> list[dict[str, Path | list[Path]]]:
+    """Score files of each repeated training."""
+    if not inputs.scores_by_seed:
+        return [inputs.scores]
+    files = {m: f if isinstance(f, list) else [f] for m, f in inputs.scores.items()}
+    counts = {m: len(f) for m, f in files.items() if len(f) > 1}
+    if len(set(counts.values())) != 1:
+        told = ", ".join(f"{m} {count}" for m, count in counts.items()) or "one of each method"
+        raise DataError(
+            f"scores_by_seed needs as many files of each method, one per training, and there are: "
+            f"{told}"
+        )
+    seeds = range(next(iter(counts.values())))
+    return [{m: f[seed] if len(f) > 1 else f[0] for m, f in files.items()} for seed in seeds]
+
+
+def _choose_aggregations(
+    inputs: EvaluationInputs,
+    questions: list[Question],
+    trajectories: list[Trajectory],
+    scores: dict[str, list[StepScores]],
+    defaults: dict[str, str],
+) -> tuple[list[Question], dict[str, AggregationChoice]]:
+    """The questions that are left for the test, and what the others chose."""
+    from dreamprm.evaluation import aggregation_choice as choice
+
+    given = (inputs.validation_questions, inputs.validation_trajectories, inputs.validation_scores)
+    if inputs.validation_share is not None:
+        if any(given):
+            raise DataError("give validation_share or validation files, not both")
+        validation, kept = choice.split_questions(questions, inputs.validation_share, inputs.seed)
+        candidates = choice.outcomes_of(validation, trajectories)
+        theirs = choice.scores_of(validation, scores)
+    elif any(given):
+        if not all(given):
+            raise DataError(
+                "give validation_questions, validation_trajectories and validation_scores together"
+            )
+        if unknown := [m for m in inputs.validation_scores if m not in scores]:
+            raise DataError(f"validation_scores: method '{unknown[0]}' has no scores on the test")
+        validation, candidates = read_candidates(
+            inputs.validation_questions, inputs.validation_trajectories
+        )
+        theirs, kept = read_method_scores(inputs.validation_scores), questions
+    else:
+        return questions, {}
+    choice.check_apart(validation, kept)
+    fixed = inputs.aggregations  # said by the user: not to be chosen
+    return kept, {
+        m: choice.choose_aggregation(validation, candidates, rows, n=inputs.n, default=defaults[m])
+        for m, rows in theirs.items()
+        if m not in fixed
+    }

@@ -3,7 +3,7 @@ r"""Put a trained PRM on the Hugging Face hub, with a model card.
 Reads a folder that `dreamprm train` wrote; writes the card into it as README.md (one that you wrote
 yourself is kept) and uploads all but the checkpoints. Log in first: hf auth login.
 
-  dreamprm push --model_name_or_path prm --repo_id me/prm --evaluation summary.json
+  dreamprm push --model_name_or_path prm --repo_id me/prm --evaluation result.json
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Config:
     Attributes:
         model_name_or_path: folder of a PRM that `dreamprm train` wrote.
         repo_id: where it goes: owner/name.
-        evaluation: summary.json of `dreamprm evaluate`, or JSON {name: number}, for the card.
+        evaluation: for the card: a result file of `dreamprm evaluate` or `dreamprm benchmark`, the
+            demo's summary.json, or JSON {name: number}.
         private: make a private repository, if it is not there yet.
         card_only: write the card and upload nothing.
     """
@@ -44,6 +45,10 @@ def run(config: Config) -> None:
         evaluation = read_object(config.evaluation)
         if evaluation is None:
             raise DataError("no such file", file=config.evaluation)
+        if "schema" in evaluation:
+            from dreamprm.evaluation.results import main_figures, read_result
+
+            evaluation = {"accuracy": main_figures(read_result(config.evaluation))}
     written = write_card(folder, config.repo_id, evaluation)
     print(f"{folder / CARD_FILE}: {'written' if written else 'your own text, kept'}")
     if not config.card_only:

@@ -131,6 +131,18 @@ def read_result(path: Path) -> Result:
         raise error.at(file=path) from None
 
 
+def main_figures(result: Result) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metric -> method -> {"n", "mean", "ci95"}, without the parts of a benchmark."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for method, metrics in result.metrics.items():
+        for name, metric in metrics.items():
+            if "/" not in name:
+                ci95 = list(metric.ci95 or (metric.value, metric.value))
+                figure = {"n": metric.n, "mean": metric.value, "ci95": ci95}
+                found.setdefault(name, {})[method] = figure
+    return found
+
+
 def versions() -> dict[str, str]:
     """Versions of what figures depend on, where it is installed."""
     found = {"dreamprm": __version__, "python": platform.python_version()}

@@ -120,7 +120,7 @@ def model_card(facts: ModelFacts, repo_id: str, evaluation: Mapping[str, Any] | 
     Args:
         facts: of the model.
         repo_id: where it will be found on the hub.
-        evaluation: the content of a `summary.json` of `dreamprm evaluate`, or {name: number}.
+        evaluation: {"accuracy": {benchmark: {method: {"n", "mean", "ci95"}}}}, or {name: number}.
 
     Raises:
         DataError: the evaluation is neither.

@@ -1,0 +1,97 @@
+r"""Differences between runs on the questions that they share, and how sure they are.
+
+Reads result files of `dreamprm evaluate` or `dreamprm benchmark`; pairs them question by question.
+One file compares its methods with each other. Prints each run minus the baseline with its 95%
+interval (clustered by question; with several seeds, over seeds too), McNemar's exact p where
+answers are right or wrong, p corrected for the number of comparisons (Holm), how many questions
+would show the difference with 80% power, and which difference the questions at hand would.
+
+  dreamprm compare --results ours.json theirs.json --baseline theirs
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamprm.errors import DataError
+from dreamprm.formats.files import atomic_write
+
+if TYPE_CHECKING:
+    from dreamprm.evaluation.compare import Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of compare.
+
+    Attributes:
+        results: result files.
+        baseline: run that the others are compared with; by default the first. A run is named as
+            its file says; where a file has several methods, "name: method".
+        methods: look at these methods only.
+        benchmark: look at the questions of this benchmark only.
+        output: JSON file of the comparison; none is written without it.
+    """
+
+    results: list[Path]
+    baseline: str | None = None
+    methods: list[str] = field(default_factory=list)
+    benchmark: str | None = None
+    output: Path | None = None
+
+
+def run(config: Config) -> None:
+    """Compare and print."""
+    from dreamprm.evaluation.compare import Run, as_json, compare, runs_of
+    from dreamprm.evaluation.results import read_result
+
+    if not config.results:
+        raise DataError("there are no result files; give some")
+    runs = runs_of([read_result(path) for path in config.results], config.methods)
+    if config.benchmark is not None:
+        known = sorted({row.benchmark for one in runs for row in one.rows})
+        if config.benchmark not in known:
+            raise DataError(f"no run has benchmark '{config.benchmark}'; there are {known}")
+        runs = [
+            Run(one.name, tuple(r for r in one.rows if r.benchmark == config.benchmark))
+            for one in runs
+        ]
+    found = compare(runs, config.baseline)
+    if config.output is not None:
+        with atomic_write(config.output) as file:
+            file.write((json.dumps(as_json(found), indent=1) + "\n").encode())
+    _print(found)
+
+
+def _print(rows: list[Comparison]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    table = Table(title=Text(f"Percentage points above {rows[0].baseline}"))
+    for head in ("run", "questions", "difference [95% interval]", "bootstrap", "only run / only"):
+        table.add_column(head, justify="left" if head == "run" else "right")
+    for head in ("p", "p (Holm)", "these questions show", "questions for 80% power"):
+        table.add_column(head, justify="right")
+    for c in rows:
+        exact = f"{c.exact.only_a} / {c.exact.only_b}" if c.exact else ""
+        p = c.exact.p if c.exact else c.difference.p
+        table.add_row(
+            Text(c.name),
+            f"{c.difference.n:,}" + (f" (+{c.unpaired:,} unpaired)" if c.unpaired else ""),
+            f"{100 * c.difference.mean:+.1f} [{100 * c.difference.lo:+.1f}, "
+            f"{100 * c.difference.hi:+.1f}]",
+            f"[{100 * c.bootstrap.lo:+.1f}, {100 * c.bootstrap.hi:+.1f}]",
+            exact,
+            f"{p:.2g}",
+            f"{c.p_holm:.2g}",
+            f"{100 * c.detectable:.1f}",
+            "" if c.needed is None else f"{c.needed:,}",
+        )
+    console.print(table)

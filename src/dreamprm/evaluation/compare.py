@@ -1,0 +1,197 @@
+"""Result files made apart -> differences on the questions that they share.
+
+Two methods of one or of two runs are paired question by question, whatever else each was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamprm.errors import DataError
+from dreamprm.evaluation.bootstrap import paired_bootstrap
+from dreamprm.evaluation.mcnemar import McNemar, mcnemar
+from dreamprm.evaluation.power import questions_needed, smallest_difference
+from dreamprm.evaluation.results import QuestionResult, Result
+from dreamprm.evaluation.statistics import Difference, paired_difference
+
+Values = dict[str, NDArray[np.float64]]  # benchmark -> (seeds, questions)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method of one result file."""
+
+    name: str
+    rows: tuple[QuestionResult, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run against the baseline.
+
+    Attributes:
+        difference: run minus baseline, mean over benchmarks, with interval and p.
+        bootstrap: the same by resampling.
+        exact: McNemar's test where both are right or wrong in one seed, over all benchmarks.
+        p_holm: p (the exact one where there is one), corrected for the number of runs compared
+            (Holm, 1979).
+        unpaired: questions that only one of the two has.
+        needed: questions that would show this difference with 80% power; None where it is 0.
+        detectable: smallest difference that the questions at hand show with 80% power.
+    """
+
+    name: str
+    baseline: str
+    difference: Difference
+    bootstrap: Difference
+    exact: McNemar | None
+    p_holm: float
+    unpaired: int
+    needed: int | None
+    detectable: float
+
+
+def runs_of(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Run]:
+    """The methods of result files, each under a name of its own.
+
+    Args:
+        methods: only these; by default all.
+
+    Raises:
+        DataError: none of the files has question rows of such a method.
+    """
+    several = len(results) > 1
+    found: list[Run] = []
+    for result in results:
+        alone = len(result.questions) == 1
+        for method, rows in result.questions.items():
+            if methods and method not in methods:
+                continue
+            name = method if not several else result.name if alone else f"{result.name}: {method}"
+            while name in {run.name for run in found}:
+                name += "'"
+            found.append(Run(name, rows))
+    if not found:
+        there = sorted({m for result in results for m in result.questions}) or ["none"]
+        raise DataError(
+            f"no rows of questions to compare; methods in the files: {', '.join(there)}"
+        )
+    return found
+
+
+def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison]:
+    """Every run against the baseline, by default the first.
+
+    Raises:
+        DataError: fewer than two runs, no such baseline, or runs that share no question.
+    """
+    if len(runs) < 2:
+        raise DataError(f"there is one run, '{runs[0].name}'; a comparison needs two")
+    by_name = {run.name: run for run in runs}
+    if baseline is not None and baseline not in by_name:
+        raise DataError(f"baseline '{baseline}' is none of the runs: {', '.join(by_name)}")
+    base = runs[0] if baseline is None else by_name[baseline]
+    found = [_compare(run, base) for run in runs if run is not base]
+    return _holm(found)
+
+
+def _compare(run: Run, base: Run) -> Comparison:
+    a, b, unpaired = pair(run, base)
+    difference = paired_difference(a, b)
+    one_seed = all(v.shape[0] == 1 for v in a.values())
+    x, y = (np.concatenate([v[0] for v in side.values()]) for side in (a, b))
+    exact = None
+    if one_seed and np.isin(np.concatenate([x, y]), (0, 1)).all():
+        exact = mcnemar(x, y)
+    spread = float(np.concatenate([(a[k] - b[k]).mean(axis=0) for k in a]).std())
+    needed = questions_needed(difference.mean, spread) if difference.mean and spread else None
+    p = exact.p if exact is not None else difference.p
+    return Comparison(
+        name=run.name,
+        baseline=base.name,
+        difference=difference,
+        bootstrap=paired_bootstrap(a, b),
+        exact=exact,
+        p_holm=p,
+        unpaired=unpaired,
+        needed=needed,
+        detectable=smallest_difference(difference.n, spread),
+    )
+
+
+def pair(run: Run, base: Run) -> tuple[Values, Values, int]:
+    """Values of both on the questions and seeds that both have, and how many questions are left.
+
+    A run without seeds (one that was not trained) stands beside every seed of the other.
+    """
+    sides = [_table(run), _table(base)]
+    shared = [key for key in sides[0] if key in sides[1]]
+    if not shared:
+        raise DataError(
+            f"runs '{run.name}' and '{base.name}' share no question; compare results of the same "
+            "benchmark"
+        )
+    seeds = [{seed for key in shared for seed in side[key]} for side in sides]
+    used = sorted(seeds[0] & seeds[1] if min(map(len, seeds)) > 1 else seeds[0] | seeds[1])
+    values: list[Values] = []
+    for side in sides:
+        columns: dict[str, list[list[float]]] = {}
+        for benchmark, question in shared:
+            by_seed = side[benchmark, question]
+            only = next(iter(by_seed.values())) if len(by_seed) == 1 else None
+            try:
+                column = [by_seed[s] if only is None else only for s in used]
+            except KeyError as error:
+                raise DataError(
+                    f"question '{question}' has no row of seed {error.args[0]}; evaluate it again"
+                ) from None
+            columns.setdefault(benchmark, []).append(column)
+        values.append({name: np.array(c).T for name, c in columns.items()})
+    left = len(sides[0]) + len(sides[1]) - 2 * len(shared)
+    return values[0], values[1], left
+
+
+def _table(run: Run) -> dict[tuple[str, str], dict[int, float]]:
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for row in run.rows:
+        cell = found.setdefault((row.benchmark, row.question_id), {})
+        if row.seed in cell:
+            raise DataError(f"run '{run.name}' has question '{row.question_id}' twice in a seed")
+        cell[row.seed] = row.value
+    return found
+
+
+def _holm(found: list[Comparison]) -> list[Comparison]:
+    """Each p times the number of hypotheses not yet rejected, never below a smaller one's."""
+    order = sorted(range(len(found)), key=lambda i: found[i].p_holm)
+    corrected: dict[int, float] = {}
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(found) - rank) * found[i].p_holm))
+        corrected[i] = highest
+    return [replace(one, p_holm=corrected[i]) for i, one in enumerate(found)]
+
+
+def as_json(found: Sequence[Comparison]) -> list[Mapping[str, object]]:
+    """Rows for other programs."""
+    return [
+        {
+            "run": c.name,
+            "baseline": c.baseline,
+            "n": c.difference.n,
+            "difference": c.difference.mean,
+            "ci95": list(c.difference.ci95),
+            "bootstrap_ci95": list(c.bootstrap.ci95),
+            "p": c.difference.p,
+            "mcnemar": None if c.exact is None else c.exact._asdict(),
+            "p_holm": c.p_holm,
+            "unpaired": c.unpaired,
+            "questions_needed": c.needed,
+            "detectable": c.detectable,
+        }
+        for c in found
+    ]
