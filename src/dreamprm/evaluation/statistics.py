@@ -134,8 +134,9 @@ def paired_difference(a: Mapping[str, ArrayLike], b: Mapping[str, ArrayLike]) ->
     """Mean over benchmarks of a - b, question by question, with its 95% interval and p.
 
     The variance of each benchmark's differences is taken after adding two pseudo-questions, spread
-    evenly over the differences +1, 0, 0 and -1 (Agresti and Min, 2005), so that two methods which
-    never disagree on 20 questions are not declared equal with certainty.
+    evenly over the differences +1, 0, 0 and -1 (Agresti and Min, 2005; scaled by the largest
+    difference, where there is any), so that two methods which never disagree on 20 questions are
+    not declared equal with certainty.
 
     Args:
         a: per benchmark (questions,) or (seeds, questions), in [0, 1].
@@ -192,7 +193,9 @@ def _variance(v: Values, smooth: bool = False) -> _Variance:
     questions = float(by_question.var(ddof=1)) / n_questions if n_questions > 1 else 0.0
     if smooth:
         m = n_questions + 2
-        second = (float((by_question**2).sum()) + 1) / m
+        # As large as the differences that there are: means over samples or seeds are never +-1.
+        scale = float(np.abs(by_question).max()) or 1.0
+        second = (float((by_question**2).sum()) + scale**2) / m
         questions = (second - (float(by_question.sum()) / m) ** 2) / m
     df_questions = max(1, n_questions - 1)
     if n_seeds == 1:
