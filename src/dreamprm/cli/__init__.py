@@ -28,6 +28,7 @@ VERBS = {
     "score": "reward model + candidates -> step scores",
     "select": "step scores -> the chosen answer of each question",
     "evaluate": "outcomes + scores -> accuracy of every way of choosing",
+    "benchmark": "responses or step scores -> figures of a published benchmark",
     "compare": "result files -> differences on shared questions, and how sure they are",
     "push": "reward model -> the Hugging Face hub, with a model card",
     "report": "the same, with examples and training curves -> one HTML page",

@@ -98,5 +98,6 @@ def _question(row: Any, folder: Path, domain: str) -> Question:
             "options": tuple(_MARK.sub(r"[image \1]", option) for option in options),
             "answer": answer,
             "subject": row_text(row, "subject") or None,
+            "extra": {} if row.get("level") is None else {"level": str(row["level"])},
         }
     )

@@ -123,3 +123,12 @@ MATHVISTA = ColumnMap(
     precision="precision",
     extra={"question_type": "question_type", "answer_type": "answer_type"},
 )
+
+MMSTAR = ColumnMap(
+    id="index",
+    text="question",
+    images="image",
+    answer_is="text",  # a letter, whose options are in the question's text
+    subject="category",
+    extra={"l2_category": "l2_category"},
+)

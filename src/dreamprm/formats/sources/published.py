@@ -21,6 +21,7 @@ from dreamprm.formats.sources.benchmarks import (
     MMMU_PRO,
     MMMU_PRO_VISION,
     MMMU_SUBJECTS,
+    MMSTAR,
     with_before,
 )
 from dreamprm.formats.sources.chat import cauldron_turns, conversation_turns
@@ -282,6 +283,16 @@ KNOWN: dict[str, KnownSource] = {
         documented="test.jsonl and testmini.jsonl of the authors' repository",
         license="mit",
         notes="give the .jsonl as path, with the folder images/ beside it",
+    ),
+    "mmstar": KnownSource(
+        title="MMStar",
+        family="benchmark",
+        hub="Lin-Chen/MMStar",
+        split="val",
+        columns=MMSTAR,
+        documented="data card",
+        license="apache-2.0",
+        notes="options stand in the question's text, the answer is a letter; test use only",
     ),
 }
 """Name -> set. The name is also the domain of its questions."""

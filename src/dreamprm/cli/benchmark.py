@@ -1,0 +1,187 @@
+r"""Figures of a published benchmark, by its own rules, from answers or from step scores.
+
+Answer benchmarks (mathvista, wemath, mathvision, mmvet, mmstar, mmmu, mmmu_pro) take one response
+per question: what `dreamprm select` wrote, or the benchmark's own output file. Step benchmarks
+(processbench, visualprocessbench, prmbench) take step scores of `dreamprm score`; rewardmath's file
+holds its scores. Prints a table with 95% intervals and writes a result file.
+
+  dreamprm benchmark --benchmark mathvista --data testmini.json --responses chosen.jsonl \
+    --output mathvista.json
+  dreamprm benchmark --benchmark processbench --data math.json --scores scores.jsonl --threshold 0.5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dreamprm.errors import DataError
+
+if TYPE_CHECKING:
+    from dreamprm.evaluation.results import Result
+    from dreamprm.records import Question
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of benchmark.
+
+    Attributes:
+        benchmark: its name.
+        data: the benchmark's file in its published layout; by default its set on the hub.
+        responses: answer benchmarks: one response per question.
+        grades: mmvet: the grades of a judge model, {question: grade}.
+        rules: `published` (the benchmark's own, for figures that compare with published ones) or
+            `ours` (values and units are compared too).
+        extract_again: extract answers from the responses' texts, also where the file holds some.
+        allow_missing: count questions without a response as wrong instead of refusing.
+        scores: step benchmarks: step scores of the data file's solutions.
+        threshold: step benchmarks: a step with a score below it is called wrong; choose it on
+            other data.
+        limit: only the first so many questions.
+        name: of the run, as tables show it; by default that of the responses or scores file.
+        output: result file (JSON).
+        export: file in the row layout of another tool.
+        export_layout: `vlmevalkit` (tab-separated) or `lmms_eval` (JSON lines).
+    """
+
+    benchmark: str
+    data: Path | None = None
+    responses: Path | None = None
+    grades: Path | None = None
+    rules: Literal["published", "ours"] = "published"
+    extract_again: bool = False
+    allow_missing: bool = False
+    scores: Path | None = None
+    threshold: float = 0.5
+    limit: int | None = None
+    name: str | None = None
+    output: Path | None = None
+    export: Path | None = None
+    export_layout: Literal["vlmevalkit", "lmms_eval"] = "vlmevalkit"
+
+
+def run(config: Config) -> None:
+    """Score, print and write."""
+    from dreamprm.evaluation.benchmarks import ANSWERS, find_benchmark
+    from dreamprm.evaluation.results import write_result
+
+    benchmark = find_benchmark(config.benchmark)
+    questions: list[Question] = []
+    if benchmark in ANSWERS:
+        questions, result = _answers(config, benchmark)
+    elif benchmark == "rewardmath":
+        result = _responses(config)
+    else:
+        result = _steps(config, benchmark)
+    if config.output is not None:
+        write_result(config.output, result)
+    if config.export is not None:
+        from dreamprm.evaluation.benchmarks.export import export
+
+        if not questions:
+            raise DataError(f"export is of answers; {benchmark} has none")
+        export(config.export, result, {q.id: q for q in questions}, config.export_layout)
+    print_result(result)
+
+
+def _settings(config: Config, *names: str) -> dict[str, Any]:
+    found = {name: getattr(config, name) for name in ("benchmark", "data", "limit", *names)}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
+
+
+def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
+    from dreamprm.evaluation.benchmarks import ANSWERS, score_answers
+    from dreamprm.evaluation.benchmarks.mmvet import score_grades
+    from dreamprm.evaluation.benchmarks.reading import read_benchmark, read_responses
+
+    benchmark = ANSWERS[name]
+    questions = read_benchmark(benchmark, config.data, config.limit)
+    if name == "mmvet":
+        if config.grades is None:
+            raise DataError("mmvet is graded by a judge model; give the file of its --grades")
+        run_name = config.name or config.grades.stem
+        settings = _settings(config, "grades")
+        return questions, score_grades(questions, config.grades, name=run_name, settings=settings)
+    if config.responses is None:
+        raise DataError(f"{name} needs --responses")
+    result = score_answers(
+        benchmark,
+        questions,
+        read_responses(benchmark, config.responses),
+        name=config.name or config.responses.stem,
+        rules=config.rules,
+        use_stored=not config.extract_again,
+        allow_missing=config.allow_missing,
+        settings=_settings(config, "responses", "extract_again"),
+    )
+    return questions, result
+
+
+def _responses(config: Config) -> Result:
+    from dreamprm.evaluation.step_level.rewardmath import ranking_result, read_scores
+
+    if config.data is None:
+        raise DataError("rewardmath needs --data, a file with step scores of ten solutions a row")
+    problems = read_scores(config.data)
+    kept = dict(list(problems.items())[: config.limit])
+    return ranking_result(kept, name=config.name or config.data.stem, settings=_settings(config))
+
+
+def _steps(config: Config, name: str) -> Result:
+    from dreamprm.evaluation.results import new_result
+    from dreamprm.evaluation.step_level.first_error import (
+        first_error_metrics,
+        first_error_rows,
+        predicted,
+    )
+    from dreamprm.evaluation.step_level.step_f1 import step_metrics
+    from dreamprm.formats import read_pair, read_scores
+
+    if config.data is None or config.scores is None:
+        raise DataError(f"{name} needs --data, its published file, and --scores of its solutions")
+    questions, trajectories = read_pair(config.data, format=name)
+    trajectories = trajectories[: config.limit]
+    by_id = {q.id: q for q in questions}
+    scores = {(s.question_id, s.sample_index): s for s in read_scores(config.scores)}
+    if name == "processbench":
+        found = {at: predicted(s.logits, config.threshold) for at, s in scores.items()}
+        rows = first_error_rows(by_id, trajectories, found, name)
+        metrics = first_error_metrics(rows)
+    else:
+        metrics, rows = step_metrics(by_id, trajectories, scores, name, config.threshold)
+    run_name = config.name or config.scores.stem
+    return new_result(
+        name=run_name,
+        kind="steps",
+        settings=_settings(config, "scores", "threshold"),
+        metrics={run_name: metrics},
+        questions={run_name: tuple(rows)},
+        details={"benchmark": name},
+    )
+
+
+def print_result(result: Result) -> None:
+    """Metrics as rows, methods as columns, in percent."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    table = Table(title=Text(f"{result.name}: % [95% interval]"))
+    table.add_column("metric")
+    table.add_column("n", justify="right")
+    for method in result.metrics:
+        table.add_column(Text(method), justify="right")
+    first = next(iter(result.metrics.values()))
+    for name, metric in first.items():
+        cells = []
+        for metrics in result.metrics.values():
+            one = metrics[name]
+            interval = f" [{100 * one.ci95[0]:.1f}, {100 * one.ci95[1]:.1f}]" if one.ci95 else ""
+            cells.append(f"{100 * one.value:.2f}{interval}")
+        table.add_row(Text(name), f"{metric.n:,}", *cells)
+    console.print(table)

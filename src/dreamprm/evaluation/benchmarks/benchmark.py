@@ -1,0 +1,195 @@
+"""What an answer benchmark is: where its questions come from, what it calls right, how it groups.
+
+Published figures follow from published rules, which differ from benchmark to benchmark and are not
+always good ones. So each benchmark has its own, one per file, and figures that are compared with
+published ones use them; `rules="ours"` gives the verdict of `dreamprm.answers` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dreamprm.answers import extract_answer, verdict
+from dreamprm.errors import DataError
+from dreamprm.evaluation.results import Metric, QuestionResult, Result, new_result
+from dreamprm.evaluation.statistics import estimate
+from dreamprm.records import Question
+
+Rules = Literal["published", "ours"]
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a model said to a question.
+
+    Attributes:
+        text: the whole response; None where only the answer is kept.
+        answer: as it was extracted by whoever made the file; None: to be extracted.
+    """
+
+    question_id: str
+    text: str | None = None
+    answer: str | None = None
+
+
+def our_verdict(question: Question, answer: str | None) -> bool:
+    """By the rules of `dreamprm.answers`."""
+    extra = question.extra
+    unit, precision = extra.get("unit"), extra.get("precision")
+    golds = [question.answer]
+    if isinstance(others := extra.get("answers"), list):
+        golds += [str(other) for other in others]
+    return any(
+        verdict(
+            answer,
+            gold,
+            question.options,
+            unit=unit if isinstance(unit, str) else None,
+            precision=precision if isinstance(precision, int) else None,
+        ).correct
+        for gold in golds
+    )
+
+
+def our_extraction(question: Question, text: str) -> str | None:
+    """The final answer that a response states."""
+    return extract_answer(text, question.options)
+
+
+def by_subject(question: Question) -> dict[str, str]:
+    """Groups of a benchmark whose questions have one subject each."""
+    return {} if question.subject is None else {"subject": question.subject}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """An answer benchmark.
+
+    Attributes:
+        name: as users write it; its main metric bears it.
+        about: one line, with the paper.
+        count: questions of the published split; None where it varies. Another number is told.
+        right: by the benchmark's own rules, is an answer right?
+        extract: by its rules, a response's final answer.
+        groups: of a question: name of the grouping -> group; tables are made of them.
+        read_responses: the benchmark's own output layout; None where it has none that we know.
+        summary: further metrics, from all rows.
+        rules: what `right` does, in a few words.
+    """
+
+    name: str
+    about: str
+    count: int | None
+    right: Callable[[Question, str | None], bool] = our_verdict
+    extract: Callable[[Question, str], str | None] = our_extraction
+    groups: Callable[[Question], dict[str, str]] = by_subject
+    read_responses: Callable[[Path], list[Response]] | None = None
+    summary: Callable[[Sequence[QuestionResult]], Mapping[str, Metric]] = field(
+        default=lambda rows: {}
+    )
+    rules: str = "dreamprm.answers"
+
+
+def score_answers(
+    benchmark: Benchmark,
+    questions: Iterable[Question],
+    responses: Iterable[Response],
+    *,
+    name: str,
+    rules: Rules = "published",
+    use_stored: bool = True,
+    allow_missing: bool = False,
+    settings: Mapping[str, object] | None = None,
+) -> Result:
+    """Verdicts on one response per question.
+
+    Args:
+        name: of the run.
+        rules: the benchmark's own or ours.
+        use_stored: take the extraction that a file holds; otherwise extract from the text.
+        allow_missing: questions without a response count as wrong; by default they are refused.
+
+    Raises:
+        DataError: a response to no question, two to one, none to some.
+    """
+    asked = {q.id: q for q in questions}
+    if not asked:
+        raise DataError("there are no questions in the benchmark's file")
+    given: dict[str, Response] = {}
+    for response in responses:
+        if response.question_id not in asked:
+            raise DataError(
+                f"response to question '{response.question_id}', which {benchmark.name} does not "
+                "have; is it of another split or version?",
+                field="question_id",
+            )
+        if response.question_id in given:
+            raise DataError(
+                f"question '{response.question_id}' has two responses; choose one per question "
+                "first (`dreamprm select`)",
+                field="question_id",
+            )
+        given[response.question_id] = response
+    missing = [q for q in asked if q not in given]
+    if missing and not allow_missing:
+        raise DataError(
+            f"{len(missing):,} of {len(asked):,} questions of {benchmark.name} have no response, "
+            f"'{missing[0]}' first; answer them, or set allow_missing to count them as wrong"
+        )
+    rows = [
+        _row(benchmark, q, given.get(q.id), rules=rules, use_stored=use_stored)
+        for q in asked.values()
+    ]
+    return new_result(
+        name=name,
+        kind="answers",
+        settings={"rules": rules} | dict(settings or {}),
+        metrics={name: answer_metrics(benchmark, rows)},
+        questions={name: tuple(rows)},
+        details={"benchmark": benchmark.name, "missing": len(missing)},
+    )
+
+
+def _row(
+    benchmark: Benchmark,
+    question: Question,
+    response: Response | None,
+    *,
+    rules: Rules,
+    use_stored: bool,
+) -> QuestionResult:
+    answer = None
+    if response is not None:
+        answer = response.answer
+        if response.text is not None and (answer is None or not use_stored):
+            extract = benchmark.extract if rules == "published" else our_extraction
+            answer = extract(question, response.text)
+    right = benchmark.right if rules == "published" else our_verdict
+    return QuestionResult(
+        question_id=question.id,
+        benchmark=benchmark.name,
+        value=float(right(question, answer)),
+        groups=benchmark.groups(question),
+        answer=answer,
+    )
+
+
+def answer_metrics(benchmark: Benchmark, rows: Sequence[QuestionResult]) -> dict[str, Metric]:
+    """Accuracy of the whole and of every group, with 95% intervals, and what else there is."""
+    parts: dict[str, list[float]] = {benchmark.name: []}
+    for row in rows:
+        parts[benchmark.name].append(row.value)
+        for grouping, group in row.groups.items():
+            # A question may be in several groups of one grouping, as skills are.
+            for one in group.split("; "):
+                parts.setdefault(f"{benchmark.name}/{grouping}/{one}", []).append(row.value)
+    found = {}
+    for name in sorted(parts, key=lambda name: (name != benchmark.name, name)):
+        e = estimate(np.array(parts[name]))
+        found[name] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
+    return found | dict(benchmark.summary(rows))

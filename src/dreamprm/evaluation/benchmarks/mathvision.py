@@ -1,0 +1,121 @@
+"""MATH-Vision (arXiv 2402.14804): 3,040 questions, 16 subjects, five levels.
+
+Its score takes an answer for right if it is the gold answer in spelling (where there are choices,
+the letter or the choice's text), or if both are expressions of numbers whose values agree to two
+decimals. Nothing is taken off a text, so that `120` is no `120°`.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+from dreamprm.answer_letters import letter_index
+from dreamprm.errors import DataError
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response
+from dreamprm.formats.files import refuse
+from dreamprm.formats.row_files import each_row
+from dreamprm.records import Question
+
+_LARGEST_POWER = 4096
+_OPERATORS: dict[type[ast.AST], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def right(question: Question, answer: str | None) -> bool:
+    """The verdict that the published result counts."""
+    if answer is None or not answer.strip():
+        return False
+    letter = gold = question.answer
+    if question.options and len(letter) == 1:
+        place = letter_index(letter)
+        gold = question.options[place] if 0 <= place < len(question.options) else letter
+    if answer.strip().lower() in (letter.strip().lower(), gold.strip().lower()):
+        return True
+    one, other = values(answer), values(gold)
+    return one is not None and one == other
+
+
+def values(text: str) -> tuple[float, ...] | None:
+    """Values to two decimals of an expression of numbers, or of the parts of a ratio; else None.
+
+    >>> values("$\\\\frac{3^{2}-1}{4}$"), values("2\\\\sqrt{10}"), values("1: 2"), values("9 cm")
+    ((2.0,), (6.32,), (1.0, 2.0), None)
+    """
+    found = []
+    for part in re.sub(r"[\s$]", "", text).replace("\\\\", "\\").split(":"):
+        try:
+            found.append(round(float(_evaluate(ast.parse(_python(part), mode="eval").body)), 2))
+        except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
+            return None
+    return tuple(found)
+
+
+def _python(latex: str) -> str:
+    """Fractions, roots, powers and pi in Python's notation, from the inside out."""
+    before = ""
+    while latex != before:
+        before = latex
+        latex = re.sub(r"\\[dt]?frac{([^{}]*)}{([^{}]*)}", r"((\1)/(\2))", latex)
+        latex = re.sub(r"\\sqrt{([^{}]*)}", r"((\1)**(1/2))", latex)
+        latex = re.sub(r"\^{([^{}]*)}", r"**(\1)", latex)
+    latex = latex.replace("\\pi", "(pi)").replace("\\cdot", "*").replace("^", "**")
+    return re.sub(r"(?<=[\d)])(?=\()", "*", latex)  # 6(pi), 2(10**...)
+
+
+def _evaluate(node: ast.AST) -> Fraction:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return Fraction(str(node.value))
+    if isinstance(node, ast.Name) and node.id == "pi":
+        return Fraction(math.pi)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate(node.operand)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        base, power = _evaluate(node.left), _evaluate(node.right)
+        if power.denominator == 1 and abs(power) <= _LARGEST_POWER and base < _LARGEST_POWER:
+            return base ** int(power)
+        if base >= 0:
+            return Fraction(float(base) ** float(power))
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_evaluate(node.left), _evaluate(node.right))
+    raise ValueError("no expression of numbers")
+
+
+def groups(question: Question) -> dict[str, str]:
+    """Subject, level, and the two together, as the published result lists them."""
+    level = question.extra.get("level")
+    found = {"subject": question.subject} if question.subject else {}
+    if level is None:
+        return found
+    both = {"level and subject": f"{level}, {question.subject}"} if question.subject else {}
+    return found | {"level": str(level)} | both
+
+
+def read_responses(path: Path) -> list[Response]:
+    """Its output file: rows with `id`, `response` and, later on, `model_answer`."""
+    found = []
+    for number, row in each_row(path, refuse):
+        if "id" not in row or not ("response" in row or "model_answer" in row):
+            raise DataError("needs id and response", file=path, row=number)
+        found.append(Response(str(row["id"]), row.get("response"), row.get("model_answer")))
+    return found
+
+
+MATHVISION = Benchmark(
+    name="mathvision",
+    about="3,040 questions of competitions, 16 subjects, 5 levels (arXiv 2402.14804)",
+    count=3040,
+    right=right,
+    groups=groups,
+    read_responses=read_responses,
+    rules="equal spelling, or equal value to two decimals",
+)

@@ -1,0 +1,152 @@
+"""MathVista (arXiv 2310.02255): 1,000 questions of testmini, its score's rules, its output files.
+
+Its verdicts look at an extraction that a language model makes of the response. `extract` does that
+by rules: the stated final answer; else, from the last sentence backwards, the choice that is named,
+or the last number; "N/A" and its kin where the response says that it cannot tell. The last matters,
+because the score counts an answer that is no choice as the one with the nearest spelling: what a
+refusal counts for is decided by the words in which it was extracted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from dreamprm.answer_letters import letter_index
+from dreamprm.answer_mathvista import mathvista_verdict
+from dreamprm.answers import extract_answer
+from dreamprm.errors import DataError
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response
+from dreamprm.formats.files import open_for_reading
+from dreamprm.records import Question
+
+_NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?|(?<![\w.])[-−]?\.\d+")
+_REFUSES = re.compile(
+    r"can\s?not|can't|impossible|not possible|unable|insufficient|not enough|none of the|don't"
+    r"|do(?:es)? not|doesn't|not (?:provide|give|contain|include)|no (?:information|option)",
+    re.IGNORECASE,
+)
+_PLEASANTRY = re.compile(
+    r"\n\s*(?:I hope|Is there any|Do you (?:have|want|need)|Let me know|Would you|Please let"
+    r"|If you)[^\n]*",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?。])\s+|\n+")
+_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+
+
+def right(question: Question, answer: str | None) -> bool:
+    """The verdict that MathVista's own score counts; see `answer_mathvista`."""
+    gold = question.answer
+    if question.options and len(gold) == 1:
+        place = letter_index(gold)
+        gold = question.options[place] if 0 <= place < len(question.options) else gold
+    kind, precision = question.extra.get("answer_type"), question.extra.get("precision")
+    return mathvista_verdict(
+        answer,
+        gold,
+        question.options,
+        answer_type=str(kind or "text"),
+        precision=int(precision) if isinstance(precision, int | float) else None,
+    ).correct
+
+
+def extract(question: Question, text: str) -> str | None:
+    """The answer in a response, by rules."""
+    text = _PLEASANTRY.sub("", text).strip()
+    stated = extract_answer(text, question.options)
+    if question.options:
+        return _choice(text, stated, question.options)
+    if question.extra.get("answer_type") in ("integer", "float"):
+        return _number(text, stated)
+    return stated
+
+
+def _choice(text: str, stated: str | None, choices: tuple[str, ...]) -> str:
+    if stated is not None:
+        letter = re.match(r"\W*\(?([A-Z])\)?(?:\W|$)", stated)
+        if letter and letter_index(letter[1]) < len(choices):
+            return letter[1]
+        begins = [c for c in choices if re.match(re.escape(c) + r"(?!\w)", stated, re.IGNORECASE)]
+        named = begins or _named(choices, stated)
+        return named[0] if begins or len(named) == 1 else stated
+    for sentence in _backwards(text):
+        letters = re.findall(r"\(([A-Z])\)", sentence) or re.findall(
+            r"(?:答案是|选)\s*([A-Z])", sentence
+        )
+        letters = [x for x in letters if letter_index(x) < len(choices)]
+        if len(set(letters)) == 1:
+            return str(letters[0])
+        if _REFUSES.search(sentence) and not letters:
+            return _refusal(sentence.lower(), text.lower())
+        if named := _named(choices, sentence):
+            low = sentence.lower()
+            return max(named, key=lambda c: (low.rfind(c.lower()), len(c)))
+    return "N/A"
+
+
+def _refusal(sentence: str, text: str) -> str:
+    """In the words in which a language model would most likely note it."""
+    if "none of" in sentence:
+        return "None of the options match this answer."
+    if "cannot be determined" in sentence:
+        return "Cannot be determined"
+    vague = "given information" in sentence or "number of" in text
+    if "cannot be answered" in sentence and vague:
+        return "Cannot be answered"
+    return "N/A"
+
+
+def _named(choices: tuple[str, ...], text: str) -> list[str]:
+    return [c for c in choices if re.search(rf"(?<!\w){re.escape(c)}(?!\w)", text, re.IGNORECASE)]
+
+
+def _number(text: str, stated: str | None) -> str:
+    """The last number of the last sentence that has one; a bold one and one behind '=' first."""
+    for part in ([stated] if stated else []) + _backwards(text):
+        bold = [b for b in _BOLD.findall(part) if _NUMBER.search(b)]
+        likely = bold[-1] if bold else part
+        behind = re.split("[=≈]", likely)[-1]
+        numbers = _NUMBER.findall(behind) or _NUMBER.findall(likely)
+        if numbers:
+            return str(numbers[-1]).replace(",", "").replace("−", "-")
+    return "N/A"
+
+
+def _backwards(text: str) -> list[str]:
+    return [s for s in reversed(_SENTENCE.split(text)) if s.strip()]
+
+
+def read_responses(path: Path) -> list[Response]:
+    """MathVista's output file: an object of pid -> row with response and, later on, extraction.
+
+    Raises:
+        DataError: another layout.
+    """
+    with open_for_reading(path) as file:
+        try:
+            rows = json.loads(file.read())
+        except ValueError as error:
+            raise DataError(f"not JSON ({error})", file=path) from error
+    if not isinstance(rows, dict):
+        raise DataError("must be an object of pid -> row, as MathVista's scripts write", file=path)
+    found = []
+    for pid, row in rows.items():
+        if not isinstance(row, dict) or "response" not in row:
+            raise DataError(f"pid {pid} has no response", file=path, field="response")
+        extraction = row.get("extraction")
+        found.append(Response(str(pid), row["response"] or "", extraction))
+    return found
+
+
+MATHVISTA = Benchmark(
+    name="mathvista",
+    about="1,000 questions of testmini, five tasks (arXiv 2310.02255)",
+    count=1000,
+    right=right,
+    extract=extract,
+    groups=lambda q: {"task": q.subject} if q.subject else {},
+    read_responses=read_responses,
+    rules="nearest choice; numbers to the precision asked for; otherwise equal text",
+)

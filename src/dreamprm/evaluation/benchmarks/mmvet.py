@@ -1,0 +1,115 @@
+"""MM-Vet (arXiv 2308.02490): 218 open questions on six capabilities, graded by a judge model.
+
+An answer is graded from 0 to 1 by a language model that sees the gold answer; no rule replaces it.
+Grades come from a file that a judge made: `{"v1_0": 0.5, ...}`, the layout of the benchmark's own
+grader (there a grade may be a list, one per repetition: their mean counts).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamprm.errors import DataError
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, answer_metrics
+from dreamprm.evaluation.results import QuestionResult, Result, new_result
+from dreamprm.formats.files import image_from_disk, open_for_reading
+from dreamprm.formats.rows import required_text
+from dreamprm.records import Question
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Its mm-vet.json: {"v1_0": {"imagename", "question", "answer", "capability"}}."""
+    found = []
+    for name, row in _object(path).items():
+        try:
+            if not isinstance(row, dict) or not isinstance(row.get("capability"), list):
+                raise DataError(f"{name} has no list of capabilities", field="capability")
+            image = required_text(row, "imagename")
+            found.append(
+                Question.parse(
+                    {
+                        "id": name,
+                        "domain": "mmvet",
+                        "text": required_text(row, "question"),
+                        "images": (image_from_disk(f"images/{image}", path.parent),),
+                        "answer": required_text(row, "answer"),
+                        "extra": {"capability": row["capability"]},
+                    }
+                )
+            )
+        except DataError as error:
+            raise error.at(file=path) from None
+    return found
+
+
+def groups(question: Question) -> dict[str, str]:
+    """Every capability that it needs, and all of them together."""
+    needed = question.extra.get("capability")
+    if not isinstance(needed, list):
+        return {}
+    names = sorted(str(one) for one in needed)
+    return {"capability": "; ".join(names), "integration": "+".join(names)}
+
+
+def score_grades(
+    questions: list[Question], grades: Path, *, name: str, settings: Mapping[str, Any]
+) -> Result:
+    """The benchmark's figures from a judge's grades.
+
+    Raises:
+        DataError: a grade outside 0-1, of no question, or none for one.
+    """
+    found = {str(k): _grade(k, v, grades) for k, v in _object(grades).items()}
+    asked = {q.id: q for q in questions}
+    if unknown := [k for k in found if k not in asked]:
+        raise DataError(f"grade of '{unknown[0]}', which MM-Vet does not have", file=grades)
+    if missing := [k for k in asked if k not in found]:
+        raise DataError(
+            f"{len(missing)} of {len(asked)} questions have no grade, '{missing[0]}' first",
+            file=grades,
+        )
+    rows = [
+        QuestionResult(question_id=q.id, benchmark="mmvet", value=found[q.id], groups=groups(q))
+        for q in questions
+    ]
+    return new_result(
+        name=name,
+        kind="answers",
+        settings=dict(settings),
+        metrics={name: answer_metrics(MMVET, rows)},
+        questions={name: tuple(rows)},
+        details={"benchmark": "mmvet"},
+    )
+
+
+def _grade(name: Any, value: Any, path: Path) -> float:
+    values = value if isinstance(value, list) else [value]
+    good = values and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in values
+    )
+    if not good:
+        raise DataError(f"grade of '{name}' is {value!r}, not within 0-1", file=path)
+    return float(sum(values) / len(values))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    with open_for_reading(path) as file:
+        try:
+            found = json.loads(file.read())
+        except ValueError as error:
+            raise DataError(f"not JSON ({error})", file=path) from error
+    if not isinstance(found, dict):
+        raise DataError("must be an object, as the benchmark's files are", file=path)
+    return found
+
+
+MMVET = Benchmark(
+    name="mmvet",
+    about="218 open questions, graded by a judge model (arXiv 2308.02490)",
+    count=218,
+    groups=groups,
+    rules="a judge's grade from 0 to 1",
+)

@@ -1,0 +1,118 @@
+"""We-Math (arXiv 2407.01284): does a model solve a problem because it knows each piece of it?
+
+A problem of two or three steps comes with its steps as problems of their own. Four cases:
+
+    IK  insufficient knowledge      the problem wrong, some step wrong
+    IG  inadequate generalisation   the problem wrong, every step right
+    CM  complete mastery            the problem right, every step right (loose: some step)
+    RM  rote memorisation           the problem right, some step wrong (loose: every step)
+
+Score = (IG / 2 + CM) / problems, strict and loose. `key` in the published file tells what a row is:
+`2steps_1`, `2steps_2`, `2steps_multi`; rows of one problem share their `ID`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from dreamprm.errors import DataError
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark
+from dreamprm.evaluation.results import Metric, QuestionResult
+from dreamprm.evaluation.statistics import estimate
+from dreamprm.formats.files import image_from_disk, load_json_rows
+from dreamprm.formats.rows import required_text
+from dreamprm.records import Question
+
+_KEY = re.compile(r"(?P<steps>[1-9])steps?_(?P<part>\d+|multi)")
+_OPTION = re.compile(r"(?:^|;)\s*([A-Z])\s*[.:]\s*")
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Its testmini.json: a list of {ID, key, question, option, answer, image_path, ...}."""
+    found, seen = [], Counter[str]()
+    for number, row in enumerate(load_json_rows(path), start=1):
+        try:
+            name, key = required_text(row, "ID"), required_text(row, "key")
+            if _KEY.fullmatch(key) is None:
+                raise DataError(f"{key!r} is none of 1steps_1, 2steps_multi, ...", field="key")
+            seen[f"{name}/{key}"] += 1
+            if seen[f"{name}/{key}"] > 1:
+                raise DataError(f"ID {name} has two rows {key}", field="ID")
+            image = row.get("image_path")
+            options = [o.strip() for o in _OPTION.split(str(row.get("option") or ""))[2::2]]
+            found.append(
+                Question.parse(
+                    {
+                        "id": f"{name}/{key}",
+                        "domain": "wemath",
+                        "text": required_text(row, "question"),
+                        "images": (image_from_disk(image, path.parent),) if image else (),
+                        "options": options,
+                        "answer": required_text(row, "answer"),
+                        "subject": row.get("knowledge concept") or None,
+                        "extra": {"key": key},
+                    }
+                )
+            )
+        except DataError as error:
+            raise error.at(file=path, row=number) from None
+    return found
+
+
+def groups(question: Question) -> dict[str, str]:
+    """How many steps; the parts of a problem share its id."""
+    key = str(question.extra.get("key", ""))
+    match = _KEY.fullmatch(key)
+    return {"steps": match["steps"], "part": key} if match else {}
+
+
+def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
+    """Shares of the four cases and the score, strict and loose, over problems of several steps."""
+    problems: dict[str, dict[str, bool]] = {}
+    for row in rows:
+        name, _, key = row.question_id.rpartition("/")
+        problems.setdefault(name, {})[key] = row.value > 0
+    cases: dict[bool, list[str]] = {True: [], False: []}  # strict -> case of each problem
+    for parts in problems.values():
+        whole = [right for key, right in parts.items() if key.endswith("_multi")]
+        steps = [right for key, right in parts.items() if not key.endswith("_multi")]
+        if whole and steps:
+            for strict, found in cases.items():
+                found.append(case(whole[0], steps, strict=strict))
+    metrics: dict[str, Metric] = {}
+    for strict, found in cases.items():
+        kind = "strict" if strict else "loose"
+        if not found:
+            continue
+        marks = [{"CM": 1.0, "IG": 0.5}.get(c, 0.0) for c in found]
+        for name, values in {
+            "score": marks,
+            **{c: [float(c == one) for one in found] for c in ("IK", "IG", "CM", "RM")},
+        }.items():
+            e = estimate(values)
+            metrics[f"wemath/{kind}/{name}"] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
+    return metrics
+
+
+def case(whole: bool, steps: Sequence[bool], *, strict: bool) -> str:
+    """IK, IG, CM or RM.
+
+    >>> case(True, [True, False], strict=True), case(True, [True, False], strict=False)
+    ('RM', 'CM')
+    """
+    if not whole:
+        return "IG" if all(steps) else "IK"
+    return "CM" if (all(steps) if strict else any(steps)) else "RM"
+
+
+WEMATH = Benchmark(
+    name="wemath",
+    about="problems and their steps, 1,740 questions of testmini (arXiv 2407.01284)",
+    count=1740,
+    groups=groups,
+    summary=summary,
+    rules="the letter; the score counts problems with their steps",
+)

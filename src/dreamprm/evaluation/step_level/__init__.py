@@ -1,0 +1,1 @@
+"""Step-level and response-level benchmarks: how good the scores themselves are."""

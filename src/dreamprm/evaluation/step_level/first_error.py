@@ -1,0 +1,107 @@
+"""ProcessBench (arXiv 2412.06559): find the first wrong step, or that there is none.
+
+A solution is judged right to step i as long as no step so far has a score below a threshold. Of
+the erroneous solutions the share whose first wrong step is found, of the correct ones the share in
+which none is found; F1 is the harmonic mean of these two accuracies, per subset, and their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dreamprm.errors import DataError
+from dreamprm.evaluation.results import Metric, QuestionResult
+from dreamprm.evaluation.statistics import estimate
+from dreamprm.records import Question, Trajectory
+
+NONE = -1
+
+
+def predicted(logits: Sequence[float], threshold: float = 0.5) -> int:
+    """0-based first step whose score is below the threshold; -1 for none.
+
+    >>> predicted([2.0, -1.0, 3.0]), predicted([2.0, 1.0])
+    (1, -1)
+    """
+    if not 0 < threshold < 1:
+        raise DataError(f"threshold is {threshold}; it must lie between 0 and 1")
+    limit = math.log(threshold / (1 - threshold))
+    return next((i for i, z in enumerate(logits) if z < limit), NONE)
+
+
+def labelled(trajectory: Trajectory) -> int:
+    """0-based first wrong step by the labels; -1 for none."""
+    labels = trajectory.labels
+    if labels is None:
+        raise DataError(
+            f"question {trajectory.question_id}, candidate {trajectory.sample_index} has no labels"
+        )
+    return next((i for i, label in enumerate(labels) if label and label.value < 1), NONE)
+
+
+def harmonic(error: float, correct: float) -> float:
+    """F1 of the two accuracies."""
+    return 2 * error * correct / (error + correct) if error + correct else 0.0
+
+
+def first_error_rows(
+    questions: Mapping[str, Question],
+    trajectories: Sequence[Trajectory],
+    found: Mapping[tuple[str, int], int],
+    benchmark: str,
+) -> list[QuestionResult]:
+    """One row per solution: is its first wrong step found?
+
+    Args:
+        found: (question id, sample_index) -> predicted first wrong step.
+    """
+    rows = []
+    for t in trajectories:
+        at = (t.question_id, t.sample_index)
+        if at not in found:
+            raise DataError(
+                f"question '{at[0]}', candidate {at[1]} has no prediction; score all of the file"
+            )
+        truth = labelled(t)
+        kind = "correct" if truth == NONE else "erroneous"
+        subject = questions[t.question_id].subject
+        rows.append(
+            QuestionResult(
+                question_id=f"{at[0]}/{at[1]}",
+                benchmark=benchmark,
+                value=float(found[at] == truth),
+                groups={"kind": kind} | ({"subset": subject} if subject else {}),
+                sample_index=at[1],
+                answer=str(found[at]),
+            )
+        )
+    return rows
+
+
+def first_error_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
+    """F1 and the two accuracies, of every subset and on average over subsets.
+
+    Raises:
+        DataError: a subset without erroneous or without correct solutions has no F1.
+    """
+    benchmark = rows[0].benchmark
+    subsets: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        part = subsets.setdefault(row.groups.get("subset", "all"), {})
+        part.setdefault(row.groups["kind"], []).append(row.value)
+    metrics, scores = {}, []
+    for subset, part in sorted(subsets.items()):
+        if len(part) < 2:
+            absent = "erroneous" if "correct" in part else "correct"
+            raise DataError(f"subset '{subset}' has no {absent} solutions, and so no F1")
+        for kind, values in sorted(part.items()):
+            e = estimate(np.array(values))
+            metrics[f"{benchmark}/{subset}/{kind}"] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
+        f1 = harmonic(*(float(np.mean(part[k])) for k in ("erroneous", "correct")))
+        scores.append(f1)
+        count = sum(map(len, part.values()))
+        metrics[f"{benchmark}/{subset}/f1"] = Metric(value=f1, n=count)
+    return {benchmark: Metric(value=float(np.mean(scores)), n=len(rows))} | metrics

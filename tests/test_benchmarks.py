@@ -1,0 +1,272 @@
+"""Answer benchmarks: published figures from published files, and one line for bad ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamprm.cli import main
+from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark
+from dreamprm.evaluation.benchmarks.mathvision import right, values
+from dreamprm.evaluation.benchmarks.mathvista import extract
+from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES, same_option
+from dreamprm.evaluation.benchmarks.wemath import case
+from dreamprm.evaluation.results import Result, read_result
+from dreamprm.formats.sources.benchmarks import MMMU_SUBJECTS
+from dreamprm.records import Question
+
+
+def score(tmp_path: Path, *words: object) -> Result:
+    out = tmp_path / "result.json"
+    assert main(["benchmark", *map(str, words), "--output", str(out)]) == 0
+    return read_result(out)
+
+
+def only(result: Result) -> dict[str, Any]:
+    [metrics] = result.metrics.values()
+    return metrics
+
+
+def test_mathvision_gives_the_published_table_exactly(tmp_path: Path, real_data: Path) -> None:
+    folder = real_data / "mathvision"
+    words = ["--benchmark", "mathvision", "--data", folder / "test.jsonl"]
+    words += ["--responses", folder / "output_Qwen-VL-Max.jsonl"]
+    found = only(score(tmp_path, *words))
+    published = json.loads((folder / "result_Qwen-VL-Max.json").read_text())
+    assert published["-all"] == "474/3040=15.59%"
+    checked = 0
+    for key, figure in published.items():
+        right_, asked = (int(n) for n in figure.split("=")[0].split("/"))
+        parts = dict(level="", subject="")
+        for part in key.removeprefix("-").split("_"):  # -level2_algebra, algebra_level2, algebra
+            is_level = part.startswith("level")
+            parts["level" if is_level else "subject"] = part.removeprefix("level")
+        name = "mathvision"
+        if parts["level"] and parts["subject"]:
+            name += "/level and subject/{level}, {subject}".format(**parts)
+        elif key != "-all":
+            name += "/" + "/".join(next((k, v) for k, v in parts.items() if v))
+        assert (found[name].n, round(found[name].value * asked, 6)) == (asked, right_), key
+        checked += 1
+    assert checked > 90
+    ours = only(score(tmp_path, *words, "--rules", "ours"))
+    assert ours["mathvision"].value > found["mathvision"].value  # values and units count
+
+
+@pytest.mark.parametrize(
+    ("file", "correct", "from_text"),
+    [
+        ("output_bard.json", 348, 976),
+        # 42 of the 48 others are refusals ("cannot be answered"): MathVista counts them as the
+        # choice with the nearest spelling, so the words of its extraction model decide.
+        ("output_gpt4_2shot_solution_use_ocr.json", 321, 952),
+    ],
+)
+def test_mathvista_gives_the_stored_verdicts(
+    tmp_path: Path, real_data: Path, file: str, correct: int, from_text: int
+) -> None:
+    folder = real_data / "mathvista"
+    stored = {k: v["true_false"] for k, v in json.loads((folder / file).read_text()).items()}
+    words = ["--benchmark", "mathvista", "--data", folder / "testmini.json"]
+    words += ["--responses", folder / file]
+    result = score(tmp_path, *words)
+    [rows] = result.questions.values()
+    assert only(result)["mathvista"].value == pytest.approx(correct / 1000)
+    assert all(bool(row.value) == stored[row.question_id] for row in rows)
+    [rows] = score(tmp_path, *words, "--extract_again").questions.values()
+    assert sum(bool(row.value) == stored[row.question_id] for row in rows) >= from_text
+
+
+def test_mmmu_pro_is_judged_by_the_options_of_its_own_rows(tmp_path: Path, real_data: Path) -> None:
+    path = real_data / "mmmu_pro" / "gpt-4o_standard_10_options_cot.jsonl"
+    result = score(tmp_path, "--benchmark", "MMMU-Pro", "--data", path, "--responses", path)
+    stored = [json.loads(line)["if_right"] for line in path.read_text().splitlines()]
+    assert round(100 * sum(stored) / len(stored), 2) == 55.03
+    [rows] = result.questions.values()
+    same = sum(bool(row.value) == s for row, s in zip(rows, stored, strict=True))
+    assert same >= 1725  # docs/results/verdicts.md explains the five
+    disciplines = [m for n, m in only(result).items() if n.startswith("mmmu_pro/discipline/")]
+    assert sum(m.n for m in disciplines) == 1730
+
+
+def test_an_option_has_another_letter_in_another_order() -> None:
+    four = Question(id="q", domain="d", text="?", options=("a", "b"), answer="A")
+    ten = Question(id="q", domain="d", text="?", options=("x", "b", "a", "x"), answer="C")
+    assert same_option("A", four, ten) == "C"
+    assert same_option("E", four, ten) is None
+    assert same_option("A", ten, four) is None, "the text x is no option there"
+
+
+def test_every_subject_of_mmmu_has_one_discipline() -> None:
+    subjects = [s for group in DISCIPLINES.values() for s in group]
+    assert sorted(subjects) == sorted(MMMU_SUBJECTS)
+
+
+def asked(answer: str, options: tuple[str, ...] = (), **extra: Any) -> Question:
+    return Question(id="q", domain="d", text="?", options=options, answer=answer, extra=extra)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "is_right"),
+    [
+        ("b", asked("B", ("1", "2")), True),
+        ("2", asked("B", ("1", "$2$")), True),
+        ("\\frac{1}{2}", asked("A", ("1/2", "2")), True),
+        ("1:2", asked("A", ("$1: 2$", "2:1")), True),
+        ("120", asked("120°"), False),
+        ("6\\pi", asked("C", ("$2 \\pi$", "x", "$6 \\pi$")), True),
+        ("", asked("A", ("", "1")), False),
+    ],
+)
+def test_mathvision_compares_spelling_and_plain_numbers(
+    answer: str, question: Question, is_right: bool
+) -> None:
+    assert right(question, answer) is is_right
+
+
+def test_a_tower_of_powers_is_no_number() -> None:
+    assert values("9^{9^{9^{9}}}") is None
+    assert values("__import__('os')") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "answer"),
+    [
+        ("So it is 2 * 9 = **18 feet**.\n\nI hope this helps! Ask 7 more.", {}, "18"),
+        ("There are 1,200 people.", {}, "1200"),
+        ("Hence, the correct choice is (B).", {"options": ("5", "6")}, "B"),
+        ("It cannot be seen, so the question cannot be answered.", {"options": ("5", "6")}, "N/A"),
+    ],
+)
+def test_mathvista_answers_are_found_without_a_model(
+    text: str, question: dict[str, Any], answer: str
+) -> None:
+    gold = "A" if question else "1"
+    assert extract(asked(gold, **question, answer_type="integer"), text) == answer
+
+
+@pytest.mark.parametrize(
+    ("whole", "steps", "strict", "loose"),
+    [
+        (True, [True, True], "CM", "CM"),
+        (True, [True, False], "RM", "CM"),
+        (True, [False, False], "RM", "RM"),
+        (False, [True, True], "IG", "IG"),
+        (False, [True, False], "IK", "IK"),
+    ],
+)
+def test_wemath_tells_mastery_from_memory(
+    whole: bool, steps: list[bool], strict: str, loose: str
+) -> None:
+    assert case(whole, steps, strict=True) == strict
+    assert case(whole, steps, strict=False) == loose
+
+
+def wemath_row(name: str, key: str) -> dict[str, Any]:
+    row = {"ID": name, "key": key, "question": f"{name} {key}?", "option": "A. 1; B. 2; C. 3"}
+    return row | {"answer": "B", "image_path": "x.png", "knowledge concept": "angles"}
+
+
+def test_wemath_scores_problems_with_their_steps(tmp_path: Path) -> None:
+    keys = ["2steps_1", "2steps_2", "2steps_multi"]
+    rows = [wemath_row(name, key) for name in ("p", "q") for key in keys]
+    (tmp_path / "we.json").write_text(json.dumps(rows))
+    answers = {"p/2steps_1": "B", "p/2steps_2": "B", "p/2steps_multi": "C"}  # IG
+    answers |= {"q/2steps_1": "A", "q/2steps_2": "B", "q/2steps_multi": "B"}  # RM, loose CM
+    lines = [json.dumps({"question_id": k, "answer": v}) for k, v in answers.items()]
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    words = ["--benchmark", "wemath", "--data", tmp_path / "we.json"]
+    found = only(score(tmp_path, *words, "--responses", tmp_path / "r.jsonl"))
+    assert found["wemath/strict/score"].value == pytest.approx(0.25)
+    assert found["wemath/loose/score"].value == pytest.approx(0.75)
+    assert found["wemath/strict/IG"].value == found["wemath/strict/RM"].value == 0.5
+
+
+def test_mmvet_takes_the_grades_of_a_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"imagename": "a.png", "question": "?", "answer": "x<OR>y"}
+    data = {"v1_0": row | {"capability": ["ocr", "math"]}, "v1_1": row | {"capability": ["ocr"]}}
+    (tmp_path / "mm-vet.json").write_text(json.dumps(data))
+    (tmp_path / "g.json").write_text(json.dumps({"v1_0": [0.5, 0.7], "v1_1": 1.0}))
+    words = ["--benchmark", "mm-vet", "--data", tmp_path / "mm-vet.json"]
+    found = only(score(tmp_path, *words, "--grades", tmp_path / "g.json"))
+    assert found["mmvet"].value == pytest.approx(0.8)
+    assert found["mmvet/capability/math"].value == pytest.approx(0.6)
+    assert found["mmvet/integration/math+ocr"].n == 1
+    assert main(["benchmark", *map(str, words)]) == 1
+    assert "graded by a judge model" in capsys.readouterr().err
+    (tmp_path / "g.json").write_text(json.dumps({"v1_0": 3, "v1_1": 1}))
+    assert main(["benchmark", *map(str, words), "--grades", str(tmp_path / "g.json")]) == 1
+    assert "grade of 'v1_0' is 3, not within 0-1" in capsys.readouterr().err
+
+
+def mathvision_files(folder: Path) -> list[str]:
+    rows = [
+        {"id": str(i), "question": "?", "options": [], "answer": str(i), "level": 1, "subject": "s"}
+        for i in range(3)
+    ]
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return ["benchmark", "--benchmark", "mathvision", "--data", str(folder / "test.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("responses", "message"),
+    [
+        ("", "holds no responses"),
+        ('{"id": "0", "response": "0"}', "2 of 3 questions of mathvision have no response, '1'"),
+        ('{"id": "9", "response": "0"}', "response to question '9', which mathvision does not"),
+        ('{"id": "0", "response": "0"}\n' * 2, "question '0' has two responses"),
+        ('{"pid": "0"}', "row 1: needs id and response"),
+    ],
+)
+def test_responses_that_do_not_fit_are_one_line(
+    responses: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = mathvision_files(tmp_path)
+    (tmp_path / "r.jsonl").write_text(responses)
+    assert main([*words, "--responses", str(tmp_path / "r.jsonl")]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.strip().splitlines()[-1].startswith("dreamprm: error: ")
+
+
+def test_missing_responses_can_be_counted_as_wrong_and_rows_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = mathvision_files(tmp_path)
+    (tmp_path / "r.jsonl").write_text('{"question_id": "1", "answer": "1"}')
+    words += ["--responses", str(tmp_path / "r.jsonl"), "--allow_missing"]
+    found = score(tmp_path, *words[1:], "--export", tmp_path / "e.tsv")
+    assert only(found)["mathvision"].value == pytest.approx(1 / 3)
+    assert found.details["missing"] == 2
+    assert "another split or version" in capsys.readouterr().err
+    lines = (tmp_path / "e.tsv").read_text().splitlines()
+    assert lines[0].split("\t")[-1] == "hit"
+    assert lines[2].split("\t") == ["1", "s", "?", "1", "1", "1"]
+    more = ["--export", str(tmp_path / "e.jsonl"), "--export_layout", "lmms_eval"]
+    assert main([*words, *more]) == 0
+    assert json.loads((tmp_path / "e.jsonl").read_text().splitlines()[1])["mathvision"] == 1.0
+
+
+def test_a_file_of_another_version_is_refused_with_its_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test.jsonl").write_text('{"id": "1", "problem": "?", "answer": "1"}')
+    words = ["benchmark", "--benchmark", "mathvision", "--data", str(tmp_path / "test.jsonl")]
+    assert main([*words, "--responses", str(tmp_path / "test.jsonl")]) == 1
+    assert "row 1, field 'question'" in capsys.readouterr().err
+
+
+def test_unknown_benchmarks_are_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert find_benchmark("Math-Vista") == "mathvista"
+    assert main(["benchmark", "--benchmark", "mathvsta"]) == 1
+    assert "did you mean mathvista" in capsys.readouterr().err
+    assert main(["benchmark", "--benchmark", "zzz"]) == 1
+    assert "there are: mathvista, wemath" in capsys.readouterr().err
+    assert len(ANSWERS) + len(STEPS) == 11

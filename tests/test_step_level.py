@@ -1,0 +1,170 @@
+"""Benchmarks of the scores themselves: ProcessBench, per-step F1, RewardMATH."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dreamprm.cli import main
+from dreamprm.errors import DataError
+from dreamprm.evaluation.results import Result, read_result
+from dreamprm.evaluation.step_level.first_error import (
+    first_error_metrics,
+    harmonic,
+    labelled,
+    predicted,
+)
+from dreamprm.evaluation.step_level.step_f1 import Counts, count
+from dreamprm.formats import read_pair, write_scores
+from dreamprm.records import StepLabel, StepScores, Trajectory
+
+RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+
+
+def run(folder: Path, *words: object) -> Result:
+    out = folder / "result.json"
+    assert main(["benchmark", *map(str, words), "--output", str(out)]) == 0
+    return read_result(out)
+
+
+def test_the_first_step_below_the_threshold_is_the_first_error() -> None:
+    assert predicted([3.0, -0.1, -5.0]) == 1
+    assert predicted([3.0, 0.1], threshold=0.9) == 1
+    assert predicted([3.0, 0.1]) == -1
+    with pytest.raises(DataError, match="threshold is 1"):
+        predicted([0.0], threshold=1)
+
+
+@pytest.mark.parametrize(
+    ("file", "erroneous", "total", "right"),
+    [
+        ("gsm8k.json", 207, 400, 7),
+        ("math.json", 594, 1000, 94),
+    ],
+)
+def test_processbench_has_the_counts_of_its_card(
+    real_data: Path, file: str, erroneous: int, total: int, right: int
+) -> None:
+    _, trajectories = read_pair(real_data / "processbench" / file)
+    assert len(trajectories) == total
+    wrong = [t for t in trajectories if labelled(t) >= 0]
+    assert len(wrong) == erroneous
+    assert sum(bool(t.outcome) for t in wrong) == right
+
+
+def test_f1_of_constructed_predictions_is_that_by_hand(real_data: Path, tmp_path: Path) -> None:
+    path = real_data / "processbench" / "gsm8k.json"
+    _, trajectories = read_pair(path)
+    scores, hits = [], {True: 0, False: 0}
+    for number, t in enumerate(trajectories):  # every third row one step late, or a false alarm
+        truth = labelled(t)
+        said = truth
+        if number % 3 == 0:
+            said = 0 if truth < 0 else -1
+        hits[truth >= 0] += said == truth
+        logits = [-1.0 if i == said else 1.0 for i in range(len(t.steps))]
+        row = {"question_id": t.question_id, "sample_index": t.sample_index, "logits": logits}
+        scores.append(StepScores.parse(row))
+    write_scores(tmp_path / "s.jsonl", scores)
+    words = ["--benchmark", "processbench", "--data", path, "--scores", tmp_path / "s.jsonl"]
+    result = run(tmp_path, *words)
+    error, correct = hits[True] / 207, hits[False] / 193
+    by_hand = 2 * error * correct / (error + correct)
+    metrics = result.metrics["s"]
+    assert metrics["processbench"].value == pytest.approx(by_hand)
+    assert metrics["processbench/gsm8k/erroneous"].value == pytest.approx(error)
+    assert metrics["processbench/gsm8k/correct"].n == 193
+    assert result.kind == "steps"
+
+
+def test_a_model_that_calls_everything_right_has_an_f1_of_zero() -> None:
+    assert harmonic(0.0, 1.0) == 0.0
+
+
+def test_every_labelled_step_counts_and_neutral_ones_do_not() -> None:
+    t = Trajectory(question_id="q", steps=("a", "b", "c", "d"), labels=(RIGHT, WRONG, None, WRONG))
+    found = count(t, [1.0, 1.0, -1.0, -1.0])
+    assert found == Counts(right_right=1, wrong_right=1, wrong_wrong=1)
+    assert found.f1_right == pytest.approx(2 / 3)
+    assert found.f1_wrong == pytest.approx(2 / 3)
+    assert found.macro == pytest.approx(2 / 3)
+    assert found.micro == pytest.approx(2 / 3)
+    assert (found + found).wrong_wrong == 2
+
+
+def test_macro_f1_is_not_fooled_by_calling_everything_right() -> None:
+    easy = Counts(right_right=90, wrong_right=10)
+    assert easy.micro == 0.9
+    assert easy.macro < 0.5
+
+
+REWARDMATH = {
+    "Math_Shepherd": {
+        "min": 74,
+        "product": 83,
+        "geometric_mean": 76,
+        "mean": 73,
+        "last": 88,
+        "mean_logit": 71,
+    },
+    "ReasonEval_7B": {
+        "min": 94,
+        "product": 88,
+        "geometric_mean": 98,
+        "mean": 97,
+        "last": 72,
+        "mean_logit": 101,
+    },
+}
+
+
+@pytest.mark.parametrize("model", REWARDMATH)
+def test_rewardmath_counts_come_out_for_every_aggregation(
+    real_data: Path, tmp_path: Path, model: str
+) -> None:
+    path = real_data / "rewardmath" / f"{model}_reward.json"
+    result = run(tmp_path, "--benchmark", "rewardmath", "--data", path)
+    assert result.kind == "responses"
+    for aggregation, right in REWARDMATH[model].items():
+        assert round(result.metrics[aggregation]["rewardmath"].value * 483, 6) == right
+        assert len(result.questions[aggregation]) == 483
+
+
+def test_a_tie_with_a_wrong_solution_is_not_won(tmp_path: Path) -> None:
+    row = {"problem": "p", "score": [[0.5, 0.9]] + [[0.5, 0.9]] + [[0.1, 0.1]] * 8}
+    (tmp_path / "r.json").write_text(json.dumps([row]))
+    found = run(tmp_path, "--benchmark", "rewardmath", "--data", tmp_path / "r.json")
+    assert found.metrics["min"]["rewardmath"].value == 0.0
+    assert found.metrics["min"]["rewardmath/mrr"].value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"problem": "p", "score": [[0.5]] * 9}],
+            "must hold step scores of 10",
+        ),
+        ([{"problem": "p", "score": [[1.5]] * 10}], "outside 0-1"),
+        ([{"problem": "p", "score": [[0.5]] * 10}] * 2, "this problem has two rows"),
+        ([{"id": 1}], "needs problem and score"),
+    ],
+)
+def test_a_rewardmath_file_of_another_layout_is_one_line(
+    rows: list[object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    assert main(["benchmark", "--benchmark", "rewardmath", "--data", str(tmp_path / "r.json")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_subset_without_correct_solutions_has_no_f1(tmp_path: Path) -> None:
+    from dreamprm.evaluation.results import QuestionResult
+
+    row = QuestionResult(
+        question_id="q", benchmark="processbench", value=1.0, groups={"kind": "erroneous"}
+    )
+    with pytest.raises(DataError, match="has no correct solutions"):
+        first_error_metrics([row])
