@@ -40,7 +40,7 @@ def test_mathvision_gives_the_published_table_exactly(tmp_path: Path, real_data:
     checked = 0
     for key, figure in published.items():
         right_, asked = (int(n) for n in figure.split("=")[0].split("/"))
-        parts = dict(level="", subject="")
+        parts = {"level": "", "subject": ""}
         for part in key.removeprefix("-").split("_"):  # -level2_algebra, algebra_level2, algebra
             is_level = part.startswith("level")
             parts["level" if is_level else "subject"] = part.removeprefix("level")

@@ -49,7 +49,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
         (["--config", "{folder}/unknown.yaml"], "did you mean aggregation?"),
         (["--config", "{folder}/type.yaml"], 'key "n"'),
         (["--config", "{folder}/broken.yaml"], "config"),
-        ([], "required: questions, trajectories, output"),
+        ([], "required: questions, output"),
     ],
 )
 def test_wrong_options_are_one_line_and_exit_code_2(

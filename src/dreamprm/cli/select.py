@@ -1,53 +1,80 @@
-r"""Choose one answer per question among its candidates.
+r"""Answer questions: sample or search, score every step, choose.
 
-Reads questions, trajectories and (but for self_consistency and first_sample) step scores; writes
-one row per question: question_id, answer, sample_index, score, step_scores. Where outcomes are
-known, the accuracy is printed.
+With --trajectories it chooses among candidates that are there, by --scores of `dreamprm score`.
+Without, it asks the policy itself and scores with the reward model of --prm; rows are written as
+questions finish, and the same command goes on where a stopped run ended:
 
+  dreamprm select --questions questions.jsonl --output chosen.jsonl --prm prm --n 8 \
+    --model_name_or_path Qwen/Qwen2.5-VL-7B-Instruct --base_urls http://localhost:8000/v1
   dreamprm select --questions questions.jsonl --trajectories candidates.jsonl \
     --scores scores.jsonl --output chosen.jsonl --n 8
+
+One row per question: question_id, answer, sample_index, score, step_scores and, where it searched,
+tokens and completions spent. Where outcomes are known, the accuracy is printed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dreamprm.cli.inputs import read_candidates
-from dreamprm.cli.resume import recorded_aggregation
-from dreamprm.errors import DataError
-from dreamprm.formats import read_scores, write_records
-from dreamprm.records import Record, StepScores, Trajectory
+from dreamprm.cli.policy_options import PolicyOptions
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(PolicyOptions):
     """Options of select.
 
     Attributes:
         questions: file of questions.
-        trajectories: file of their candidates.
-        output: .jsonl or .parquet file of what is chosen.
-        scores: file of step scores, of `dreamprm score`.
+        output: file of what is chosen; .jsonl or, with --trajectories, .parquet.
+        trajectories: file of candidates to choose among; without it the policy is asked.
+        scores: file of their step scores, of `dreamprm score`.
+        prm: folder of the reward model that scores what the policy writes.
         method: `best_of_n` (highest score), `weighted_vote` (answer with the most score),
-            `self_consistency` (majority vote) or `first_sample`.
+            `self_consistency` (majority vote), `first_sample`; over steps, and so without
+            --trajectories: `step_best_of_n`, `beam_search`, `diverse_tree_search`.
         aggregation: of step logits to one score: mean_logit, sum_logit, min, product, last,
             geometric_mean or mean; by default what the model that scored was trained for.
-        n: candidates per question, the first by sample_index; by default all.
+        n: candidates per question: with --trajectories the first by sample_index, by default all;
+            otherwise completions that the policy is asked for at most, by default 8.
+        width: lines that beam and tree search keep.
+        expand: continuations that they sample of each prefix.
+        early_stop: stop sampling a question once its leading answer is the policy's most frequent
+            one with this probability, say 0.95; parallel methods only.
+        max_tokens: sampled per question at most; looked at before each wave of completions.
+        score_batch_size: trajectories in one forward pass of the reward model.
+        image_root: folder that relative image paths start from; by default the questions' own.
     """
 
     questions: Path
-    trajectories: Path
     output: Path
+    trajectories: Path | None = None
     scores: Path | None = None
-    method: Literal["best_of_n", "weighted_vote", "self_consistency", "first_sample"] = "best_of_n"
+    prm: Path | None = None
+    method: Literal[
+        "best_of_n",
+        "weighted_vote",
+        "self_consistency",
+        "first_sample",
+        "step_best_of_n",
+        "beam_search",
+        "diverse_tree_search",
+    ] = "best_of_n"
     aggregation: str | None = None
     n: int | None = None
+    width: int = 2
+    expand: int = 2
+    early_stop: float | None = None
+    max_tokens: int | None = None
+    score_batch_size: int = 16
+    image_root: Path | None = None
 
 
 class Choice(Record):
@@ -56,6 +83,8 @@ class Choice(Record):
     Attributes:
         score: aggregated score of the candidate, a logit; None without scores.
         step_scores: of its steps, each in 0-1; None without scores.
+        tokens, completions: sampled for this question; None where candidates were given.
+        outcome: is the answer right; None where that is not known.
     """
 
     question_id: str
@@ -63,114 +92,45 @@ class Choice(Record):
     sample_index: int
     score: float | None
     step_scores: tuple[float, ...] | None
+    tokens: int | None = None
+    completions: int | None = None
+    outcome: bool | None = None
+    steps: tuple[str, ...] = ()
 
 
 def run(config: Config) -> None:
-    """Choose and write."""
+    """Choose among what is there, or search."""
     from dreamprm.search.aggregation import get_aggregation
 
-    if config.aggregation is None:
-        found = recorded_aggregation(config.scores) if config.scores else "mean_logit"
-        config = dataclasses.replace(config, aggregation=found)
-    get_aggregation(config.aggregation or "")
+    if config.aggregation is not None:
+        get_aggregation(config.aggregation)
     if config.n is not None and config.n < 1:
         raise DataError(f"n is {config.n}; it must be above 0")
-    scored = config.method in ("best_of_n", "weighted_vote")
-    if scored and config.scores is None:
-        raise DataError(f"method {config.method} needs scores; give --scores of `dreamprm score`")
-    questions, trajectories = read_candidates([config.questions], [config.trajectories])
-    rows = read_scores(config.scores) if config.scores else []
-    by_candidate = {(s.question_id, s.sample_index): s for s in rows}
-    groups: dict[str, list[Trajectory]] = {question.id: [] for question in questions}
-    for t in trajectories:
-        groups[t.question_id].append(t)
-    chosen: dict[str, Trajectory] = {}
-    choices = []
-    for question_id, group in groups.items():
-        group.sort(key=lambda t: t.sample_index)
-        first_n = group[: config.n]
-        if len(first_n) < (config.n or 1):
-            raise DataError(
-                f"question '{question_id}' has {len(group)} candidates, fewer than "
-                f"{config.n or 1}; sample more or lower n",
-                file=config.trajectories,
+    if config.trajectories is not None:
+        from dreamprm.cli.select_stored import select_stored
+
+        if config.prm is not None:
+            raise DreamPRMError(
+                "--prm scores what the policy writes; score the file first: "
+                "`dreamprm score`, then give --scores"
             )
-        numbers = _scores(config, first_n, by_candidate) if config.scores else None
-        choice = chosen[question_id] = _choose(config.method, first_n, numbers)
-        choices.append(_row(choice, first_n, numbers, by_candidate))
-    write_records(config.output, choices, Choice)
-    print(f"{config.output}: {len(choices)} choices by {config.method}{_accuracy(chosen)}")
+        select_stored(config)
+    else:
+        from dreamprm.cli.select_search import select_by_search
+
+        if config.scores is not None:
+            raise DreamPRMError("--scores belong to --trajectories; give these too")
+        select_by_search(config)
 
 
-def _choose(
-    method: str, candidates: Sequence[Trajectory], numbers: Sequence[float] | None
-) -> Trajectory:
-    import numpy as np
-
-    from dreamprm.search import selection
-    from dreamprm.search.aggregation import log_sigmoid
-
-    if method == "first_sample":
-        return selection.first_sample(candidates)
-    if method == "self_consistency" or numbers is None:
-        return selection.majority_vote(candidates)
-    if method == "weighted_vote":
-        weights = np.exp(log_sigmoid(np.asarray(numbers, dtype=np.float64)))  # (candidates,)
-        return selection.weighted_vote(candidates, weights.tolist())
-    return selection.best_of_n(candidates, numbers)
-
-
-def _scores(
-    config: Config, candidates: Sequence[Trajectory], scored: Mapping[tuple[str, int], StepScores]
-) -> list[float]:
-    from dreamprm.search.aggregation import aggregate
-
-    found = []
-    for t in candidates:
-        row = scored.get((t.question_id, t.sample_index))
-        count = len(row.logits) + row.cut if row else 0
-        if row is None or (count != len(t.steps) and config.aggregation != "last"):
-            have = f"{count} scores for {len(t.steps)} steps" if row else "no scores"
-            raise DataError(
-                f"question '{t.question_id}', candidate {t.sample_index} has {have}; score it "
-                "again",
-                file=config.scores,
-            )
-        found.append(aggregate(row.logits, config.aggregation or "mean_logit"))
-    return found
-
-
-def _row(
-    choice: Trajectory,
-    candidates: Sequence[Trajectory],
-    numbers: Sequence[float] | None,
-    scored: Mapping[tuple[str, int], StepScores],
-) -> Choice:
-    import numpy as np
-
-    from dreamprm.search.aggregation import log_sigmoid
-
-    score, steps = None, None
-    if numbers is not None:
-        score = numbers[[t.sample_index for t in candidates].index(choice.sample_index)]
-        z = np.asarray(scored[choice.question_id, choice.sample_index].logits, dtype=np.float64)
-        steps = tuple(np.exp(log_sigmoid(z)).tolist())
-    return Choice(
-        question_id=choice.question_id,
-        answer=choice.answer,
-        sample_index=choice.sample_index,
-        score=score,
-        step_scores=steps,
-    )
-
-
-def _accuracy(chosen: Mapping[str, Trajectory]) -> str:
+def told_accuracy(outcomes: Iterable[bool | None]) -> str:
+    """The end of the last line: accuracy with its interval, where outcomes are known."""
     from dreamprm.evaluation.statistics import estimate
 
-    outcomes = [float(t.outcome) for t in chosen.values() if t.outcome is not None]
-    if not outcomes:
+    known = [float(o) for o in outcomes if o is not None]
+    if not known:
         return ""
-    found = estimate(outcomes)
+    found = estimate(known)
     return (
         f"; accuracy {found.mean:.1%} (95% interval {found.lo:.1%} to {found.hi:.1%}) of the "
         f"{found.n} with known outcomes"

@@ -1,0 +1,164 @@
+"""Search over steps on the policy protocol: what is found, what it costs, what survives a stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.policy import Request
+from dreamprm.records import Question
+from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.store import RolloutStore
+from dreamprm.search.answer import METHODS, TREES, Found, SearchOptions, answer
+from dreamprm.search.ask import Asked
+from dreamprm.search.parallel import agreement
+from tests.scripted_policy import Scripted
+
+LENGTH = 4
+QUESTION = Question(id="q", domain="d", text="Which digits?", answer="0000")
+
+
+def digits(request: Request, seed: int, index: int) -> str:
+    """A reasoning of four steps, each a digit from 0 to 2; right if all are 0."""
+    written = [step.split()[-1] for step in request.steps]
+    numbers = [
+        str((seed >> (3 * i)) % 3) if index == 0 else str((seed + index * i + index) % 3)
+        for i in range(LENGTH)
+    ]
+    whole = [*written, *numbers][:LENGTH]
+    lines = [f"Step {i + 1}: {d}" for i, d in enumerate(whole)][len(written) :]
+    return "\n".join([*lines, f"Final answer: {''.join(whole)}"])
+
+
+class Judge:
+    """Knows that every digit should be 0."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def score_steps(
+        self, question: Question, candidates: Sequence[Sequence[str]]
+    ) -> list[tuple[float, ...]]:
+        self.asked += len(candidates)
+        return [tuple(1.0 - 2.0 * int(s.split()[-1]) for s in steps) for steps in candidates]
+
+
+def search(
+    options: SearchOptions,
+    folder: Path,
+    policy: Scripted | None = None,
+    seed: int = 0,
+    **more: object,
+) -> tuple[Found, Asked]:
+    async def session() -> tuple[Found, Asked]:
+        with RolloutStore(folder / "rollouts.db") as store:
+            sampler = Sampler(policy or Scripted(digits, most=1), store, seed)
+            asked = Asked(
+                question=QUESTION,
+                sampler=sampler,
+                judge=Judge() if options.needs_judge else None,
+                count_tokens=lambda text: len(text.split()),
+                max_completions=options.n,
+                **more,  # type: ignore[arg-type]
+            )
+            return await answer(asked, options), asked
+
+    return asyncio.run(session())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_finished_candidate_within_its_budget(
+    method: str, tmp_path: Path
+) -> None:
+    found, asked = search(SearchOptions(method, n=10), tmp_path)
+    assert 1 <= len(found.candidates) <= 10
+    assert found.chosen in found.candidates
+    assert len(found.chosen.steps) == LENGTH
+    assert [c.trajectory.sample_index for c in found.candidates] == list(
+        range(len(asked.candidates))
+    )
+    assert found.tokens == sum(c.tokens for c in found.candidates)
+    assert found.trace[-1][1] == found.chosen.trajectory.sample_index
+    assert all(a[0] < b[0] for a, b in zip(found.trace, found.trace[1:], strict=False))
+
+
+@pytest.mark.parametrize("method", TREES)
+def test_going_on_from_good_steps_finds_what_sampling_alone_does_not(
+    method: str, tmp_path: Path
+) -> None:
+    wins = {"best_of_n": 0, method: 0}
+    for seed in range(12):
+        for name in wins:
+            folder = tmp_path / f"{name}-{seed}"
+            folder.mkdir()
+            found, _ = search(SearchOptions(name, n=16, width=2, expand=3), folder, seed=seed)
+            wins[name] += bool(found.chosen.trajectory.outcome)
+    assert wins[method] > wins["best_of_n"]
+
+
+def test_a_continuation_costs_what_follows_its_prefix(tmp_path: Path) -> None:
+    found, _ = search(SearchOptions("step_best_of_n", n=8, width=1, expand=2), tmp_path)
+    whole = 3 * LENGTH + 3  # words of a reasoning from its beginning
+    assert found.candidates[0].tokens == whole
+    assert found.candidates[2].tokens == whole - 3
+
+
+def test_the_same_search_again_costs_nothing_and_gives_the_same(tmp_path: Path) -> None:
+    policy = Scripted(digits, most=1)
+    options = SearchOptions("beam_search", n=12)
+    first, _ = search(options, tmp_path, policy)
+    calls = len(policy.asked)
+    again, _ = search(options, tmp_path, policy)
+    assert len(policy.asked) == calls
+    assert again == first
+
+
+def test_a_budget_of_tokens_ends_the_search_with_what_there_is(tmp_path: Path) -> None:
+    found, _ = search(SearchOptions("beam_search", n=100), tmp_path, max_tokens=60)
+    assert len(found.candidates) < 20
+    with pytest.raises(DreamPRMError, match="budget allows no completion"):
+        search(SearchOptions("best_of_n"), tmp_path, max_tokens=0)
+
+
+def test_sampling_stops_when_candidates_agree(tmp_path: Path) -> None:
+    def same(request: Request, seed: int, index: int) -> str:
+        return "Step 1: 0\nFinal answer: 4"
+
+    options = SearchOptions("self_consistency", n=32, early_stop=0.95)
+    found, _ = search(options, tmp_path, Scripted(same))
+    assert len(found.candidates) == 4
+    (tmp_path / "b").mkdir()
+    found, _ = search(options, tmp_path / "b", Scripted(digits, most=1))
+    assert len(found.candidates) > 4
+
+
+def test_agreement_is_the_chance_to_lead() -> None:
+    assert agreement([]) == agreement([None, None]) == 0.5
+    assert agreement(["1"] * 8) > agreement(["1"] * 4) > agreement(["1", "1", "1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "beam"}, "did you mean beam_search"),
+        ({"n": 0}, "n is 0"),
+        ({"early_stop": 0.3}, "between 0.5 and 1"),
+    ],
+)
+def test_wrong_options_are_one_line(options: dict[str, object], message: str) -> None:
+    with pytest.raises(DreamPRMError, match=message):
+        SearchOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_method_that_needs_a_judge_says_so(tmp_path: Path) -> None:
+    async def session() -> None:
+        with RolloutStore(tmp_path / "r.db") as store:
+            sampler = Sampler(Scripted(digits), store, 0)
+            await answer(Asked(QUESTION, sampler, None, len), SearchOptions("best_of_n"))
+
+    with pytest.raises(DreamPRMError, match="needs a reward model"):
+        asyncio.run(session())
