@@ -10,6 +10,8 @@ from dreamprm.cli import main
 from dreamprm.formats import write_questions
 from dreamprm.records import Question
 from tests.cli_samples import read_rows
+from tests.fake_endpoint import FakeEndpoint
+from tests.faults import Fault, scripted
 from tests.tiny_models import random_prm
 
 COUNT = 6
@@ -72,3 +74,29 @@ def test_what_does_not_go_together_is_one_line(
 ) -> None:
     assert main(words(questions, *more)) == 1
     assert message in capsys.readouterr().err
+
+
+def test_an_endpoint_lost_in_the_middle_keeps_what_is_answered_and_a_rerun_goes_on(
+    questions: Path, prm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def through(server: FakeEndpoint) -> list[str]:
+        served = ["--prm", prm, "--model_name_or_path", server.model, "--base_urls", server.url]
+        served += ["--method", "beam_search", "--n", "6", "--concurrency", "1"]
+        return words(questions, *served, "--max_attempts", "1", "--continuation", "prompt")
+
+    out = questions.parent / "c.jsonl"
+    dies = scripted({number: Fault("500") for number in range(9, 10_000)})
+    with FakeEndpoint(plan=dies) as server:
+        assert main(through(server)) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("dreamprm: error: ")
+    kept = read_rows(out)
+    assert 0 < len(kept) < COUNT
+    with FakeEndpoint() as server:
+        assert main(through(server)) == 0
+        seen = len(server.seen)
+        assert main(through(server)) == 0
+        assert len(server.seen) == seen, "done is done"
+    rows = read_rows(out)
+    assert rows[: len(kept)] == kept
+    assert sorted(row["question_id"] for row in rows) == [f"q{i}" for i in range(COUNT)]
