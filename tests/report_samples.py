@@ -7,9 +7,10 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
 from dreamprm.evaluation.summary import SUMMARY_METHODS, Domain
-from dreamprm.report.data import AccuracyTable, Example, ExampleCandidate, ReportData
+from dreamprm.report.data import AccuracyTable, Example, ExampleCandidate, Fate, ReportData
 
 ATTACK = "</script><script>window.attacked=1;alert(1)</script><img src=x onerror='attacked=1'>"
 
@@ -125,6 +126,13 @@ def full_report() -> ReportData:
             }
             for m, x in base.items()
         },
+        fates={m: Fate(round(100 * x), round(93 - 100 * x), 7) for m, x in list(base.items())[:-1]},
+        calibration={
+            m: calibration(
+                np.linspace(0.05, 0.95, 40), np.arange(40) > 39 * (1 - base[m]), ["q"] * 40
+            )
+            for m in ("prm_uniform", "dreamprm")
+        },
         examples=(
             example(1, main_right=True, uniform_right=True),
             example(2, main_right=True, uniform_right=False),
@@ -158,6 +166,9 @@ def hostile_report() -> ReportData:
         headline=ATTACK,
         notice=ATTACK,
         facts={ATTACK: ATTACK},
+        fates={ATTACK: Fate(1, 1, 1)},
+        calibration={ATTACK: calibration([0.5, 0.7], [1.0, 0.0], ["q", "q"])},
+        runs={ATTACK: {ATTACK: ATTACK}},
         settings={ATTACK: ATTACK},
         tables=(AccuracyTable(ATTACK, {ATTACK: {ATTACK: estimate}}, note=ATTACK),),
         domains=(

@@ -97,7 +97,8 @@ def test_the_best_of_a_column_is_bold_but_never_the_oracle_or_the_ceiling() -> N
 
 
 def test_differences_are_shown_with_their_interval_and_p() -> None:
-    found = rows(render(full_report()))["PRM, oracle weights"]
+    page = render(full_report()).split('id="fates"')[0]
+    found = rows(page)["PRM, oracle weights"]
     assert "−3.0" in found
     assert "−5.5 to" in found
     assert "p = 0.011" in found

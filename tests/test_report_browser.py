@@ -99,7 +99,9 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
         slider.value = 0; slider.dispatchEvent(new Event("input"));
         return {final, step, start: bars(), startStep: q("#weights-step").textContent,
           drawn: all("#weights .bars path").length,
-          curves: q("#scaling").data.filter((t) => t.name).map((t) => t.name)};
+          curves: q("#scaling").data.filter((t) => t.name).map((t) => t.name),
+          calibrated: all("#calibration .scatterlayer .trace").length,
+          fates: all("#fates tbody tr").length};
         """,
     )
     assert sorted(seen["final"]) == sorted(d.weight for d in full_report().domains)
@@ -109,6 +111,8 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
     assert seen["drawn"] == 9
     assert seen["curves"][0] == "One sample"
     assert len(seen["curves"]) == 7
+    assert seen["calibrated"] == 2
+    assert seen["fates"] == 6
 
 
 def test_the_example_browser_pages_and_filters(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
-r"""One HTML page on an evaluation: tables, curves over N, domain weights, examples with images.
+r"""One HTML page on an evaluation: tables, curves over N, calibration, domain weights, examples.
 
-Reads what `dreamprm evaluate` reads and, where it is given, the folder of a training run; writes a
-single file that needs no network.
+Reads what `dreamprm evaluate` reads and, where it is given, the folder of a training run; or any
+number of result files, whose runs it compares. Writes a single file that needs no network.
 
   dreamprm report --questions questions.jsonl --trajectories candidates.jsonl \
     --scores.dreamprm scores.jsonl --training_dir prm --output report.html
+  dreamprm report --results ours.json theirs.json --baseline ours --output comparison.html
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,9 @@ class Config(EvaluationInputs):
     """Options of report.
 
     Attributes:
+        results: result files to compare instead of evaluating; all options but output, title,
+            notice and baseline belong to the other use.
+        baseline: run that the others are compared with; by default the first.
         output: HTML file.
         training_dir: output_dir of `dreamprm train`; adds weights.json and history.jsonl.
         title: of the page.
@@ -47,6 +51,10 @@ class Config(EvaluationInputs):
         max_examples: questions shown with their candidates.
     """
 
+    questions: list[Path] = field(default_factory=list)
+    trajectories: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
+    baseline: str | None = None
     output: Path = Path("report.html")
     training_dir: Path | None = None
     title: str = "DreamPRM report"
@@ -55,9 +63,30 @@ class Config(EvaluationInputs):
 
 
 def run(config: Config) -> None:
-    """Evaluate and write the page."""
+    """Evaluate, or compare results, and write the page."""
+    if config.results:
+        _compare(config)
+    elif config.questions and config.trajectories:
+        _evaluate(config)
+    else:
+        raise DataError("give --questions and --trajectories, or --results to compare")
+
+
+def _compare(config: Config) -> None:
+    from dreamprm.report.comparison import comparison_report
+    from dreamprm.report.render import render
+
+    data = comparison_report(
+        config.results, title=config.title, notice=config.notice, baseline=config.baseline
+    )
+    with atomic_write(config.output) as file:
+        file.write(render(data).encode())
+    print(f"{config.output}: {data.headline}")
+
+
+def _evaluate(config: Config) -> None:
     from dreamprm.cli import inputs
-    from dreamprm.report.build import accuracy_table, examples
+    from dreamprm.report.build import accuracy_table, calibrations, examples, fates
     from dreamprm.report.data import METHOD_LABELS, ReportData
     from dreamprm.report.render import render
 
@@ -87,6 +116,8 @@ def run(config: Config) -> None:
         domains=domains,
         history=history,
         scaling=evaluation.scaling,
+        fates=fates(evaluation),
+        calibration=calibrations(evaluation, found.trajectories),
         examples=shown,
         main_method=main,
     )

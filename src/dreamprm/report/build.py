@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from dreamprm.errors import DataError
+from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates
 from dreamprm.images import load_image
 from dreamprm.records import Question, StepScores, Trajectory
-from dreamprm.report.data import AccuracyTable, Example, ExampleCandidate
+from dreamprm.report.data import AccuracyTable, Example, ExampleCandidate, Fate
 from dreamprm.search.aggregation import log_sigmoid
 
 LARGEST_IMAGE = 640  # pixels per side on the page
@@ -31,6 +32,31 @@ def accuracy_table(
         differences={m: evaluation.difference(main_method, m) for m in others if has_main},
         note=note,
     )
+
+
+def fates(evaluation: Evaluation) -> dict[str, Fate]:
+    """Of every method that chooses: right, wrong with a right one at hand, or nothing to find."""
+    ceiling = np.concatenate([v[0] for v in evaluation.values["any_right"].values()])
+    found = {}
+    for method, by_benchmark in evaluation.values.items():
+        if method != "any_right":
+            right = np.concatenate([v[0] for v in by_benchmark.values()])  # (questions,)
+            missed = int((ceiling > right).sum())
+            found[method] = Fate(int(right.sum()), missed, int((ceiling == 0).sum()))
+    return found
+
+
+def calibrations(
+    evaluation: Evaluation, trajectories: Sequence[Trajectory]
+) -> dict[str, Calibration]:
+    """Of every scored method: sigmoid of the aggregated score against the outcome."""
+    outcomes = {(t.question_id, t.sample_index): float(bool(t.outcome)) for t in trajectories}
+    found = {}
+    for method, scores in evaluation.aggregated.items():
+        p = np.exp(log_sigmoid(np.array(list(scores.values()))))  # (candidates,)
+        targets = [outcomes[at] for at in scores]
+        found[method] = calibration(p.tolist(), targets, [question for question, _ in scores])
+    return found
 
 
 def examples(

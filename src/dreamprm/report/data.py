@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dreamprm.evaluation.calibration import Calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
 from dreamprm.evaluation.summary import Domain
 
@@ -32,6 +33,7 @@ class AccuracyTable:
         accuracy: benchmark -> method -> estimate.
         average: method -> mean over benchmarks.
         differences: method -> main method minus this one, averaged over benchmarks.
+        row_name: what the rows are; the best of a column is marked among methods only.
     """
 
     title: str
@@ -39,6 +41,22 @@ class AccuracyTable:
     average: Mapping[str, Estimate] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
     note: str = ""
+    row_name: str = "Method"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of the questions under one method; the three are all of them.
+
+    Attributes:
+        right: a right candidate was chosen.
+        missed: a wrong one was chosen though a right one was there.
+        hopeless: no candidate was right.
+    """
+
+    right: int
+    missed: int
+    hopeless: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,9 @@ class ReportData:
         domains: with their final weights.
         history: (training step, {domain: weight}) in order of time.
         scaling: method -> N -> estimate.
+        fates: method -> what became of the questions.
+        calibration: method -> its aggregated scores against outcomes.
+        runs: facts of each run that is compared: name -> {fact: value}.
         main_method: the method the report is about; the filters of the examples compare with it.
         reference_methods: never marked as best (they use what no real run has).
     """
@@ -103,6 +124,9 @@ class ReportData:
     history: tuple[tuple[int, Mapping[str, float]], ...] = ()
     scaling: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
+    fates: Mapping[str, Fate] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    runs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     main_method: str = "dreamprm"
     reference_methods: frozenset[str] = frozenset({"prm_oracle", "any_right"})
     method_labels: Mapping[str, str] = field(default_factory=lambda: METHOD_LABELS)

@@ -38,7 +38,7 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    charts = bool(data.domains or data.scaling)
+    charts = bool(data.domains or data.scaling or data.calibration)
     return environment.get_template("report.html.jinja").render(
         report=data,
         tables=[_table(table, data) for table in data.tables],
@@ -79,7 +79,8 @@ def _table(table: AccuracyTable, data: ReportData) -> dict[str, Any]:
             "cells": [
                 {
                     "estimate": column.get(method),
-                    "best": method in column
+                    "best": table.row_name == "Method"
+                    and method in column
                     and method not in data.reference_methods
                     and column[method].mean == best[name],
                 }
@@ -93,10 +94,17 @@ def _table(table: AccuracyTable, data: ReportData) -> dict[str, Any]:
         "title": table.title,
         "note": table.note,
         "columns": list(columns),
-        "sizes": [next((e.n for e in column.values()), 0) for column in columns.values()],
+        "row_name": table.row_name,
+        "sizes": [_size(column) for column in columns.values()],
         "rows": rows,
         "has_differences": bool(table.differences),
     }
+
+
+def _size(column: Mapping[str, Estimate]) -> int | None:
+    """Questions of a column; None where its rows are of different ones."""
+    sizes = {e.n for e in column.values()}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _page_data(data: ReportData) -> dict[str, Any]:
@@ -129,6 +137,10 @@ def _page_data(data: ReportData) -> dict[str, Any]:
                 ],
             ]
             for method, curve in data.scaling.items()
+        ],
+        "calibration": [
+            [method, [{"n": b.n, "score": b.score, "right": b.right} for b in found.bins]]
+            for method, found in data.calibration.items()
         ],
         "examples": [_example(example) for example in data.examples],
     }

@@ -18,7 +18,7 @@ from dreamprm import __version__
 from dreamprm.evaluation.evaluate import Evaluation, evaluate_methods
 from dreamprm.evaluation.summary import Domain, estimate_json, summary_json, write_summary
 from dreamprm.formats import read_questions, read_scores, read_trajectories
-from dreamprm.report.build import accuracy_table, examples
+from dreamprm.report.build import accuracy_table, calibrations, examples, fates
 from dreamprm.report.data import ReportData
 from dreamprm.report.render import write_report
 from dreamprm.tiny.world import DOMAINS
@@ -92,6 +92,8 @@ def write_demo_report(
         domains=tuple(domains),
         history=tuple((row["step"], row["weights"]) for row in history),
         scaling=default.scaling,
+        fates=fates(default),
+        calibration=calibrations(default, candidates),
         examples=examples(
             default,
             questions,

@@ -165,6 +165,33 @@
     }, config);
   }
 
+  function drawCalibration() {
+    let k = 0;
+    const traces = data.calibration.map(([method, bins]) => {
+      const main = method === data.main, reference = data.references.includes(method);
+      const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : PALETTE[1 + (k % 6)];
+      return {
+        type: "scatter", mode: "lines+markers", name: plain(label(method)),
+        x: bins.map((b) => b.score), y: bins.map((b) => 100 * b.right),
+        line: { color: colour, width: main ? 3.5 : 2, dash: reference ? "dash" : "solid" },
+        marker: { size: main ? 10 : 8, symbol: main ? "circle" : SYMBOLS[k++ % SYMBOLS.length] },
+        customdata: bins.map((b) => b.n),
+        hovertemplate: "score %{x:.2f}: %{y:.1f}% of %{customdata} right",
+      };
+    });
+    const rows = Math.ceil(traces.length / (narrow ? 2 : 5));
+    Plotly.newPlot(byId("calibration"), traces, {
+      ...baseLayout(), height: 400 + 24 * rows,
+      margin: { l: 56, r: 16, t: 20 + 24 * rows, b: 52 },
+      xaxis: { title: axisTitle("score"), range: [-0.02, 1.02], gridcolor: line, fixedrange: true,
+        zeroline: false },
+      yaxis: { title: axisTitle("right, %"), range: [-3, 103], gridcolor: line, fixedrange: true,
+        zeroline: false },
+      shapes: [{ type: "line", layer: "below", x0: 0, x1: 1, y0: 0, y1: 100,
+        line: { color: cssColour("--soft"), width: 1.5, dash: "dash" } }],
+    }, config);
+  }
+
   // ---- examples
   // Orange (low) through white to blue (high), told apart with any colour vision; always with the
   // number. All tints are light enough for dark text.
@@ -301,6 +328,7 @@
 
   if (data.domains.length) drawWeights();
   if (data.scaling.length) drawScaling();
+  if (data.calibration.length) drawCalibration();
   if (data.examples.length) startBrowser();
   document.body.dataset.ready = "1";
 })();

@@ -1,0 +1,158 @@
+"""Any number of result files -> one page that compares their runs.
+
+Every method of every file is a run. Figures stand side by side; differences are taken only on the
+questions that both runs have, and the page says where these are not all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dreamprm.errors import DataError
+from dreamprm.evaluation.compare import Comparison, Run, compare, runs_of
+from dreamprm.evaluation.results import Metric, Result, read_result
+from dreamprm.evaluation.statistics import Difference, Estimate
+from dreamprm.report.data import AccuracyTable, ReportData
+
+AVERAGE = "average"
+
+
+def comparison_report(
+    paths: Sequence[Path], *, title: str, notice: str = "", baseline: str | None = None
+) -> ReportData:
+    """The page's content.
+
+    Args:
+        baseline: run that the others are compared with; by default the first.
+
+    Raises:
+        DataError: no files, one of another version, or no such baseline.
+    """
+    if not paths:
+        raise DataError("there are no result files; give some")
+    results = [read_result(path) for path in paths]
+    metrics = _named(results)
+    with_rows = runs_of(results) if any(result.questions for result in results) else []
+    main = baseline or next(iter(metrics))
+    if main not in metrics:
+        raise DataError(f"baseline '{main}' is none of the runs: {', '.join(metrics)}")
+    differences, notes = _differences(with_rows, main)
+    return ReportData(
+        title=title,
+        headline=f"{len(metrics)} runs of {len(results)} result files, compared with {main}.",
+        notice=notice,
+        tables=(_main_table(metrics, differences, notes), *_part_tables(metrics)),
+        scaling=_curves(results, metrics),
+        runs={r.name if len(results) > 1 else "settings": _facts(r) for r in results},
+        main_method=main,
+        reference_methods=frozenset({"prm_oracle", "any_right"})
+        | {name for name in metrics if name.endswith((": any_right", ": prm_oracle"))},
+        method_labels={},
+    )
+
+
+def _named(results: Sequence[Result]) -> dict[str, dict[str, Metric]]:
+    """Run -> its metrics, under the names that `runs_of` gives."""
+    found: dict[str, dict[str, Metric]] = {}
+    for result in results:
+        for method, metrics in result.metrics.items():
+            if len(results) == 1:
+                name = method
+            else:
+                name = result.name if len(result.metrics) == 1 else f"{result.name}: {method}"
+            while name in found:
+                name += "'"
+            found[name] = metrics
+    return found
+
+
+def _differences(runs: Sequence[Run], main: str) -> tuple[dict[str, Difference], list[str]]:
+    """Main run minus each other, and what a reader must know about them."""
+    if main not in {run.name for run in runs}:
+        return {}, ["The baseline's file holds no rows of questions, so there are no differences."]
+    found: dict[str, Difference] = {}
+    notes = []
+    base = next(run for run in runs if run.name == main)
+    for run in runs:
+        if run is base:
+            continue
+        try:
+            [one] = compare([base, run])
+        except DataError:
+            notes.append(f"{run.name} shares no question with {main}.")
+            continue
+        found[run.name] = _negated(one)
+        if one.unpaired:
+            notes.append(f"{run.name}: {one.unpaired} questions of one of the two are left out.")
+    return found, notes
+
+
+def _negated(one: Comparison) -> Difference:
+    d = one.difference
+    return Difference(d.n, -d.mean, -d.hi, -d.lo, one.exact.p if one.exact else d.p)
+
+
+def _main_table(
+    metrics: Mapping[str, Mapping[str, Metric]],
+    differences: Mapping[str, Difference],
+    notes: Sequence[str],
+) -> AccuracyTable:
+    columns: dict[str, dict[str, Estimate]] = {}
+    for run, found in metrics.items():
+        for name, metric in found.items():
+            if "/" not in name:
+                columns.setdefault(name, {})[run] = _estimate(metric)
+    average = columns.pop(AVERAGE, {})
+    if not columns:
+        columns, average = {AVERAGE: average}, {}
+    return AccuracyTable("Results", columns, average, differences, " ".join(notes))
+
+
+def _part_tables(metrics: Mapping[str, Mapping[str, Metric]]) -> list[AccuracyTable]:
+    """One table for each grouping of a benchmark: groups as rows, runs as columns."""
+    parts: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
+    for run, found in metrics.items():
+        for name, metric in found.items():
+            benchmark, *groups = name.split("/", 2)  # a group's own name may hold one
+            if groups:
+                by = " and ".join(groups[:-1] or ["part"])
+                row = f"{groups[-1]} ({metric.n:,})"
+                parts.setdefault((benchmark, by), {}).setdefault(run, {})[row] = _estimate(metric)
+    return [
+        AccuracyTable(f"{benchmark} by {by}", columns, row_name=by.capitalize())
+        for (benchmark, by), columns in parts.items()
+    ]
+
+
+def _estimate(metric: Metric) -> Estimate:
+    low, high = metric.ci95 or (metric.value, metric.value)
+    return Estimate(metric.n, metric.value, low, high)
+
+
+def _curves(
+    results: Sequence[Result], metrics: Mapping[str, Any]
+) -> dict[str, dict[int, Estimate]]:
+    """Accuracy over N, where a file has it."""
+    names = iter(metrics)
+    found = {}
+    for result in results:
+        curves = result.details.get("curve")
+        for method in result.metrics:
+            name = next(names)
+            points = curves.get(method) if isinstance(curves, dict) else None
+            if isinstance(points, dict):
+                found[name] = {int(n): _point(e) for n, e in points.items()}
+    return found
+
+
+def _point(estimate: Any) -> Estimate:
+    low, high = estimate["ci95"]
+    return Estimate(int(estimate["n"]), float(estimate["mean"]), float(low), float(high))
+
+
+def _facts(result: Result) -> dict[str, str]:
+    commit = {"commit": result.commit} if result.commit else {}
+    settings = {k: str(v) for k, v in result.settings.items() if v not in (None, [], {})}
+    return {"kind": result.kind} | commit | result.versions | settings
