@@ -111,7 +111,7 @@ def run(config: Config) -> None:
         for kind in ("candidates", "strong"):
             score.run(
                 score.Config(
-                    model_name_or_path=out / "models" / method,
+                    model_name_or_path=str(out / "models" / method),
                     questions=out / "test.jsonl",
                     trajectories=out / f"test.{kind}.jsonl",
                     output=out / "scores" / f"{kind}.{method}.jsonl",

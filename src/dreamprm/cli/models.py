@@ -14,8 +14,10 @@ from transformers.utils import logging
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy.local import LocalPolicy
+from dreamprm.prm.conventions import TextStepScorer, load_convention
 from dreamprm.prm.lora import LoraOptions, add_lora, has_adapter
 from dreamprm.prm.model import CONFIG_FILE, PRMConfig, ProcessRewardModel
+from dreamprm.prm.scorer import StepScorer
 
 
 def load_policy(options: PolicyOptions) -> LocalPolicy:
@@ -73,6 +75,16 @@ def load_prm(folder: Path, device: str | None) -> ProcessRewardModel:
     """A trained PRM."""
     quiet_transformers()
     return ProcessRewardModel.from_pretrained(folder).to(device_of(device))
+
+
+def load_scorer(
+    name: str, convention: str | None, device: str | None, batch_size: int
+) -> StepScorer | TextStepScorer:
+    """A scorer of a trained PRM: ours, or of somebody else's convention."""
+    if convention is None:
+        return StepScorer(load_prm(Path(name), device), batch_size)
+    quiet_transformers()
+    return load_convention(convention, name, device_of(device), batch_size)
 
 
 def quiet_transformers() -> None:

@@ -1,9 +1,10 @@
 r"""Score trajectories with a trained PRM: one logit per step (its sigmoid is the step score).
 
-Reads a folder that `dreamprm train` wrote, questions and trajectories; appends step scores to a
-.jsonl file. Trajectories stream through, so that their number is bounded by the disk alone; the
-candidates of a question should stand near each other, as `dreamprm sample` writes them. The same
-command again goes on where a killed run stopped: at most one batch is scored twice.
+Reads a folder that `dreamprm train` wrote (or, with --convention, a PRM of others), questions and
+trajectories; appends step scores to a .jsonl file. Trajectories stream through, so that their
+number is bounded by the disk alone; the candidates of a question should stand near each other, as
+`dreamprm sample` writes them. The same command again goes on where a killed run stopped: at most
+one batch is scored twice.
 
   dreamprm score --model_name_or_path prm --questions questions.jsonl \
     --trajectories candidates.jsonl --output scores.jsonl
@@ -42,7 +43,9 @@ class Config:
     """Options of score.
 
     Attributes:
-        model_name_or_path: folder of a PRM that `dreamprm train` wrote.
+        model_name_or_path: folder of a PRM that `dreamprm train` wrote; with `convention`, any
+            folder or hub name.
+        convention: of a PRM that others trained: math_shepherd, qwen_math_prm or visualprm.
         questions: file of questions.
         trajectories: file of the trajectories to score.
         output: .jsonl file of step scores; appended to.
@@ -50,10 +53,11 @@ class Config:
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
     """
 
-    model_name_or_path: Path
+    model_name_or_path: str
     questions: Path
     trajectories: Path
     output: Path
+    convention: str | None = None
     per_device_batch_size: int = 16
     device: str | None = None
 
@@ -69,10 +73,7 @@ def run(config: Config) -> None:
         return checked_references(questions, found, config.trajectories)
 
     total = sum(1 for _ in trajectories())  # a bad row is told before hours are spent
-    settings = {
-        "model": _identity(config.model_name_or_path),
-        "aggregation": _aggregation(config.model_name_or_path),
-    }
+    settings = _settings(config)
     with appending(config.output, "score", settings) as out:
         written = iterate_jsonl(config.output, StepScores)
         scorer, cut = None, 0
@@ -82,11 +83,14 @@ def run(config: Config) -> None:
                 if not left:
                     continue
                 if scorer is None:
-                    from dreamprm.cli.models import load_prm
-                    from dreamprm.prm.scorer import StepScorer
+                    from dreamprm.cli.models import load_scorer
 
-                    model = load_prm(config.model_name_or_path, config.device)
-                    scorer = StepScorer(model, config.per_device_batch_size)
+                    scorer = load_scorer(
+                        config.model_name_or_path,
+                        config.convention,
+                        config.device,
+                        config.per_device_batch_size,
+                    )
                 pairs = [(questions[t.question_id], t) for t in left]
                 for scores in scorer.score(pairs, advance):
                     cut += scores.cut > 0
@@ -137,6 +141,14 @@ def _others(output: Path, scores: StepScores) -> DataError:
         "it was made from",
         file=output,
     )
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """What all scores of a file must have in common."""
+    if config.convention is not None:
+        return {"model": config.model_name_or_path, "convention": config.convention}
+    folder = Path(config.model_name_or_path)
+    return {"model": _identity(folder), "aggregation": _aggregation(folder)}
 
 
 def _aggregation(folder: Path) -> str:
