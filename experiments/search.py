@@ -79,6 +79,11 @@ def reward_model(data: Path, folder: Path, seed: int) -> ProcessRewardModel:
 
 def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str, Any]:
     """Setting -> per question: benchmark, right, tokens, completions."""
+    done = folder / f"found{limit or ''}.json"
+    if done.exists():
+        kept: dict[str, Any] = json.loads(done.read_text())
+        if list(kept) == [s.name for s in settings()]:
+            return kept
     model = reward_model(data, folder / "prm", seed)
     questions = read_questions(data / "test.jsonl")[:limit]
     judge = StepScorer(model, batch_size=128)
@@ -126,6 +131,7 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
             right = np.mean([row["right"] for row in found[setting.name]])
             tokens = np.mean([row["tokens"] for row in found[setting.name]])
             print(f"seed {seed}: {setting.name}: {right:.3f} at {tokens:.0f} tokens", flush=True)
+    done.write_text(json.dumps(found))
     return found
 
 

@@ -65,6 +65,7 @@ def test_questions_are_answered_with_scores_by_the_local_policy(
         ([], "best_of_n needs a reward model; give --prm"),
         (["--scores", "s.jsonl"], "--scores belong to --trajectories"),
         (["--method", "beam_search", "--trajectories", "t.jsonl"], "asks the policy for more"),
+        (["--output", "c.parquet"], "choices are written as .jsonl"),
         (["--prm", "nowhere"], "prm_config.json: cannot be read"),
         (["--method", "self_consistency", "--early_stop", "2"], "between 0.5 and 1"),
     ],

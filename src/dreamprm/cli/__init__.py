@@ -26,12 +26,12 @@ VERBS = {
     "weigh": "labelled trajectories -> weights by data selection, as baselines",
     "train": "labelled trajectories -> a process reward model and its domain weights",
     "score": "reward model + candidates -> step scores",
-    "select": "step scores -> the chosen answer of each question",
+    "select": "questions (or candidates and scores) -> the chosen answer of each",
     "evaluate": "outcomes + scores -> accuracy of every way of choosing",
     "benchmark": "responses or step scores -> figures of a published benchmark",
     "compare": "result files -> differences on shared questions, and how sure they are",
+    "report": "an evaluation, or any number of result files -> one HTML page",
     "push": "reward model -> the Hugging Face hub, with a model card",
-    "report": "the same, with examples and training curves -> one HTML page",
     "demo": "all of it on the embedded model, in minutes",
 }
 """Verb -> what it turns into what. The module is `dreamprm.cli.<verb>`."""

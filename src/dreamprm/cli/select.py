@@ -33,7 +33,7 @@ class Config(PolicyOptions):
 
     Attributes:
         questions: file of questions.
-        output: file of what is chosen; .jsonl or, with --trajectories, .parquet.
+        output: .jsonl file of what is chosen.
         trajectories: file of candidates to choose among; without it the policy is asked.
         scores: file of their step scores, of `dreamprm score`.
         prm: folder of the reward model that scores what the policy writes.
@@ -104,6 +104,8 @@ def run(config: Config) -> None:
 
     if config.aggregation is not None:
         get_aggregation(config.aggregation)
+    if config.output.suffix.lower() not in (".jsonl", ".ndjson"):
+        raise DataError("choices are written as .jsonl; rename the output", file=config.output)
     if config.n is not None and config.n < 1:
         raise DataError(f"n is {config.n}; it must be above 0")
     if config.trajectories is not None:
