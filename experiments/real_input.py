@@ -25,6 +25,7 @@ import torch
 
 from dreamprm.cli import main as dreamprm
 from dreamprm.errors import DataError
+from dreamprm.evaluation.results import main_figures, read_result
 from dreamprm.formats import (
     read_questions,
     read_scores,
@@ -200,7 +201,7 @@ def facts(
     """What went through, read back from the files that the verbs wrote."""
     labelled = read_trajectories(out / "labelled.jsonl")
     labels = [label for t in labelled for label in t.labels or () if label is not None]
-    results = json.loads((out / "results.json").read_text())
+    result = read_result(out / "results.json")
     chosen = (out / "chosen.jsonl").read_text().splitlines()
     return {
         "questions": len(questions),
@@ -217,7 +218,7 @@ def facts(
         "weights": json.loads((out / "prm" / "weights.json").read_text()),
         "scored": len(read_scores(out / "scores.jsonl")),
         "chosen": len(chosen),
-        "accuracy": results["accuracy"],
+        "accuracy": main_figures(result),
         "report_bytes": (out / "report.html").stat().st_size,
     }
 
