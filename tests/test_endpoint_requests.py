@@ -12,6 +12,7 @@ from PIL import Image
 
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.endpoint import EndpointPolicy
+from dreamprm.policy.replies import part_seed
 from dreamprm.records import Question
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, always, scripted
@@ -126,8 +127,10 @@ def test_a_part_that_fails_does_not_take_the_finished_ones_before_it_along(statu
 
 
 def test_parts_behind_the_one_that_fails_are_counted() -> None:
-    late = {3: Fault("400"), 1: Fault("slow"), 2: Fault("slow")}
-    with FakeEndpoint(plan=scripted(late)) as server:
+    # By a part's seed: on a busy machine parts do not arrive in their order.
+    late = {part_seed(7, 2): Fault("400"), part_seed(7, 0): Fault("slow")}
+    late[part_seed(7, 1)] = Fault("slow")
+    with FakeEndpoint(plan=lambda _, body: late.get(body["seed"])) as server:
         reply = sample(server, Request(question(0)), 8, max_n=1, continuation="prompt")
         assert len(reply.completions) == 2
         assert len(server.answered) == 1 + 7
