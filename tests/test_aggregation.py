@@ -81,7 +81,7 @@ def test_raising_one_step_never_lowers_the_aggregate(
 def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(DreamPRMError, match="mean_logit"):
         aggregate([0.0], "mean_logits")
-    with pytest.raises(DreamPRMError, match="choose from .*geometric_mean"):
+    with pytest.raises(DreamPRMError, match="there are: .*geometric_mean"):
         aggregate([0.0], "xyzzy")
 
 

@@ -12,10 +12,14 @@ from dreamprm.cli import main
 from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark
 from dreamprm.evaluation.benchmarks.mathvision import right, values
 from dreamprm.evaluation.benchmarks.mathvista import extract
-from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES, same_option
+from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES
+from dreamprm.evaluation.benchmarks.reading import same_option
 from dreamprm.evaluation.benchmarks.wemath import case
 from dreamprm.evaluation.results import Result, read_result
+from dreamprm.formats import write_questions
+from dreamprm.formats.mmmu_pro import read_mmmu_pro
 from dreamprm.formats.sources.benchmarks import MMMU_SUBJECTS
+from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 
@@ -74,7 +78,11 @@ def test_mathvista_gives_the_stored_verdicts(
     words += ["--responses", folder / file]
     result = score(tmp_path, *words)
     [rows] = result.questions.values()
-    assert only(result)["mathvista"].value == pytest.approx(correct / 1000)
+    metrics = only(result)
+    assert metrics["mathvista"].value == pytest.approx(correct / 1000)
+    grades = [m.n for name, m in metrics.items() if name.startswith("mathvista/grade/")]
+    assert sum(grades) == 1000
+    assert metrics["mathvista/skills/statistical reasoning"].n > 100
     assert all(bool(row.value) == stored[row.question_id] for row in rows)
     [rows] = score(tmp_path, *words, "--extract_again").questions.values()
     assert sum(bool(row.value) == stored[row.question_id] for row in rows) >= from_text
@@ -98,6 +106,33 @@ def test_an_option_has_another_letter_in_another_order() -> None:
     assert same_option("A", four, ten) == "C"
     assert same_option("E", four, ten) is None
     assert same_option("A", ten, four) is None, "the text x is no option there"
+
+
+def test_letters_of_another_order_are_mapped_by_the_options_texts(
+    tmp_path: Path, real_data: Path
+) -> None:
+    path = real_data / "mmmu_pro" / "gpt-4o_standard_10_options_cot.jsonl"
+    words = ["--benchmark", "mmmu_pro", "--data", path]
+    [rows] = score(tmp_path, *words, "--responses", path).questions.values()
+    asked, answers = [], []
+    questions = {q.id: q for q in read_mmmu_pro(path)[0]}
+    for row in rows:  # as if every question had been asked with its options backwards
+        q = questions[row.question_id]
+        backwards = q.model_copy(update={"options": q.options[::-1], "answer": "A"})
+        letters = [option_letter(i) for i in range(len(q.options))]
+        unique = row.answer in letters and q.options.count(q.options[ord(row.answer) - 65]) == 1
+        letter = letters[::-1][letters.index(row.answer)] if unique else row.answer
+        asked.append(backwards)
+        answers.append({"question_id": q.id, "answer": letter})
+    write_questions(tmp_path / "asked.jsonl", asked)
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
+    words += ["--responses", tmp_path / "r.jsonl"]
+    mapped = score(tmp_path, *words, "--asked", tmp_path / "asked.jsonl")
+    [found] = mapped.questions.values()
+    same = sum(a.value == b.value for a, b in zip(rows, found, strict=True))
+    assert same >= len(rows) - 10  # a few rows offer one option twice
+    unmapped = only(score(tmp_path, *words))["mmmu_pro"].value
+    assert unmapped < only(mapped)["mmmu_pro"].value - 0.3
 
 
 def test_every_subject_of_mmmu_has_one_discipline() -> None:
@@ -250,6 +285,14 @@ def test_missing_responses_can_be_counted_as_wrong_and_rows_exported(
     more = ["--export", str(tmp_path / "e.jsonl"), "--export_layout", "lmms_eval"]
     assert main([*words, *more]) == 0
     assert json.loads((tmp_path / "e.jsonl").read_text().splitlines()[1])["mathvision"] == 1.0
+
+
+def test_a_limit_takes_a_file_with_all_responses(tmp_path: Path) -> None:
+    words = mathvision_files(tmp_path)
+    rows = [{"id": str(i), "response": str(i)} for i in range(3)]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words += ["--responses", str(tmp_path / "r.jsonl"), "--limit", "2"]
+    assert only(score(tmp_path, *words[1:]))["mathvision"].n == 2
 
 
 def test_a_file_of_another_version_is_refused_with_its_column(

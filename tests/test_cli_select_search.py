@@ -55,8 +55,18 @@ def test_questions_are_answered_with_scores_by_the_local_policy(
     before = (questions.parent / "c.jsonl").read_bytes()
     assert main(words(questions, *more)) == 0
     assert (questions.parent / "c.jsonl").read_bytes() == before, "nothing is asked twice"
+    random_prm(seed=len(method)).save_pretrained(prm)  # another training, in the same folder
+    assert main(words(questions, *more)) == 1
+    assert "was made with prm" in capsys.readouterr().err
     assert main(words(questions, *more[:-1], "5")) == 1
     assert "was made with n 4, now it is 5" in capsys.readouterr().err
+
+
+def test_nobody_counts_tokens_where_there_is_no_reward_model(questions: Path) -> None:
+    assert main(words(questions, "--method", "self_consistency", "--n", "2")) == 0
+    rows = read_rows(questions.parent / "c.jsonl")
+    assert {row["tokens"] for row in rows} == {None}
+    assert {row["completions"] for row in rows} == {2}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +75,7 @@ def test_questions_are_answered_with_scores_by_the_local_policy(
         ([], "best_of_n needs a reward model; give --prm"),
         (["--scores", "s.jsonl"], "--scores belong to --trajectories"),
         (["--method", "beam_search", "--trajectories", "t.jsonl"], "asks the policy for more"),
+        (["--method", "self_consistency", "--max_tokens", "9"], "max_tokens needs --prm"),
         (["--output", "c.parquet"], "choices are written as .jsonl"),
         (["--prm", "nowhere"], "prm_config.json: cannot be read"),
         (["--method", "self_consistency", "--early_stop", "2"], "between 0.5 and 1"),

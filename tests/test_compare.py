@@ -17,11 +17,12 @@ from dreamprm.evaluation.aggregation_choice import (
     split_questions,
 )
 from dreamprm.evaluation.bootstrap import paired_bootstrap
-from dreamprm.evaluation.compare import Run, compare, pair, runs_of
+from dreamprm.evaluation.compare import Run, _spread, compare, pair, runs_of
 from dreamprm.evaluation.mcnemar import mcnemar
 from dreamprm.evaluation.power import questions_needed, smallest_difference, spread_of
 from dreamprm.evaluation.results import QuestionResult, new_result, read_result, write_result
 from dreamprm.evaluation.statistics import paired_difference
+from dreamprm.formats import read_questions, write_questions
 from dreamprm.records import Question, StepScores, Trajectory
 from tests.cli_samples import make_project
 
@@ -106,6 +107,17 @@ def test_p_is_corrected_for_the_number_of_comparisons() -> None:
     assert found["better"].difference.mean == pytest.approx(8 / 12)
 
 
+def test_more_questions_are_meant_in_the_proportions_at_hand() -> None:
+    """The spread is that of the mean over benchmarks, which count the same whatever their size."""
+    rng = np.random.default_rng(0)
+    a, b = (
+        {"large": (rng.random((1, 900)) < p) * 1.0, "small": (rng.random((1, 100)) < p) * 1.0}
+        for p in (0.6, 0.5)
+    )
+    d, n = paired_difference(a, b), 1000
+    assert _spread(a, b) / n**0.5 == pytest.approx((d.hi - d.lo) / 2 / 1.96, rel=0.05)
+
+
 def test_runs_without_a_common_question_are_refused() -> None:
     with pytest.raises(DataError, match="share no question"):
         compare([Run("a", rows([1])), Run("b", rows([1], start=5))])
@@ -142,7 +154,7 @@ def test_a_result_file_comes_back_equal_and_another_schema_is_refused(tmp_path: 
     with pytest.raises(DataError, match="schema is 'dreamprm.result/0'"):
         read_result(tmp_path / "old.json")
     (tmp_path / "no.json").write_text("{")
-    with pytest.raises(DataError, match="no result file"):
+    with pytest.raises(DataError, match="not JSON"):
         read_result(tmp_path / "no.json")
 
 
@@ -206,6 +218,19 @@ def test_evaluate_and_compare_go_through_the_command_line(
     assert "validation" in capsys.readouterr().err
     assert main([*words, "--validation_share", "2"]) == 1
     assert "between 0 and 1" in capsys.readouterr().err
+    questions = read_questions(project / "test.jsonl")
+    texts = ("red", "blue", "green", "black", "white", "grey")
+    told_apart = [
+        q.model_copy(update={"text": f"twice {t} is ?"})
+        for q, t in zip(questions, texts, strict=True)
+    ]
+    write_questions(project / "apart.jsonl", told_apart)
+    split = [*words, "--validation_share", "0.5", "--seed", "3"]
+    split[split.index("--questions") + 1] = str(project / "apart.jsonl")
+    assert main(split) == 0
+    assert "dreamprm: aggregation mean_logit, chosen on" in capsys.readouterr().out
+    rest = read_result(project / "r.json").questions["dreamprm"]
+    assert 0 < len(rest) < len(questions)
     theirs = ["--validation_questions", str(project / "test.jsonl")]
     theirs += ["--validation_trajectories", str(project / "test_candidates.jsonl")]
     theirs += ["--validation_scores.dreamprm", str(scores)]

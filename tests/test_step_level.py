@@ -79,6 +79,20 @@ def test_f1_of_constructed_predictions_is_that_by_hand(real_data: Path, tmp_path
     assert result.kind == "steps"
 
 
+def test_scores_of_part_of_a_solution_are_no_prediction(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = real_data / "processbench" / "gsm8k.json"
+    scores = [
+        StepScores(question_id=t.question_id, sample_index=t.sample_index, logits=(1.0,))
+        for t in read_pair(path)[1]
+    ]
+    write_scores(tmp_path / "s.jsonl", scores)
+    words = ["benchmark", "--benchmark", "processbench", "--data", str(path)]
+    assert main([*words, "--scores", str(tmp_path / "s.jsonl")]) == 1
+    assert "score it whole" in capsys.readouterr().err
+
+
 def test_a_model_that_calls_everything_right_has_an_f1_of_zero() -> None:
     assert harmonic(0.0, 1.0) == 0.0
 
@@ -164,7 +178,7 @@ def test_a_subset_without_correct_solutions_has_no_f1(tmp_path: Path) -> None:
     from dreamprm.evaluation.results import QuestionResult
 
     row = QuestionResult(
-        question_id="q", benchmark="processbench", value=1.0, groups={"kind": "erroneous"}
+        question_id="q", benchmark="processbench", value=1.0, groups={"kind": ("erroneous",)}
     )
     with pytest.raises(DataError, match="has no correct solutions"):
         first_error_metrics([row])

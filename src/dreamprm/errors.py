@@ -7,6 +7,8 @@ and work goes on.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -52,3 +54,16 @@ class DataError(DreamPRMError):
             row=self.row if self.row is not None else row,
             field=self.field,
         )
+
+
+def offer(name: str, known: Iterable[str]) -> str:
+    """What to say to somebody who gave a name that is not known.
+
+    >>> offer("bset_of_n", ["best_of_n", "vote"])
+    'did you mean best_of_n?'
+    >>> offer("zzz", ["best_of_n", "vote"])
+    'there are: best_of_n, vote'
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"

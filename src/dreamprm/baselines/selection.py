@@ -6,7 +6,6 @@ select_weights("bis", pool, 0.5, 0)     # checked, and ready for training
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from dreamprm.baselines.pool import Floats, Pool, Selector, known_labels
 from dreamprm.baselines.random_subset import random_subset
 from dreamprm.baselines.s1 import s1
 from dreamprm.baselines.small_loss import small_loss
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError, offer
 
 SELECTORS: dict[str, Selector] = {
     "random": random_subset,
@@ -71,11 +70,7 @@ def find_selector(name: str) -> Selector:
         DreamPRMError: there is none; names the nearest.
     """
     if name not in SELECTORS:
-        near = difflib.get_close_matches(name, SELECTORS, n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(SELECTORS)}"
-        )
-        raise DreamPRMError(f"unknown selector '{name}'; {hint}")
+        raise DreamPRMError(f"unknown selector '{name}'; {offer(name, SELECTORS)}")
     return SELECTORS[name]
 
 

@@ -7,13 +7,12 @@ the options are parsed, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
 from dreamprm import __version__
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DreamPRMError, offer
 
 VERBS = {
     "questions": "a data set, by hub name or path -> questions",
@@ -53,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dreamprm {__version__}")
         return 0
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(VERBS)}"
-        return _fail(f"unknown verb '{verb}'; {hint}", 2)
+        return _fail(f"unknown verb '{verb}'; {offer(verb, VERBS)}", 2)
     return _run(verb, words[1:])
 
 

@@ -31,6 +31,9 @@ class Config:
         benchmark: its name.
         data: the benchmark's file in its published layout; by default its set on the hub.
         responses: answer benchmarks: one response per question.
+        asked: the questions as they were asked, where their options stood in another order than in
+            the data: letters are mapped by the options' texts (MMMU-Pro, whose questions have other
+            letters with four options than with ten).
         grades: mmvet: the grades of a judge model, {question: grade}.
         rules: `published` (the benchmark's own, for figures that compare with published ones) or
             `ours` (values and units are compared too).
@@ -49,6 +52,7 @@ class Config:
     benchmark: str
     data: Path | None = None
     responses: Path | None = None
+    asked: Path | None = None
     grades: Path | None = None
     rules: Literal["published", "ours"] = "published"
     extract_again: bool = False
@@ -94,10 +98,16 @@ def _settings(config: Config, *names: str) -> dict[str, Any]:
 def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
     from dreamprm.evaluation.benchmarks import ANSWERS, score_answers
     from dreamprm.evaluation.benchmarks.mmvet import score_grades
-    from dreamprm.evaluation.benchmarks.reading import read_benchmark, read_responses
+    from dreamprm.evaluation.benchmarks.reading import (
+        by_option_text,
+        read_benchmark,
+        read_responses,
+    )
+    from dreamprm.formats import read_questions
 
     benchmark = ANSWERS[name]
-    questions = read_benchmark(benchmark, config.data, config.limit)
+    whole = read_benchmark(benchmark, config.data)
+    questions, dropped = whole[: config.limit], {q.id for q in whole[len(whole[: config.limit]) :]}
     if name == "mmvet":
         if config.grades is None:
             raise DataError("mmvet is graded by a judge model; give the file of its --grades")
@@ -106,15 +116,18 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
         return questions, score_grades(questions, config.grades, name=run_name, settings=settings)
     if config.responses is None:
         raise DataError(f"{name} needs --responses")
+    responses = read_responses(benchmark, config.responses)
+    if config.asked is not None:
+        responses = by_option_text(responses, read_questions(config.asked), questions)
     result = score_answers(
         benchmark,
         questions,
-        read_responses(benchmark, config.responses),
+        [r for r in responses if r.question_id not in dropped],
         name=config.name or config.responses.stem,
         rules=config.rules,
         use_stored=not config.extract_again,
         allow_missing=config.allow_missing,
-        settings=_settings(config, "responses", "extract_again"),
+        settings=_settings(config, "responses", "asked", "extract_again"),
     )
     return questions, result
 
@@ -134,7 +147,7 @@ def _steps(config: Config, name: str) -> Result:
     from dreamprm.evaluation.step_level.first_error import (
         first_error_metrics,
         first_error_rows,
-        predicted,
+        predictions,
     )
     from dreamprm.evaluation.step_level.step_f1 import step_metrics
     from dreamprm.formats import read_pair, read_scores
@@ -146,7 +159,7 @@ def _steps(config: Config, name: str) -> Result:
     by_id = {q.id: q for q in questions}
     scores = {(s.question_id, s.sample_index): s for s in read_scores(config.scores)}
     if name == "processbench":
-        found = {at: predicted(s.logits, config.threshold) for at, s in scores.items()}
+        found = predictions(trajectories, scores, config.threshold)
         rows = first_error_rows(by_id, trajectories, found, name)
         metrics = first_error_metrics(rows)
     else:

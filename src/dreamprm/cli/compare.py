@@ -12,6 +12,7 @@ would show the difference with 80% power, and which difference the questions at 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +46,15 @@ class Config:
 
 def run(config: Config) -> None:
     """Compare and print."""
-    from dreamprm.evaluation.compare import Run, as_json, compare, runs_of
+    from dreamprm.evaluation.compare import OF_STEPS, Run, as_json, compare, runs_of
     from dreamprm.evaluation.results import read_result
 
     if not config.results:
         raise DataError("there are no result files; give some")
-    runs = runs_of([read_result(path) for path in config.results], config.methods)
+    results = [read_result(path) for path in config.results]
+    runs = runs_of(results, config.methods)
+    if any(result.kind == "steps" for result in results):
+        print(f"note: {OF_STEPS}", file=sys.stderr)
     if config.benchmark is not None:
         known = sorted({row.benchmark for one in runs for row in one.rows})
         if config.benchmark not in known:

@@ -115,6 +115,7 @@ def read_method_scores(
 
 def evaluate(inputs: EvaluationInputs) -> Evaluated:
     """Read and evaluate."""
+    from dreamprm.evaluation.aggregation_choice import candidates_of, scores_of
     from dreamprm.evaluation.evaluate import combine_seeds, evaluate_methods
 
     inputs.main()
@@ -128,12 +129,9 @@ def evaluate(inputs: EvaluationInputs) -> Evaluated:
     } | inputs.aggregations
     kept, choices = _choose_aggregations(inputs, questions, trajectories, by_seed[0], aggregations)
     if len(kept) < len(questions):
-        ids = {q.id for q in kept}
-        questions, trajectories = kept, [t for t in trajectories if t.question_id in ids]
-        by_seed = [
-            {m: [s for s in rows if s.question_id in ids] for m, rows in scores.items()}
-            for scores in by_seed
-        ]
+        trajectories = candidates_of(kept, trajectories)
+        by_seed = [scores_of(kept, scores) for scores in by_seed]
+        questions = kept
     evaluations = [
         evaluate_methods(
             questions,
@@ -181,7 +179,7 @@ def _choose_aggregations(
         if any(given):
             raise DataError("give validation_share or validation files, not both")
         validation, kept = choice.split_questions(questions, inputs.validation_share, inputs.seed)
-        candidates = choice.outcomes_of(validation, trajectories)
+        candidates = choice.candidates_of(validation, trajectories)
         theirs = choice.scores_of(validation, scores)
     elif any(given):
         if not all(given):

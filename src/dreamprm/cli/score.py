@@ -12,8 +12,6 @@ one batch is scored twice.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,16 +19,16 @@ from itertools import islice
 from pathlib import Path
 
 from dreamprm.cli.policy_options import require_positive
+from dreamprm.cli.prm_folder import identity, trained_aggregation, weights_digest
 from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
-from dreamprm.errors import DataError, DataWarning, DreamPRMError
+from dreamprm.errors import DataError, DataWarning
 from dreamprm.formats import (
     check_images,
     checked_references,
     iterate_trajectories,
     read_questions,
 )
-from dreamprm.formats.files import open_for_reading
 from dreamprm.formats.jsonl import iterate_jsonl
 from dreamprm.records import StepScores, Trajectory
 
@@ -146,32 +144,8 @@ def _others(output: Path, scores: StepScores) -> DataError:
 def _settings(config: Config) -> dict[str, str]:
     """What all scores of a file must have in common."""
     if config.convention is not None:
-        return {"model": config.model_name_or_path, "convention": config.convention}
+        name, folder = config.model_name_or_path, Path(config.model_name_or_path)
+        digest = f" {weights_digest(folder)}" if folder.is_dir() else ""
+        return {"model": name + digest, "convention": config.convention}
     folder = Path(config.model_name_or_path)
-    return {"model": _identity(folder), "aggregation": _aggregation(folder)}
-
-
-def _aggregation(folder: Path) -> str:
-    """What the model was trained for; `select` and `evaluate` take it from beside the scores."""
-    with open_for_reading(folder / "prm_config.json") as file:
-        return str(json.loads(file.read())["aggregation"])
-
-
-def _identity(folder: Path) -> str:
-    """A name for the very weights: scores of two trainings must not end up in one file.
-
-    The head may have no parameters of its own, and a backbone is too large to read twice: the end
-    of each file of weights stands for it, as training moves them all.
-    """
-    head = folder / "prm_head.safetensors"
-    if not head.is_file():
-        raise DreamPRMError(
-            f"{folder} holds no {head.name}: not a PRM saved by dreamprm; give the folder that "
-            "`dreamprm train` wrote"
-        )
-    digest = hashlib.sha256(head.read_bytes())
-    for weights in sorted(folder.glob("*.safetensors")):
-        with open_for_reading(weights) as file:
-            file.seek(max(0, weights.stat().st_size - 2**20))
-            digest.update(file.read())
-    return f"{folder.resolve().name} {digest.hexdigest()[:12]}"
+    return {"model": identity(folder), "aggregation": trained_aggregation(folder)}

@@ -48,7 +48,8 @@ class Config(PolicyOptions):
         expand: continuations that they sample of each prefix.
         early_stop: stop sampling a question once its leading answer is the policy's most frequent
             one with this probability, say 0.95; parallel methods only.
-        max_tokens: sampled per question at most; looked at before each wave of completions.
+        max_tokens: sampled per question at most, by the reward model's tokenizer; looked at before
+            each wave of completions.
         score_batch_size: trajectories in one forward pass of the reward model.
         image_root: folder that relative image paths start from; by default the questions' own.
     """
@@ -83,7 +84,9 @@ class Choice(Record):
     Attributes:
         score: aggregated score of the candidate, a logit; None without scores.
         step_scores: of its steps, each in 0-1; None without scores.
-        tokens, completions: sampled for this question; None where candidates were given.
+        tokens: sampled for this question, by the reward model's tokenizer; None without one, or
+            where candidates were given.
+        completions: sampled for it.
         outcome: is the answer right; None where that is not known.
     """
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
+import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from dreamprm.cli.policies import open_sampler
 from dreamprm.cli.policy_options import require_positive
+from dreamprm.cli.prm_folder import identity, trained_aggregation
 from dreamprm.cli.resume import resumable
 from dreamprm.cli.sampling import tell
 from dreamprm.cli.select import Choice, Config, told_accuracy
 from dreamprm.cli.terminal import progress
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.formats import check_images, read_questions
-from dreamprm.formats.files import open_for_reading
 from dreamprm.formats.jsonl import JsonlAppender
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
@@ -46,9 +45,13 @@ def select_by_search(config: Config) -> None:
         raise DataError("holds no question", file=config.questions)
     check_images(questions, config.questions)
     settings = config.settings() | dataclasses.asdict(options)
-    settings |= {"prm": str(config.prm), "max_tokens": config.max_tokens}
-    aggregation = config.aggregation or _trained_for(config.prm)
-    settings["aggregation"] = aggregation
+    if config.max_tokens is not None and config.prm is None:
+        raise DreamPRMError("max_tokens needs --prm: tokens are counted by its tokenizer")
+    aggregation = config.aggregation or DEFAULT_AGGREGATION
+    settings["max_tokens"] = config.max_tokens
+    if config.prm is not None:
+        aggregation = config.aggregation or trained_aggregation(config.prm)
+        settings |= {"prm": identity(config.prm), "aggregation": aggregation}
     with (
         resumable(config.output, "select", settings, Choice) as (out, written),
         RolloutStore(config.store_of(config.output)) as store,
@@ -61,12 +64,11 @@ def select_by_search(config: Config) -> None:
             work = _session(config, options, aggregation, left, store, judge, count, out, advance)
             outcome, rows = asyncio.run(work) if left else (Outcome(), [])
     everything = [*written, *rows]
-    tokens = sum(row.tokens or 0 for row in everything)
+    _warn_of_cuts(everything)
     told = told_accuracy(row.outcome for row in everything)
-    print(
-        f"{config.output}: {len(everything)} answers by {config.method}, "
-        f"{tokens / max(1, len(everything)):.0f} tokens each{told}"
-    )
+    counted = [row.tokens for row in everything if row.tokens is not None]
+    each = f", {sum(counted) / len(counted):.0f} tokens each" if counted else ""
+    print(f"{config.output}: {len(everything)} answers by {config.method}{each}{told}")
     tell(outcome, "questions")
 
 
@@ -77,7 +79,7 @@ async def _session(
     questions: list[Question],
     store: RolloutStore,
     judge: StepJudge | None,
-    count: Callable[[str], int],
+    count: Callable[[str], int] | None,
     out: JsonlAppender,
     advance: Callable[[int], None],
 ) -> tuple[Outcome, list[Choice]]:
@@ -114,17 +116,28 @@ def _row(asked: Asked, found: Found) -> Choice:
         sample_index=t.sample_index,
         score=asked.score(found.chosen) if logits else None,
         step_scores=tuple(scores) if logits else None,
-        tokens=found.tokens,
+        tokens=found.tokens if asked.count_tokens else None,
         completions=len(found.candidates),
         outcome=t.outcome,
         steps=t.steps,
     )
 
 
-def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int]]:
-    """The reward model, and what counts tokens: its tokenizer, or words where there is none."""
+def _warn_of_cuts(rows: list[Choice]) -> None:
+    cut = sum(r.step_scores is not None and len(r.step_scores) < len(r.steps) for r in rows)
+    if cut:
+        warnings.warn(
+            f"{cut:,} of {len(rows):,} chosen reasonings are longer than the reward model's "
+            "context; their last steps were not judged",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
+def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int] | None]:
+    """The reward model, and its tokenizer, which counts what the policy wrote."""
     if config.prm is None:
-        return None, lambda text: len(text.split())
+        return None, None
     from dreamprm.cli.models import load_prm
     from dreamprm.prm.scorer import StepScorer
 
@@ -133,10 +146,3 @@ def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int]]:
     return StepScorer(model, config.score_batch_size), lambda text: len(
         tokenizer(text, add_special_tokens=False).input_ids
     )
-
-
-def _trained_for(prm: Path | None) -> str:
-    if prm is None:
-        return DEFAULT_AGGREGATION
-    with open_for_reading(prm / "prm_config.json") as file:
-        return str(json.loads(file.read())["aggregation"])

@@ -2,7 +2,7 @@
 
 The best of seven aggregations on the very questions that are reported is better than any of them by
 luck alone. So the choice is made on other questions, and a question that is in both sets is refused
-whether it bears the same id or the same text and images under another.
+whether it bears the same id or is found under another (`formats.overlap`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from dreamprm.errors import DataError
 from dreamprm.evaluation.evaluate import evaluate_methods
+from dreamprm.formats.overlap import find_overlap, hash_images, question_key
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.search.aggregation import AGGREGATIONS, DEFAULT_AGGREGATION
 
@@ -69,10 +70,10 @@ def choose_aggregation(
 def split_questions(
     questions: Sequence[Question], share: float, seed: int = 0
 ) -> tuple[list[Question], list[Question]]:
-    """Validation and test questions, drawn within each benchmark.
+    """Validation and test questions, drawn at random.
 
-    What a question looks like decides, not its place: the split stays when others are added, and
-    copies of a question fall on one side.
+    What a question asks decides, not its place: the split stays when others are added, and copies
+    of a question fall on one side.
 
     Args:
         share: of the questions for validation, in (0, 1).
@@ -81,8 +82,9 @@ def split_questions(
     if not 0 < share < 1:
         raise DataError(f"validation_share is {share}; it must lie between 0 and 1")
     sides: tuple[list[Question], list[Question]] = ([], [])
+    hashes = hash_images(image for question in questions for image in question.images)
     for question in questions:
-        key = repr((seed, *_content(question))).encode()
+        key = repr((seed, question_key(question, hashes))).encode()
         place = np.random.default_rng(zlib.crc32(key)).random()
         sides[int(place >= share)].append(question)
     if not sides[0] or not sides[1]:
@@ -99,18 +101,19 @@ def check_apart(validation: Sequence[Question], test: Sequence[Question]) -> Non
     Raises:
         DataError: names the first one.
     """
-    ids = {q.id: q for q in validation}
-    contents = {_content(q): q for q in validation}
-    for question in test:
-        if other := ids.get(question.id) or contents.get(_content(question)):
-            raise DataError(
-                f"question '{question.id}' is in the test and, as '{other.id}', in the validation "
-                "set; an aggregation is not chosen on the questions that are reported: remove it "
-                "from one"
-            )
+    ids = {q.id for q in validation}
+    both = [(q.id, q.id) for q in test if q.id in ids]
+    found = find_overlap(test, validation, same_images=False)
+    both += [(o.question_id, o.other_id) for o in found if o.counts]
+    if both:
+        raise DataError(
+            f"question '{both[0][0]}' is in the test and, as '{both[0][1]}', in the validation "
+            "set; an aggregation is not chosen on the questions that are reported: remove it from "
+            "one"
+        )
 
 
-def outcomes_of(
+def candidates_of(
     questions: Sequence[Question], trajectories: Sequence[Trajectory]
 ) -> list[Trajectory]:
     """The candidates of these questions."""
@@ -124,7 +127,3 @@ def scores_of(
     """The scores of these questions' candidates, by method."""
     known = {q.id for q in questions}
     return {m: [s for s in rows if s.question_id in known] for m, rows in scores.items()}
-
-
-def _content(question: Question) -> tuple[object, ...]:
-    return (" ".join(question.text.split()).lower(), question.images, question.options)

@@ -18,6 +18,11 @@ from dreamprm.evaluation.power import questions_needed, smallest_difference
 from dreamprm.evaluation.results import QuestionResult, Result
 from dreamprm.evaluation.statistics import Difference, paired_difference
 
+OF_STEPS = (
+    "rows of a step benchmark are solutions: differences are of the share of them (or of their "
+    "steps) that is judged right, not of the F1 that the benchmark reports"
+)
+
 Values = dict[str, NDArray[np.float64]]  # benchmark -> (seeds, questions)
 
 
@@ -55,8 +60,23 @@ class Comparison:
     detectable: float
 
 
+def named(results: Sequence[Result]) -> list[tuple[str, Result, str]]:
+    """A name of its own for every method of result files: (name, file, method)."""
+    found: list[tuple[str, Result, str]] = []
+    for result in results:
+        methods = dict.fromkeys([*result.metrics, *result.questions])
+        for method in methods:
+            name = method
+            if len(results) > 1:
+                name = result.name if len(methods) == 1 else f"{result.name}: {method}"
+            while name in {other for other, _, _ in found}:
+                name += "'"
+            found.append((name, result, method))
+    return found
+
+
 def runs_of(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Run]:
-    """The methods of result files, each under a name of its own.
+    """The methods of result files that have rows of questions, named as by `named`.
 
     Args:
         methods: only these; by default all.
@@ -64,17 +84,11 @@ def runs_of(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Run]
     Raises:
         DataError: none of the files has question rows of such a method.
     """
-    several = len(results) > 1
-    found: list[Run] = []
-    for result in results:
-        alone = len(result.questions) == 1
-        for method, rows in result.questions.items():
-            if methods and method not in methods:
-                continue
-            name = method if not several else result.name if alone else f"{result.name}: {method}"
-            while name in {run.name for run in found}:
-                name += "'"
-            found.append(Run(name, rows))
+    found = [
+        Run(name, result.questions[method])
+        for name, result, method in named(results)
+        if method in result.questions and (not methods or method in methods)
+    ]
     if not found:
         there = sorted({m for result in results for m in result.questions}) or ["none"]
         raise DataError(
@@ -107,7 +121,7 @@ def _compare(run: Run, base: Run) -> Comparison:
     exact = None
     if one_seed and np.isin(np.concatenate([x, y]), (0, 1)).all():
         exact = mcnemar(x, y)
-    spread = float(np.concatenate([(a[k] - b[k]).mean(axis=0) for k in a]).std())
+    spread = _spread(a, b)
     needed = questions_needed(difference.mean, spread) if difference.mean and spread else None
     p = exact.p if exact is not None else difference.p
     return Comparison(
@@ -121,6 +135,15 @@ def _compare(run: Run, base: Run) -> Comparison:
         needed=needed,
         detectable=smallest_difference(difference.n, spread),
     )
+
+
+def _spread(a: Values, b: Values) -> float:
+    """Of the differences, such that spread / sqrt(n) is what the questions add to the error of the
+    mean over benchmarks; more questions are meant in the proportions at hand.
+    """
+    parts = [(a[k] - b[k]).mean(axis=0) for k in a]  # (questions,) each
+    n = sum(map(len, parts))
+    return float(np.sqrt(n * sum(d.var() / len(d) for d in parts)) / len(parts))
 
 
 def pair(run: Run, base: Run) -> tuple[Values, Values, int]:

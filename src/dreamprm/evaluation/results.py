@@ -11,15 +11,14 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, JsonValue
 
 from dreamprm import __version__
-from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats.files import atomic_write
+from dreamprm.errors import DataError
+from dreamprm.formats.files import atomic_write, load_json_object
 from dreamprm.records import Record
 
 SCHEMA: Literal["dreamprm.result/1"] = "dreamprm.result/1"
@@ -46,7 +45,8 @@ class QuestionResult(Record):
     Attributes:
         benchmark: that the question belongs to.
         value: 1.0 right, 0.0 wrong; fractions where a benchmark gives part marks.
-        groups: finer groups that tables are made of, as `{"subject": "algebra", "level": "3"}`.
+        groups: finer groups that tables are made of, as `{"subject": ["algebra"]}`; a question
+            may be in several of a grouping, as of skills.
         sample_index: the candidate that was chosen; None where nothing was chosen.
         answer: as extracted.
         seed: training seed, where there are several.
@@ -56,7 +56,7 @@ class QuestionResult(Record):
     question_id: str
     benchmark: str
     value: FiniteFloat
-    groups: dict[str, str] = Field(default_factory=dict)
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     sample_index: int | None = None
     answer: str | None = None
     seed: int = 0
@@ -111,13 +111,8 @@ def read_result(path: Path) -> Result:
     Raises:
         DataError: it is none, or of a version that we do not know.
     """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DreamPRMError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise DataError(f"is no result file: {error}", file=path) from error
-    found = facts.get("schema") if isinstance(facts, Mapping) else None
+    facts = load_json_object(path)
+    found = facts.get("schema")
     if found != SCHEMA:
         raise DataError(
             f"schema is {found!r}, not {SCHEMA!r}; give a file that `dreamprm evaluate --output` "

@@ -55,7 +55,7 @@ def selection_result(
                             question_id=question_id,
                             benchmark=benchmark,
                             value=float(value),
-                            groups={} if subject is None else {"subject": subject},
+                            groups={} if subject is None else {"subject": (subject,)},
                             # What other seeds chose is not kept.
                             sample_index=None if seed else chosen,
                             answer=None if chosen is None or seed else answers[question_id, chosen],

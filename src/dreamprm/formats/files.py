@@ -176,6 +176,23 @@ def load_json_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def load_json_object(path: str | Path) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises:
+        DataError: it cannot be read, is no JSON, or no object.
+    """
+    with open_for_reading(path) as file:
+        try:
+            found = json.loads(file.read())
+        except ValueError as error:
+            message = f"not JSON ({error}); the file may be cut off, so fetch or make it again"
+            raise DataError(message, file=path) from error
+    if not isinstance(found, dict):
+        raise DataError("must hold a JSON object", file=path)
+    return found
+
+
 def write_json_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
     """Write a JSON list, replacing the file in one step."""
     with atomic_write(path) as file:

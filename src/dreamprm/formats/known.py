@@ -7,12 +7,11 @@ and the property tests can hold the writer to everything else.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, offer
 from dreamprm.formats import own
 from dreamprm.formats.claims import meta_claim, train_claim, visualprm_claim
 from dreamprm.formats.dreamprm_meta import read_meta, write_meta
@@ -230,9 +229,7 @@ def find(name: str) -> Format:
     """
     if name in FORMATS:
         return FORMATS[name]
-    near = difflib.get_close_matches(name, FORMATS, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(FORMATS)}"
-    raise DataError(f"unknown format '{name}'; {hint}")
+    raise DataError(f"unknown format '{name}'; {offer(name, FORMATS)}")
 
 
 def detect(path: str | Path) -> Format | None:

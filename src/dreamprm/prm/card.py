@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 from dreamprm import __version__
 from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.formats.files import load_json_object
 
 CARD_FILE, PRM_FILE, WEIGHTS_FILE = "README.md", "prm_config.json", "weights.json"
 TRAINING_FILE = "training_config.json"
@@ -98,20 +98,8 @@ def read_facts(folder: str | Path) -> ModelFacts:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None if the file is not there.
-
-    Raises:
-        DataError: it is no JSON, or no object.
-    """
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read it: {error}", file=path) from error
-    if not isinstance(found, dict):
-        raise DataError("must hold a JSON object", file=path)
-    return found
+    """A JSON object; None if the file is not there."""
+    return load_json_object(path) if path.is_file() else None
 
 
 def model_card(facts: ModelFacts, repo_id: str, evaluation: Mapping[str, Any] | None = None) -> str:

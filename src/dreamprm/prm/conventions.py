@@ -13,7 +13,6 @@ the published step score. The first two read text only: a question with images i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,7 +24,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError, offer
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.prm.model import PRMConfig, ProcessRewardModel
 from dreamprm.prm.scorer import Pair, StepScorer
@@ -44,11 +43,13 @@ class TextPRM:
     """A reward model that reads text, with a tag behind each step.
 
     Attributes:
+        tokenizer: of the model.
         write: question and steps -> text with one tag per step.
         tag: id of the tag's token.
         judge: token ids and mask, (B, tokens) -> a logit at every position, (B, tokens).
         device: of the model.
         pad: token that fills up.
+        context: tokens that the model has positions for; None: no limit known.
     """
 
     tokenizer: Any
@@ -57,6 +58,7 @@ class TextPRM:
     judge: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
     pad: int
+    context: int | None
 
     def encode(self, question: Question, steps: Sequence[str]) -> list[int]:
         """Token ids of a reasoning.
@@ -75,6 +77,11 @@ class TextPRM:
             raise DataError(
                 f"question '{question.id}': {ids.count(self.tag)} step tags for {len(steps)} "
                 "steps; its text holds the tag, or the tokenizer does not keep it whole"
+            )
+        if self.context is not None and len(ids) > self.context:
+            raise DataError(
+                f"question '{question.id}': {len(ids)} tokens, and the model has positions for "
+                f"{self.context}; leave the trajectory out or take another model"
             )
         return ids
 
@@ -134,9 +141,7 @@ def load_convention(
         DreamPRMError: no such convention, or a model that is not of it.
     """
     if name not in CONVENTIONS:
-        near = difflib.get_close_matches(name, CONVENTIONS, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {CONVENTIONS}"
-        raise DreamPRMError(f"there is no convention '{name}'; {hint}")
+        raise DreamPRMError(f"there is no convention '{name}'; {offer(name, CONVENTIONS)}")
     if name == "visualprm":
         config = PRMConfig(head="token", layout=LayoutConfig(name="turns"))
         return StepScorer(
@@ -164,7 +169,7 @@ def _math_shepherd(path: str, tokenizer: Any, device: str, **kwargs: Any) -> Tex
     def write(question: Question, steps: Sequence[str]) -> str:
         return f"{question_text(question)} " + "\n".join(f"{s} {SHEPHERD_TAG}" for s in steps)
 
-    return TextPRM(tokenizer, write, tag, judge, model.device, tokenizer.pad_token_id or 0)
+    return _text_prm(model, tokenizer, write, tag, judge)
 
 
 def _qwen_math_prm(path: str, tokenizer: Any, device: str, **kwargs: Any) -> TextPRM:
@@ -188,7 +193,19 @@ def _qwen_math_prm(path: str, tokenizer: Any, device: str, **kwargs: Any) -> Tex
         text: str = tokenizer.apply_chat_template(messages, tokenize=False)
         return text
 
-    return TextPRM(tokenizer, write, tag, judge, model.device, tokenizer.pad_token_id or 0)
+    return _text_prm(model, tokenizer, write, tag, judge)
+
+
+def _text_prm(
+    model: Any,
+    tokenizer: Any,
+    write: Callable[[Question, Sequence[str]], str],
+    tag: int,
+    judge: Callable[[Tensor, Tensor], Tensor],
+) -> TextPRM:
+    context = getattr(model.config, "max_position_embeddings", None)
+    pad = tokenizer.pad_token_id or 0
+    return TextPRM(tokenizer, write, tag, judge, model.device, pad, context)
 
 
 def _two_class_head(path: str, width: int) -> nn.Sequential:

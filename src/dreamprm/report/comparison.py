@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.compare import Comparison, Run, compare, runs_of
+from dreamprm.evaluation.compare import OF_STEPS, Comparison, Run, compare, named, runs_of
 from dreamprm.evaluation.results import Metric, Result, read_result
 from dreamprm.evaluation.statistics import Difference, Estimate
 from dreamprm.report.data import AccuracyTable, ReportData
@@ -33,39 +33,27 @@ def comparison_report(
     if not paths:
         raise DataError("there are no result files; give some")
     results = [read_result(path) for path in paths]
-    metrics = _named(results)
+    names = named(results)
+    metrics = {name: result.metrics.get(method, {}) for name, result, method in names}
     with_rows = runs_of(results) if any(result.questions for result in results) else []
     main = baseline or next(iter(metrics))
     if main not in metrics:
         raise DataError(f"baseline '{main}' is none of the runs: {', '.join(metrics)}")
     differences, notes = _differences(with_rows, main)
+    if any(result.kind == "steps" for result in results):
+        notes.append(f"Note: {OF_STEPS}.")
     return ReportData(
         title=title,
         headline=f"{len(metrics)} runs of {len(results)} result files, compared with {main}.",
         notice=notice,
         tables=(_main_table(metrics, differences, notes), *_part_tables(metrics)),
-        scaling=_curves(results, metrics),
+        scaling=_curves(names),
         runs={r.name if len(results) > 1 else "settings": _facts(r) for r in results},
         main_method=main,
         reference_methods=frozenset({"prm_oracle", "any_right"})
         | {name for name in metrics if name.endswith((": any_right", ": prm_oracle"))},
         method_labels={},
     )
-
-
-def _named(results: Sequence[Result]) -> dict[str, dict[str, Metric]]:
-    """Run -> its metrics, under the names that `runs_of` gives."""
-    found: dict[str, dict[str, Metric]] = {}
-    for result in results:
-        for method, metrics in result.metrics.items():
-            if len(results) == 1:
-                name = method
-            else:
-                name = result.name if len(result.metrics) == 1 else f"{result.name}: {method}"
-            while name in found:
-                name += "'"
-            found[name] = metrics
-    return found
 
 
 def _differences(runs: Sequence[Run], main: str) -> tuple[dict[str, Difference], list[str]]:
@@ -131,19 +119,14 @@ def _estimate(metric: Metric) -> Estimate:
     return Estimate(metric.n, metric.value, low, high)
 
 
-def _curves(
-    results: Sequence[Result], metrics: Mapping[str, Any]
-) -> dict[str, dict[int, Estimate]]:
+def _curves(names: Sequence[tuple[str, Result, str]]) -> dict[str, dict[int, Estimate]]:
     """Accuracy over N, where a file has it."""
-    names = iter(metrics)
     found = {}
-    for result in results:
+    for name, result, method in names:
         curves = result.details.get("curve")
-        for method in result.metrics:
-            name = next(names)
-            points = curves.get(method) if isinstance(curves, dict) else None
-            if isinstance(points, dict):
-                found[name] = {int(n): _point(e) for n, e in points.items()}
+        points = curves.get(method) if isinstance(curves, dict) else None
+        if isinstance(points, dict):
+            found[name] = {int(n): _point(e) for n, e in points.items()}
     return found
 
 

@@ -13,13 +13,12 @@ tests/test_aggregation.py.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError, offer
 
 Logits = NDArray[np.float64]  # (steps,)
 
@@ -103,11 +102,7 @@ def get_aggregation(name: str) -> Callable[[Logits], float]:
     """
     if name in AGGREGATIONS:
         return AGGREGATIONS[name]
-    near = difflib.get_close_matches(name, AGGREGATIONS, n=3, cutoff=0.4)
-    hint = (
-        f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(AGGREGATIONS)}"
-    )
-    raise DreamPRMError(f"unknown aggregation '{name}': {hint}")
+    raise DreamPRMError(f"unknown aggregation '{name}': {offer(name, AGGREGATIONS)}")
 
 
 def aggregate(logits: Sequence[float] | ArrayLike, name: str = DEFAULT_AGGREGATION) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import numpy as np
 
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DreamPRMError, offer
 from dreamprm.search.aggregation import log_sigmoid
 from dreamprm.search.ask import Asked, Candidate
 from dreamprm.search.parallel import sample_parallel
@@ -40,9 +39,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            near = difflib.get_close_matches(self.method, METHODS, n=2, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {METHODS}"
-            raise DreamPRMError(f"there is no method '{self.method}'; {hint}")
+            raise DreamPRMError(
+                f"there is no method '{self.method}'; {offer(self.method, METHODS)}"
+            )
         for name in ("n", "width", "expand"):
             if getattr(self, name) < 1:
                 raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be above 0")

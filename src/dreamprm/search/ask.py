@@ -36,7 +36,8 @@ class Candidate:
 
     Attributes:
         logits: one per step; fewer where steps are beyond the judge's context; none without judge.
-        tokens: that were sampled for it: of what follows the prefix it was continued from.
+        tokens: of what was sampled for it, behind the prefix it was continued from; 0 where nobody
+            counts them.
     """
 
     trajectory: Trajectory
@@ -56,7 +57,7 @@ class Asked:
         question: to be answered.
         sampler: policy and store.
         judge: of steps; None for methods that vote alone.
-        count_tokens: of a text.
+        count_tokens: of a text; None where there is no tokenizer.
         aggregation: of step logits to one score.
         max_completions: of this question.
         max_tokens: sampled for this question; checked before each wave.
@@ -66,7 +67,7 @@ class Asked:
     question: Question
     sampler: Sampler
     judge: StepJudge | None
-    count_tokens: Callable[[str], int]
+    count_tokens: Callable[[str], int] | None
     aggregation: str = "mean_logit"
     max_completions: int = 8
     max_tokens: int | None = None
@@ -96,13 +97,11 @@ class Asked:
         wanted = len(there) + min(n - len(there), self.left)
         if wanted > len(there):
             rollouts = await self.sampler.rollouts(self.question, prefix, wanted)
-            begun = self.count_tokens("\n".join(prefix)) if prefix else 0
             made: list[tuple[Trajectory, int]] = []
             for rollout in rollouts[len(there) :]:
                 index = len(self.candidates) + len(made)
                 t = to_trajectory(self.question, rollout, self.sampler.policy.name, index)
-                tokens = max(1, self.count_tokens(rollout.text) - begun)
-                made.append((t, tokens))
+                made.append((t, self._sampled(rollout.text, prefix)))
             logits = await self._judged([t.steps for t, _ in made])
             new = [Candidate(t, z, tokens) for (t, tokens), z in zip(made, logits, strict=True)]
             there += new
@@ -115,6 +114,12 @@ class Asked:
         if not logits:
             raise DreamPRMError("this method needs a reward model; give --prm")
         return aggregate(logits, self.aggregation)
+
+    def _sampled(self, text: str, prefix: Steps) -> int:
+        if self.count_tokens is None:
+            return 0
+        begun = self.count_tokens("\n".join(prefix)) if prefix else 0
+        return max(1, self.count_tokens(text) - begun)
 
     async def _judged(self, candidates: list[Steps]) -> list[tuple[float, ...]]:
         judge = self.judge

@@ -1,7 +1,6 @@
 """Searching over steps: sample continuations, judge their next step, go on from the best.
 
-    step_best_of_n       one line: of k continuations the best next step is kept (arXiv 2305.20050's
-                         reward models used step by step)
+    step_best_of_n       one line: of k continuations the best next step is kept
     beam_search          the best `width` prefixes are kept at every depth, k continuations of each
                          (arXiv 2408.03314)
     diverse_tree_search  `width` lines that never compete, so that one early mistake of the judge

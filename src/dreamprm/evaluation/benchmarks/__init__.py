@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DreamPRMError, offer
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response, score_answers
 from dreamprm.evaluation.benchmarks.mathvision import MATHVISION
 from dreamprm.evaluation.benchmarks.mathvista import MATHVISTA
@@ -37,9 +36,7 @@ def find_benchmark(name: str) -> str:
     known = {_plain(key): key for key in (*ANSWERS, *STEPS)}
     if _plain(name) in known:
         return known[_plain(name)]
-    near = [known[k] for k in difflib.get_close_matches(_plain(name), known, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-    raise DreamPRMError(f"there is no benchmark '{name}'; {hint}")
+    raise DreamPRMError(f"there is no benchmark '{name}'; {offer(_plain(name), known)}")
 
 
 def _plain(name: str) -> str:

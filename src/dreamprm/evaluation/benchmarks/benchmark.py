@@ -61,9 +61,13 @@ def our_extraction(question: Question, text: str) -> str | None:
     return extract_answer(text, question.options)
 
 
-def by_subject(question: Question) -> dict[str, str]:
+Groups = dict[str, tuple[str, ...]]
+"""Name of a grouping -> the groups of it that a question is in."""
+
+
+def by_subject(question: Question) -> Groups:
     """Groups of a benchmark whose questions have one subject each."""
-    return {} if question.subject is None else {"subject": question.subject}
+    return {} if question.subject is None else {"subject": (question.subject,)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Benchmark:
         count: questions of the published split; None where it varies. Another number is told.
         right: by the benchmark's own rules, is an answer right?
         extract: by its rules, a response's final answer.
-        groups: of a question: name of the grouping -> group; tables are made of them.
+        groups: that a question is in; tables are made of them.
         read_responses: the benchmark's own output layout; None where it has none that we know.
         summary: further metrics, from all rows.
         rules: what `right` does, in a few words.
@@ -87,7 +91,7 @@ class Benchmark:
     count: int | None
     right: Callable[[Question, str | None], bool] = our_verdict
     extract: Callable[[Question, str], str | None] = our_extraction
-    groups: Callable[[Question], dict[str, str]] = by_subject
+    groups: Callable[[Question], Groups] = by_subject
     read_responses: Callable[[Path], list[Response]] | None = None
     summary: Callable[[Sequence[QuestionResult]], Mapping[str, Metric]] = field(
         default=lambda rows: {}
@@ -184,10 +188,9 @@ def answer_metrics(benchmark: Benchmark, rows: Sequence[QuestionResult]) -> dict
     parts: dict[str, list[float]] = {benchmark.name: []}
     for row in rows:
         parts[benchmark.name].append(row.value)
-        for grouping, group in row.groups.items():
-            # A question may be in several groups of one grouping, as skills are.
-            for one in group.split("; "):
-                parts.setdefault(f"{benchmark.name}/{grouping}/{one}", []).append(row.value)
+        for grouping, groups in row.groups.items():
+            for group in groups:
+                parts.setdefault(f"{benchmark.name}/{grouping}/{group}", []).append(row.value)
     found = {}
     for name in sorted(parts, key=lambda name: (name != benchmark.name, name)):
         e = estimate(np.array(parts[name]))

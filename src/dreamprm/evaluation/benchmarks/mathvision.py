@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dreamprm.answer_letters import letter_index
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response, by_subject
 from dreamprm.formats.files import refuse
 from dreamprm.formats.row_files import each_row
 from dreamprm.records import Question
@@ -90,14 +90,14 @@ def _evaluate(node: ast.AST) -> Fraction:
     raise ValueError("no expression of numbers")
 
 
-def groups(question: Question) -> dict[str, str]:
+def groups(question: Question) -> Groups:
     """Subject, level, and the two together, as the published result lists them."""
     level = question.extra.get("level")
-    found = {"subject": question.subject} if question.subject else {}
+    found = by_subject(question)
     if level is None:
         return found
-    both = {"level and subject": f"{level}, {question.subject}"} if question.subject else {}
-    return found | {"level": str(level)} | both
+    both = {"level and subject": (f"{level}, {question.subject}",)} if question.subject else {}
+    return found | {"level": (str(level),)} | both
 
 
 def read_responses(path: Path) -> list[Response]:

@@ -9,7 +9,6 @@ refusal counts for is decided by the words in which it was extracted.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from dreamprm.answer_letters import letter_index
 from dreamprm.answer_mathvista import mathvista_verdict
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response
-from dreamprm.formats.files import open_for_reading
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response
+from dreamprm.formats.files import load_json_object
 from dreamprm.records import Question
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?|(?<![\w.])[-−]?\.\d+")
@@ -118,21 +117,24 @@ def _backwards(text: str) -> list[str]:
     return [s for s in reversed(_SENTENCE.split(text)) if s.strip()]
 
 
+def groups(question: Question) -> Groups:
+    """Task, skills, context and grade, as the published score lists them."""
+    found: Groups = {"task": (question.subject,)} if question.subject else {}
+    for name in ("skills", "context", "grade"):
+        value = question.extra.get(name)
+        if value:
+            found[name] = tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+    return found
+
+
 def read_responses(path: Path) -> list[Response]:
     """MathVista's output file: an object of pid -> row with response and, later on, extraction.
 
     Raises:
         DataError: another layout.
     """
-    with open_for_reading(path) as file:
-        try:
-            rows = json.loads(file.read())
-        except ValueError as error:
-            raise DataError(f"not JSON ({error})", file=path) from error
-    if not isinstance(rows, dict):
-        raise DataError("must be an object of pid -> row, as MathVista's scripts write", file=path)
     found = []
-    for pid, row in rows.items():
+    for pid, row in load_json_object(path).items():
         if not isinstance(row, dict) or "response" not in row:
             raise DataError(f"pid {pid} has no response", file=path, field="response")
         extraction = row.get("extraction")
@@ -146,7 +148,7 @@ MATHVISTA = Benchmark(
     count=1000,
     right=right,
     extract=extract,
-    groups=lambda q: {"task": q.subject} if q.subject else {},
+    groups=groups,
     read_responses=read_responses,
     rules="nearest choice; numbers to the precision asked for; otherwise equal text",
 )

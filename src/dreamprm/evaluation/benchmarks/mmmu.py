@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response, by_subject
 from dreamprm.formats.mmmu_pro import read_mmmu_pro
-from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 DISCIPLINES = {
@@ -32,29 +31,10 @@ DISCIPLINES = {
 _OF_SUBJECT = {s: discipline for discipline, subjects in DISCIPLINES.items() for s in subjects}
 
 
-def groups(question: Question) -> dict[str, str]:
+def groups(question: Question) -> Groups:
     """Subject and discipline."""
-    if question.subject is None:
-        return {}
-    found = {"subject": question.subject}
-    discipline = _OF_SUBJECT.get(question.subject)
-    return found | ({"discipline": discipline} if discipline else {})
-
-
-def same_option(letter: str, asked: Question, other: Question) -> str | None:
-    """The letter in `other` of the option that `letter` has in `asked`; None if it is not there.
-
-    >>> four = Question(id="q", domain="d", text="?", options=("a", "b"), answer="A")
-    >>> ten = Question(id="q", domain="d", text="?", options=("x", "b", "a"), answer="C")
-    >>> same_option("A", four, ten)
-    'C'
-    """
-    letters = [option_letter(i) for i in range(len(asked.options))]
-    if letter not in letters:
-        return None
-    text = asked.options[letters.index(letter)].strip()
-    found = [i for i, option in enumerate(other.options) if option.strip() == text]
-    return option_letter(found[0]) if len(found) == 1 else None
+    discipline = _OF_SUBJECT.get(question.subject or "")
+    return by_subject(question) | ({"discipline": (discipline,)} if discipline else {})
 
 
 def read_pro_questions(path: Path) -> list[Question]:

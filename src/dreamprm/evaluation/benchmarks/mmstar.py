@@ -5,15 +5,15 @@ The options stand in the question's text, the gold answer is a letter; six core 
 
 from __future__ import annotations
 
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups
 from dreamprm.records import Question
 
 
-def groups(question: Question) -> dict[str, str]:
+def groups(question: Question) -> Groups:
     """Core capability and, below it, the finer axis."""
-    found = {"category": question.subject} if question.subject else {}
+    found: Groups = {"category": (question.subject,)} if question.subject else {}
     finer = question.extra.get("l2_category")
-    return found | ({"axis": str(finer)} if finer else {})
+    return found | ({"axis": (str(finer),)} if finer else {})
 
 
 MMSTAR = Benchmark(

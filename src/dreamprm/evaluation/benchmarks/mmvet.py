@@ -7,15 +7,14 @@ grader (there a grade may be a list, one per repetition: their mean counts).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, answer_metrics
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, answer_metrics
 from dreamprm.evaluation.results import QuestionResult, Result, new_result
-from dreamprm.formats.files import image_from_disk, open_for_reading
+from dreamprm.formats.files import image_from_disk, load_json_object
 from dreamprm.formats.rows import required_text
 from dreamprm.records import Question
 
@@ -23,7 +22,7 @@ from dreamprm.records import Question
 def read_questions(path: Path) -> list[Question]:
     """Its mm-vet.json: {"v1_0": {"imagename", "question", "answer", "capability"}}."""
     found = []
-    for name, row in _object(path).items():
+    for name, row in load_json_object(path).items():
         try:
             if not isinstance(row, dict) or not isinstance(row.get("capability"), list):
                 raise DataError(f"{name} has no list of capabilities", field="capability")
@@ -45,13 +44,13 @@ def read_questions(path: Path) -> list[Question]:
     return found
 
 
-def groups(question: Question) -> dict[str, str]:
+def groups(question: Question) -> Groups:
     """Every capability that it needs, and all of them together."""
     needed = question.extra.get("capability")
     if not isinstance(needed, list):
         return {}
-    names = sorted(str(one) for one in needed)
-    return {"capability": "; ".join(names), "integration": "+".join(names)}
+    names = tuple(sorted(str(one) for one in needed))
+    return {"capability": names, "integration": ("+".join(names),)}
 
 
 def score_grades(
@@ -62,7 +61,7 @@ def score_grades(
     Raises:
         DataError: a grade outside 0-1, of no question, or none for one.
     """
-    found = {str(k): _grade(k, v, grades) for k, v in _object(grades).items()}
+    found = {str(k): _grade(k, v, grades) for k, v in load_json_object(grades).items()}
     asked = {q.id: q for q in questions}
     if unknown := [k for k in found if k not in asked]:
         raise DataError(f"grade of '{unknown[0]}', which MM-Vet does not have", file=grades)
@@ -93,17 +92,6 @@ def _grade(name: Any, value: Any, path: Path) -> float:
     if not good:
         raise DataError(f"grade of '{name}' is {value!r}, not within 0-1", file=path)
     return float(sum(values) / len(values))
-
-
-def _object(path: Path) -> dict[str, Any]:
-    with open_for_reading(path) as file:
-        try:
-            found = json.loads(file.read())
-        except ValueError as error:
-            raise DataError(f"not JSON ({error})", file=path) from error
-    if not isinstance(found, dict):
-        raise DataError("must be an object, as the benchmark's files are", file=path)
-    return found
 
 
 MMVET = Benchmark(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from dreamprm.errors import DataError, DataWarning
 from dreamprm.evaluation.benchmarks import mmmu, mmvet, wemath
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response, our_extraction
 from dreamprm.formats.files import refuse
 from dreamprm.formats.row_files import each_row
 from dreamprm.formats.sources.known import read_known
+from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 OWN_READERS = {"wemath": wemath.read_questions, "mmvet": mmvet.read_questions}
 
 
-def read_benchmark(
-    benchmark: Benchmark, data: Path | None, limit: int | None = None
-) -> list[Question]:
+def read_benchmark(benchmark: Benchmark, data: Path | None) -> list[Question]:
     """Its questions, from a file in its published layout or from the hub.
 
     Warns where a whole file has another number of questions than the published one.
@@ -37,14 +37,14 @@ def read_benchmark(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # of options that are there twice
             found = list(read_known(benchmark.name, path=data))
-    if benchmark.count is not None and len(found) != benchmark.count and limit is None:
+    if benchmark.count is not None and len(found) != benchmark.count:
         warnings.warn(
             f"{len(found):,} questions, and {benchmark.name} has {benchmark.count:,}: another "
             "split or version, whose figures do not compare with published ones",
             DataWarning,
             stacklevel=2,
         )
-    return found[:limit]
+    return found
 
 
 def read_responses(benchmark: Benchmark, path: Path) -> list[Response]:
@@ -72,6 +72,47 @@ def read_responses(benchmark: Benchmark, path: Path) -> list[Response]:
     if not found:
         raise DataError("holds no responses", file=path)
     return found
+
+
+def by_option_text(
+    responses: Sequence[Response], asked: Sequence[Question], benchmark: Sequence[Question]
+) -> list[Response]:
+    """Responses whose letters are those of the benchmark's order of options.
+
+    A letter of an option that the benchmark's question does not have becomes no answer.
+
+    Args:
+        asked: the questions as the model saw them.
+        benchmark: the same, by id, as the benchmark has them.
+    """
+    seen, own = {q.id: q for q in asked}, {q.id: q for q in benchmark}
+    found = []
+    for r in responses:
+        before, after = seen.get(r.question_id), own.get(r.question_id)
+        if before is None:
+            raise DataError(f"question '{r.question_id}' is not among those asked", field="id")
+        answer = our_extraction(before, r.text) if r.answer is None and r.text else r.answer
+        letters = [option_letter(i) for i in range(len(before.options))]
+        if after is not None and answer in letters:
+            answer = same_option(answer, before, after)
+        found.append(Response(r.question_id, answer=answer))
+    return found
+
+
+def same_option(letter: str, asked: Question, other: Question) -> str | None:
+    """The letter in `other` of the option that `letter` has in `asked`; None if it is not there.
+
+    >>> four = Question(id="q", domain="d", text="?", options=("a", "b"), answer="A")
+    >>> ten = Question(id="q", domain="d", text="?", options=("x", "b", "a"), answer="C")
+    >>> same_option("A", four, ten)
+    'C'
+    """
+    letters = [option_letter(i) for i in range(len(asked.options))]
+    if letter not in letters:
+        return None
+    text = asked.options[letters.index(letter)].strip()
+    found = [i for i, option in enumerate(other.options) if option.strip() == text]
+    return option_letter(found[0]) if len(found) == 1 else None
 
 
 def _is_ours(path: Path) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups
 from dreamprm.evaluation.results import Metric, QuestionResult
 from dreamprm.evaluation.statistics import estimate
 from dreamprm.formats.files import image_from_disk, load_json_rows
@@ -62,11 +62,11 @@ def read_questions(path: Path) -> list[Question]:
     return found
 
 
-def groups(question: Question) -> dict[str, str]:
+def groups(question: Question) -> Groups:
     """How many steps; the parts of a problem share its id."""
     key = str(question.extra.get("key", ""))
     match = _KEY.fullmatch(key)
-    return {"steps": match["steps"], "part": key} if match else {}
+    return {"steps": (match["steps"],), "part": (key,)} if match else {}
 
 
 def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:

@@ -15,7 +15,7 @@ import numpy as np
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult
 from dreamprm.evaluation.statistics import estimate
-from dreamprm.records import Question, Trajectory
+from dreamprm.records import Question, StepScores, Trajectory
 
 NONE = -1
 
@@ -47,6 +47,34 @@ def harmonic(error: float, correct: float) -> float:
     return 2 * error * correct / (error + correct) if error + correct else 0.0
 
 
+def predictions(
+    trajectories: Sequence[Trajectory],
+    scores: Mapping[tuple[str, int], StepScores],
+    threshold: float,
+) -> dict[tuple[str, int], int]:
+    """(question id, sample_index) -> first wrong step by the scores.
+
+    Raises:
+        DataError: a solution with fewer scores than steps: its first error may be behind them.
+    """
+    found = {}
+    for t in trajectories:
+        at = (t.question_id, t.sample_index)
+        if at in scores:
+            check_complete(t, scores[at])
+            found[at] = predicted(scores[at].logits, threshold)
+    return found
+
+
+def check_complete(t: Trajectory, scores: StepScores) -> None:
+    """Refuse scores that are not one for each step."""
+    if len(scores.logits) != len(t.steps):
+        raise DataError(
+            f"question '{t.question_id}', candidate {t.sample_index}: {len(scores.logits)} scores "
+            f"for {len(t.steps)} steps; score it whole, with a longer context"
+        )
+
+
 def first_error_rows(
     questions: Mapping[str, Question],
     trajectories: Sequence[Trajectory],
@@ -66,14 +94,17 @@ def first_error_rows(
                 f"question '{at[0]}', candidate {at[1]} has no prediction; score all of the file"
             )
         truth = labelled(t)
-        kind = "correct" if truth == NONE else "erroneous"
-        subject = questions[t.question_id].subject
+        groups: dict[str, tuple[str, ...]] = {
+            "kind": ("correct" if truth == NONE else "erroneous",)
+        }
+        if subject := questions[t.question_id].subject:
+            groups["subset"] = (subject,)
         rows.append(
             QuestionResult(
                 question_id=f"{at[0]}/{at[1]}",
                 benchmark=benchmark,
                 value=float(found[at] == truth),
-                groups={"kind": kind} | ({"subset": subject} if subject else {}),
+                groups=groups,
                 sample_index=at[1],
                 answer=str(found[at]),
             )
@@ -90,8 +121,8 @@ def first_error_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
     benchmark = rows[0].benchmark
     subsets: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        part = subsets.setdefault(row.groups.get("subset", "all"), {})
-        part.setdefault(row.groups["kind"], []).append(row.value)
+        [subset], [kind] = row.groups.get("subset", ("all",)), row.groups["kind"]
+        subsets.setdefault(subset, {}).setdefault(kind, []).append(row.value)
     metrics, scores = {}, []
     for subset, part in sorted(subsets.items()):
         if len(part) < 2:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult
+from dreamprm.evaluation.step_level.first_error import check_complete
 from dreamprm.records import Question, StepScores, Trajectory
 
 
@@ -78,11 +79,7 @@ def step_metrics(
         at = (t.question_id, t.sample_index)
         if at not in scores:
             raise DataError(f"question '{at[0]}', candidate {at[1]} has no scores; score all")
-        if len(scores[at].logits) != len(t.steps):
-            raise DataError(
-                f"question '{at[0]}', candidate {at[1]}: {len(scores[at].logits)} scores for "
-                f"{len(t.steps)} steps"
-            )
+        check_complete(t, scores[at])
         found = count(t, scores[at].logits, threshold)
         if not sum(found):
             continue  # no step is labelled
@@ -94,7 +91,7 @@ def step_metrics(
                 question_id=f"{at[0]}/{at[1]}",
                 benchmark=benchmark,
                 value=found.micro,
-                groups={"subject": subject} if subject else {},
+                groups={"subject": (subject,)} if subject else {},
                 sample_index=at[1],
             )
         )

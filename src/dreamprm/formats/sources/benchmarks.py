@@ -106,9 +106,12 @@ MMMU_PRO_VISION = ColumnMap(
 )
 
 
-def _mathvista_task(row: Row) -> Any:
-    metadata = column(row, "metadata")
-    return column(metadata, "task") if isinstance(metadata, dict) else None
+def _of_metadata(name: str) -> Callable[[Row], Any]:
+    def take(row: Row) -> Any:
+        metadata = column(row, "metadata")
+        return metadata.get(name) if isinstance(metadata, dict) else None
+
+    return take
 
 
 MATHVISTA = ColumnMap(
@@ -118,10 +121,16 @@ MATHVISTA = ColumnMap(
     options="choices",
     answer="answer",
     answer_is="text",
-    subject=_mathvista_task,
+    subject=_of_metadata("task"),
     unit="unit",
     precision="precision",
-    extra={"question_type": "question_type", "answer_type": "answer_type"},
+    extra={
+        "question_type": "question_type",
+        "answer_type": "answer_type",
+        "skills": _of_metadata("skills"),
+        "context": _of_metadata("context"),
+        "grade": _of_metadata("grade"),
+    },
 )
 
 MMSTAR = ColumnMap(
