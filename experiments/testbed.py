@@ -49,7 +49,7 @@ from dreamprm.rollouts.label import FixedCompletions, label_trajectories
 from dreamprm.rollouts.sample import sample_candidates, stored_candidates
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
-from dreamprm.tiny.demo_report import scores_path
+from dreamprm.tiny.demo_report import evaluate_folder, scores_path
 from dreamprm.tiny.world import (
     DOMAINS,
     WorldSize,
@@ -95,7 +95,7 @@ METHODS = {  # `dreamprm` is one of the meta losses too: the default of BilevelC
     "small_loss": Method(weights="loss"),
     "dreamprm": Method(),
     "instance_table": Method({"weighting": "instance_table"}),
-    # A net moves all weights at once: at the tables' rate it ran away on seed 1 (71.0; now 77.0).
+    # A net moves all weights at once and wants a slower upper level (docs/LOG.md, 2026-11-27).
     "instance_net": Method({"weighting": "instance_net", "meta_learning_rate": 0.02}),
     "label_correction": Method({"weighting": "none", "label_correction": True}),
     "meta_at_end": Method({"meta_gradient_at": "end"}),
@@ -161,9 +161,17 @@ def _sample(
         write_trajectories(target, stored_candidates(sampler, asked, count))
 
 
-def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG) -> None:
-    """Fit one method on one seed's data and score the benchmarks' candidates with it."""
+def train_method(
+    folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG, rate: float | None = None
+) -> None:
+    """Fit one method on one seed's data and score the benchmarks' candidates with it.
+
+    Args:
+        rate: of the upper level, in place of the method's own.
+    """
     method = METHODS[name]
+    if rate is not None:
+        method = replace(method, changes=method.changes | {"meta_learning_rate": rate})
     done = folder / "scores" / f"{name}.json"  # written last
     if done.exists():
         return
@@ -191,6 +199,15 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
     model = ProcessRewardModel.from_backbone("tiny")
     result = train(model, data, replace(config, **changes), weights=weights)
     seconds = time.time() - started
+    _score_tests(model, folder, name, method)
+    facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
+    if name == "prm_uniform":  # what small_loss looks at
+        facts["losses"] = reference_losses(model, data.items, 128, CONFIG.lower_loss).tolist()
+    done.write_text(json.dumps(facts))
+
+
+def _score_tests(model: ProcessRewardModel, folder: Path, name: str, method: Method) -> None:
+    """Scores of both policies' candidates on disk."""
     for suffix in ("candidates", "strong"):
         pairs = _test_pairs(folder, suffix)
         whole = {(t.question_id, t.sample_index): len(t.steps) for _, t in pairs}
@@ -207,10 +224,6 @@ def train_method(folder: Path, name: str, seed: int, config: BilevelConfig = CON
             if method.cut_anywhere:
                 scores = [on_all_steps(s, whole[s.question_id, s.sample_index]) for s in scores]
             write_scores(path, scores)
-    facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
-    if name == "prm_uniform":  # what small_loss looks at
-        facts["losses"] = reference_losses(model, data.items, 128, CONFIG.lower_loss).tolist()
-    done.write_text(json.dumps(facts))
 
 
 def _selected(
@@ -270,6 +283,9 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--control", action="store_true", help="every domain clean")
+    parser.add_argument(
+        "--meta_learning_rate", type=float, help="of the upper level; with an --output-dir apart"
+    )
     parser.add_argument("--processes", type=int, default=torch.get_num_threads())
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     args = parser.parse_args()
@@ -280,7 +296,7 @@ def main() -> None:
         work = [(_data, folders[seed], seed, args.control, args.threads) for seed in args.seeds]
     else:  # seed after seed would leave processes idle at each one's end
         work = [
-            (_train, folders[seed], name, seed, args.threads)
+            (_train, folders[seed], name, seed, args.threads, args.meta_learning_rate)
             for name in args.methods
             for seed in args.seeds
         ]
@@ -296,12 +312,14 @@ def _data(folder: Path, seed: int, control: bool, threads: int) -> str:
     return f"{folder.name}: data"
 
 
-def _train(folder: Path, name: str, seed: int, threads: int) -> str:
+def _train(folder: Path, name: str, seed: int, threads: int, rate: float | None) -> str:
     torch.set_num_threads(threads)
     if METHODS[name].weights == "loss":
         train_method(folder, "prm_uniform", seed)
-    train_method(folder, name, seed)
-    return f"{folder.name}: {name}"
+    train_method(folder, name, seed, rate=rate)
+    facts = json.loads((folder / "scores" / f"{name}.json").read_text())
+    chosen = evaluate_folder(folder, "candidates", [name], limit=COMPARED).average[name].mean
+    return f"{folder.name}: {name}: {100 * chosen:.1f} in {facts['seconds']:.0f} s"
 
 
 if __name__ == "__main__":

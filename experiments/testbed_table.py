@@ -134,6 +134,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     if old["seeds"] != new["seeds"] or not same:
         raise SystemExit("--keep: the table on disk is of other seeds or data; run all methods")
     found = _over(old, new)
+    found["kept"] = [m for m in old["accuracy"] if m not in new["accuracy"]]
     order = [*fixed[:2], *MAIN, fixed[2]]
     for key in ("accuracy", "per_seed", "scaling", "strong_accuracy"):
         found[key] = {m: found[key][m] for m in order if m in found[key]}
@@ -252,6 +253,11 @@ def to_markdown(result: dict[str, Any]) -> str:
         "| method | what | default policy | stronger policy | per seed |",
         "|---|---|---|---|---|",
     ]
+    if kept := result.get("kept"):
+        lines[2] += (
+            f" Rows of {', '.join(f'`{m}`' for m in kept)}, and the differences and p that name "
+            "them, were made by an earlier run of the same command (`--keep`)."
+        )
     for m, e in result["accuracy"].items():
         strong = result["strong_accuracy"].get(m)
         seeds = " / ".join(f"{100 * v:.1f}" for v in result["per_seed"][m])

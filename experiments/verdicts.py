@@ -21,6 +21,8 @@ from typing import Any
 
 from dreamprm.answer_mathvista import mathvista_verdict
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
+from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, right
+from dreamprm.formats.sources.known import read_known
 from dreamprm.formats.visualprm import read_visualprm
 from dreamprm.records import Trajectory
 from dreamprm.search.selection import best_of_n, majority_vote
@@ -100,6 +102,38 @@ def mathvista(data: Path, file: str, *, published_rules: bool) -> list[Compared]
             Compared(pid, answer, gold, row["true_false"], theirs if published_rules else ours, why)
         )
     return found
+
+
+def mathvista_from_text(data: Path, file: str) -> list[Compared]:
+    """MathVista, from the responses, without a model that extracts answers."""
+    asked = {q.id: q for q in read_known("mathvista", path=data / "mathvista" / "testmini.json")}
+    found = []
+    for pid, row in json.loads((data / "mathvista" / file).read_text(encoding="utf-8")).items():
+        answer = extract(asked[pid], row["response"] or "")
+        ours = Verdict(right(asked[pid], answer), "published rules")
+        why = "another answer is read in the text"
+        named = (row["extraction"] or "").strip("().").lower() in _choices(row["choices"] or [])
+        if row["choices"] and answer in REFUSALS and named:
+            why = "the response gives no choice; the stored extraction names one"
+        elif row["choices"] and answer in REFUSALS:
+            why = "the response gives no choice; other words for that are nearer another choice"
+        elif row["choices"] and not named:
+            why = "the stored extraction is none of the choices, and counts as the nearest"
+        found.append(
+            Compared(
+                pid,
+                f"{answer}; stored {row['extraction']}",
+                row["answer"],
+                row["true_false"],
+                ours,
+                why,
+            )
+        )
+    return found
+
+
+def _choices(choices: list[str]) -> set[str]:
+    return {c.lower() for c in choices} | {"abcdefgh"[i] for i in range(len(choices))}
 
 
 MMMU_PRO_WHY = {
@@ -185,6 +219,7 @@ def all_compared(data: Path) -> dict[str, list[Compared]]:
         name = f"MathVista, {file.split('_')[1]}"
         found[f"{name}, MathVista's rules"] = mathvista(data, file, published_rules=True)
         found[f"{name}, our rules"] = mathvista(data, file, published_rules=False)
+        found[f"{name}, from the responses"] = mathvista_from_text(data, file)
     return found
 
 

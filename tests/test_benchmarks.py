@@ -64,8 +64,8 @@ def test_mathvision_gives_the_published_table_exactly(tmp_path: Path, real_data:
     ("file", "correct", "from_text"),
     [
         ("output_bard.json", 348, 976),
-        # 42 of the 48 others are refusals ("cannot be answered"): MathVista counts them as the
-        # choice with the nearest spelling, so the words of its extraction model decide.
+        # Most of the 48 others give no answer, which MathVista counts as the choice with the
+        # nearest spelling of whatever its extraction model wrote; see docs/results/verdicts.md.
         ("output_gpt4_2shot_solution_use_ocr.json", 321, 952),
     ],
 )

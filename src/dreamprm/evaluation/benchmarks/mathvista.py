@@ -31,6 +31,11 @@ _PLEASANTRY = re.compile(
     r"|If you)[^\n]*",
     re.IGNORECASE,
 )
+NONE_OF_THEM = "None of the options match this answer."
+UNDETERMINED, UNANSWERED, ABSENT = "Cannot be determined", "Cannot be answered", "N/A"
+REFUSALS = (NONE_OF_THEM, UNDETERMINED, UNANSWERED, ABSENT)
+"""What a response without an answer is noted as."""
+
 _SENTENCE = re.compile(r"(?<=[.!?。])\s+|\n+")
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
@@ -82,19 +87,19 @@ def _choice(text: str, stated: str | None, choices: tuple[str, ...]) -> str:
         if named := _named(choices, sentence):
             low = sentence.lower()
             return max(named, key=lambda c: (low.rfind(c.lower()), len(c)))
-    return "N/A"
+    return ABSENT
 
 
 def _refusal(sentence: str, text: str) -> str:
     """In the words in which a language model would most likely note it."""
     if "none of" in sentence:
-        return "None of the options match this answer."
+        return NONE_OF_THEM
     if "cannot be determined" in sentence:
-        return "Cannot be determined"
+        return UNDETERMINED
     vague = "given information" in sentence or "number of" in text
     if "cannot be answered" in sentence and vague:
-        return "Cannot be answered"
-    return "N/A"
+        return UNANSWERED
+    return ABSENT
 
 
 def _named(choices: tuple[str, ...], text: str) -> list[str]:
@@ -110,7 +115,7 @@ def _number(text: str, stated: str | None) -> str:
         numbers = _NUMBER.findall(behind) or _NUMBER.findall(likely)
         if numbers:
             return str(numbers[-1]).replace(",", "").replace("−", "-")
-    return "N/A"
+    return ABSENT
 
 
 def _backwards(text: str) -> list[str]:
