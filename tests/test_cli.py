@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamprm.cli import main, score
+from dreamprm.cli import main
+from dreamprm.cli.prm_folder import identity
 from dreamprm.evaluation.results import read_result
 from dreamprm.formats import read_scores, read_trajectories, write_trajectories
 from tests.cli_samples import (
@@ -122,15 +123,13 @@ def test_train_learns_weights_and_score_reads_the_model(project: Path, model: st
         assert again[s.question_id, s.sample_index] == pytest.approx(s.logits, abs=1e-5)
 
 
-def test_score_never_mixes_two_models_in_one_file(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prm = project / "prm"
+def test_score_never_mixes_two_models_in_one_file(tmp_path: Path) -> None:
+    prm = tmp_path / "prm"
     prm.mkdir()
     (prm / "prm_head.safetensors").write_bytes(b"one")
-    first = score._identity(prm)
+    first = identity(prm)
     (prm / "prm_head.safetensors").write_bytes(b"two")
-    assert score._identity(prm) != first
+    assert identity(prm) != first
 
 
 def test_train_takes_files_in_the_papers_format_with_an_image_root(
