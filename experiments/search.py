@@ -1,12 +1,14 @@
 """Do search methods beat best-of-N at equal tokens? Embedded world, stronger policy.
 
     python -m experiments.testbed data --seeds 101 102 103
+    python -m experiments.testbed train --seeds 101 102 103 --methods dreamprm
     python -m experiments.search --seeds 101 102 103
 
-Trains the reward model of each seed as the testbed's `dreamprm` does (kept under `build/search`),
-then answers the benchmarks' questions with every method at several budgets of completions. Tokens
-are those sampled for a question, by the reward model's tokenizer; what follows a prefix is paid
-for, the prefix is not. Writes `docs/results/search.{json,md}`. Everything on disk is used again.
+Answers the benchmarks' questions with every method at several budgets, judged by the reward model
+of the testbed's `dreamprm`. Methods over steps are run twice: sampling single steps, and sampling
+each continuation to its end ("whole"). Tokens are those sampled for a question, by the reward
+model's tokenizer; what follows a prefix is paid for, the prefix is not. Writes
+`docs/results/search.{json,md}`. Everything on disk is used again.
 """
 
 from __future__ import annotations
@@ -14,16 +16,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dreamprm.bilevel.training import prepare_data, train
 from dreamprm.evaluation.statistics import estimate_average, paired_difference
-from dreamprm.formats import read_questions, read_trajectories
+from dreamprm.formats import read_questions
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.scorer import StepScorer
@@ -33,9 +34,10 @@ from dreamprm.rollouts.store import RolloutStore
 from dreamprm.rollouts.work import work_through
 from dreamprm.search.answer import SearchOptions, answer
 from dreamprm.search.ask import Asked
-from experiments.testbed import CONFIG
 
-COMPLETIONS = 64
+COMPLETIONS = 1000  # no limit: width and expand decide
+
+NUMBERS = (2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,18 @@ class Setting:
 def settings() -> list[Setting]:
     found = [Setting("first_sample", SearchOptions("first_sample", 1))]
     for method in ("self_consistency", "weighted_vote", "best_of_n"):
-        found += [Setting(f"{method} {n}", SearchOptions(method, n)) for n in (2, 4, 8, 16)]
+        found += [Setting(f"{method} {n}", SearchOptions(method, n)) for n in NUMBERS]
     stop = SearchOptions("best_of_n", 16, early_stop=0.95)
     found.append(Setting("best_of_n 16, early stop 0.95", stop))
-    for width, expand in ((1, 2), (1, 4), (2, 4)):  # step-level: width * expand continuations
-        name = f"step_best_of_n {width * expand}"
-        found.append(Setting(name, SearchOptions("step_best_of_n", COMPLETIONS, width, expand)))
-    for method in ("beam_search", "diverse_tree_search"):
-        for width, expand in ((2, 1), (2, 2), (4, 2)):
-            options = SearchOptions(method, COMPLETIONS, width, expand)
-            found.append(Setting(f"{method} {width} x {expand}", options))
+    for one_step, suffix in ((True, ""), (False, ", whole")):
+        for expand in (2, 4, 8):
+            options = SearchOptions("step_best_of_n", COMPLETIONS, 1, expand, one_step=one_step)
+            found.append(Setting(f"step_best_of_n {expand}{suffix}", options))
+        for method in ("beam_search", "diverse_tree_search"):
+            for width, expand in ((2, 1), (2, 2), (4, 2), (4, 4)):
+                options = SearchOptions(method, COMPLETIONS, width, expand, one_step=one_step)
+                found.append(Setting(f"{method} {width} x {expand}{suffix}", options))
     return found
-
-
-def reward_model(data: Path, folder: Path, seed: int) -> ProcessRewardModel:
-    """The seed's DreamPRM; trained where it is not on disk."""
-    if not (folder / "prm_config.json").exists():
-        training = prepare_data(
-            read_questions(data / "train.jsonl"),
-            read_trajectories(data / "train.labelled.jsonl"),
-            read_questions(data / "meta.jsonl"),
-            read_trajectories(data / "meta.candidates.jsonl"),
-        )
-        model = ProcessRewardModel.from_backbone("tiny")
-        train(model, training, replace(CONFIG, seed=seed))
-        model.save_pretrained(folder)
-    return ProcessRewardModel.from_pretrained(folder)
 
 
 def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str, Any]:
@@ -84,7 +72,7 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
         kept: dict[str, Any] = json.loads(done.read_text())
         if list(kept) == [s.name for s in settings()]:
             return kept
-    model = reward_model(data, folder / "prm", seed)
+    model = ProcessRewardModel.from_pretrained(data / "prm")
     questions = read_questions(data / "test.jsonl")[:limit]
     judge = StepScorer(model, batch_size=128)
     tokenizer = model.processor.tokenizer
@@ -109,6 +97,7 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
                 judge=judge if setting.options.needs_judge else None,
                 count_tokens=count,
                 max_completions=setting.options.n,
+                one_step=setting.options.stops_at_steps,
                 scoring=scoring,
             )
             result = await answer(asked, setting.options)
@@ -233,7 +222,7 @@ def main() -> None:
         seeds.append(run_seed(args.data / f"seed-{seed}", folder, seed, args.limit))
     table = collect(seeds)
     votes = []
-    for n in (2, 4, 8, 16):
+    for n in NUMBERS:
         a, b = (by_benchmark(seeds, f"{m} {n}") for m in ("weighted_vote", "self_consistency"))
         d = paired_difference(a, b)
         votes.append({"n": n, "difference": d.mean, "ci95": list(d.ci95), "p": d.p})

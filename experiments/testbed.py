@@ -200,6 +200,8 @@ def train_method(
     result = train(model, data, replace(config, **changes), weights=weights)
     seconds = time.time() - started
     _score_tests(model, folder, name, method)
+    if name == "dreamprm":
+        model.save_pretrained(folder / "prm")  # `experiments.search` answers with it
     facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
     if name == "prm_uniform":  # what small_loss looks at
         facts["losses"] = reference_losses(model, data.items, 128, CONFIG.lower_loss).tolist()

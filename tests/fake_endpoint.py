@@ -74,6 +74,8 @@ class FakeEndpoint:
         ignores_n: gives one choice whatever n is.
         key: a bearer token that it wants; wrong ones come back in the 401's message.
         lists_models: else /v1/models is 404.
+        stops: with which field it names the text that it stopped at, as vLLM (`stop_reason`) and
+            SGLang (`matched_stop`) do; None tells nothing, as OpenAI does; `never` does not stop.
         writer: what it writes.
     """
 
@@ -90,12 +92,13 @@ class FakeEndpoint:
         ignores_n: bool = False,
         key: str | None = None,
         lists_models: bool = True,
+        stops: Literal["stop_reason", "matched_stop", "never"] | None = "stop_reason",
         writer: Writer = write,
     ) -> None:
         self.model, self.plan, self.latency_s, self.writer = model, plan, latency_s, writer
         self.slots, self.owned_by, self.continues = slots, owned_by, continues
         self.largest_n, self.ignores_n, self.key = largest_n, ignores_n, key
-        self.lists_models = lists_models
+        self.lists_models, self.stops = lists_models, stops
         self.seen: list[Seen] = []
         self.busy_s = 0.0
         self.in_flight = self.most_in_flight = 0
@@ -201,7 +204,7 @@ class FakeEndpoint:
             seen.status = refusal[0]
             return await _send(writer, seen.status, _error(refusal[1]))
         texts = await self._texts(seen.body, fault)
-        body = json.dumps(_completion(texts, kind))
+        body = json.dumps(_completion(texts, kind, seen.body, self.stops))
         if kind == "half":
             writer.write(_head(200, len(body)) + body[: len(body) // 2].encode())
             await writer.drain()
@@ -250,18 +253,29 @@ def _text(content: str | list[dict[str, Any]]) -> str:
     return "\n".join(part.get("text") or part["image_url"]["url"] for part in content)
 
 
-def _completion(texts: list[str], kind: str) -> Body:
-    choices = [
-        {
-            "index": i,
-            "message": {"role": "assistant", "content": None if kind == "null" else text},
-            "finish_reason": "stop",
-        }
-        for i, text in enumerate(texts)
-    ]
+def _completion(texts: list[str], kind: str, body: Body, named_in: str | None) -> Body:
+    choices: list[dict[str, Any]] = []
+    for i, written in enumerate(texts):
+        text, stop = written, None
+        if named_in != "never":
+            text, stop = _stopped(written, body.get("stop", []))
+        message = {"role": "assistant", "content": None if kind == "null" else text}
+        choice = {"index": i, "message": message, "finish_reason": "stop"}
+        # vLLM names no text where the model ended, SGLang the number of the token that ended it.
+        told = {"stop_reason": stop, "matched_stop": stop or 2}
+        choices.append(choice | {k: v for k, v in told.items() if k == named_in})
     usage = {"prompt_tokens": 10, "completion_tokens": sum(len(t.split()) for t in texts)}
     counted = {} if kind == "uncounted" else {"usage": usage}
     return {"id": "1", "object": "chat.completion", "choices": choices, **counted}
+
+
+def _stopped(text: str, stops: list[str]) -> tuple[str, str | None]:
+    """The text up to the first of these, and which one it was."""
+    found = [(text.index(stop), stop) for stop in stops if stop in text]
+    if not found:
+        return text, None
+    end, stop = min(found)
+    return text[:end], stop
 
 
 def _error(message: str) -> str:

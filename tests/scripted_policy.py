@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dreamprm.policy import Completion, Reply, Request
+from dreamprm.prompts import opening, step_end
 
 Say = Callable[[Request, int, int], str]
 """(request, seed of the call, index within the call) -> text."""
@@ -21,6 +22,7 @@ class Scripted:
         tokens: prompt and completion tokens that each call is said to cost.
         fail: called before each answer; may raise.
         finish_reason: of all completions.
+        stops_at_steps: does it end where a single step ends, when asked to?
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class Scripted:
         tokens: tuple[int, int] = (0, 0),
         fail: Callable[[Request], None] = lambda request: None,
         finish_reason: str = "stop",
+        stops_at_steps: bool = True,
         **settings: Any,
     ) -> None:
-        self._finish_reason = finish_reason
+        self._finish_reason, self._stops_at_steps = finish_reason, stops_at_steps
         self.name, self.concurrency, self.settings = name, concurrency, settings
         self._say, self._most, self._tokens, self._fail = say, most, tokens, fail
         self.asked: list[tuple[str, tuple[str, ...], int]] = []
@@ -49,11 +52,16 @@ class Scripted:
             await asyncio.sleep(0)
             self._fail(request)
             texts = [self._say(request, seed, i) for i in range(min(n, self._most))]
-            return Reply(
-                tuple(Completion(text, self._finish_reason) for text in texts), *self._tokens
-            )
+            return Reply(tuple(self._completion(request, text) for text in texts), *self._tokens)
         finally:
             self.in_flight -= 1
+
+    def _completion(self, request: Request, text: str) -> Completion:
+        if request.one_step and self._stops_at_steps:
+            end = step_end(opening(request.steps), text)
+            if end is not None:
+                return Completion(text[:end].rstrip(), "step")
+        return Completion(text, self._finish_reason)
 
     async def close(self) -> None:
         pass

@@ -223,3 +223,45 @@ def test_a_prefix_in_the_prompt_is_cut_off_where_the_model_repeats_it() -> None:
         assert reply.completions[0].text == "Step 3: 8"
         [message] = server.seen[-1].body["messages"]
         assert message["content"].endswith("Step 1: red is 3\nStep 2: blue is 5")
+
+
+@pytest.mark.parametrize("told", ["stop_reason", "matched_stop", None])
+def test_a_single_step_ends_before_the_next_one(told: Any) -> None:
+    with FakeEndpoint(continues="prefill", stops=told) as server:
+        whole = sample(server, Request(question(1), STEPS[:1]), 3, continuation="prefill")
+        one = sample(server, Request(question(1), STEPS[:1], True), 3, continuation="prefill")
+        assert server.seen[-1].body["stop"] == ["\nStep 3"]
+        for long, short in zip(whole.completions, one.completions, strict=True):
+            assert short.text == long.text.split("\nStep 3")[0]
+            assert (long.finish_reason, short.finish_reason) == ("stop", "step")
+        last = sample(server, Request(question(1), STEPS, True), continuation="prefill")
+        assert last.completions[0].finish_reason == "stop"  # it states the answer
+        assert "Final answer" in last.completions[0].text
+
+
+def test_the_first_step_is_looked_for_in_the_ways_that_models_mark_it() -> None:
+    with FakeEndpoint(writer=lambda *_: "**Step 1:** red\n\n**Step 2:** blue") as server:
+        reply = sample(server, Request(question(1), (), True), prompt="five_steps")
+        assert reply.completions[0].text == "**Step 1:** red\n"
+        assert len(server.seen[-1].body["stop"]) == 4  # more are refused by OpenAI
+        reply = sample(server, Request(question(1), ("**Step 1:** red",), True))
+        assert server.seen[-1].body["stop"] == ["\n**Step 3"]
+        sample(server, Request(question(1), (), True), prompt="plain")
+        assert server.seen[-1].body["stop"] == ["\n\n"]
+
+
+def test_a_server_that_hands_the_stop_out_is_understood() -> None:
+    with FakeEndpoint(stops="never", writer=lambda *_: "red is 3\n\n") as server:
+        reply = sample(server, Request(question(1), (), True), prompt="plain")
+        assert reply.completions[0].text == "red is 3"
+        assert reply.completions[0].finish_reason == "step"
+
+
+def test_a_model_that_ended_by_itself_is_not_asked_to_go_on() -> None:
+    for told in ("stop_reason", "matched_stop"):
+        with FakeEndpoint(stops=told, writer=lambda *_: "It is 8.") as server:  # type: ignore[arg-type]
+            reply = sample(server, Request(question(1), (), True), prompt="plain")
+            assert reply.completions[0].finish_reason == "stop"
+    with FakeEndpoint(stops=None, writer=lambda *_: "") as server:
+        reply = sample(server, Request(question(1), ("It is 8.",), True), prompt="plain")
+        assert reply.completions[0].finish_reason == "stop"

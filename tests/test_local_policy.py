@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,31 @@ def test_a_prefix_is_continued_not_repeated(policy: LocalPolicy) -> None:
     first = texts(ask(policy, [Request(question)], 1, seed=0)[0])[0].split("\n")[0]
     [reply] = ask(policy, [Request(question, (first,))], 4, seed=0)
     assert all(text.startswith("Step 2:") for text in texts(reply))
+
+
+def test_a_single_step_is_the_beginning_of_the_whole_text(policy: LocalPolicy) -> None:
+    """Same request, seed and number: the same tokens, up to where the next step is seen."""
+    asked = [Request(q, steps) for q in questions(6) for steps in ((), ("Step 1: look at",))]
+    whole = ask(policy, asked, 4, seed=0)
+    single = ask(policy, [replace(request, one_step=True) for request in asked], 4, seed=0)
+    open_ones = 0
+    for request, long, short in zip(asked, whole, single, strict=True):
+        assert short.completion_tokens < long.completion_tokens
+        for a, b in zip(long.completions, short.completions, strict=True):
+            assert a.text.startswith(b.text)
+            assert len(split_steps(opening(request.steps) + b.text)[0]) == len(request.steps) + 1
+            open_ones += b.finish_reason == "step"
+    assert open_ones > 40
+
+
+def test_the_last_step_is_ended_by_the_model_and_has_the_answer(policy: LocalPolicy) -> None:
+    for question in questions(4):
+        [reply] = ask(policy, [Request(question)], 1, seed=0)
+        steps, answer = split_steps(texts(reply)[0])
+        [last] = ask(policy, [Request(question, tuple(steps[:-1]), True)], 8, seed=0)
+        assert answer is not None
+        ended = [c for c in last.completions if c.finish_reason == "stop"]
+        assert ended and all(split_steps(c.text)[1] is not None for c in ended)
 
 
 def test_the_stronger_policy_is_stronger() -> None:

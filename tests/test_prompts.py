@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dreamprm.prompts import PROMPTS, join_steps, split_steps
+from dreamprm.prompts import (
+    PROMPTS,
+    join_steps,
+    opening,
+    split_open,
+    split_steps,
+    step_end,
+    step_stops,
+)
 from dreamprm.records import Question
 
 CHOICE = Question(id="q", domain="d", text="How many?", options=("7", "8"), answer="B")
@@ -120,3 +128,60 @@ def test_splitting_loses_nothing_but_white_space_and_the_answer(text: str) -> No
     steps, _ = split_steps(text)
     whole = "".join(text.split())
     assert whole.startswith("".join("".join(steps).split()))
+
+
+@pytest.mark.parametrize(
+    ("begun", "text", "first"),
+    [
+        ((), "Step 1: a\nStep 2: b", "Step 1: a\n"),
+        ((), "Let us see.\n\nStep 1: a\n**Step 2:** b", "Let us see.\n\nStep 1: a\n"),
+        (("Step 1: a",), "Step 2: b\nStep 3: c", "Step 2: b\n"),
+        (("Step 1: a",), "and more\nStep 2: b\nStep 3: c", "and more\nStep 2: b\n"),
+        ((), "first part\n\nsecond part, which is long", "first part"),
+        (("first part",), "second part\n \nthird part, which is long", "second part"),
+        ((), "Step 1: a\n\nstill the first step, of two paragraphs", None),
+        ((), "Step 1: a\nStep 2", None),  # perhaps "Step 2 gave us"
+        ((), "first part\n\nStep 1:", None),  # a preamble
+        ((), "first part\n\n", None),
+        (("Step 1: a",), "Step 2: b\n\nstill the second, of two paragraphs", None),
+        ((), "Step 1: a\nFinal answer: 8", None),
+        ((), "one part\nFinal answer: 8\n\nand a word that nobody wants", None),
+    ],
+)
+def test_the_end_of_a_step_is_seen_while_the_text_is_written(
+    begun: tuple[str, ...], text: str, first: str | None
+) -> None:
+    end = step_end(opening(begun), text)
+    assert (None if end is None else text[:end]) == first
+    if end is not None:
+        whole, _ = split_steps(opening(begun) + text)
+        alone = split_open(opening(begun) + text[:end])
+        assert whole[: len(alone)] == alone
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.sampled_from(["look at it", "3 + 5 = 8", "so it is\nmore"]), min_size=1),
+    st.sampled_from(["Step {}: ", "**Step {}:** ", "### Step {}\n", "- step {}. ", ""]),
+    st.data(),
+)
+def test_a_text_read_letter_by_letter_ends_where_its_steps_end(
+    said: list[str], mark: str, data: st.DataObject
+) -> None:
+    steps = [mark.format(i) + words for i, words in enumerate(said, start=1)]
+    known = data.draw(st.integers(0, len(steps) - 1))
+    begun = opening(steps[:known])
+    text = join_steps(steps, "8")[len(begun) :]
+    ends = [end for i in range(len(text) + 1) if (end := step_end(begun, text[:i])) is not None]
+    if known == len(steps) - 1:
+        assert not ends
+    elif ends:  # unmarked short paragraphs may be over before they are told apart from a preamble
+        assert split_open(begun + text[: ends[0]]) == steps[: known + 1]
+    else:
+        assert not mark
+
+
+def test_a_server_is_told_to_stop_at_the_mark_as_the_model_writes_it() -> None:
+    assert step_stops(["### Step 9\nx"], marked=False) == ["\n### Step 11"]
+    assert step_stops(["a preamble", "**Step 1:** x"], marked=True) == ["\n**Step 3"]
+    assert step_stops(["some words"], marked=True) == ["\n\n"]

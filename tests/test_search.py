@@ -63,6 +63,7 @@ def search(
                 judge=Judge() if options.needs_judge else None,
                 count_tokens=lambda text: len(text.split()),
                 max_completions=options.n,
+                one_step=options.stops_at_steps,
                 **more,  # type: ignore[arg-type]
             )
             return await answer(asked, options), asked
@@ -70,41 +71,91 @@ def search(
     return asyncio.run(session())
 
 
+@pytest.mark.parametrize("one_step", [True, False])
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n", [1, 2, 7, 10])
 def test_every_method_gives_a_finished_candidate_within_its_budget(
-    method: str, tmp_path: Path
+    method: str, one_step: bool, n: int, tmp_path: Path
 ) -> None:
-    found, asked = search(SearchOptions(method, n=10), tmp_path)
-    assert 1 <= len(found.candidates) <= 10
+    found, asked = search(SearchOptions(method, n=n, one_step=one_step), tmp_path)
+    assert 1 <= len(found.candidates) <= asked.sampled <= n
     assert found.chosen in found.candidates
     assert len(found.chosen.steps) == LENGTH
     assert [c.trajectory.sample_index for c in found.candidates] == list(
         range(len(asked.candidates))
     )
-    assert found.tokens == sum(c.tokens for c in found.candidates)
+    assert all(not c.open and c.trajectory.answer for c in found.candidates)
+    assert found.tokens >= sum(c.tokens for c in found.candidates)
+    assert found.tokens >= found.candidates[-1].spent
     assert found.trace[-1][1] == found.chosen.trajectory.sample_index
     assert all(a[0] < b[0] for a, b in zip(found.trace, found.trace[1:], strict=False))
 
 
+@pytest.mark.parametrize("one_step", [True, False])
 @pytest.mark.parametrize("method", TREES)
 def test_going_on_from_good_steps_finds_what_sampling_alone_does_not(
-    method: str, tmp_path: Path
+    method: str, one_step: bool, tmp_path: Path
 ) -> None:
     wins = {"best_of_n": 0, method: 0}
     for seed in range(12):
         for name in wins:
             folder = tmp_path / f"{name}-{seed}"
             folder.mkdir()
-            found, _ = search(SearchOptions(name, n=16, width=2, expand=3), folder, seed=seed)
+            n = 16 * LENGTH if one_step and name in TREES else 16  # single steps, or reasonings
+            options = SearchOptions(name, n=n, width=2, expand=3, one_step=one_step)
+            found, _ = search(options, folder, seed=seed)
             wins[name] += bool(found.chosen.trajectory.outcome)
     assert wins[method] > wins["best_of_n"]
 
 
 def test_a_continuation_costs_what_follows_its_prefix(tmp_path: Path) -> None:
-    found, _ = search(SearchOptions("step_best_of_n", n=8, width=1, expand=2), tmp_path)
+    options = SearchOptions("step_best_of_n", n=8, width=1, expand=2, one_step=False)
+    found, _ = search(options, tmp_path)
     whole = 3 * LENGTH + 3  # words of a reasoning from its beginning
     assert found.candidates[0].tokens == whole
     assert found.candidates[2].tokens == whole - 3
+
+
+def test_a_search_by_single_steps_pays_for_steps_and_where_they_are_seen_to_end(
+    tmp_path: Path,
+) -> None:
+    found, asked = search(SearchOptions("step_best_of_n", n=64, width=1, expand=2), tmp_path)
+    open_step = 3 + 2  # "Step 1: 0", and "Step 2" behind it
+    last_step = 3 + 3  # with the final answer
+    assert asked.sampled == 2 * LENGTH
+    assert found.tokens == 2 * ((LENGTH - 1) * open_step + last_step)
+    assert len(found.candidates) == 2
+
+
+def test_a_policy_that_cannot_stop_at_steps_is_searched_all_the_same(tmp_path: Path) -> None:
+    """Its texts are whole: each is a candidate, and the search goes on from their first steps."""
+    found = {}
+    for one_step in (True, False):
+        folder = tmp_path / str(one_step)
+        folder.mkdir()
+        policy = Scripted(digits, most=1, stops_at_steps=False)
+        options = SearchOptions("beam_search", n=30, one_step=one_step)
+        result, asked = search(options, folder, policy, seed=3)
+        found[one_step] = asked.sampled
+        assert asked.sampled == len(result.candidates) > 4
+    assert found[True] == found[False]
+
+
+def test_a_policy_that_stops_without_a_word_ends_the_search(tmp_path: Path) -> None:
+    def nothing_behind(request: Request, seed: int, index: int) -> str:
+        return "" if request.steps else "Step 1: 0\nStep 2: 0\nStep 3"
+
+    policy = Scripted(nothing_behind, most=1, finish_reason="step")
+    found, _ = search(SearchOptions("step_best_of_n", n=50), tmp_path, policy)
+    assert found.chosen.steps == ("Step 1: 0",)
+    assert len(policy.asked) < 10
+
+
+def test_single_steps_are_never_taken_for_whole_reasonings(tmp_path: Path) -> None:
+    search(SearchOptions("beam_search", n=12), tmp_path)
+    found, asked = search(SearchOptions("best_of_n", n=2), tmp_path)
+    assert asked.sampled == 2
+    assert all(len(c.steps) == LENGTH for c in found.candidates)
 
 
 def test_the_same_search_again_costs_nothing_and_gives_the_same(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ def _with(instruction: str) -> Callable[[Question], str]:
     return prompt
 
 
+MARKED = frozenset({"five_steps"})
+"""Names of those that ask for step marks."""
+
 PROMPTS: dict[str, Callable[[Question], str]] = {
     "five_steps": _with(_FIVE_STEPS),
     "plain": _with(_PLAIN),
@@ -71,6 +74,8 @@ _FINAL = re.compile(
     r"(?:[^\S\n]+is\b[^\S\n]*:?|[^\S\n]*:)[*_]*[^\S\n]*",
     re.IGNORECASE | re.MULTILINE,
 )
+_PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
+_TELLING = 16  # characters of a paragraph that show whether it begins with a mark
 
 
 def split_steps(text: str) -> tuple[list[str], str | None]:
@@ -99,10 +104,64 @@ def split_steps(text: str) -> tuple[list[str], str | None]:
         bounds = [0, *marks[1:], len(text)]
         parts = [text[start:end] for start, end in pairwise(bounds)]
     else:
-        parts = re.split(r"\n[^\S\n]*\n", text.strip())
+        parts = _PARAGRAPH.split(text.strip())
         if len(parts) == 1:
             parts = parts[0].split("\n")
     return [step for part in parts if (step := part.strip())], answer
+
+
+def step_end(begun: str, text: str) -> int | None:
+    r"""Where in a text that is still being written its first whole step ends; None if it has not.
+
+    Decided by what `split_steps` will make of it: a marked step ends before the next mark, an
+    unmarked one at the end of its paragraph once the next one is seen not to begin with a mark.
+    The last step, which a final answer follows, has no such end: the policy ends it.
+
+    Args:
+        begun: `opening` of the steps that it goes on behind.
+
+    Example:
+        >>> text = "Step 2: add them\nStep 3: 4"
+        >>> text[:step_end("Step 1: look\n", text)]
+        'Step 2: add them\n'
+    """
+    # A mark counts once something stands behind it: "Step 1" may become prose, or "Step 10".
+    marks = [m.start() for m in _MARK.finditer(text) if m.end() < len(text)]
+    if marks:
+        return marks[1] if len(marks) > 1 else None
+    if _MARK.search(begun) or _FINAL.search(text):
+        return None
+    paragraph = _PARAGRAPH.search(text, len(text) - len(text.lstrip()))
+    if paragraph is None or len(text) - paragraph.end() < _TELLING:
+        return None
+    return paragraph.start()
+
+
+def split_open(text: str) -> list[str]:
+    r"""Steps of a text that was stopped at the end of one, as if the next one had begun.
+
+    Example:
+        >>> split_open("one paragraph\nof two lines")
+        ['one paragraph\nof two lines']
+    """
+    return split_steps(text + ("\nStep 0: on" if _MARK.search(text) else "\n\non"))[0][:-1]
+
+
+def step_stops(steps: Sequence[str], marked: bool) -> list[str]:
+    """Texts at which a server is to stop so that it writes one step; at most four, as OpenAI takes.
+
+    Args:
+        steps: that it goes on behind. The next mark is expected as their last one is written.
+        marked: are marks asked for? It decides where there are no steps to look at.
+    """
+    marks = [m for step in steps if (m := _MARK.match(step))]
+    if marks:
+        last = marks[-1]
+        mark = last[0][: last.start("number") - last.start()]
+        return [f"\n{mark}{int(last['number']) + 2}"]
+    if steps or not marked:
+        return ["\n\n"]
+    return [f"\n{ornament}Step 2" for ornament in ("", "**", "### ", "## ")]
 
 
 def opening(steps: Sequence[str]) -> str:

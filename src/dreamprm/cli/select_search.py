@@ -95,6 +95,7 @@ async def _session(
             aggregation=aggregation,
             max_completions=options.n,
             max_tokens=config.max_tokens,
+            one_step=options.stops_at_steps,
             scoring=scoring,
         )
         found = await answer(asked, options)

@@ -17,10 +17,16 @@ from dreamprm.records import Question
 
 @dataclass(frozen=True)
 class Request:
-    """Continue this reasoning; with no steps, begin it."""
+    """Continue this reasoning; with no steps, begin it.
+
+    Attributes:
+        one_step: stop where the next step ends instead of at the end of the reasoning. A policy
+            that cannot stop there writes on; what it wrote is used all the same.
+    """
 
     question: Question
     steps: tuple[str, ...] = ()
+    one_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,8 @@ class Completion:
     """One continuation: the text that follows the given steps.
 
     Attributes:
-        finish_reason: `stop` (the model ended it), `length` (cut at the limit), or what else a
-            server says.
+        finish_reason: `stop` (the model ended it), `length` (cut at the limit), `step` (stopped at
+            the end of a step, as asked; the reasoning goes on), or what else a server says.
     """
 
     text: str
@@ -49,6 +55,10 @@ class Reply:
     completions: tuple[Completion, ...]
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+STEP_SETTING = {"until": "step"}
+"""What `settings` say besides when single steps are sampled: such texts are no whole reasonings."""
 
 
 class Policy(Protocol):

@@ -23,6 +23,9 @@ Pick = Callable[[Tensor, Tensor, int], Tensor]
 """(logits (rows, vocabulary), numbers of these rows among all, index of the new token) -> tokens
 (rows,)."""
 
+Ends = Callable[[int, list[int]], bool]
+"""(number of the row among all, its tokens so far) -> is this as far as it was to go?"""
+
 _FULL = 0.8  # below this share of rows that still write, the others are dropped from the cache
 
 
@@ -32,11 +35,13 @@ class Continuation:
 
     Attributes:
         tokens: without the token that ended it.
-        ended: did the model end it, or was it cut at the limit?
+        ended: did the model end it? Otherwise it was stopped, or cut at the limit.
+        stopped: by `ends`.
     """
 
     tokens: list[int]
     ended: bool
+    stopped: bool = False
 
     @property
     def sampled(self) -> int:
@@ -91,6 +96,7 @@ def decode(
     max_new_tokens: int,
     eos: Collection[int],
     wanted: Callable[[], bool] = lambda: True,
+    ends: Ends | None = None,
 ) -> list[Continuation]:
     """Continue each prompt so many times.
 
@@ -100,6 +106,7 @@ def decode(
         pick: chooses the next token of each row: `greedy`, or what `sampler` makes.
         eos: tokens that end a text.
         wanted: asked before each token; once False, what there is is returned.
+        ends: asked of each row after each token.
 
     Returns:
         The continuations of the first prompt, of the second, and so on.
@@ -116,6 +123,7 @@ def decode(
     written = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
     length = torch.zeros(total, dtype=torch.long, device=device)
     ended = torch.zeros(total, dtype=torch.bool, device=device)
+    halted: set[int] = set()
     stops = torch.tensor(sorted(eos), dtype=torch.long, device=device)
     for i in range(max_new_tokens):
         tokens = pick(logits, rows, i)  # (rows,)
@@ -124,6 +132,11 @@ def decode(
         written[rows, i] = tokens
         length[rows] += (writes & ~stopped).long()
         ended[rows] |= stopped
+        if ends is not None:
+            for row in rows[~ended[rows]].tolist():
+                if ends(row, written[row, : i + 1].tolist()):
+                    halted.add(row)
+                    ended[row] = True
         alive = ~ended[rows]
         left = int(alive.sum())
         if left == 0 or i + 1 == max_new_tokens or not wanted():
@@ -141,9 +154,9 @@ def decode(
         )
         logits = output.logits[:, -1]
     return [
-        Continuation(tokens[:count], stopped)
-        for tokens, count, stopped in zip(
-            written.tolist(), length.tolist(), ended.tolist(), strict=True
+        Continuation(tokens[:count], stopped and row not in halted, row in halted)
+        for row, (tokens, count, stopped) in enumerate(
+            zip(written.tolist(), length.tolist(), ended.tolist(), strict=True)
         )
     ]
 

@@ -28,7 +28,7 @@ from dreamprm.policy.pool import Pool
 from dreamprm.policy.replies import finished_parts, joined, part_seed, read_reply, with_estimates
 from dreamprm.policy.retrying import Backoff, Failure
 from dreamprm.policy.server import GREETING_S, UNBENT, Server, greet, greet_all
-from dreamprm.prompts import PROMPTS
+from dreamprm.prompts import MARKED, PROMPTS, step_stops
 
 _logger = logging.getLogger(__name__)
 
@@ -167,6 +167,8 @@ class EndpointPolicy:
         body: dict[str, Any] = {"messages": self._messages.build(request, way)}
         if request.steps and way == "prefill":
             body |= PREFILL_FIELDS
+        if request.one_step:
+            body["stop"] = step_stops(request.steps, self._facts["prompt"] in MARKED)
         reply = await self._sample_in_parts(here, body, n, seed)
         if not request.steps:
             return reply
@@ -209,7 +211,7 @@ class EndpointPolicy:
 
     async def _complete(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
         def read(found: bytes, url: str) -> Reply | Failure:
-            reply = read_reply(found, n)
+            reply = read_reply(found, n, body.get("stop", ()))
             return reply if isinstance(reply, Failure) else self._counted(reply, body, url)
 
         while True:

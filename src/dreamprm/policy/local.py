@@ -24,9 +24,17 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.loading import load_backbone, load_processor
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.batching import Batcher, Wanted
-from dreamprm.policy.decoding import Pick, decode, greedy, prefill, sampler
+from dreamprm.policy.decoding import (
+    Continuation,
+    Ends,
+    Pick,
+    decode,
+    greedy,
+    prefill,
+    sampler,
+)
 from dreamprm.policy.encoding import Prompt, PromptEncoder, rough_length
-from dreamprm.prompts import PROMPTS, opening
+from dreamprm.prompts import PROMPTS, opening, step_end
 from dreamprm.records import Question
 
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
@@ -41,6 +49,7 @@ class _Job:
     samples: range
     seed: int
     max_new_tokens: int
+    begun: str | None = None  # text that one more step is to follow; None: write to the end
 
 
 @dataclass(frozen=True)
@@ -151,12 +160,16 @@ class LocalPolicy:
             RequestRefused: an image cannot be read, or prompt and answer pass the model's context.
         """
         question = request.question
-        text = self._ask(question) + opening(request.steps)
+        begun = opening(request.steps)
+        text = self._ask(question) + begun
+        step_of = begun if request.one_step else None
         prompt = Prompt(text, question.images, self._loaded.room)
         parts = [
             range(n)[start : start + self.batch_size] for start in range(0, n, self.batch_size)
         ]
-        drawn = await self._draw([_Job(prompt, part, seed, self.max_new_tokens) for part in parts])
+        drawn = await self._draw(
+            [_Job(prompt, part, seed, self.max_new_tokens, step_of) for part in parts]
+        )
         completions = [completion for part in drawn for completion in part.completions]
         tokens = sum(part.completion_tokens for part in drawn)
         if self.answer_tokens:
@@ -174,7 +187,7 @@ class LocalPolicy:
         asked = {
             j: f"{done.text.rstrip()}\n{_FINAL}".lstrip("\n")
             for j, done in enumerate(completions)
-            if extract_answer(done.text, question.options) is None
+            if done.finish_reason != "step" and extract_answer(done.text, question.options) is None
         }
         jobs = [
             _Job(
@@ -195,7 +208,7 @@ class LocalPolicy:
                 self._batcher.submit(
                     job,
                     size=len(job.samples),
-                    kind=(bool(job.prompt.images), job.max_new_tokens),
+                    kind=(bool(job.prompt.images), job.max_new_tokens, job.begun is None),
                     length=rough_length(job.prompt, self.root),
                 )
                 for job in jobs
@@ -229,7 +242,8 @@ class LocalPolicy:
         copies = [len(job.samples) for job in jobs]
         try:
             start = prefill(self.model, dict(inputs))
-            rows = decode(self.model, start, copies, pick, limit, self._loaded.eos, wanted)
+            eos, ends = self._loaded.eos, self._step_ends(jobs)
+            rows = decode(self.model, start, copies, pick, limit, eos, wanted, ends)
         except torch.OutOfMemoryError as error:
             raise DreamPRMError(
                 f"out of memory with {sum(copies)} sequences at once; lower the batch size"
@@ -239,11 +253,31 @@ class LocalPolicy:
         )
         written = zip(texts, rows, strict=True)
         drawn = []
-        for n, size in zip(copies, inputs["attention_mask"].sum(1).tolist(), strict=True):
+        sizes = inputs["attention_mask"].sum(1).tolist()
+        for job, n, size in zip(jobs, copies, sizes, strict=True):
             mine = list(itertools.islice(written, n))
-            done = [Completion(text, "stop" if row.ended else "length") for text, row in mine]
+            done = [_completion(job, text, row) for text, row in mine]
             drawn.append(_Drawn(done, size, sum(row.sampled for _, row in mine)))
         return drawn
+
+    def _step_ends(self, jobs: Sequence[_Job]) -> Ends | None:
+        """Tells of each row whether its step is written; None where whole texts are wanted."""
+        begun = [job.begun for job in jobs for _ in job.samples]
+        if begun[0] is None:  # jobs of a batch are of one kind
+            return None
+        decode_text = self.processor.tokenizer.decode
+
+        def ends(row: int, tokens: list[int]) -> bool:
+            text = decode_text(tokens, skip_special_tokens=True)
+            return step_end(begun[row] or "", text) is not None
+
+        return ends
+
+
+def _completion(job: _Job, text: str, row: Continuation) -> Completion:
+    if row.stopped:  # what was written of the step behind it is left out
+        return Completion(text[: step_end(job.begun or "", text)].rstrip(), "step")
+    return Completion(text, "stop" if row.ended else "length")
 
 
 def _stream(job: _Job, sample: int) -> np.random.Generator:

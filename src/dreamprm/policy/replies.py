@@ -17,13 +17,18 @@ from typing import Any, NamedTuple
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Completion, Reply
 from dreamprm.policy.retrying import Failure, server_message
+from dreamprm.prompts import split_steps
 
 _CHARACTERS_PER_TOKEN = 4  # of English text; what servers count for it differs by a third
 _TOKENS_PER_IMAGE = 1000  # some hundreds to some thousands, by model and size
 
 
-def read_reply(body: bytes, n: int) -> Reply | Failure:
-    """At most n completions; a `Failure` that may be asked again where there is not one."""
+def read_reply(body: bytes, n: int, stops: Sequence[str] = ()) -> Reply | Failure:
+    """At most n completions; a `Failure` that may be asked again where there is not one.
+
+    Args:
+        stops: texts that end a step; a completion that stopped at one has the finish reason `step`.
+    """
     try:
         found = json.loads(body)
     except ValueError:
@@ -34,7 +39,7 @@ def read_reply(body: bytes, n: int) -> Reply | Failure:
     if not isinstance(choices, list) or not choices:
         said = server_message(found.get("error")) if found.get("error") else "it has no choices"
         return Failure("again", f"the reply is not complete: {said}")
-    good = [done for choice in choices if (done := _completion(choice)) is not None]
+    good = [done for choice in choices if (done := _completion(choice, stops)) is not None]
     if not good:
         return Failure("again", "the reply is not complete: no choice has any text")
     usage = found.get("usage")
@@ -119,7 +124,7 @@ def joined(first: Sequence[Reply], lost: Sequence[Reply]) -> Reply:
     )
 
 
-def _completion(choice: Any) -> Completion | None:
+def _completion(choice: Any, stops: Sequence[str]) -> Completion | None:
     """None for a choice without text; an empty text is one."""
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
@@ -133,12 +138,29 @@ def _completion(choice: Any) -> Completion | None:
     if isinstance(thought, str) and thought:
         content = content if isinstance(content, str) else ""
         glued = not content or thought.endswith("\n") or content.startswith("\n")
-        return Completion(thought + ("" if glued else "\n") + content, reason)
+        content = thought + ("" if glued else "\n") + content
     if content is None:
         content = message.get("refusal")
         if content is None and reason == "content_filter":
             content = ""
-    return Completion(content, reason) if isinstance(content, str) else None
+    if not isinstance(content, str):
+        return None
+    return _step(content, reason, choice, stops) if stops else Completion(content, reason)
+
+
+def _step(text: str, reason: str, choice: Mapping[str, Any], stops: Sequence[str]) -> Completion:
+    """Did it end at one of these texts? vLLM and SGLang name the text; other servers do not.
+
+    Unnamed, a text counts as a step: if the model had ended there, its next one will be empty.
+    Nothing that states an answer is to be gone on with.
+    """
+    if reason != "stop" or not text.strip() or split_steps(text)[1] is not None:
+        return Completion(text, reason)
+    ended_at = next((stop for stop in stops if text.endswith(stop)), None)
+    if ended_at is not None:  # a server told to hand the stop out too
+        return Completion(text.removesuffix(ended_at), "step")
+    told = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
+    return Completion(text, "step" if not told or isinstance(told[0], str) else "stop")
 
 
 def _count(usage: Any, name: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pydantic import JsonValue
 
 from dreamprm.errors import DataError
-from dreamprm.prompts import split_steps
+from dreamprm.prompts import split_open, split_steps
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sampler import Rollout, Sampler
 from dreamprm.rollouts.work import Outcome, work_through
@@ -61,7 +61,8 @@ def to_trajectory(
     A response without any step (a bare answer) has its whole text as its only step, so that it can
     still be scored.
     """
-    steps, _ = split_steps(rollout.text)
+    is_open = rollout.finish_reason == "step"
+    steps = split_open(rollout.text) if is_open else split_steps(rollout.text)[0]
     facts: dict[str, JsonValue] = {}
     if rollout.verdict is not None:
         facts["rule"] = rollout.verdict.rule

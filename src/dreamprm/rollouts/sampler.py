@@ -15,12 +15,19 @@ from typing import NamedTuple
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
 from dreamprm.errors import DreamPRMError
-from dreamprm.policy import Completion, Policy, Reply, Request
+from dreamprm.policy import STEP_SETTING, Completion, Policy, Reply, Request
 from dreamprm.prompts import opening
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rollouts.budget import Budget, within
 from dreamprm.rollouts.judge import Verifier
-from dreamprm.rollouts.keys import Generator, prefix_key, question_key, sample_seed, verdict_key
+from dreamprm.rollouts.keys import (
+    Generator,
+    canonical,
+    prefix_key,
+    question_key,
+    sample_seed,
+    verdict_key,
+)
 from dreamprm.rollouts.store import Prefix, RolloutStore
 
 UNDECIDED = ("judge_unclear", "timeout")
@@ -83,6 +90,9 @@ class Sampler:
         self.refusals: list[str] = []
         """Prefixes that the policy refused and the caller went on without; told at the end."""
         self.decided_by_judge = 0
+        self._stepwise = Generator(
+            policy.name, canonical({**policy.settings, **STEP_SETTING}), seed
+        )
         self._rules = f"{self.verifier.name}/{RULES_VERSION}"
         self._undecided: dict[tuple[str, str], Verdict] = {}
         self._names: OrderedDict[str, str] = OrderedDict()
@@ -97,25 +107,33 @@ class Sampler:
                 self._names.popitem(last=False)
         return self._names[question.id]
 
-    def prefix(self, question: Question, steps: Sequence[str]) -> Prefix:
-        """The name of a prefix under this policy and seed."""
+    def prefix(self, question: Question, steps: Sequence[str], one_step: bool = False) -> Prefix:
+        """The name of a prefix under this policy and seed; single steps have names of their own."""
         name = self.question_key(question)
-        key = prefix_key(name, steps, self.generator)
-        return Prefix(key, name, question.id, tuple(steps), self.generator)
+        generator = self._stepwise if one_step else self.generator
+        key = prefix_key(name, steps, generator)
+        return Prefix(key, name, question.id, tuple(steps), generator)
 
-    async def rollouts(self, question: Question, steps: Sequence[str], n: int) -> list[Rollout]:
+    async def rollouts(
+        self, question: Question, steps: Sequence[str], n: int, *, one_step: bool = False
+    ) -> list[Rollout]:
         """The first n samples of a prefix, verified; what the store lacks is sampled.
+
+        Args:
+            one_step: see `Request.one_step`; an unfinished one has the finish reason `step` and no
+                answer.
 
         Raises:
             RequestRefused: the policy refuses this prefix.
             BudgetSpent: the store has fewer, and the budget does not allow more.
             DreamPRMError: the policy cannot be used.
         """
-        prefix = self.prefix(question, steps)
+        prefix = self.prefix(question, steps, one_step)
         async with self._alone_with(prefix.key):
             there = self.store.completions(prefix.key, n)
             while len(there) < n:
-                reply = await self._sample(prefix, question, len(there), n - len(there))
+                request = Request(question, prefix.steps, one_step)
+                reply = await self._sample(prefix, request, len(there), n - len(there))
                 there += reply.completions
         return [
             Rollout(text, answer, await self.verify(question, answer), reason)
@@ -151,8 +169,8 @@ class Sampler:
             found.append(Rollout(text, answer, verdict, reason))
         return found
 
-    async def _sample(self, prefix: Prefix, question: Question, first: int, n: int) -> Reply:
-        request, seed = Request(question, prefix.steps), sample_seed(prefix.key, first)
+    async def _sample(self, prefix: Prefix, request: Request, first: int, n: int) -> Reply:
+        seed = sample_seed(prefix.key, first)
         async with self._calls:
             reply = await within(self.budget, self.policy, request, n, seed)
         if not 1 <= len(reply.completions) <= n:
@@ -169,7 +187,9 @@ class Sampler:
         """(whole text, final answer, finish reason) of each."""
         begun = opening(steps)
         for text, reason in ((c.text, c.finish_reason) for c in completions):
-            answer = extract_answer(text, question.options)
+            answer = None
+            if reason != "step":
+                answer = extract_answer(text, question.options)
             if answer is None and reason == "stop":  # the steps state it, and no more was said
                 answer = extract_answer(begun + text, question.options)
             yield begun + text, answer, reason

@@ -29,6 +29,7 @@ class SearchOptions:
         width: lines of beam and tree search.
         expand: continuations of a prefix, of the methods over steps.
         early_stop: of the parallel methods, see `parallel`.
+        one_step: methods over steps sample single steps; False: each continuation to its end.
     """
 
     method: str = "best_of_n"
@@ -36,6 +37,7 @@ class SearchOptions:
     width: int = 2
     expand: int = 2
     early_stop: float | None = None
+    one_step: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -52,6 +54,10 @@ class SearchOptions:
     def needs_judge(self) -> bool:
         return self.method not in VOTES
 
+    @property
+    def stops_at_steps(self) -> bool:
+        return self.one_step and self.method in TREES
+
 
 @dataclass(frozen=True)
 class Found:
@@ -59,17 +65,15 @@ class Found:
 
     Attributes:
         chosen: the candidate whose answer is given.
-        candidates: all that were sampled, in order.
+        candidates: all that were finished, in order.
         trace: after so many tokens the answer was that of candidate i: (tokens, i), at each change.
+        tokens: sampled for all of it.
     """
 
     chosen: Candidate
     candidates: tuple[Candidate, ...]
     trace: tuple[tuple[int, int], ...]
-
-    @property
-    def tokens(self) -> int:
-        return sum(c.tokens for c in self.candidates)
+    tokens: int
 
 
 async def answer(asked: Asked, options: SearchOptions) -> Found:
@@ -89,19 +93,18 @@ async def answer(asked: Asked, options: SearchOptions) -> Found:
         await beam_search(asked, options.width, options.expand)
     else:
         await diverse_tree_search(asked, options.width, options.expand)
+    await asked.finish()
     if not asked.candidates:
         raise DreamPRMError(
             f"question '{asked.question.id}': the budget allows no completion; raise it"
         )
     trace: list[tuple[int, int]] = []
-    tokens = 0
     for i, candidate in enumerate(asked.candidates, start=1):
-        tokens += candidate.tokens
         chosen = choose(asked, options.method, asked.candidates[:i]).trajectory.sample_index
         if not trace or trace[-1][1] != chosen:
-            trace.append((tokens, chosen))
+            trace.append((candidate.spent, chosen))
     best = choose(asked, options.method, asked.candidates)
-    return Found(best, tuple(asked.candidates), tuple(trace))
+    return Found(best, tuple(asked.candidates), tuple(trace), asked.tokens)
 
 
 def choose(asked: Asked, method: str, candidates: list[Candidate]) -> Candidate:

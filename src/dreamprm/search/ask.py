@@ -1,7 +1,7 @@
 """What every search method works with: one question, a policy to continue it, a judge, a budget.
 
-A continuation is sampled to its end, so each is a finished candidate and nothing that was paid for
-is thrown away: whatever a method explores, the answer is chosen among all candidates it has seen.
+A continuation goes to its end, or, as methods over steps want it, to the end of its next step. What
+has ended is a candidate, whatever a method explored it for: the answer is chosen among all of them.
 The same prefix asked for again gives the completions that are there and costs nothing, in this run
 or, from the store, in the next.
 """
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dreamprm.errors import DreamPRMError
+from dreamprm.prompts import opening, step_stops
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sample import to_trajectory
 from dreamprm.rollouts.sampler import Sampler
@@ -32,17 +33,22 @@ class StepJudge(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished reasoning and what the judge says of it.
+    """A reasoning and what the judge says of it.
 
     Attributes:
+        trajectory: its steps; an open one has no answer yet.
         logits: one per step; fewer where steps are beyond the judge's context; none without judge.
         tokens: of what was sampled for it, behind the prefix it was continued from; 0 where nobody
             counts them.
+        spent: tokens sampled for the question when it was there.
+        open: stopped at the end of a step, not finished.
     """
 
     trajectory: Trajectory
     logits: tuple[float, ...]
     tokens: int
+    spent: int = 0
+    open: bool = False
 
     @property
     def steps(self) -> Steps:
@@ -59,9 +65,15 @@ class Asked:
         judge: of steps; None for methods that vote alone.
         count_tokens: of a text; None where there is no tokenizer.
         aggregation: of step logits to one score.
-        max_completions: of this question.
+        max_completions: of this question, single steps included.
         max_tokens: sampled for this question; checked before each wave.
+        one_step: continuations end at the end of a step, where the policy can stop there.
         scoring: held while the judge works; one judge serves all questions.
+
+    Attributes:
+        candidates: finished ones, in the order in which they came.
+        tokens: sampled so far.
+        sampled: completions so far.
     """
 
     question: Question
@@ -71,21 +83,20 @@ class Asked:
     aggregation: str = "mean_logit"
     max_completions: int = 8
     max_tokens: int | None = None
+    one_step: bool = False
     scoring: asyncio.Lock = field(default_factory=asyncio.Lock)
-    candidates: list[Candidate] = field(default_factory=list)
-    _known: dict[Steps, list[Candidate]] = field(default_factory=dict)
-
-    @property
-    def tokens(self) -> int:
-        """Sampled so far."""
-        return sum(c.tokens for c in self.candidates)
+    candidates: list[Candidate] = field(default_factory=list, init=False)
+    tokens: int = field(default=0, init=False)
+    sampled: int = field(default=0, init=False)
+    _known: dict[Steps, list[Candidate]] = field(default_factory=dict, init=False)
 
     @property
     def left(self) -> int:
-        """Completions that the budget still allows."""
+        """Completions that the budget still allows; one is kept to finish a reasoning with."""
         if self.max_tokens is not None and self.tokens >= self.max_tokens:
             return 0
-        return self.max_completions - len(self.candidates)
+        kept = self.one_step and not self.candidates
+        return self.max_completions - self.sampled - kept
 
     async def continue_from(self, prefix: Steps, n: int) -> list[Candidate]:
         """The first n continuations of a prefix, fewer where the budget ends; scored.
@@ -96,17 +107,35 @@ class Asked:
         there = self._known.setdefault(prefix, [])
         wanted = len(there) + min(n - len(there), self.left)
         if wanted > len(there):
-            rollouts = await self.sampler.rollouts(self.question, prefix, wanted)
-            made: list[tuple[Trajectory, int]] = []
-            for rollout in rollouts[len(there) :]:
-                index = len(self.candidates) + len(made)
-                t = to_trajectory(self.question, rollout, self.sampler.policy.name, index)
-                made.append((t, self._sampled(rollout.text, prefix)))
-            logits = await self._judged([t.steps for t, _ in made])
-            new = [Candidate(t, z, tokens) for (t, tokens), z in zip(made, logits, strict=True)]
-            there += new
-            self.candidates += new
+            there += await self._sample(prefix, len(there), wanted, self.one_step)
         return there[:n]
+
+    async def finish(self) -> None:
+        """Where nothing has ended, write the deepest of the open reasonings, the best one, out."""
+        if self.candidates or not self.one_step or self.max_tokens == 0:
+            return
+        begun = [c for known in self._known.values() for c in known if c.open]
+        best = max(begun, key=lambda c: (len(c.steps), self.score(c)), default=None)
+        await self._sample(best.steps if best else (), 0, 1, one_step=False)
+
+    async def _sample(self, prefix: Steps, start: int, end: int, one_step: bool) -> list[Candidate]:
+        """Continuations number `start` to `end` of a prefix; the finished become candidates."""
+        rollouts = await self.sampler.rollouts(self.question, prefix, end, one_step=one_step)
+        new: list[Candidate] = []
+        ended = len(self.candidates)
+        for rollout in rollouts[start:]:
+            t = to_trajectory(self.question, rollout, self.sampler.policy.name, ended)
+            # A policy that stopped without having written anything would do so for ever.
+            is_open = rollout.finish_reason == "step" and t.steps != prefix
+            tokens = self._tokens_of(rollout.text, prefix, is_open)
+            self.tokens += tokens
+            ended += not is_open
+            new.append(Candidate(t, (), tokens, self.tokens, is_open))
+        self.sampled += len(new)
+        logits = await self._judged([c.steps for c in new])
+        new = [replace(c, logits=z) for c, z in zip(new, logits, strict=True)]
+        self.candidates += [c for c in new if not c.open]
+        return new
 
     def score(self, candidate: Candidate, steps: int | None = None) -> float:
         """Aggregated score of a candidate, or of its first so many steps."""
@@ -115,10 +144,13 @@ class Asked:
             raise DreamPRMError("this method needs a reward model; give --prm")
         return aggregate(logits, self.aggregation)
 
-    def _sampled(self, text: str, prefix: Steps) -> int:
+    def _tokens_of(self, text: str, prefix: Steps, is_open: bool) -> int:
+        """Of what was sampled, the beginning of the next step that showed the end of one too."""
         if self.count_tokens is None:
             return 0
-        begun = self.count_tokens("\n".join(prefix)) if prefix else 0
+        if is_open:
+            text += step_stops(prefix, marked=True)[0]
+        begun = self.count_tokens(opening(prefix)) if prefix else 0
         return max(1, self.count_tokens(text) - begun)
 
     async def _judged(self, candidates: list[Steps]) -> list[tuple[float, ...]]:
@@ -127,8 +159,3 @@ class Asked:
             return [()] * len(candidates)
         async with self.scoring:  # in a thread, so that requests in flight are not held up
             return await asyncio.to_thread(judge.score_steps, self.question, candidates)
-
-
-def is_finished(candidate: Candidate, depth: int) -> bool:
-    """Has it no step behind the first `depth`?"""
-    return len(candidate.steps) <= depth

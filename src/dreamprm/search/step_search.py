@@ -6,14 +6,15 @@
     diverse_tree_search  `width` lines that never compete, so that one early mistake of the judge
                          cannot take all (search-and-learn's DVTS)
 
-All stop when the lines are finished or the budget is spent; see `ask` for what is kept.
+All stop when the lines are finished or the budget is spent; see `ask` for what is kept. A
+continuation may be one step or the rest of the reasoning: its first step is what is judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dreamprm.search.ask import Asked, Candidate, Steps, is_finished
+from dreamprm.search.ask import Asked, Candidate, Steps
 
 
 async def step_best_of_n(asked: Asked, expand: int, prefix: Steps = ()) -> None:
@@ -25,26 +26,24 @@ async def step_best_of_n(asked: Asked, expand: int, prefix: Steps = ()) -> None:
     while found := await asked.continue_from(prefix, expand):
         depth = len(prefix) + 1
         best = max(found, key=lambda c: asked.score(c, depth))
-        if is_finished(best, depth) or asked.left <= 0:
+        if not _goes_on(best, prefix) or asked.left <= 0:
             return
         prefix = best.steps[:depth]
 
 
 async def beam_search(asked: Asked, width: int, expand: int) -> None:
-    """Keep the best prefixes of equal depth.
+    """Keep the best prefixes of a depth.
 
     Args:
         width: prefixes that are kept.
         expand: continuations of each.
     """
-    prefixes: list[Steps] = [()]
-    found = await asked.continue_from((), width * expand)
+    grown = await _grown(asked, (), width * expand)
     while asked.left > 0:
-        depth = len(prefixes[0]) + 1
-        prefixes = _best_prefixes(asked, found, depth, width)
+        prefixes = _best_prefixes(asked, grown, width)
         if not prefixes:
             return
-        found = [c for p in prefixes for c in await asked.continue_from(p, expand)]
+        grown = [pair for p in prefixes for pair in await _grown(asked, p, expand)]
 
 
 async def diverse_tree_search(asked: Asked, width: int, expand: int) -> None:
@@ -54,23 +53,32 @@ async def diverse_tree_search(asked: Asked, width: int, expand: int) -> None:
         width: lines.
         expand: continuations at each depth of a line.
     """
-    found = await asked.continue_from((), width * expand)
-    lines = _best_prefixes(asked, found, 1, width)
-    alive = True
-    while alive and asked.left > 0:  # a depth of every line in turn, so that none starves
-        alive = False
-        for place, prefix in enumerate(lines):
-            grown = await asked.continue_from(prefix, expand)
-            further = _best_prefixes(asked, grown, len(prefix) + 1, 1)
-            if further:
-                lines[place], alive = further[0], True
+    lines = _best_prefixes(asked, await _grown(asked, (), width * expand), width)
+    while lines and asked.left > 0:  # a depth of every line in turn, so that none starves
+        further = []
+        for prefix in lines:
+            further += _best_prefixes(asked, await _grown(asked, prefix, expand), 1)
+        lines = further
 
 
-def _best_prefixes(asked: Asked, found: Sequence[Candidate], depth: int, width: int) -> list[Steps]:
-    """The best distinct prefixes of some depth that go on; by their best continuation."""
+async def _grown(asked: Asked, prefix: Steps, n: int) -> list[tuple[Candidate, Steps]]:
+    """Continuations of a prefix, each beside it."""
+    return [(c, prefix) for c in await asked.continue_from(prefix, n)]
+
+
+def _goes_on(c: Candidate, prefix: Steps) -> bool:
+    """Is there more to come behind the step that it adds to this prefix?"""
+    return c.open or len(c.steps) > len(prefix) + 1
+
+
+def _best_prefixes(
+    asked: Asked, grown: Sequence[tuple[Candidate, Steps]], width: int
+) -> list[Steps]:
+    """The best distinct prefixes, one step longer, that go on; by their best continuation."""
     scores: dict[Steps, float] = {}
-    for c in found:
-        if not is_finished(c, depth):
+    for c, before in grown:
+        if _goes_on(c, before):
+            depth = len(before) + 1
             prefix, score = c.steps[:depth], asked.score(c, depth)
             scores[prefix] = max(scores.get(prefix, score), score)
     return sorted(scores, key=lambda p: -scores[p])[:width]
