@@ -126,6 +126,12 @@ def full_report() -> ReportData:
             }
             for m, x in base.items()
         },
+        token_curves={
+            m: {
+                n: _estimate(0.4 + base[m] * i / 12, 0.03, 800) for i, n in enumerate((31, 80, 250))
+            }
+            for m in ("prm_uniform", "dreamprm")
+        },
         fates={m: Fate(round(100 * x), round(93 - 100 * x), 7) for m, x in list(base.items())[:-1]},
         calibration={
             m: calibration(
@@ -179,6 +185,7 @@ def hostile_report() -> ReportData:
         ),
         history=((0, {ATTACK: 1.0}), (1, {ATTACK: 1.5, "__proto__": 0.5})),
         scaling={ATTACK: {1: estimate, 2: estimate}, "constructor": {1: estimate}},
+        token_curves={ATTACK: {10: estimate, 20: estimate}},
         examples=(
             Example(
                 question=ATTACK,

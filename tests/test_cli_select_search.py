@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from dreamprm.cli import main
-from dreamprm.formats import write_questions
+from dreamprm.evaluation.choices_result import token_curve
+from dreamprm.evaluation.results import read_result
+from dreamprm.formats import read_scores, read_trajectories, write_questions
 from dreamprm.records import Question
+from dreamprm.search.choice import Change, Choice
 from tests.cli_samples import read_rows
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, scripted
@@ -31,6 +34,13 @@ def questions(tmp_path: Path) -> Path:
     ]
     write_questions(tmp_path / "q.jsonl", rows)
     return tmp_path / "q.jsonl"
+
+
+def kept_words(folder: Path) -> list[str]:
+    return [
+        *("--candidates_output", str(folder / "all.jsonl")),
+        *("--scores_output", str(folder / "scores.jsonl"), "--result", str(folder / "r.json")),
+    ]
 
 
 def words(questions: Path, *more: str) -> list[str]:
@@ -62,6 +72,83 @@ def test_questions_are_answered_with_scores_by_the_local_policy(
     assert "was made with n 4, now it is 5" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["best_of_n", "diverse_tree_search"])
+def test_what_was_not_chosen_can_be_kept_and_evaluated(
+    questions: Path, prm: str, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = questions.parent
+    more = ("--prm", prm, "--method", method, "--n", "9", *kept_words(folder))
+    assert main(words(questions, *more)) == 0
+    choices = {row["question_id"]: row for row in read_rows(folder / "c.jsonl")}
+    candidates = read_trajectories(folder / "all.jsonl")
+    scores = {(s.question_id, s.sample_index): s for s in read_scores(folder / "scores.jsonl")}
+    assert len(scores) == len(candidates) >= COUNT
+    for t in candidates:
+        assert len(scores[t.question_id, t.sample_index].logits) == len(t.steps)
+    for name, row in choices.items():
+        chosen = next(
+            t for t in candidates if (t.question_id, t.sample_index) == (name, row["sample_index"])
+        )
+        assert list(chosen.steps) == row["steps"]
+        assert row["changes"][-1]["sample_index"] == row["sample_index"]
+        assert row["changes"][-1]["tokens"] <= row["tokens"]
+    result = read_result(folder / "r.json")
+    assert [row.tokens for row in result.questions[method]] == [
+        choices[f"q{i}"]["tokens"] for i in range(COUNT)
+    ]
+    curve = result.details["token_curve"][method]  # type: ignore[index,call-overload]
+    assert max(map(int, curve)) == max(row["tokens"] for row in choices.values())
+    page = ("report", "--results", str(folder / "r.json"), "--output", str(folder / "r.html"))
+    assert main([*page]) == 0
+    assert "Accuracy over tokens spent" in (folder / "r.html").read_text()
+
+
+def test_candidates_of_a_question_that_was_cut_off_are_made_anew(
+    questions: Path, prm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = questions.parent
+    more = ("--prm", prm, "--n", "3", *kept_words(folder))
+    assert main(words(questions, *more)) == 0
+    names = ("c.jsonl", "all.jsonl", "scores.jsonl")
+    whole = {name: sorted((folder / name).read_bytes().splitlines()) for name in names}
+    lines = (folder / "c.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "c.jsonl").write_bytes(b"".join(lines[:-2]))  # two choices are not written yet
+    (folder / "all.jsonl").write_bytes((folder / "all.jsonl").read_bytes()[:-20])
+    assert main(words(questions, *more)) == 0
+    assert {name: sorted((folder / name).read_bytes().splitlines()) for name in names} == whole
+    (folder / "all.jsonl").unlink()
+    capsys.readouterr()
+    assert main(words(questions, *more)) == 1
+    assert "all.jsonl: is not there, and the output has answers" in capsys.readouterr().err
+
+
+def test_the_curve_over_tokens_is_what_stopping_there_would_have_given() -> None:
+    def choice(name: str, tokens: int, *changes: tuple[int, bool]) -> Choice:
+        found = tuple(
+            Change(tokens=at, sample_index=i, outcome=right)
+            for i, (at, right) in enumerate(changes)
+        )
+        return Choice(
+            **{"question_id": name, "answer": "1", "sample_index": 0, "score": None},
+            **{"step_scores": None, "tokens": tokens, "outcome": changes[-1][1]},
+            changes=found,
+        )
+
+    rows = [
+        choice("a", 100, (10, False), (50, True)),
+        choice("b", 80, (20, True), (80, False)),
+    ]
+    curve = token_curve({"d": rows})
+    assert (min(curve), max(curve)) == (10, 100)
+    for tokens, estimate in curve.items():
+        expected = (tokens >= 50) + (20 <= tokens < 80)
+        assert estimate.mean == expected / 2
+    assert (
+        token_curve({"d": [rows[0], choice("c", 9, (9, True)).model_copy(update={"changes": ()})]})
+        == {}
+    )
+
+
 def test_nobody_counts_tokens_where_there_is_no_reward_model(questions: Path) -> None:
     assert main(words(questions, "--method", "self_consistency", "--n", "2")) == 0
     rows = read_rows(questions.parent / "c.jsonl")
@@ -79,6 +166,7 @@ def test_nobody_counts_tokens_where_there_is_no_reward_model(questions: Path) ->
         (["--output", "c.parquet"], "choices are written as .jsonl"),
         (["--prm", "nowhere"], "prm_config.json: cannot be read"),
         (["--method", "self_consistency", "--early_stop", "2"], "between 0.5 and 1"),
+        (["--trajectories", "t.jsonl", "--scores_output", "s.jsonl"], "are of a search"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(

@@ -99,6 +99,7 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
         slider.value = 0; slider.dispatchEvent(new Event("input"));
         return {final, step, start: bars(), startStep: q("#weights-step").textContent,
           drawn: all("#weights .bars path").length,
+          overTokens: q("#tokens").data.filter((t) => t.name).map((t) => t.name),
           curves: q("#scaling").data.filter((t) => t.name).map((t) => t.name),
           calibrated: all("#calibration .scatterlayer .trace").length,
           fates: all("#fates tbody tr").length};
@@ -111,6 +112,7 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
     assert seen["drawn"] == 9
     assert seen["curves"][0] == "One sample"
     assert len(seen["curves"]) == 7
+    assert len(seen["overTokens"]) == 2
     assert seen["calibrated"] == 2
     assert seen["fates"] == 6
 

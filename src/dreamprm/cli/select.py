@@ -10,7 +10,8 @@ questions finish, and the same command goes on where a stopped run ended:
     --scores scores.jsonl --output chosen.jsonl --n 8
 
 One row per question: question_id, answer, sample_index, score, step_scores and, where it searched,
-tokens and completions spent. Where outcomes are known, the accuracy is printed.
+tokens and completions spent. Where outcomes are known, the accuracy is printed, and --result has it
+with the curve over tokens, for `dreamprm report --results` and `dreamprm compare`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING, Literal
 
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from dreamprm.records import Question
+    from dreamprm.search.choice import Choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +46,22 @@ class Config(PolicyOptions):
         aggregation: of step logits to one score: mean_logit, sum_logit, min, product, last,
             geometric_mean or mean; by default what the model that scored was trained for.
         n: candidates per question: with --trajectories the first by sample_index, by default all;
-            otherwise completions that the policy is asked for at most, by default 8.
+            otherwise completions that the policy is asked for at most, by default 8, and 64 of the
+            methods over steps, where a single step counts as one.
         width: lines that beam and tree search keep.
         expand: continuations that they sample of each prefix.
+        whole_continuations: methods over steps sample each continuation to its end instead of one
+            step; dearer, and each is a candidate.
         early_stop: stop sampling a question once its leading answer is the policy's most frequent
             one with this probability, say 0.95; parallel methods only.
         max_tokens: sampled per question at most, by the reward model's tokenizer; looked at before
             each wave of completions.
         score_batch_size: trajectories in one forward pass of the reward model.
+        candidates_output: .jsonl file of all candidates that were finished, as `dreamprm sample`
+            writes them.
+        scores_output: .jsonl file of their step scores, as `dreamprm score` writes them.
+        result: result file (JSON); needs questions with known answers.
+        name: of the run in it; by default that of the output file.
         image_root: folder that relative image paths start from; by default the questions' own.
     """
 
@@ -72,33 +83,15 @@ class Config(PolicyOptions):
     n: int | None = None
     width: int = 2
     expand: int = 2
+    whole_continuations: bool = False
     early_stop: float | None = None
     max_tokens: int | None = None
     score_batch_size: int = 16
+    candidates_output: Path | None = None
+    scores_output: Path | None = None
+    result: Path | None = None
+    name: str | None = None
     image_root: Path | None = None
-
-
-class Choice(Record):
-    """What was chosen for a question.
-
-    Attributes:
-        score: aggregated score of the candidate, a logit; None without scores.
-        step_scores: of its steps, each in 0-1; None without scores.
-        tokens: sampled for this question, by the reward model's tokenizer; None without one, or
-            where candidates were given.
-        completions: sampled for it.
-        outcome: is the answer right; None where that is not known.
-    """
-
-    question_id: str
-    answer: str | None
-    sample_index: int
-    score: float | None
-    step_scores: tuple[float, ...] | None
-    tokens: int | None = None
-    completions: int | None = None
-    outcome: bool | None = None
-    steps: tuple[str, ...] = ()
 
 
 def run(config: Config) -> None:
@@ -118,6 +111,11 @@ def run(config: Config) -> None:
             raise DreamPRMError(
                 "--prm scores what the policy writes; score the file first: "
                 "`dreamprm score`, then give --scores"
+            )
+        if config.candidates_output or config.scores_output:
+            raise DreamPRMError(
+                "--candidates_output and --scores_output are of a search; the candidates are in "
+                "--trajectories"
             )
         select_stored(config)
     else:
@@ -140,3 +138,23 @@ def told_accuracy(outcomes: Iterable[bool | None]) -> str:
         f"; accuracy {found.mean:.1%} (95% interval {found.lo:.1%} to {found.hi:.1%}) of the "
         f"{found.n} with known outcomes"
     )
+
+
+def write_choices(config: Config, choices: Sequence[Choice], questions: Sequence[Question]) -> None:
+    """The result file, where one is wanted."""
+    if config.result is None:
+        return
+    from dreamprm.evaluation.choices_result import choices_result
+    from dreamprm.evaluation.results import write_result
+
+    names = ("method", "n", "width", "expand", "whole_continuations", "early_stop", "max_tokens")
+    found = {name: getattr(config, name) for name in (*names, "aggregation")}
+    found |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
+    result = choices_result(
+        choices,
+        questions,
+        name=config.name or config.output.stem,
+        method=config.method,
+        settings=found,
+    )
+    write_result(config.result, result)

@@ -14,7 +14,8 @@ from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.prm_folder import identity, trained_aggregation
 from dreamprm.cli.resume import resumable
 from dreamprm.cli.sampling import tell
-from dreamprm.cli.select import Choice, Config, told_accuracy
+from dreamprm.cli.select import Config, told_accuracy, write_choices
+from dreamprm.cli.select_kept import Kept, keeping
 from dreamprm.cli.terminal import progress
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.formats import check_images, read_questions
@@ -24,8 +25,9 @@ from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.rollouts.work import Outcome, work_through
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION, log_sigmoid
-from dreamprm.search.answer import Found, SearchOptions, answer
+from dreamprm.search.answer import TREES, Found, SearchOptions, answer
 from dreamprm.search.ask import Asked, StepJudge
+from dreamprm.search.choice import Change, Choice
 
 
 def select_by_search(config: Config) -> None:
@@ -33,7 +35,12 @@ def select_by_search(config: Config) -> None:
     config.check()
     require_positive(config, "width", "expand", "score_batch_size")
     options = SearchOptions(
-        config.method, config.n or 8, config.width, config.expand, config.early_stop
+        method=config.method,
+        n=config.n or (64 if config.method in TREES else 8),
+        width=config.width,
+        expand=config.expand,
+        early_stop=config.early_stop,
+        one_step=not config.whole_continuations,
     )
     if options.needs_judge and config.prm is None:
         raise DreamPRMError(
@@ -55,13 +62,21 @@ def select_by_search(config: Config) -> None:
     with (
         resumable(config.output, "select", settings, Choice) as (out, written),
         RolloutStore(config.store_of(config.output)) as store,
+        keeping(
+            config.candidates_output,
+            config.scores_output,
+            settings,
+            {row.question_id for row in written},
+        ) as kept,
     ):
         done = {row.question_id for row in written}
         left = [q for q in questions if q.id not in done]
         judge, count = _judge(config)
         with progress("questions answered", len(questions)) as advance:
             advance(len(questions) - len(left))
-            work = _session(config, options, aggregation, left, store, judge, count, out, advance)
+            work = _session(
+                config, options, aggregation, left, store, judge, count, out, kept, advance
+            )
             outcome, rows = asyncio.run(work) if left else (Outcome(), [])
     everything = [*written, *rows]
     _warn_of_cuts(everything)
@@ -69,6 +84,7 @@ def select_by_search(config: Config) -> None:
     counted = [row.tokens for row in everything if row.tokens is not None]
     each = f", {sum(counted) / len(counted):.0f} tokens each" if counted else ""
     print(f"{config.output}: {len(everything)} answers by {config.method}{each}{told}")
+    write_choices(config, everything, questions)
     tell(outcome, "questions")
 
 
@@ -81,6 +97,7 @@ async def _session(
     judge: StepJudge | None,
     count: Callable[[str], int] | None,
     out: JsonlAppender,
+    kept: Kept,
     advance: Callable[[int], None],
 ) -> tuple[Outcome, list[Choice]]:
     rows: list[Choice] = []
@@ -99,6 +116,7 @@ async def _session(
             scoring=scoring,
         )
         found = await answer(asked, options)
+        kept.append(found)
         rows.append(_row(asked, found))
         out.append(rows[-1])
 
@@ -118,9 +136,21 @@ def _row(asked: Asked, found: Found) -> Choice:
         score=asked.score(found.chosen) if logits else None,
         step_scores=tuple(scores) if logits else None,
         tokens=found.tokens if asked.count_tokens else None,
-        completions=len(found.candidates),
+        completions=asked.sampled,
         outcome=t.outcome,
         steps=t.steps,
+        changes=_changes(found) if asked.count_tokens else (),
+    )
+
+
+def _changes(found: Found) -> tuple[Change, ...]:
+    return tuple(
+        Change(
+            tokens=tokens,
+            sample_index=index,
+            outcome=found.candidates[index].trajectory.outcome,
+        )
+        for tokens, index in found.trace
     )
 
 

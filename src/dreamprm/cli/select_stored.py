@@ -8,12 +8,13 @@ import numpy as np
 
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.resume import recorded_aggregation
-from dreamprm.cli.select import Choice, Config, told_accuracy
+from dreamprm.cli.select import Config, told_accuracy, write_choices
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.formats import read_scores, write_records
 from dreamprm.records import StepScores, Trajectory
 from dreamprm.search.aggregation import aggregate, log_sigmoid
 from dreamprm.search.answer import PARALLEL, TREES, SearchOptions
+from dreamprm.search.choice import Choice
 from dreamprm.search.selection import best_of_n, first_sample, majority_vote, weighted_vote
 
 
@@ -51,6 +52,7 @@ def select_stored(config: Config) -> None:
         choice = _choose(config.method, first_n, numbers)
         choices.append(_row(choice, first_n, numbers, scored))
     write_records(config.output, choices, Choice)
+    write_choices(config, choices, questions)
     told = told_accuracy(c.outcome for c in choices)
     print(f"{config.output}: {len(choices)} choices by {config.method}{told}")
 

@@ -47,7 +47,8 @@ def comparison_report(
         headline=f"{len(metrics)} runs of {len(results)} result files, compared with {main}.",
         notice=notice,
         tables=(_main_table(metrics, differences, notes), *_part_tables(metrics)),
-        scaling=_curves(names),
+        scaling=_curves(names, "curve"),
+        token_curves=_curves(names, "token_curve"),
         runs={r.name if len(results) > 1 else "settings": _facts(r) for r in results},
         main_method=main,
         reference_methods=frozenset({"prm_oracle", "any_right"})
@@ -119,13 +120,15 @@ def _estimate(metric: Metric) -> Estimate:
     return Estimate(metric.n, metric.value, low, high)
 
 
-def _curves(names: Sequence[tuple[str, Result, str]]) -> dict[str, dict[int, Estimate]]:
-    """Accuracy over N, where a file has it."""
+def _curves(
+    names: Sequence[tuple[str, Result, str]], detail: str
+) -> dict[str, dict[int, Estimate]]:
+    """Accuracy over N or over tokens, where a file has it."""
     found = {}
     for name, result, method in names:
-        curves = result.details.get("curve")
+        curves = result.details.get(detail)
         points = curves.get(method) if isinstance(curves, dict) else None
-        if isinstance(points, dict):
+        if isinstance(points, dict) and points:
             found[name] = {int(n): _point(e) for n, e in points.items()}
     return found
 

@@ -107,6 +107,7 @@ class ReportData:
         domains: with their final weights.
         history: (training step, {domain: weight}) in order of time.
         scaling: method -> N -> estimate.
+        token_curves: method -> tokens that a question may cost -> estimate.
         fates: method -> what became of the questions.
         calibration: method -> its aggregated scores against outcomes.
         runs: facts of each run that is compared: name -> {fact: value}.
@@ -123,6 +124,7 @@ class ReportData:
     domains: tuple[Domain, ...] = ()
     history: tuple[tuple[int, Mapping[str, float]], ...] = ()
     scaling: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)
+    token_curves: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     fates: Mapping[str, Fate] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    charts = bool(data.domains or data.scaling or data.calibration)
+    charts = bool(data.domains or data.scaling or data.token_curves or data.calibration)
     return environment.get_template("report.html.jinja").render(
         report=data,
         tables=[_table(table, data) for table in data.tables],
@@ -127,23 +127,25 @@ def _page_data(data: ReportData) -> dict[str, Any]:
             {"step": step, "w": {name: _finite(w, name) for name, w in weights.items()}}
             for step, weights in data.history
         ],
-        # Pairs: the order of methods is kept, which neither `tojson` nor a JavaScript object does.
-        "scaling": [
-            [
-                method,
-                [
-                    {"n": n, "mean": e.mean, "lo": e.lo, "hi": e.hi}
-                    for n, e in sorted(curve.items())
-                ],
-            ]
-            for method, curve in data.scaling.items()
-        ],
+        "scaling": _curves(data.scaling),
+        "tokens": _curves(data.token_curves),
         "calibration": [
             [method, [{"n": b.n, "score": b.score, "right": b.right} for b in found.bins]]
             for method, found in data.calibration.items()
         ],
         "examples": [_example(example) for example in data.examples],
     }
+
+
+def _curves(curves: Mapping[str, Mapping[int, Estimate]]) -> list[list[Any]]:
+    """Pairs: the order of methods is kept, which neither `tojson` nor a JavaScript object does."""
+    return [
+        [
+            method,
+            [{"n": n, "mean": e.mean, "lo": e.lo, "hi": e.hi} for n, e in sorted(curve.items())],
+        ]
+        for method, curve in curves.items()
+    ]
 
 
 def _example(example: Example) -> dict[str, Any]:

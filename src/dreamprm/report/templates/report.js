@@ -128,10 +128,11 @@
     byId("weights-player").hidden = false;
   }
 
-  function drawScaling() {
+  /* Accuracy over N or over tokens; with `ticks`, the axis names each point that there is. */
+  function drawCurves(id, curves, { title, hover, ticks }) {
     const traces = [];
     let k = 0;
-    for (const [method, points] of data.scaling) {
+    for (const [method, points] of curves) {
       const reference = data.references.includes(method), main = method === data.main;
       const symbol = main ? "circle" : reference ? "x-thin-open" : SYMBOLS[k % SYMBOLS.length];
       const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : PALETTE[1 + (k++ % 6)];
@@ -153,14 +154,15 @@
         hovertemplate: "%{y:.1f} (%{customdata[0]:.1f}–%{customdata[1]:.1f})",
       });
     }
-    const all = [...new Set(data.scaling.flatMap(([, points]) => points.map((p) => p.n)))].sort((a, b) => a - b);
-    const rows = Math.ceil(data.scaling.length / (narrow ? 2 : 5));
-    Plotly.newPlot(byId("scaling"), traces, {
+    const all = [...new Set(curves.flatMap(([, points]) => points.map((p) => p.n)))].sort((a, b) => a - b);
+    const named = ticks ? { tickvals: all, ticktext: all.map(String) } : { nticks: narrow ? 6 : 12 };
+    const rows = Math.ceil(curves.length / (narrow ? 2 : 5));
+    Plotly.newPlot(byId(id), traces, {
       ...baseLayout(), height: 430 + 24 * rows,
       margin: { l: 56, r: 16, t: 20 + 24 * rows, b: 52 }, hovermode: "x unified",
       hoverlabel: { bgcolor: cssColour("--ground"), font: { color: ink, size: 14 } },
-      xaxis: { title: axisTitle("candidates N"), type: "log", tickvals: all, gridcolor: line,
-        ticktext: all.map(String), fixedrange: true, unifiedhovertitle: { text: "N = %{x}" } },
+      xaxis: { title: axisTitle(title), type: "log", gridcolor: line, fixedrange: true,
+        unifiedhovertitle: { text: hover }, ...named },
       yaxis: { title: axisTitle("accuracy, %"), gridcolor: line, fixedrange: true, zeroline: false },
     }, config);
   }
@@ -327,7 +329,12 @@
   }
 
   if (data.domains.length) drawWeights();
-  if (data.scaling.length) drawScaling();
+  if (data.scaling.length) {
+    drawCurves("scaling", data.scaling, { title: "candidates N", hover: "N = %{x}", ticks: true });
+  }
+  if (data.tokens.length) {
+    drawCurves("tokens", data.tokens, { title: "tokens per question", hover: "%{x} tokens" });
+  }
   if (data.calibration.length) drawCalibration();
   if (data.examples.length) startBrowser();
   document.body.dataset.ready = "1";
