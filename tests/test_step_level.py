@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dreamprm.cli import main
@@ -16,7 +17,7 @@ from dreamprm.evaluation.step_level.first_error import (
     labelled,
     predicted,
 )
-from dreamprm.evaluation.step_level.step_f1 import Counts, count
+from dreamprm.evaluation.step_level.step_f1 import Counts, count, metrics_of
 from dreamprm.formats import read_pair, write_scores
 from dreamprm.records import StepLabel, StepScores, Trajectory
 
@@ -112,6 +113,104 @@ def test_macro_f1_is_not_fooled_by_calling_everything_right() -> None:
     easy = Counts(right_right=90, wrong_right=10)
     assert easy.micro == 0.9
     assert easy.macro < 0.5
+
+
+def prmbench_row(name: str, idx: str, steps: int, errors: list[int]) -> dict[str, object]:
+    return {
+        "original_question": f"{idx}?",
+        "modified_question": f"{idx}?",
+        "original_process": [f"original {idx} {i}" for i in range(2)],
+        "modified_process": [f"{name} {idx} {i}" for i in range(steps)],
+        "error_steps": errors,
+        "idx": idx,
+        "classification": name,
+    }
+
+
+def test_prmbench_counts_modified_solutions_once_and_each_class_by_its_rule(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        prmbench_row("redundency", "a", 4, [2]),
+        prmbench_row("redundency", "a", 4, [1]),  # the same idx again: not counted
+        prmbench_row("circular", "a", 3, [1, 3]),
+        prmbench_row("deception", "b", 2, [2]),
+        prmbench_row("multi_solutions", "c", 3, []),
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = {  # by text of the step: called wrong; every other step is called right
+        *("redundency a 1", "circular a 0", "circular a 1"),
+        *("multi_solutions c 2", "original a 0", "original b 0"),
+    }
+    _, trajectories = read_pair(tmp_path / "p.jsonl", format="prmbench")
+    write_scores(
+        tmp_path / "s.jsonl",
+        [
+            StepScores(
+                question_id=t.question_id,
+                sample_index=t.sample_index,
+                logits=tuple(-1.0 if step in said else 1.0 for step in t.steps),
+            )
+            for t in trajectories
+        ],
+    )
+    words = ["--benchmark", "prmbench", "--data", tmp_path / "p.jsonl"]
+    found = run(tmp_path, *words, "--scores", tmp_path / "s.jsonl").metrics["s"]
+    # redundency: 3 right found, 1 wrong found; circular: of rights 0 of 1, of wrongs 1 of 2;
+    # deception: 1 right found, its wrong one missed; multi_solutions: 2 of 3 rights found.
+    right = 2 * 6 / (2 * 6 + 2 + 2)
+    wrong = 2 * 2 / (2 * 2 + 2 + 2)
+    assert found["prmbench"].value == pytest.approx((right + wrong) / 2)
+    assert found["prmbench"].n == 12
+    assert found["prmbench/class/redundency"].value == 1.0
+    assert found["prmbench/class/circular"].value == pytest.approx((0 + 0.5) / 2)
+    assert found["prmbench/class/deception"].value == pytest.approx((2 / 3 + 0) / 2)
+    assert found["prmbench/class/multi_solutions"].value == pytest.approx(4 / 5)
+    assert found["prmbench/category/simplicity"].value == pytest.approx((1 + 0.25) / 2)
+    assert found["prmbench/category/sensitivity"].value == pytest.approx((1 / 3 + 0.8) / 2)
+    assert (found["prmbench/class/correct"].value, found["prmbench/class/correct"].n) == (0.5, 2)
+    for metric in found.values():
+        if metric.ci95 is not None:
+            assert metric.ci95[0] <= metric.value <= metric.ci95[1]
+
+
+def test_a_prmbench_file_with_other_classes_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(prmbench_row("new", "a", 2, [1])))
+    _, trajectories = read_pair(tmp_path / "p.jsonl", format="prmbench")
+    scores = [
+        StepScores(question_id=t.question_id, sample_index=t.sample_index, logits=(0.0, 0.0))
+        for t in trajectories
+    ]
+    write_scores(tmp_path / "s.jsonl", scores)
+    words = ["benchmark", "--benchmark", "prmbench", "--data", str(tmp_path / "p.jsonl")]
+    assert main([*words, "--scores", str(tmp_path / "s.jsonl")]) == 1
+    assert "classification is 'new', none of redundency" in capsys.readouterr().err
+
+
+def test_intervals_of_f1_cover_it() -> None:
+    """Solutions of unequal length and difficulty; the truth by a very large sample."""
+    rng = np.random.default_rng(1)
+
+    def sample(n: int) -> dict[str, Counts]:
+        found = {}
+        for i in range(n):
+            hit, steps = rng.beta(4, 2), rng.integers(2, 9)
+            wrong = rng.random(steps) < 0.3
+            called = np.where(rng.random(steps) < hit, wrong, ~wrong)
+            pairs = zip(wrong.tolist(), called.tolist(), strict=True)
+            cells = [2 * w + c for w, c in pairs]
+            found[str(i)] = Counts(*(cells.count(k) for k in range(4)))
+        return found
+
+    truth = metrics_of("x", sample(40_000))["x"].value
+    inside = 0
+    for _ in range(200):
+        ci95 = metrics_of("x", sample(100))["x"].ci95
+        assert ci95 is not None
+        inside += ci95[0] <= truth <= ci95[1]
+    assert 180 <= inside <= 199
 
 
 REWARDMATH = {

@@ -12,7 +12,7 @@ holds its scores. Prints a table with 95% intervals and writes a result file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +34,13 @@ class Config:
         asked: the questions as they were asked, where their options stood in another order than in
             the data: letters are mapped by the options' texts (MMMU-Pro, whose questions have other
             letters with four options than with ten).
-        grades: mmvet: the grades of a judge model, {question: grade}.
+        grades: mmvet: file of a judge model's grades; with judge_model it is written, by default
+            beside the responses.
+        judge_model: mmvet: grades the responses, as judge_urls serve it. The prompt is ours: for
+            published figures run the benchmark's own grader, and give its file as grades.
+        judge_urls: endpoints of the judge.
+        judge_runs: grades of each answer, whose mean counts (the paper: 5).
+        api_key_env: environment variable that holds the judge's key.
         rules: `published` (the benchmark's own, for figures that compare with published ones) or
             `ours` (values and units are compared too).
         extract_again: extract answers from the responses' texts, also where the file holds some.
@@ -54,6 +60,10 @@ class Config:
     responses: Path | None = None
     asked: Path | None = None
     grades: Path | None = None
+    judge_model: str | None = None
+    judge_urls: list[str] = field(default_factory=list)
+    judge_runs: int = 1
+    api_key_env: str = "OPENAI_API_KEY"
     rules: Literal["published", "ours"] = "published"
     extract_again: bool = False
     allow_missing: bool = False
@@ -108,15 +118,25 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
     benchmark = ANSWERS[name]
     whole = read_benchmark(benchmark, config.data)
     questions, dropped = whole[: config.limit], {q.id for q in whole[len(whole[: config.limit]) :]}
-    if name == "mmvet":
+    if name == "mmvet" and not config.judge_model:
         if config.grades is None:
-            raise DataError("mmvet is graded by a judge model; give the file of its --grades")
+            raise DataError(
+                "mmvet is graded by a judge model; give the file of its --grades, or --responses "
+                "and --judge_model"
+            )
         run_name = config.name or config.grades.stem
         settings = _settings(config, "grades")
         return questions, score_grades(questions, config.grades, name=run_name, settings=settings)
     if config.responses is None:
         raise DataError(f"{name} needs --responses")
     responses = read_responses(benchmark, config.responses)
+    if name == "mmvet":
+        from dreamprm.cli.grades import judged
+
+        grades = judged(config, questions, responses)
+        settings = _settings(config, "responses", "judge_model", "judge_runs")
+        run_name = config.name or config.responses.stem
+        return questions, score_grades(questions, grades, name=run_name, settings=settings)
     if config.asked is not None:
         responses = by_option_text(responses, read_questions(config.asked), questions)
     result = score_answers(
@@ -149,6 +169,7 @@ def _steps(config: Config, name: str) -> Result:
         first_error_rows,
         predictions,
     )
+    from dreamprm.evaluation.step_level.prmbench import prmbench_metrics
     from dreamprm.evaluation.step_level.step_f1 import step_metrics
     from dreamprm.formats import read_pair, read_scores
 
@@ -162,6 +183,8 @@ def _steps(config: Config, name: str) -> Result:
         found = predictions(trajectories, scores, config.threshold)
         rows = first_error_rows(by_id, trajectories, found, name)
         metrics = first_error_metrics(rows)
+    elif name == "prmbench":
+        metrics, rows = prmbench_metrics(trajectories, scores, config.threshold)
     else:
         metrics, rows = step_metrics(by_id, trajectories, scores, name, config.threshold)
     run_name = config.name or config.scores.stem

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.statistics import Difference
+from dreamprm.evaluation.statistics import Difference, Values
 
 _AT_ONCE = 2**22  # numbers drawn at once
 
@@ -75,3 +75,29 @@ def paired_bootstrap(
         hi=min(1.0, float(high)),
         p=min(1.0, max(1 / draws, 2 * other_side)),
     )
+
+
+def resampled_sums(table: NDArray[np.float64], draws: int = 2000, seed: int = 0) -> Values:
+    """Column sums of as many rows, drawn with replacement.
+
+    Args:
+        table: (clusters, columns).
+
+    Returns:
+        (draws, columns)
+    """
+    n = len(table)
+    rng = np.random.default_rng(seed)
+    sums = np.empty((draws, table.shape[1]))
+    step = max(1, _AT_ONCE // max(1, n))
+    for start in range(0, draws, step):
+        part = slice(start, min(start + step, draws))
+        times = rng.multinomial(n, np.full(n, 1 / n), size=part.stop - start)  # (draws, clusters)
+        sums[part] = times @ table
+    return sums
+
+
+def spread(draws: NDArray[np.float64], value: float) -> tuple[float, float]:
+    """95% percentile interval within 0-1, never without the value itself."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return max(0.0, min(float(low), value)), min(1.0, max(float(high), value))

@@ -1,12 +1,36 @@
 """MMStar (arXiv 2403.20330): 1,500 questions that cannot be answered without the image.
 
-The options stand in the question's text, the gold answer is a letter; six core capabilities.
+The options stand in the question's text, the gold answer is a letter; six core capabilities. Its
+own evaluation (MMStar-Benchmark/MMStar) takes the letter that a response begins with; a response
+that reasons first has to be cut down to its answer before, as `dreamprm select` does.
 """
 
 from __future__ import annotations
 
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups
 from dreamprm.records import Question
+
+_BEFORE = ("(", "option ", "the answer is ")
+
+
+def extract(question: Question, text: str) -> str | None:
+    """The letter that the response begins with, bare or behind one of three openings.
+
+    >>> q = Question(id="q", domain="d", text="?", answer="B")
+    >>> extract(q, "(B) a cat"), extract(q, "The answer is B."), extract(q, "I see B")
+    ('B', 'B', 'I')
+    """
+    said = text.strip().casefold()
+    for opening in _BEFORE:
+        if said.startswith(opening):
+            said = said.removeprefix(opening)
+            break
+    return said[:1].upper() or None
+
+
+def right(question: Question, answer: str | None) -> bool:
+    """The gold letter, whatever its case."""
+    return answer is not None and answer.strip().casefold() == question.answer.strip().casefold()
 
 
 def groups(question: Question) -> Groups:
@@ -20,6 +44,8 @@ MMSTAR = Benchmark(
     name="mmstar",
     about="1,500 questions, six capabilities (arXiv 2403.20330)",
     count=1500,
+    right=right,
+    extract=extract,
     groups=groups,
-    rules="the letter",
+    rules="the letter that the response begins with",
 )

@@ -1,8 +1,9 @@
 """MM-Vet (arXiv 2308.02490): 218 open questions on six capabilities, graded by a judge model.
 
 An answer is graded from 0 to 1 by a language model that sees the gold answer; no rule replaces it.
-Grades come from a file that a judge made: `{"v1_0": 0.5, ...}`, the layout of the benchmark's own
-grader (there a grade may be a list, one per repetition: their mean counts).
+Grades come from a file: that of the benchmark's own grader (yuweihao/MM-Vet), an entry per question
+`{"v1_0": {"model": [...], "content": [...], "score": [0.5, ...]}}` with a score per repetition,
+whose mean counts; or plainly `{"v1_0": 0.5}`. `grading` writes such a file with a judge of yours.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, answer_metrics
+from dreamprm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Groups,
+    Response,
+    answer_metrics,
+)
 from dreamprm.evaluation.results import QuestionResult, Result, new_result
 from dreamprm.formats.files import image_from_disk, load_json_object
 from dreamprm.formats.rows import required_text
@@ -67,7 +73,8 @@ def score_grades(
         raise DataError(f"grade of '{unknown[0]}', which MM-Vet does not have", file=grades)
     if missing := [k for k in asked if k not in found]:
         raise DataError(
-            f"{len(missing)} of {len(asked)} questions have no grade, '{missing[0]}' first",
+            f"{len(missing)} of {len(asked)} questions have no grade, '{missing[0]}' first; give "
+            "--judge_model to have them graded",
             file=grades,
         )
     rows = [
@@ -85,13 +92,19 @@ def score_grades(
 
 
 def _grade(name: Any, value: Any, path: Path) -> float:
-    values = value if isinstance(value, list) else [value]
+    scores = value.get("score") if isinstance(value, dict) else value
+    values = scores if isinstance(scores, list) else [scores]
     good = values and all(
         isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in values
     )
     if not good:
-        raise DataError(f"grade of '{name}' is {value!r}, not within 0-1", file=path)
+        raise DataError(f"grade of '{name}' is {scores!r}, not within 0-1", file=path)
     return float(sum(values) / len(values))
+
+
+def read_responses(path: Path) -> list[Response]:
+    """The benchmark's own output: {"v1_0": text}."""
+    return [Response(str(k), text=str(v)) for k, v in load_json_object(path).items()]
 
 
 MMVET = Benchmark(
@@ -99,5 +112,6 @@ MMVET = Benchmark(
     about="218 open questions, graded by a judge model (arXiv 2308.02490)",
     count=218,
     groups=groups,
+    read_responses=read_responses,
     rules="a judge's grade from 0 to 1",
 )

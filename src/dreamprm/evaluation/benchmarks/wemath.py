@@ -7,8 +7,10 @@ A problem of two or three steps comes with its steps as problems of their own. F
     CM  complete mastery            the problem right, every step right (loose: some step)
     RM  rote memorisation           the problem right, some step wrong (loose: every step)
 
-Score = (IG / 2 + CM) / problems, strict and loose. `key` in the published file tells what a row is:
-`2steps_1`, `2steps_2`, `2steps_multi`; rows of one problem share their `ID`.
+Score = (IG / 2 + CM) / problems, strict and loose; IK, IG and CM are shares of all problems, RM of
+those that are right, RM / (CM + RM). `key` in the published file tells what a row is: `2steps_1`,
+`2steps_2`, `2steps_multi`; rows of one problem share their `ID`. Checked against the benchmark's
+own evaluation scripts and the first rows of its testmini.json (We-Math/We-Math).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups
+from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response
 from dreamprm.evaluation.results import Metric, QuestionResult
 from dreamprm.evaluation.statistics import estimate
 from dreamprm.formats.files import image_from_disk, load_json_rows
@@ -28,6 +30,7 @@ from dreamprm.records import Question
 
 _KEY = re.compile(r"(?P<steps>[1-9])steps?_(?P<part>\d+|multi)")
 _OPTION = re.compile(r"(?:^|;)\s*([A-Z])\s*[.:]\s*")
+_PUNCTUATION = str.maketrans("", "", "<>:.")
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -62,11 +65,30 @@ def read_questions(path: Path) -> list[Question]:
     return found
 
 
+def extract(question: Question, text: str) -> str | None:
+    """The first letter behind the last "Answer", as the benchmark takes it; None if none of A-H."""
+    said = text.rpartition("Answer")[2].strip().translate(_PUNCTUATION).strip()
+    return said[0] if said[:1] and said[0] in "ABCDEFGH" else None
+
+
+def read_responses(path: Path) -> list[Response]:
+    """The benchmark's own output: its rows with `response` added."""
+    found = []
+    for number, row in enumerate(load_json_rows(path), start=1):
+        try:
+            name = f"{required_text(row, 'ID')}/{required_text(row, 'key')}"
+            found.append(Response(name, text=str(row.get("response") or "")))
+        except DataError as error:
+            raise error.at(file=path, row=number) from None
+    return found
+
+
 def groups(question: Question) -> Groups:
-    """How many steps; the parts of a problem share its id."""
-    key = str(question.extra.get("key", ""))
-    match = _KEY.fullmatch(key)
-    return {"steps": (match["steps"],), "part": (key,)} if match else {}
+    """One-step problems (each part of a larger one too), two-step and three-step ones."""
+    match = _KEY.fullmatch(str(question.extra.get("key", "")))
+    if match is None:
+        return {}
+    return {"steps": (match["steps"] if match["part"] == "multi" else "1",)}
 
 
 def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
@@ -87,13 +109,13 @@ def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
         kind = "strict" if strict else "loose"
         if not found:
             continue
-        marks = [{"CM": 1.0, "IG": 0.5}.get(c, 0.0) for c in found]
-        for name, values in {
-            "score": marks,
-            **{c: [float(c == one) for one in found] for c in ("IK", "IG", "CM", "RM")},
-        }.items():
-            e = estimate(values)
-            metrics[f"wemath/{kind}/{name}"] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
+        values = {"score": [{"CM": 1.0, "IG": 0.5}.get(c, 0.0) for c in found]}
+        values |= {c: [float(c == one) for one in found] for c in ("IK", "IG", "CM")}
+        values["RM"] = [float(c == "RM") for c in found if c in ("CM", "RM")]
+        for name, numbers in values.items():
+            if numbers:
+                e = estimate(numbers)
+                metrics[f"wemath/{kind}/{name}"] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
     return metrics
 
 
@@ -112,7 +134,9 @@ WEMATH = Benchmark(
     name="wemath",
     about="problems and their steps, 1,740 questions of testmini (arXiv 2407.01284)",
     count=1740,
+    extract=extract,
     groups=groups,
+    read_responses=read_responses,
     summary=summary,
     rules="the letter; the score counts problems with their steps",
 )

@@ -3,6 +3,7 @@
 A solution is judged right to step i as long as no step so far has a score below a threshold. Of
 the erroneous solutions the share whose first wrong step is found, of the correct ones the share in
 which none is found; F1 is the harmonic mean of these two accuracies, per subset, and their mean.
+Intervals of F1 are by bootstrap over solutions.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dreamprm.errors import DataError
+from dreamprm.evaluation.bootstrap import resampled_sums, spread
 from dreamprm.evaluation.results import Metric, QuestionResult
-from dreamprm.evaluation.statistics import estimate
+from dreamprm.evaluation.statistics import Values, estimate
 from dreamprm.records import Question, StepScores, Trajectory
 
 NONE = -1
+_KINDS = ("erroneous", "correct")
 
 
 def predicted(logits: Sequence[float], threshold: float = 0.5) -> int:
@@ -123,7 +126,9 @@ def first_error_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
     for row in rows:
         [subset], [kind] = row.groups.get("subset", ("all",)), row.groups["kind"]
         subsets.setdefault(subset, {}).setdefault(kind, []).append(row.value)
-    metrics, scores = {}, []
+    metrics: dict[str, Metric] = {}
+    scores: list[float] = []
+    draws: list[Values] = []
     for subset, part in sorted(subsets.items()):
         if len(part) < 2:
             absent = "erroneous" if "correct" in part else "correct"
@@ -131,8 +136,22 @@ def first_error_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
         for kind, values in sorted(part.items()):
             e = estimate(np.array(values))
             metrics[f"{benchmark}/{subset}/{kind}"] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
-        f1 = harmonic(*(float(np.mean(part[k])) for k in ("erroneous", "correct")))
+        f1 = harmonic(*(float(np.mean(part[k])) for k in _KINDS))
         scores.append(f1)
+        draws.append(_f1_draws([np.array(part[k]) for k in _KINDS], seed=len(draws)))
         count = sum(map(len, part.values()))
-        metrics[f"{benchmark}/{subset}/f1"] = Metric(value=f1, n=count)
-    return {benchmark: Metric(value=float(np.mean(scores)), n=len(rows))} | metrics
+        interval = spread(draws[-1], f1)
+        metrics[f"{benchmark}/{subset}/f1"] = Metric(value=f1, ci95=interval, n=count)
+    value = float(np.mean(scores))
+    ci95 = spread(np.mean(draws, axis=0), value)
+    return {benchmark: Metric(value=value, ci95=ci95, n=len(rows))} | metrics
+
+
+def _f1_draws(parts: Sequence[Values], seed: int) -> Values:
+    """F1 of resampled solutions, erroneous and correct ones each among themselves; (draws,)."""
+    error, correct = (
+        resampled_sums(values[:, None], seed=2 * seed + i)[:, 0] / len(values)
+        for i, values in enumerate(parts)
+    )
+    f1: Values = 2 * error * correct / np.maximum(error + correct, 1e-12)
+    return f1

@@ -1,9 +1,10 @@
-"""VisualProcessBench (arXiv 2503.10291) and PRMBench (arXiv 2501.03124): every step right or wrong.
+"""Every step right or wrong, as in VisualProcessBench (arXiv 2503.10291) and PRMBench (`prmbench`).
 
 F1 of the right steps and F1 of the wrong steps. Their mean is VisualProcessBench's macro F1 and, at
 its weight of one half, PRMBench's PRM score. Micro F1 of two classes is the accuracy of single
 steps; where right steps are many it looks good for a model that finds no error, so both are stated.
-Steps without label (neutral ones) do not count.
+Steps without label (neutral ones) do not count. Intervals are by bootstrap over questions,
+because steps and solutions of one are not independent.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from dreamprm.errors import DataError
+from dreamprm.evaluation.bootstrap import resampled_sums, spread
 from dreamprm.evaluation.results import Metric, QuestionResult
+from dreamprm.evaluation.statistics import Values
 from dreamprm.evaluation.step_level.first_error import check_complete
 from dreamprm.records import Question, StepScores, Trajectory
 
@@ -31,23 +36,31 @@ class Counts(NamedTuple):
 
     @property
     def f1_right(self) -> float:
-        return _f1(self.right_right, self.wrong_right, self.right_wrong)
+        return self._value("f1_right")
 
     @property
     def f1_wrong(self) -> float:
-        return _f1(self.wrong_wrong, self.right_wrong, self.wrong_right)
+        return self._value("f1_wrong")
 
     @property
     def macro(self) -> float:
-        return (self.f1_right + self.f1_wrong) / 2
+        return self._value("macro")
 
     @property
     def micro(self) -> float:
-        return (self.right_right + self.wrong_wrong) / sum(self)
+        return self._value("micro")
+
+    def _value(self, kind: str) -> float:
+        return float(_statistics(np.array([self], dtype=np.float64))[kind][0])
 
 
-def _f1(hits: int, false: int, missed: int) -> float:
-    return 2 * hits / (2 * hits + false + missed) if hits else 0.0
+ByQuestion = dict[str, Counts]
+"""Question id -> its solutions' steps: what is resampled."""
+
+
+def add(by_question: ByQuestion, t: Trajectory, counts: Counts) -> None:
+    """Put a solution's steps to those of its question."""
+    by_question[t.question_id] = by_question.get(t.question_id, Counts()) + counts
 
 
 def count(trajectory: Trajectory, logits: Sequence[float], threshold: float = 0.5) -> Counts:
@@ -73,7 +86,7 @@ def step_metrics(
     """
     if not 0 < threshold < 1:
         raise DataError(f"threshold is {threshold}; it must lie between 0 and 1")
-    by_group: dict[str, Counts] = {benchmark: Counts()}
+    by_group: dict[str, ByQuestion] = {benchmark: {}}
     rows = []
     for t in trajectories:
         at = (t.question_id, t.sample_index)
@@ -85,7 +98,7 @@ def step_metrics(
             continue  # no step is labelled
         subject = questions[t.question_id].subject
         for group in [benchmark] + ([f"{benchmark}/{subject}"] if subject else []):
-            by_group[group] = by_group.get(group, Counts()) + found
+            add(by_group.setdefault(group, {}), t, found)
         rows.append(
             QuestionResult(
                 question_id=f"{at[0]}/{at[1]}",
@@ -97,11 +110,40 @@ def step_metrics(
         )
     if not rows:
         raise DataError(f"no step of {benchmark} has a label")
-    metrics = {}
+    metrics: dict[str, Metric] = {}
     for group, counts in by_group.items():
-        n = sum(counts)
-        metrics[group] = Metric(value=counts.macro, n=n)
-        metrics[f"{group}/micro_f1"] = Metric(value=counts.micro, n=n)
-        metrics[f"{group}/f1_right"] = Metric(value=counts.f1_right, n=n)
-        metrics[f"{group}/f1_wrong"] = Metric(value=counts.f1_wrong, n=n)
+        metrics |= metrics_of(group, counts)
     return metrics, rows
+
+
+def metrics_of(name: str, by_question: ByQuestion, main: str = "macro") -> dict[str, Metric]:
+    """Figures with 95% intervals; `main` is the one that bears the name."""
+    table = np.array(list(by_question.values()), dtype=np.float64)  # (questions, 4)
+    values = _statistics(table.sum(0)[None])
+    draws = _statistics(resampled_sums(table))
+    n = int(table.sum())
+    found = {}
+    for kind, label in (
+        (main, name),
+        ("micro", f"{name}/micro_f1"),
+        ("f1_right", f"{name}/f1_right"),
+        ("f1_wrong", f"{name}/f1_wrong"),
+    ):
+        value = float(values[kind][0])
+        ci95 = spread(draws[kind], value) if len(table) > 1 else None
+        found[label] = Metric(value=value, ci95=ci95, n=n)
+    return found
+
+
+def _statistics(counts: Values) -> dict[str, Values]:
+    """Name -> (n,), of counts (n, 4) in the order of `Counts`."""
+    right_right, right_wrong, wrong_right, wrong_wrong = counts.T
+    errors = right_wrong + wrong_right
+    f1_right = 2 * right_right / np.maximum(2 * right_right + errors, 1)
+    f1_wrong = 2 * wrong_wrong / np.maximum(2 * wrong_wrong + errors, 1)
+    return {
+        "micro": (right_right + wrong_wrong) / counts.sum(1),
+        "f1_right": f1_right,
+        "f1_wrong": f1_wrong,
+        "macro": (f1_right + f1_wrong) / 2,
+    }
