@@ -139,6 +139,9 @@ def full_report() -> ReportData:
             )
             for m in ("prm_uniform", "dreamprm")
         },
+        step_calibration={
+            "dreamprm": calibration(np.linspace(0, 1, 30), np.linspace(0.1, 0.9, 30), ["q"] * 30)
+        },
         examples=(
             example(1, main_right=True, uniform_right=True),
             example(2, main_right=True, uniform_right=False),

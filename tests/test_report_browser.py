@@ -102,6 +102,7 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
           overTokens: q("#tokens").data.filter((t) => t.name).map((t) => t.name),
           curves: q("#scaling").data.filter((t) => t.name).map((t) => t.name),
           calibrated: all("#calibration .scatterlayer .trace").length,
+          stepsCalibrated: all("#step-calibration .scatterlayer .trace").length,
           fates: all("#fates tbody tr").length};
         """,
     )
@@ -114,6 +115,7 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
     assert len(seen["curves"]) == 7
     assert len(seen["overTokens"]) == 2
     assert seen["calibrated"] == 2
+    assert seen["stepsCalibrated"] == 1
     assert seen["fates"] == 6
 
 

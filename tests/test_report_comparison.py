@@ -13,8 +13,8 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.evaluate import evaluate_methods
 from dreamprm.evaluation.results import QuestionResult, new_result, write_result
-from dreamprm.records import Question, StepScores, Trajectory
-from dreamprm.report.build import calibrations, fates
+from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+from dreamprm.report.build import calibrations, fates, step_calibrations
 from dreamprm.report.comparison import comparison_report
 from dreamprm.report.data import Fate, ReportData
 from dreamprm.report.render import render
@@ -54,6 +54,23 @@ def evaluated() -> tuple[Any, list[Trajectory]]:
         for t, z in zip(trajectories, [2.0, 0.0] * 3, strict=True)
     ]
     return evaluate_methods(questions, trajectories, {"prm": scores}, n=2), trajectories
+
+
+def test_step_scores_are_compared_with_the_labels_that_there_are() -> None:
+    labels = (StepLabel(1, 4), None, StepLabel(3, 4))
+    trajectories = [
+        Trajectory(question_id="a", steps=("x", "y", "z"), labels=labels),
+        Trajectory(question_id="b", steps=("x",)),
+    ]
+    scores = [
+        StepScores(question_id="a", sample_index=0, logits=(-1.0, 5.0, 1.0)),
+        StepScores(question_id="b", sample_index=0, logits=(3.0,)),
+    ]
+    found = step_calibrations({"prm": scores}, trajectories)["prm"]
+    assert [(b.n, b.right) for b in found.bins] == [(1, 0.25), (1, 0.75)]
+    assert found.bins[1].score == pytest.approx(1 / (1 + np.exp(-1)))
+    assert step_calibrations({"prm": scores}, trajectories[1:]) == {}
+    assert "Calibration of step scores" in render(ReportData("t", step_calibration={"prm": found}))
 
 
 def test_missed_answers_are_told_from_hopeless_questions() -> None:

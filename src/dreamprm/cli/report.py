@@ -86,7 +86,13 @@ def _compare(config: Config) -> None:
 
 def _evaluate(config: Config) -> None:
     from dreamprm.cli import inputs
-    from dreamprm.report.build import accuracy_table, calibrations, examples, fates
+    from dreamprm.report.build import (
+        accuracy_table,
+        calibrations,
+        examples,
+        fates,
+        step_calibrations,
+    )
     from dreamprm.report.data import METHOD_LABELS, ReportData
     from dreamprm.report.render import render
 
@@ -118,6 +124,7 @@ def _evaluate(config: Config) -> None:
         scaling=evaluation.scaling,
         fates=fates(evaluation),
         calibration=calibrations(evaluation, found.trajectories),
+        step_calibration=step_calibrations(found.scores, found.trajectories),
         examples=shown,
         main_method=main,
     )

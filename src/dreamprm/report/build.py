@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,33 @@ def calibrations(
         p = np.exp(log_sigmoid(np.array(list(scores.values()))))  # (candidates,)
         targets = [outcomes[at] for at in scores]
         found[method] = calibration(p.tolist(), targets, [question for question, _ in scores])
+    return found
+
+
+def step_calibrations(
+    scores: Mapping[str, Sequence[StepScores]], trajectories: Sequence[Trajectory]
+) -> dict[str, Calibration]:
+    """Of every scored method: each step's score against its Monte Carlo label.
+
+    Empty where no step is labelled.
+    """
+    labels = {
+        (t.question_id, t.sample_index): t.labels for t in trajectories if t.labels is not None
+    }
+    found = {}
+    for method, rows in scores.items():
+        steps = [
+            (row.question_id, z, label.value)
+            for row in rows
+            for z, label in zip(
+                row.logits, labels.get((row.question_id, row.sample_index), ()), strict=False
+            )
+            if label is not None
+        ]
+        if steps:
+            questions, logits, targets = zip(*steps, strict=True)
+            p = np.exp(log_sigmoid(np.array(logits)))  # (labelled steps,)
+            found[method] = calibration(p.tolist(), targets, questions)
     return found
 
 

@@ -110,6 +110,7 @@ class ReportData:
         token_curves: method -> tokens that a question may cost -> estimate.
         fates: method -> what became of the questions.
         calibration: method -> its aggregated scores against outcomes.
+        step_calibration: method -> its step scores against Monte Carlo labels.
         runs: facts of each run that is compared: name -> {fact: value}.
         main_method: the method the report is about; the filters of the examples compare with it.
         reference_methods: never marked as best (they use what no real run has).
@@ -128,6 +129,7 @@ class ReportData:
     examples: tuple[Example, ...] = ()
     fates: Mapping[str, Fate] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    step_calibration: Mapping[str, Calibration] = field(default_factory=dict)
     runs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     main_method: str = "dreamprm"
     reference_methods: frozenset[str] = frozenset({"prm_oracle", "any_right"})

@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from dreamprm.errors import DataError
+from dreamprm.evaluation.calibration import Calibration
 from dreamprm.evaluation.statistics import Estimate
 from dreamprm.report.data import AccuracyTable, Example, ReportData
 
@@ -38,7 +39,13 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    charts = bool(data.domains or data.scaling or data.token_curves or data.calibration)
+    charts = bool(
+        data.domains
+        or data.scaling
+        or data.token_curves
+        or data.calibration
+        or data.step_calibration
+    )
     return environment.get_template("report.html.jinja").render(
         report=data,
         tables=[_table(table, data) for table in data.tables],
@@ -129,10 +136,8 @@ def _page_data(data: ReportData) -> dict[str, Any]:
         ],
         "scaling": _curves(data.scaling),
         "tokens": _curves(data.token_curves),
-        "calibration": [
-            [method, [{"n": b.n, "score": b.score, "right": b.right} for b in found.bins]]
-            for method, found in data.calibration.items()
-        ],
+        "calibration": _bins(data.calibration),
+        "stepCalibration": _bins(data.step_calibration),
         "examples": [_example(example) for example in data.examples],
     }
 
@@ -145,6 +150,13 @@ def _curves(curves: Mapping[str, Mapping[int, Estimate]]) -> list[list[Any]]:
             [{"n": n, "mean": e.mean, "lo": e.lo, "hi": e.hi} for n, e in sorted(curve.items())],
         ]
         for method, curve in curves.items()
+    ]
+
+
+def _bins(found: Mapping[str, Calibration]) -> list[list[Any]]:
+    return [
+        [method, [{"n": b.n, "score": b.score, "right": b.right} for b in one.bins]]
+        for method, one in found.items()
     ]
 
 

@@ -167,9 +167,9 @@
     }, config);
   }
 
-  function drawCalibration() {
+  function drawCalibration(id, found, { title, hover }) {
     let k = 0;
-    const traces = data.calibration.map(([method, bins]) => {
+    const traces = found.map(([method, bins]) => {
       const main = method === data.main, reference = data.references.includes(method);
       const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : PALETTE[1 + (k % 6)];
       return {
@@ -178,16 +178,16 @@
         line: { color: colour, width: main ? 3.5 : 2, dash: reference ? "dash" : "solid" },
         marker: { size: main ? 10 : 8, symbol: main ? "circle" : SYMBOLS[k++ % SYMBOLS.length] },
         customdata: bins.map((b) => b.n),
-        hovertemplate: "score %{x:.2f}: %{y:.1f}% of %{customdata} right",
+        hovertemplate: hover,
       };
     });
     const rows = Math.ceil(traces.length / (narrow ? 2 : 5));
-    Plotly.newPlot(byId("calibration"), traces, {
+    Plotly.newPlot(byId(id), traces, {
       ...baseLayout(), height: 400 + 24 * rows,
       margin: { l: 56, r: 16, t: 20 + 24 * rows, b: 52 },
       xaxis: { title: axisTitle("score"), range: [-0.02, 1.02], gridcolor: line, fixedrange: true,
         zeroline: false },
-      yaxis: { title: axisTitle("right, %"), range: [-3, 103], gridcolor: line, fixedrange: true,
+      yaxis: { title: axisTitle(title), range: [-3, 103], gridcolor: line, fixedrange: true,
         zeroline: false },
       shapes: [{ type: "line", layer: "below", x0: 0, x1: 1, y0: 0, y1: 100,
         line: { color: cssColour("--soft"), width: 1.5, dash: "dash" } }],
@@ -335,7 +335,14 @@
   if (data.tokens.length) {
     drawCurves("tokens", data.tokens, { title: "tokens per question", hover: "%{x} tokens" });
   }
-  if (data.calibration.length) drawCalibration();
+  if (data.calibration.length) {
+    drawCalibration("calibration", data.calibration,
+      { title: "right, %", hover: "score %{x:.2f}: %{y:.1f}% of %{customdata} right" });
+  }
+  if (data.stepCalibration.length) {
+    drawCalibration("step-calibration", data.stepCalibration,
+      { title: "mean label, %", hover: "score %{x:.2f}: mean label %{y:.1f}% of %{customdata} steps" });
+  }
   if (data.examples.length) startBrowser();
   document.body.dataset.ready = "1";
 })();
