@@ -5,8 +5,8 @@
     python -m experiments.search --seeds 101 102 103
 
 Answers the benchmarks' questions with every method at several budgets, judged by the reward model
-of the testbed's `dreamprm`. Methods over steps are run twice: sampling single steps, and sampling
-each continuation to its end ("whole"). Tokens are those sampled for a question, by the reward
+of the testbed's `dreamprm`. Methods over steps are run twice: sampling each continuation to its
+end, and sampling single steps. Tokens are those sampled for a question, by the reward
 model's tokenizer; what follows a prefix is paid for, the prefix is not. Writes
 `docs/results/search.{json,md}`. Everything on disk is used again.
 """
@@ -54,13 +54,13 @@ def settings() -> list[Setting]:
         found += [Setting(f"{method} {n}", SearchOptions(method, n)) for n in NUMBERS]
     stop = SearchOptions("best_of_n", 16, early_stop=0.95)
     found.append(Setting("best_of_n 16, early stop 0.95", stop))
-    for one_step, suffix in ((True, ""), (False, ", whole")):
+    for single, suffix in ((False, ""), (True, ", single steps")):
         for expand in (2, 4, 8):
-            options = SearchOptions("step_best_of_n", COMPLETIONS, 1, expand, one_step=one_step)
+            options = SearchOptions("step_best_of_n", COMPLETIONS, 1, expand, single_steps=single)
             found.append(Setting(f"step_best_of_n {expand}{suffix}", options))
         for method in ("beam_search", "diverse_tree_search"):
             for width, expand in ((2, 1), (2, 2), (4, 2), (4, 4)):
-                options = SearchOptions(method, COMPLETIONS, width, expand, one_step=one_step)
+                options = SearchOptions(method, COMPLETIONS, width, expand, single_steps=single)
                 found.append(Setting(f"{method} {width} x {expand}{suffix}", options))
     return found
 

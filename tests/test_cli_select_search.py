@@ -48,11 +48,19 @@ def words(questions: Path, *more: str) -> list[str]:
     return [*found, "--max_new_tokens", "8", "--prompt", "bare", *more]
 
 
-@pytest.mark.parametrize("method", ["best_of_n", "beam_search", "weighted_vote"])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("best_of_n", []),
+        ("beam_search", []),
+        ("diverse_tree_search", ["--single_steps", "true"]),
+        ("weighted_vote", []),
+    ],
+)
 def test_questions_are_answered_with_scores_by_the_local_policy(
-    questions: Path, prm: str, method: str, capsys: pytest.CaptureFixture[str]
+    questions: Path, prm: str, method: str, more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("--prm", prm, "--method", method, "--n", "4")
+    more = [*more, "--prm", prm, "--method", method, "--n", "4"]
     assert main(words(questions, *more)) == 0
     rows = read_rows(questions.parent / "c.jsonl")
     assert {row["question_id"] for row in rows} == {f"q{i}" for i in range(COUNT)}
@@ -72,12 +80,13 @@ def test_questions_are_answered_with_scores_by_the_local_policy(
     assert "was made with n 4, now it is 5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", ["best_of_n", "diverse_tree_search"])
+@pytest.mark.parametrize("method", ["best_of_n", "diverse_tree_search", "beam_search"])
 def test_what_was_not_chosen_can_be_kept_and_evaluated(
     questions: Path, prm: str, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = questions.parent
     more = ("--prm", prm, "--method", method, "--n", "9", *kept_words(folder))
+    more += ("--single_steps", "true") if method == "beam_search" else ()
     assert main(words(questions, *more)) == 0
     choices = {row["question_id"]: row for row in read_rows(folder / "c.jsonl")}
     candidates = read_trajectories(folder / "all.jsonl")
@@ -166,6 +175,7 @@ def test_nobody_counts_tokens_where_there_is_no_reward_model(questions: Path) ->
         (["--output", "c.parquet"], "choices are written as .jsonl"),
         (["--prm", "nowhere"], "prm_config.json: cannot be read"),
         (["--method", "self_consistency", "--early_stop", "2"], "between 0.5 and 1"),
+        (["--prm", "p", "--single_steps", "true"], "single_steps is of step_best_of_n"),
         (["--trajectories", "t.jsonl", "--scores_output", "s.jsonl"], "are of a search"),
     ],
 )

@@ -77,7 +77,7 @@ def search(
 def test_every_method_gives_a_finished_candidate_within_its_budget(
     method: str, one_step: bool, n: int, tmp_path: Path
 ) -> None:
-    found, asked = search(SearchOptions(method, n=n, one_step=one_step), tmp_path)
+    found, asked = search(SearchOptions(method, n=n, single_steps=one_step), tmp_path)
     assert 1 <= len(found.candidates) <= asked.sampled <= n
     assert found.chosen in found.candidates
     assert len(found.chosen.steps) == LENGTH
@@ -102,14 +102,14 @@ def test_going_on_from_good_steps_finds_what_sampling_alone_does_not(
             folder = tmp_path / f"{name}-{seed}"
             folder.mkdir()
             n = 16 * LENGTH if one_step and name in TREES else 16  # single steps, or reasonings
-            options = SearchOptions(name, n=n, width=2, expand=3, one_step=one_step)
+            options = SearchOptions(name, n=n, width=2, expand=3, single_steps=one_step)
             found, _ = search(options, folder, seed=seed)
             wins[name] += bool(found.chosen.trajectory.outcome)
     assert wins[method] > wins["best_of_n"]
 
 
 def test_a_continuation_costs_what_follows_its_prefix(tmp_path: Path) -> None:
-    options = SearchOptions("step_best_of_n", n=8, width=1, expand=2, one_step=False)
+    options = SearchOptions("step_best_of_n", n=8, width=1, expand=2)
     found, _ = search(options, tmp_path)
     whole = 3 * LENGTH + 3  # words of a reasoning from its beginning
     assert found.candidates[0].tokens == whole
@@ -119,7 +119,8 @@ def test_a_continuation_costs_what_follows_its_prefix(tmp_path: Path) -> None:
 def test_a_search_by_single_steps_pays_for_steps_and_where_they_are_seen_to_end(
     tmp_path: Path,
 ) -> None:
-    found, asked = search(SearchOptions("step_best_of_n", n=64, width=1, expand=2), tmp_path)
+    options = SearchOptions("step_best_of_n", n=64, width=1, expand=2, single_steps=True)
+    found, asked = search(options, tmp_path)
     open_step = 3 + 2  # "Step 1: 0", and "Step 2" behind it
     last_step = 3 + 3  # with the final answer
     assert asked.sampled == 2 * LENGTH
@@ -134,7 +135,7 @@ def test_a_policy_that_cannot_stop_at_steps_is_searched_all_the_same(tmp_path: P
         folder = tmp_path / str(one_step)
         folder.mkdir()
         policy = Scripted(digits, most=1, stops_at_steps=False)
-        options = SearchOptions("beam_search", n=30, one_step=one_step)
+        options = SearchOptions("beam_search", n=30, single_steps=one_step)
         result, asked = search(options, folder, policy, seed=3)
         found[one_step] = asked.sampled
         assert asked.sampled == len(result.candidates) > 4
@@ -146,13 +147,14 @@ def test_a_policy_that_stops_without_a_word_ends_the_search(tmp_path: Path) -> N
         return "" if request.steps else "Step 1: 0\nStep 2: 0\nStep 3"
 
     policy = Scripted(nothing_behind, most=1, finish_reason="step")
-    found, _ = search(SearchOptions("step_best_of_n", n=50), tmp_path, policy)
+    options = SearchOptions("step_best_of_n", n=50, single_steps=True)
+    found, _ = search(options, tmp_path, policy)
     assert found.chosen.steps == ("Step 1: 0",)
     assert len(policy.asked) < 10
 
 
 def test_single_steps_are_never_taken_for_whole_reasonings(tmp_path: Path) -> None:
-    search(SearchOptions("beam_search", n=12), tmp_path)
+    search(SearchOptions("beam_search", n=12, single_steps=True), tmp_path)
     found, asked = search(SearchOptions("best_of_n", n=2), tmp_path)
     assert asked.sampled == 2
     assert all(len(c.steps) == LENGTH for c in found.candidates)

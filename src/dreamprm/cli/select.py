@@ -46,12 +46,13 @@ class Config(PolicyOptions):
         aggregation: of step logits to one score: mean_logit, sum_logit, min, product, last,
             geometric_mean or mean; by default what the model that scored was trained for.
         n: candidates per question: with --trajectories the first by sample_index, by default all;
-            otherwise completions that the policy is asked for at most, by default 8, and 64 of the
-            methods over steps, where a single step counts as one.
+            otherwise completions that the policy is asked for at most, by default 8, or 64 with
+            single_steps, where a step counts as one.
         width: lines that beam and tree search keep.
         expand: continuations that they sample of each prefix.
-        whole_continuations: methods over steps sample each continuation to its end instead of one
-            step; dearer, and each is a candidate.
+        single_steps: methods over steps sample a step at a time instead of each continuation to
+            its end: cheaper, but only what was gone on with becomes a candidate. A server has to
+            stop where it is told to.
         early_stop: stop sampling a question once its leading answer is the policy's most frequent
             one with this probability, say 0.95; parallel methods only.
         max_tokens: sampled per question at most, by the reward model's tokenizer; looked at before
@@ -83,7 +84,7 @@ class Config(PolicyOptions):
     n: int | None = None
     width: int = 2
     expand: int = 2
-    whole_continuations: bool = False
+    single_steps: bool = False
     early_stop: float | None = None
     max_tokens: int | None = None
     score_batch_size: int = 16
@@ -147,7 +148,7 @@ def write_choices(config: Config, choices: Sequence[Choice], questions: Sequence
     from dreamprm.evaluation.choices_result import choices_result
     from dreamprm.evaluation.results import write_result
 
-    names = ("method", "n", "width", "expand", "whole_continuations", "early_stop", "max_tokens")
+    names = ("method", "n", "width", "expand", "single_steps", "early_stop", "max_tokens")
     found = {name: getattr(config, name) for name in (*names, "aggregation")}
     found |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
     result = choices_result(

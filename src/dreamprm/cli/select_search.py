@@ -36,12 +36,14 @@ def select_by_search(config: Config) -> None:
     require_positive(config, "width", "expand", "score_batch_size")
     options = SearchOptions(
         method=config.method,
-        n=config.n or (64 if config.method in TREES else 8),
+        n=config.n or (64 if config.single_steps else 8),
         width=config.width,
         expand=config.expand,
         early_stop=config.early_stop,
-        one_step=not config.whole_continuations,
+        single_steps=config.single_steps,
     )
+    if config.single_steps and config.method not in TREES:
+        raise DreamPRMError(f"single_steps is of {', '.join(TREES)}, not of {config.method}")
     if options.needs_judge and config.prm is None:
         raise DreamPRMError(
             f"method {config.method} needs a reward model; give --prm (or --trajectories and "

@@ -29,7 +29,8 @@ class SearchOptions:
         width: lines of beam and tree search.
         expand: continuations of a prefix, of the methods over steps.
         early_stop: of the parallel methods, see `parallel`.
-        one_step: methods over steps sample single steps; False: each continuation to its end.
+        single_steps: methods over steps sample a step at a time; by default each continuation goes
+            to its end, which costs more and is a candidate.
     """
 
     method: str = "best_of_n"
@@ -37,7 +38,7 @@ class SearchOptions:
     width: int = 2
     expand: int = 2
     early_stop: float | None = None
-    one_step: bool = True
+    single_steps: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -56,7 +57,7 @@ class SearchOptions:
 
     @property
     def stops_at_steps(self) -> bool:
-        return self.one_step and self.method in TREES
+        return self.single_steps and self.method in TREES
 
 
 @dataclass(frozen=True)
