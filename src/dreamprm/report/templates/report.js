@@ -128,8 +128,17 @@
     byId("weights-player").hidden = false;
   }
 
-  /* Accuracy over N or over tokens; with `ticks`, the axis names each point that there is. */
-  function drawCurves(id, curves, { title, hover, ticks }) {
+  // 1, 2, 5, 10, ... within a range: what a logarithmic axis is read by.
+  function roundNumbers(low, high) {
+    const found = [];
+    for (let power = 1; power <= high; power *= 10) {
+      found.push(...[1, 2, 5].map((d) => d * power).filter((x) => x >= low && x <= high));
+    }
+    return found;
+  }
+
+  // Accuracy over N, where the axis names each point, or over tokens.
+  function drawCurves(id, curves, { title, hover, everyPoint }) {
     const traces = [];
     let k = 0;
     for (const [method, points] of curves) {
@@ -155,14 +164,14 @@
       });
     }
     const all = [...new Set(curves.flatMap(([, points]) => points.map((p) => p.n)))].sort((a, b) => a - b);
-    const named = ticks ? { tickvals: all, ticktext: all.map(String) } : { nticks: narrow ? 6 : 12 };
+    const ticks = everyPoint ? all : roundNumbers(all[0], all.at(-1));
     const rows = Math.ceil(curves.length / (narrow ? 2 : 5));
     Plotly.newPlot(byId(id), traces, {
       ...baseLayout(), height: 430 + 24 * rows,
       margin: { l: 56, r: 16, t: 20 + 24 * rows, b: 52 }, hovermode: "x unified",
       hoverlabel: { bgcolor: cssColour("--ground"), font: { color: ink, size: 14 } },
       xaxis: { title: axisTitle(title), type: "log", gridcolor: line, fixedrange: true,
-        unifiedhovertitle: { text: hover }, ...named },
+        unifiedhovertitle: { text: hover }, tickvals: ticks, ticktext: ticks.map(String) },
       yaxis: { title: axisTitle("accuracy, %"), gridcolor: line, fixedrange: true, zeroline: false },
     }, config);
   }
@@ -330,7 +339,7 @@
 
   if (data.domains.length) drawWeights();
   if (data.scaling.length) {
-    drawCurves("scaling", data.scaling, { title: "candidates N", hover: "N = %{x}", ticks: true });
+    drawCurves("scaling", data.scaling, { title: "candidates N", hover: "N = %{x}", everyPoint: true });
   }
   if (data.tokens.length) {
     drawCurves("tokens", data.tokens, { title: "tokens per question", hover: "%{x} tokens" });
