@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.evaluate import evaluate_methods
 from dreamprm.evaluation.results import QuestionResult, new_result, write_result
+from dreamprm.formats import write_questions
 from dreamprm.records import Question, StepLabel, StepScores, Trajectory
 from dreamprm.report.build import calibrations, fates, step_calibrations
 from dreamprm.report.comparison import comparison_report
@@ -127,3 +129,35 @@ def test_the_command_line_compares_and_refuses(
     assert "--questions and --trajectories, or --results" in capsys.readouterr().err
     same = str(result_file(tmp_path, "a", [1, 1], start=0))
     assert len(comparison_report([Path(a), Path(same)], title="t").tables[0].accuracy["vista"]) == 2
+
+
+def test_questions_on_which_runs_differ_are_shown_with_each_answer(tmp_path: Path) -> None:
+    said = {"a": [1.0, 1.0, 0.0, 0.0], "b": [1.0, 0.0, 1.0, 0.0], "c": [1.0, 0.0, 0.0, 0.0]}
+    paths = []
+    for name, values in said.items():
+        rows = tuple(
+            QuestionResult(question_id=f"q{i}", benchmark="d", value=v, answer="7" if v else "8")
+            for i, v in enumerate(values)
+        )
+        metrics = {name: {"d": {"value": 0.5, "n": 4}}}
+        paths.append(tmp_path / f"{name}.json")
+        result = new_result(name=name, kind="answers", metrics=metrics, questions={name: rows})
+        write_result(paths[-1], result)
+    questions = [
+        Question(id=f"q{i}", domain="d", text=f"text of q{i}", answer="7") for i in range(4)
+    ]
+    found = comparison_report(paths, title="t", questions=questions).examples
+    assert [e.question for e in found] == ["text of q1", "text of q2"]
+    first, second = ([(c.answer, c.outcome, c.chosen_by) for c in e.candidates] for e in found)
+    assert first == [("7", True, ("a",)), ("8", False, ("b", "c"))]
+    assert second == [("7", True, ("b",)), ("8", False, ("a", "c"))]
+    assert (
+        len(comparison_report(paths, title="t", questions=questions, max_examples=1).examples) == 1
+    )
+    write_questions(tmp_path / "q.jsonl", questions)
+    words = ["report", "--results", json.dumps([*map(str, paths)]), "--output"]
+    page = str(tmp_path / "p.html")
+    assert main([*words, page, "--questions", json.dumps([str(tmp_path / "q.jsonl")])]) == 0
+    text = Path(page).read_text()
+    assert "Where the runs differ" in text
+    assert "text of q1" in text

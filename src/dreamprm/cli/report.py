@@ -5,7 +5,8 @@ number of result files, whose runs it compares. Writes a single file that needs 
 
   dreamprm report --questions questions.jsonl --trajectories candidates.jsonl \
     --scores.dreamprm scores.jsonl --training_dir prm --output report.html
-  dreamprm report --results ours.json theirs.json --baseline ours --output comparison.html
+  dreamprm report --results '["ours.json", "theirs.json"]' --questions '["questions.jsonl"]' \
+    --baseline ours --output comparison.html
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dreamprm import __version__
 from dreamprm.cli.inputs import Evaluated, EvaluationInputs
 from dreamprm.cli.policy_options import is_embedded
 from dreamprm.errors import DataError
-from dreamprm.formats import check_images
+from dreamprm.formats import check_images, read_questions
 from dreamprm.formats.files import atomic_write, open_for_reading
 from dreamprm.formats.jsonl import iterate_rows
 
@@ -41,8 +42,9 @@ class Config(EvaluationInputs):
     """Options of report.
 
     Attributes:
-        results: result files to compare instead of evaluating; all options but output, title,
-            notice and baseline belong to the other use.
+        results: result files to compare instead of evaluating; with `questions`, those on which
+            runs differ are shown. All options but output, title, notice, baseline, questions and
+            max_examples belong to the other use.
         baseline: run that the others are compared with; by default the first.
         output: HTML file.
         training_dir: output_dir of `dreamprm train`; adds weights.json and history.jsonl.
@@ -76,8 +78,15 @@ def _compare(config: Config) -> None:
     from dreamprm.report.comparison import comparison_report
     from dreamprm.report.render import render
 
+    questions = [q for path in config.questions for q in read_questions(path)]
+    check_images(questions, ", ".join(map(str, config.questions)))
     data = comparison_report(
-        config.results, title=config.title, notice=config.notice, baseline=config.baseline
+        config.results,
+        title=config.title,
+        notice=config.notice,
+        baseline=config.baseline,
+        questions=questions,
+        max_examples=config.max_examples,
     )
     with atomic_write(config.output) as file:
         file.write(render(data).encode())

@@ -120,9 +120,9 @@ def examples(
         for question_id, a, b in zip(ids, main, other, strict=True):
             kinds["won" if a > b else "lost" if a < b else "same"].append(question_id)
     share = max(1, limit // len(kinds))
-    picked = [q for ids in kinds.values() for q in _spread(ids, share)]
+    picked = [q for ids in kinds.values() for q in evenly(ids, share)]
     left = [q for ids in kinds.values() for q in ids if q not in set(picked)]
-    picked = (picked + _spread(left, limit - len(picked)))[:limit]
+    picked = (picked + evenly(left, limit - len(picked)))[:limit]
 
     return tuple(
         _example(
@@ -132,7 +132,7 @@ def examples(
     )
 
 
-def _spread(ids: Sequence[str], count: int) -> list[str]:
+def evenly(ids: Sequence[str], count: int) -> list[str]:
     """At most `count` of them, evenly spaced: the list runs through one benchmark after another."""
     count = max(0, min(count, len(ids)))
     return [ids[i * len(ids) // count] for i in range(count)]
@@ -169,13 +169,14 @@ def _example(
         question=question.text,
         options=question.options,
         answer=question.answer,
-        images=tuple(_png(image, image_root) for image in question.images),
+        images=tuple(picture(image, image_root) for image in question.images),
         benchmark=question.domain,
         candidates=tuple(shown),
     )
 
 
-def _png(reference: str | bytes, root: Path | None) -> bytes:
+def picture(reference: str | bytes, root: Path | None) -> bytes:
+    """An image as a PNG file, at most `LARGEST_IMAGE` pixels a side."""
     image = load_image(reference, root)
     image.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))  # never enlarges
     buffer = io.BytesIO()

@@ -14,18 +14,28 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.compare import OF_STEPS, Comparison, Run, compare, named, runs_of
 from dreamprm.evaluation.results import Metric, Result, read_result
 from dreamprm.evaluation.statistics import Difference, Estimate
+from dreamprm.records import Question
 from dreamprm.report.data import AccuracyTable, ReportData
+from dreamprm.report.disagreements import disagreements
 
 AVERAGE = "average"
 
 
 def comparison_report(
-    paths: Sequence[Path], *, title: str, notice: str = "", baseline: str | None = None
+    paths: Sequence[Path],
+    *,
+    title: str,
+    notice: str = "",
+    baseline: str | None = None,
+    questions: Sequence[Question] = (),
+    max_examples: int = 24,
+    image_root: Path | None = None,
 ) -> ReportData:
     """The page's content.
 
     Args:
         baseline: run that the others are compared with; by default the first.
+        questions: shown where runs differ, with the answer of each.
 
     Raises:
         DataError: no files, one of another version, or no such baseline.
@@ -49,6 +59,9 @@ def comparison_report(
         tables=(_main_table(metrics, differences, notes), *_part_tables(metrics)),
         scaling=_curves(names, "curve"),
         token_curves=_curves(names, "token_curve"),
+        examples=disagreements(
+            with_rows, questions, main=main, limit=max_examples, image_root=image_root
+        ),
         runs={r.name if len(results) > 1 else "settings": _facts(r) for r in results},
         main_method=main,
         reference_methods=frozenset({"prm_oracle", "any_right"})

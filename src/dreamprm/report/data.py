@@ -65,13 +65,13 @@ class ExampleCandidate:
 
     Attributes:
         step_scores: (steps,) each in (0, 1), of the report's main method.
-        score: aggregated score, higher is better.
+        score: aggregated score, higher is better; None where runs are compared by their answers.
         chosen_by: methods that chose this candidate.
     """
 
     steps: tuple[str, ...]
     step_scores: tuple[float, ...]
-    score: float
+    score: float | None
     answer: str | None
     outcome: bool
     sample_index: int = 0

@@ -177,7 +177,7 @@ def _example(example: Example) -> dict[str, Any]:
                 "index": c.sample_index,
                 "steps": list(c.steps),
                 "scores": [_finite(s, "step score") for s in c.step_scores],
-                "score": _finite(c.score, "score"),
+                "score": None if c.score is None else _finite(c.score, "score"),
                 "answer": c.answer,
                 "right": c.outcome,
                 "chosenBy": list(c.chosen_by),

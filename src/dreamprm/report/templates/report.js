@@ -225,6 +225,9 @@
   const isRight = (example, method) => choice(example, method)?.right === true;
   const isWrong = (example, method) => choice(example, method)?.right === false;
 
+  // Candidates with scores, or only the answers of runs that are compared.
+  const scored = data.examples.some((e) => e.candidates.some((c) => c.score !== null));
+
   function makeFilters() {
     const methods = [...new Set(
       data.examples.flatMap((e) => e.candidates.flatMap((c) => c.chosenBy)))];
@@ -238,29 +241,36 @@
         filters.push([`${label(main)} wrong, ${label(other)} right`,
           (e) => isWrong(e, main) && isRight(e, other)]);
       }
-      filters.push([`${label(main)} wrong though a right candidate was there`,
-        (e) => isWrong(e, main) && e.candidates.some((c) => c.right)]);
+      if (scored) {
+        filters.push([`${label(main)} wrong though a right candidate was there`,
+          (e) => isWrong(e, main) && e.candidates.some((c) => c.right)]);
+      }
     }
-    filters.push(["no candidate right", (e) => e.candidates.every((c) => !c.right)]);
+    if (scored) {
+      filters.push(["no candidate right", (e) => e.candidates.every((c) => !c.right)]);
+    }
     return filters;
   }
 
   function drawCandidate(candidate, rank, of) {
-    const box = element("details", "candidate");
-    box.open = candidate.chosenBy.length > 0 || of <= 2;
+    const folds = candidate.steps.length > 0;
+    const box = element(folds ? "details" : "div", "candidate");
+    if (folds) box.open = candidate.chosenBy.length > 0 || of <= 2;
     if (candidate.chosenBy.includes(data.main)) box.classList.add("picked");
-    const head = element("summary");
+    const head = element(folds ? "summary" : "div", "head");
     head.append(
       element("span", "", candidate.answer === null ? "no answer" : `Answer ${candidate.answer}`),
       element("span", "verdict " + (candidate.right ? "right" : "wrong"),
-        candidate.right ? "✓ right" : "✗ wrong"),
-      element("span", "total",
+        candidate.right ? "✓ right" : "✗ wrong"));
+    if (candidate.score !== null) {
+      head.append(element("span", "total",
         `score ${candidate.score.toFixed(2)} · rank ${rank} of ${of} · sample ${candidate.index}`));
+    }
     if (candidate.chosenBy.length) {
       const tags = element("span", "tags");
       for (const method of candidate.chosenBy) {
         tags.append(element("span", "tag" + (method === data.main ? " main" : ""),
-          "chosen by " + label(method)));
+          (scored ? "chosen by " : "") + label(method)));
       }
       head.append(tags);
     }
@@ -270,7 +280,8 @@
       item.append(chip(candidate.scores[i]), element("span", "step", text));
       steps.append(item);
     });
-    box.append(head, steps);
+    box.append(head);
+    if (folds) box.append(steps);
     return box;
   }
 
@@ -332,7 +343,7 @@
       show();
     });
     const legend = byId("score-legend");
-    legend.append(element("span", "", "Step score:"), ...[0.05, 0.25, 0.5, 0.75, 0.95].map(chip),
+    if (scored) legend.append(element("span", "", "Step score:"), ...[0.05, 0.25, 0.5, 0.75, 0.95].map(chip),
       element("span", "", "low to high"));
     show();
   }
