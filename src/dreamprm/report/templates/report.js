@@ -32,7 +32,7 @@
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: style.fontFamily, size: 14, color: ink },
     hoverlabel: { font: { family: style.fontFamily, size: 14 } },
-    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" },
+    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", maxheight: 1 },
   });
   const axisTitle = (text) => ({ text, font: { size: 14 } });
   const config = { displayModeBar: false, responsive: true };
@@ -128,6 +128,17 @@
     byId("weights-player").hidden = false;
   }
 
+  // Of curve k: each of 36 has a pair of its own.
+  const looks = (k) => ({ colour: PALETTE[1 + (k % 6)],
+    symbol: SYMBOLS[(k + Math.floor(k / 6)) % SYMBOLS.length] });
+
+  // Plotly gives every entry of a legend the width of the longest; what is above the plot must fit.
+  function legendRows(id, named) {
+    const longest = Math.max(...named.map(([method]) => label(method).length));
+    const perRow = Math.floor((byId(id).clientWidth - 80) / (52 + 7.7 * longest));
+    return Math.ceil(named.length / Math.max(1, perRow));
+  }
+
   // 1, 2, 5, 10, ... within a range: what a logarithmic axis is read by.
   function roundNumbers(low, high) {
     const found = [];
@@ -143,8 +154,9 @@
     let k = 0;
     for (const [method, points] of curves) {
       const reference = data.references.includes(method), main = method === data.main;
-      const symbol = main ? "circle" : reference ? "x-thin-open" : SYMBOLS[k % SYMBOLS.length];
-      const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : PALETTE[1 + (k++ % 6)];
+      const look = looks(main || reference ? 0 : k++);
+      const symbol = main ? "circle" : reference ? "x-thin-open" : look.symbol;
+      const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : look.colour;
       const percent = (key) => points.map((p) => 100 * p[key]);
       const n = points.map((p) => p.n);
       traces.push({
@@ -165,7 +177,7 @@
     }
     const all = [...new Set(curves.flatMap(([, points]) => points.map((p) => p.n)))].sort((a, b) => a - b);
     const ticks = everyPoint ? all : roundNumbers(all[0], all.at(-1));
-    const rows = Math.ceil(curves.length / (narrow ? 2 : 5));
+    const rows = legendRows(id, curves);
     Plotly.newPlot(byId(id), traces, {
       ...baseLayout(), height: 430 + 24 * rows,
       margin: { l: 56, r: 16, t: 20 + 24 * rows, b: 52 }, hovermode: "x unified",
@@ -180,17 +192,18 @@
     let k = 0;
     const traces = found.map(([method, bins]) => {
       const main = method === data.main, reference = data.references.includes(method);
-      const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : PALETTE[1 + (k % 6)];
+      const look = looks(main || reference ? 0 : k++);
+      const colour = main ? PALETTE[0] : reference ? "#7F7F7F" : look.colour;
       return {
         type: "scatter", mode: "lines+markers", name: plain(label(method)),
         x: bins.map((b) => b.score), y: bins.map((b) => 100 * b.right),
         line: { color: colour, width: main ? 3.5 : 2, dash: reference ? "dash" : "solid" },
-        marker: { size: main ? 10 : 8, symbol: main ? "circle" : SYMBOLS[k++ % SYMBOLS.length] },
+        marker: { size: main ? 10 : 8, symbol: main ? "circle" : look.symbol },
         customdata: bins.map((b) => b.n),
         hovertemplate: hover,
       };
     });
-    const rows = Math.ceil(traces.length / (narrow ? 2 : 5));
+    const rows = legendRows(id, found);
     Plotly.newPlot(byId(id), traces, {
       ...baseLayout(), height: 400 + 24 * rows,
       margin: { l: 56, r: 16, t: 20 + 24 * rows, b: 52 },
