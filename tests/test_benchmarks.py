@@ -222,6 +222,7 @@ def test_wemath_scores_problems_with_their_steps(tmp_path: Path) -> None:
     assert found["wemath/strict/RM"].value == 1.0, "of the one problem that is right"
     assert found["wemath/loose/RM"].value == 0.0
     assert (found["wemath/steps/1"].value, found["wemath/steps/1"].n) == (0.75, 4)
+    assert found["wemath/concept/angles"].n == 4
     assert (found["wemath/steps/2"].value, found["wemath/steps/2"].n) == (0.5, 2)
 
 

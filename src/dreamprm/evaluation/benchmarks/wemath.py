@@ -84,11 +84,13 @@ def read_responses(path: Path) -> list[Response]:
 
 
 def groups(question: Question) -> Groups:
-    """One-step problems (each part of a larger one too), two-step and three-step ones."""
+    """One-step problems (each part of a larger one too) by knowledge concept; several steps."""
     match = _KEY.fullmatch(str(question.extra.get("key", "")))
     if match is None:
         return {}
-    return {"steps": (match["steps"] if match["part"] == "multi" else "1",)}
+    if match["part"] == "multi":
+        return {"steps": (match["steps"],)}
+    return {"steps": ("1",)} | ({"concept": (question.subject,)} if question.subject else {})
 
 
 def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
