@@ -240,6 +240,14 @@ def test_wemath_reads_its_own_output_by_its_own_extraction(tmp_path: Path) -> No
     assert found["wemath/strict/RM"].value == 1.0
 
 
+def test_mmstar_takes_stored_answers_by_the_same_rule() -> None:
+    question = Question(id="q", domain="mmstar", text="?", answer="B")
+    for answer in ("B", "(B) a cat", "B. a cat", "b"):
+        assert mmstar.right(question, answer)
+    for answer in ("A", "C. B", "", None):
+        assert not mmstar.right(question, answer)
+
+
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
@@ -272,7 +280,9 @@ def test_mmvet_is_graded_by_a_judge_and_a_rerun_asks_for_what_is_missing(
         assert "x <AND> y" in prompt
         answer = prompt.rpartition("Answer: ")[2]
         if answer.startswith("hm"):
-            return "I cannot tell."
+            return "I cannot tell, it is between 0 and 1."
+        if answer.startswith("\n["):
+            return "0"
         return "<think>1.0?</think>Grade: 0.5" if "Ignore" in answer else "1.0"
 
     words = ["--benchmark", "mmvet", "--data", tmp_path / "mm-vet.json"]
@@ -284,16 +294,38 @@ def test_mmvet_is_graded_by_a_judge_and_a_rerun_asks_for_what_is_missing(
         assert "1 grades are 0 because the judge gave no number" in capsys.readouterr().err
         path = tmp_path / "model.grades.json"
         grades = json.loads(path.read_text())
+        assert len(grades["v1_1"].pop("answer")) == 16
         assert grades["v1_1"] == {"model": ["fake"], "content": ["Grade: 0.5"], "score": [0.5]}
         asked = len(server.answered)
         score(tmp_path, *words, *urls)
         assert len(server.answered) == asked, "what is graded is not graded again"
+        grades = json.loads(path.read_text())
         del grades["v1_0"]
         path.write_text(json.dumps(grades))
         score(tmp_path, *words, *urls)
         only_one = [seen for seen in server.answered[asked:] if "Grade how right" in str(seen.body)]
         assert len(only_one) == 1
-    assert only(score(tmp_path, *words[:4], "--grades", path))["mmvet"].value == 0.5
+        (tmp_path / "model.json").write_text(json.dumps(said | {"v1_2": "x and y"}))
+        found = only(score(tmp_path, *words, *urls))
+        assert found["mmvet"].value == pytest.approx(2.5 / 3), "another answer, another grade"
+        for more, message in (
+            (["--judge_model", "other"], "grade of 'v1_0' is of judge 'fake'"),
+            (["--grades", tmp_path / "theirs.json"], "was not made by this command"),
+        ):
+            (tmp_path / "theirs.json").write_text(json.dumps({"v1_0": {"score": 0.5}}))
+            assert main(["benchmark", *map(str, [*words, *urls, *more])]) == 1
+            assert message in capsys.readouterr().err
+        assert only(score(tmp_path, *words, *urls, "--limit", 1))["mmvet"].n == 1
+        score(tmp_path, *words, *urls, "--judge_runs", 2)
+        assert main(["benchmark", *map(str, [*words, *urls])]) == 1
+        assert "has 2 grades, and judge_runs is 1" in capsys.readouterr().err
+        (tmp_path / "model.json").write_text(json.dumps({"v1_0": "x and y"}))
+        fewer = [*words, *urls, "--grades", tmp_path / "fewer.json"]
+        assert main(["benchmark", *map(str, fewer)]) == 1
+        assert "2 questions have no response" in capsys.readouterr().err
+        found = only(score(tmp_path, *fewer, "--allow_missing", "true"))
+        assert found["mmvet"].value == pytest.approx(1 / 3)
+    assert only(score(tmp_path, *words[:4], "--grades", path, "--limit", 2))["mmvet"].n == 2
     assert main(["benchmark", *map(str, words)]) == 1
     assert "judge_model needs judge_urls" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from dreamprm.cli import main
 from dreamprm.evaluation.choices_result import token_curve
 from dreamprm.evaluation.results import read_result
 from dreamprm.formats import read_scores, read_trajectories, write_questions
-from dreamprm.records import Question
+from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.search.choice import Change, Choice
 from tests.cli_samples import read_rows
 from tests.fake_endpoint import FakeEndpoint
@@ -128,7 +128,48 @@ def test_candidates_of_a_question_that_was_cut_off_are_made_anew(
     (folder / "all.jsonl").unlink()
     capsys.readouterr()
     assert main(words(questions, *more)) == 1
-    assert "all.jsonl: is not there, and the output has answers" in capsys.readouterr().err
+    assert "all.jsonl: lacks the candidates of 6 questions" in capsys.readouterr().err
+
+
+def test_files_of_candidates_are_never_mixed(
+    questions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = questions.parent
+    vote = ("--method", "self_consistency", "--n", "2")
+    kept = ("--candidates_output", str(folder / "all.jsonl"))
+    rows = questions.read_text().splitlines(keepends=True)
+    questions.write_text("".join(rows[:3]))
+    assert main(words(questions, *vote, *kept)) == 0
+    before = (folder / "all.jsonl").read_bytes()
+    other = [*words(questions, *vote, *kept), "--output", str(folder / "other.jsonl")]
+    assert main(other) == 1
+    assert "was made with choices 'c.jsonl', now it is 'other.jsonl'" in capsys.readouterr().err
+    questions.write_text("".join(rows))
+    assert main(words(questions, *vote)) == 0  # goes on without the candidates
+    assert main(words(questions, *vote, *kept)) == 1
+    assert "lacks the candidates of 3 questions" in capsys.readouterr().err
+    assert (folder / "all.jsonl").read_bytes() == before
+    same = ("--candidates_output", str(folder / "c.jsonl"))
+    assert main(words(questions, *vote, *same)) == 1
+    assert "must be different files" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_tells_why_also_where_a_result_is_wanted(
+    questions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = ("--result", str(questions.parent / "r.json"))
+    refuses = scripted({number: Fault("400", body="too long") for number in range(3, 10_000)})
+    with FakeEndpoint(plan=refuses) as server:
+        served = ["--model_name_or_path", server.model, "--base_urls", server.url]
+        more = ["--method", "self_consistency", "--continuation", "prompt", *served]
+        main(words(questions, *more, *result))
+    err = capsys.readouterr().err
+    assert "too long" in err
+    assert "known to be right" not in err
+    rows = [Question(id="q", domain="d", text="what is 1 ?", answer=UNKNOWN_ANSWER)]
+    write_questions(questions, rows)
+    assert main(words(questions, "--method", "self_consistency", *result)) == 1
+    assert "--result needs questions with known answers" in capsys.readouterr().err
 
 
 def test_the_curve_over_tokens_is_what_stopping_there_would_have_given() -> None:

@@ -20,7 +20,7 @@ from dreamprm.images import load_image
 from dreamprm.loading import load_backbone
 from dreamprm.policy import Reply, Request, RequestRefused
 from dreamprm.policy.local import LocalPolicy
-from dreamprm.prompts import opening, split_steps
+from dreamprm.prompts import opening, split_steps, step_end
 from dreamprm.records import Question
 from dreamprm.tiny.world import WorldSize, build_world
 from tests.tiny_models import picture_question
@@ -112,8 +112,11 @@ def test_a_single_step_is_the_beginning_of_the_whole_text(policy: LocalPolicy) -
         assert short.completion_tokens < long.completion_tokens
         for a, b in zip(long.completions, short.completions, strict=True):
             assert a.text.startswith(b.text)
-            assert len(split_steps(opening(request.steps) + b.text)[0]) == len(request.steps) + 1
-            open_ones += b.finish_reason == "step"
+            end = step_end(opening(request.steps), b.text)
+            assert (end is not None) == (b.finish_reason == "step")
+            steps, _ = split_steps(opening(request.steps) + b.text[:end])
+            assert len(steps) == len(request.steps) + 1
+            open_ones += end is not None
     assert open_ones > 40
 
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.policy import Request
+from dreamprm.policy import Completion, Reply, Request, RequestRefused
+from dreamprm.policy.endpoint import EndpointPolicy
+from dreamprm.policy.replies import read_reply
+from dreamprm.prompts import opening, step_end, step_stops
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.search.answer import METHODS, TREES, Found, SearchOptions, answer
 from dreamprm.search.ask import Asked
 from dreamprm.search.parallel import agreement
+from tests.fake_endpoint import FakeEndpoint
 from tests.scripted_policy import Scripted
 
 LENGTH = 4
@@ -32,6 +41,15 @@ def digits(request: Request, seed: int, index: int) -> str:
     whole = [*written, *numbers][:LENGTH]
     lines = [f"Step {i + 1}: {d}" for i, d in enumerate(whole)][len(written) :]
     return "\n".join([*lines, f"Final answer: {''.join(whole)}"])
+
+
+class Flat:
+    """Finds every step as good as any other."""
+
+    def score_steps(
+        self, question: Question, candidates: Sequence[Sequence[str]]
+    ) -> list[tuple[float, ...]]:
+        return [tuple(0.5 for _ in steps) for steps in candidates]
 
 
 class Judge:
@@ -150,7 +168,96 @@ def test_a_policy_that_stops_without_a_word_ends_the_search(tmp_path: Path) -> N
     options = SearchOptions("step_best_of_n", n=50, single_steps=True)
     found, _ = search(options, tmp_path, policy)
     assert found.chosen.steps == ("Step 1: 0",)
-    assert len(policy.asked) < 10
+    assert len(policy.asked) < 20
+
+
+@pytest.mark.parametrize("method", TREES)
+def test_a_search_goes_on_behind_the_line_of_a_final_answer_and_always_ends(
+    method: str, tmp_path: Path
+) -> None:
+    paragraphs = ["First look", "Then add", "**Final answer:**", "42"]
+
+    def write(prompt: str, begun: str, seed: int) -> str:
+        return "\n\n".join(paragraphs[sum(p in begun for p in paragraphs) :])
+
+    async def session() -> Found:
+        with (
+            FakeEndpoint(continues="assistant", writer=write) as server,
+            RolloutStore(tmp_path / "r.db") as store,
+        ):
+            policy = EndpointPolicy(
+                model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
+            )
+            asked = Asked(QUESTION, Sampler(policy, store), Flat(), len, one_step=True)
+            found = await answer(asked, SearchOptions(method, 64, single_steps=True))
+            await policy.close()
+            return found
+
+    assert asyncio.run(session()).chosen.trajectory.answer == "42"
+
+
+PIECES = ("Step 1: a", "Step 2: b", "**Step 2:** b", "- Step 1", "Step 0: x", "\n", "\n", "\n\n")
+PIECES += (" ", "Final answer:", "Final answer: 4", "**Final answer:**", "a long paragraph", "42")
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["local", "named", "unnamed"]),
+    st.booleans(),
+    st.sampled_from(TREES),
+)
+def test_whatever_a_policy_writes_a_search_ends_within_its_budget(
+    seed: int, kind: str, marked: bool, method: str
+) -> None:
+    """Texts of marks, blank lines and answers in any order, stopped as policies do."""
+
+    class Anything(Scripted):
+        def _completion(self, request: Request, text: str) -> Completion:
+            if not request.one_step:
+                return Completion(text)
+            if kind == "local":
+                end = step_end(opening(request.steps), text)
+                return Completion(text, "stop" if end is None else "step")
+            stops = step_stops(request.steps, marked)
+            cut, stop = min([(text.find(s), s) for s in stops if s in text], default=(None, None))
+            message = {"message": {"content": text[:cut]}, "finish_reason": "stop"}
+            told = {"stop_reason": stop} if kind == "named" else {}
+            reply = read_reply(json.dumps({"choices": [message | told]}).encode(), 1, stops)
+            assert isinstance(reply, Reply)
+            return reply.completions[0]
+
+    def say(request: Request, seed: int, index: int) -> str:
+        chance = random.Random(f"{seed}/{index}")
+        return "".join(chance.choice(PIECES) for _ in range(chance.randint(0, 14)))
+
+    async def session(folder: str) -> None:
+        with RolloutStore(Path(folder) / "r.db") as store:
+            sampler = Sampler(Anything(say), store, seed)
+            asked = Asked(QUESTION, sampler, Flat(), len, max_completions=24, one_step=True)
+            found = await asyncio.wait_for(
+                answer(asked, SearchOptions(method, 24, single_steps=True)), 20
+            )
+            assert asked.sampled <= 24
+            assert found.candidates
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(session(folder))
+
+
+def test_a_prefix_that_is_refused_ends_its_line_and_not_the_question(tmp_path: Path) -> None:
+    def refuse_deep(request: Request) -> None:
+        if len(request.steps) > 1:
+            raise RequestRefused("too long")
+
+    for single in (True, False):
+        folder = tmp_path / str(single)
+        folder.mkdir()
+        policy = Scripted(digits, most=1, fail=refuse_deep)
+        options = SearchOptions("beam_search", n=30, single_steps=single)
+        found, asked = search(options, folder, policy)
+        assert found.candidates
+        assert asked.sampler.refusals
 
 
 def test_single_steps_are_never_taken_for_whole_reasonings(tmp_path: Path) -> None:

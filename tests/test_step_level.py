@@ -174,10 +174,24 @@ def test_prmbench_counts_modified_solutions_once_and_each_class_by_its_rule(
             assert metric.ci95[0] <= metric.value <= metric.ci95[1]
 
 
-def test_a_prmbench_file_with_other_classes_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("change", "more", "message"),
+    [
+        ({"classification": "new"}, [], "classification is 'new', none of redundency"),
+        ({"idx": None}, [], "row 1 has no idx"),
+        ({}, ["--threshold", "1"], "threshold is 1.0; it must lie between 0 and 1"),
+        ({}, ["--threshold", "0"], "threshold is 0.0; it must lie between 0 and 1"),
+    ],
+)
+def test_a_prmbench_file_of_another_kind_is_one_line(
+    change: dict[str, object],
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "p.jsonl").write_text(json.dumps(prmbench_row("new", "a", 2, [1])))
+    row = prmbench_row("circular", "a", 2, [1]) | change
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
     _, trajectories = read_pair(tmp_path / "p.jsonl", format="prmbench")
     scores = [
         StepScores(question_id=t.question_id, sample_index=t.sample_index, logits=(0.0, 0.0))
@@ -185,8 +199,13 @@ def test_a_prmbench_file_with_other_classes_is_one_line(
     ]
     write_scores(tmp_path / "s.jsonl", scores)
     words = ["benchmark", "--benchmark", "prmbench", "--data", str(tmp_path / "p.jsonl")]
-    assert main([*words, "--scores", str(tmp_path / "s.jsonl")]) == 1
-    assert "classification is 'new', none of redundency" in capsys.readouterr().err
+    assert main([*words, "--scores", str(tmp_path / "s.jsonl"), *more]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_figure_that_nothing_contradicts_has_no_interval_by_resampling() -> None:
+    perfect = {str(i): Counts(right_right=2, wrong_wrong=1) for i in range(5)}
+    assert metrics_of("x", perfect)["x"].ci95 is None
 
 
 def test_intervals_of_f1_cover_it() -> None:

@@ -140,10 +140,15 @@ def step_end(begun: str, text: str) -> int | None:
 def split_open(text: str) -> list[str]:
     r"""Steps of a text that was stopped at the end of one, as if the next one had begun.
 
+    The line of a final answer that is still to come is the last of them, so that it can follow.
+
     Example:
         >>> split_open("one paragraph\nof two lines")
         ['one paragraph\nof two lines']
     """
+    finals = list(_FINAL.finditer(text))
+    if finals and not text[finals[-1].end() :].strip():
+        return [*split_open(text[: finals[-1].start()]), finals[-1][0].strip()]
     return split_steps(text + ("\nStep 0: on" if _MARK.search(text) else "\n\non"))[0][:-1]
 
 
@@ -154,7 +159,7 @@ def step_stops(steps: Sequence[str], marked: bool) -> list[str]:
         steps: that it goes on behind. The next mark is expected as their last one is written.
         marked: are marks asked for? It decides where there are no steps to look at.
     """
-    marks = [m for step in steps if (m := _MARK.match(step))]
+    marks = [m for step in steps for m in _MARK.finditer(step)]
     if marks:
         last = marks[-1]
         mark = last[0][: last.start("number") - last.start()]
@@ -168,7 +173,12 @@ def opening(steps: Sequence[str]) -> str:
     """Steps as the beginning of an answer that a policy is to continue; "" for none."""
     if not steps:
         return ""
-    return join_steps(steps) + ("\n" if any(map(_MARK.search, steps)) else "\n\n")
+    return join_steps(steps) + ("\n" if is_marked(steps) else "\n\n")
+
+
+def is_marked(steps: Sequence[str]) -> bool:
+    """Does one of them bear a step mark?"""
+    return any(map(_MARK.search, steps))
 
 
 def join_steps(steps: Sequence[str], answer: str | None = None) -> str:
@@ -177,8 +187,7 @@ def join_steps(steps: Sequence[str], answer: str | None = None) -> str:
     Marked steps stand on lines of their own; steps without marks are set apart by an empty line,
     because each may hold several lines.
     """
-    marked = any(_MARK.search(step) for step in steps)
-    body = ("\n" if marked else "\n\n").join(steps)
+    body = ("\n" if is_marked(steps) else "\n\n").join(steps)
     if answer is None:
         return body
     return f"{body}\nFinal answer: {answer}" if body else f"Final answer: {answer}"

@@ -44,7 +44,8 @@ class Config:
         rules: `published` (the benchmark's own, for figures that compare with published ones) or
             `ours` (values and units are compared too).
         extract_again: extract answers from the responses' texts, also where the file holds some.
-        allow_missing: count questions without a response as wrong instead of refusing.
+        allow_missing: count questions without a response as wrong instead of refusing (mmvet: they
+            are graded as empty answers).
         scores: step benchmarks: step scores of the data file's solutions.
         threshold: step benchmarks: a step with a score below it is called wrong; choose it on
             other data.
@@ -126,7 +127,9 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
             )
         run_name = config.name or config.grades.stem
         settings = _settings(config, "grades")
-        return questions, score_grades(questions, config.grades, name=run_name, settings=settings)
+        return questions, score_grades(
+            questions, config.grades, name=run_name, settings=settings, left_out=dropped
+        )
     if config.responses is None:
         raise DataError(f"{name} needs --responses")
     responses = read_responses(benchmark, config.responses)
@@ -136,7 +139,9 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
         grades = judged(config, questions, responses)
         settings = _settings(config, "responses", "judge_model", "judge_runs")
         run_name = config.name or config.responses.stem
-        return questions, score_grades(questions, grades, name=run_name, settings=settings)
+        return questions, score_grades(
+            questions, grades, name=run_name, settings=settings, left_out=dropped
+        )
     if config.asked is not None:
         responses = by_option_text(responses, read_questions(config.asked), questions)
     result = score_answers(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.errors import DataError, DreamPRMError
@@ -56,7 +56,8 @@ class Config(PolicyOptions):
         early_stop: stop sampling a question once its leading answer is the policy's most frequent
             one with this probability, say 0.95; parallel methods only.
         max_tokens: sampled per question at most, by the reward model's tokenizer; looked at before
-            each wave of completions.
+            each wave of completions. With single_steps one more completion may follow, where no
+            reasoning has ended.
         score_batch_size: trajectories in one forward pass of the reward model.
         candidates_output: .jsonl file of all candidates that were finished, as `dreamprm sample`
             writes them.
@@ -141,16 +142,32 @@ def told_accuracy(outcomes: Iterable[bool | None]) -> str:
     )
 
 
-def write_choices(config: Config, choices: Sequence[Choice], questions: Sequence[Question]) -> None:
-    """The result file, where one is wanted."""
+def write_choices(
+    config: Config,
+    choices: Sequence[Choice],
+    questions: Sequence[Question],
+    *,
+    n: int | None,
+    aggregation: str,
+) -> None:
+    """The result file, where one is wanted.
+
+    Args:
+        n, aggregation: that were used.
+    """
     if config.result is None:
         return
     from dreamprm.evaluation.choices_result import choices_result
     from dreamprm.evaluation.results import write_result
 
-    names = ("method", "n", "width", "expand", "single_steps", "early_stop", "max_tokens")
-    found = {name: getattr(config, name) for name in (*names, "aggregation")}
-    found |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
+    found: dict[str, Any] = {"method": config.method, "n": n, "aggregation": aggregation}
+    found |= {"questions": str(config.questions)}
+    if config.trajectories is not None:
+        found["trajectories"] = str(config.trajectories)
+    else:
+        names = ("width", "expand", "single_steps", "early_stop", "max_tokens", "prompt")
+        found |= {name: getattr(config, name) for name in (*names, "temperature", "seed")}
+        found |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
     result = choices_result(
         choices,
         questions,

@@ -1,7 +1,8 @@
 """`dreamprm select`: candidates that were not chosen, for who wants to look further.
 
 They are written before the choice of their question, so that a question with a choice has them all;
-what a kill left of others is removed on going on.
+what a kill left of others is removed on going on. A file belongs to one output: its settings name
+it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Kept:
             t = c.trajectory
             if self._candidates is not None:
                 self._candidates.append(t)
-            if self._scores is not None and c.logits:
+            if self._scores is not None:
                 row = StepScores(
                     question_id=t.question_id,
                     sample_index=t.sample_index,
@@ -47,42 +48,56 @@ class Kept:
 
 @contextmanager
 def keeping(
-    candidates: Path | None, scores: Path | None, settings: Mapping[str, Any], done: set[str]
+    output: Path,
+    candidates: Path | None,
+    scores: Path | None,
+    settings: Mapping[str, Any],
+    done: set[str],
 ) -> Iterator[Kept]:
-    """Open the outputs.
+    """Open the files.
 
     Args:
+        output: of the choices that they belong to.
         settings: see `resume.resumable`.
         done: questions whose choice is written.
 
     Raises:
-        DataError: an output was made with other settings, or begins too late.
+        DataError: one of the files is of another output or of other settings, or lacks questions
+            whose choice is written.
     """
+    paths = [path for path in (output, candidates, scores) if path is not None]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise DataError("output, candidates_output and scores_output must be different files")
+    settings = {**settings, "choices": output.name}
     with ExitStack() as stack:
         out: list[JsonlAppender | None] = []
         for path, kind in ((candidates, Trajectory), (scores, StepScores)):
-            if path is not None and path.exists():
+            if path is None:
+                out.append(None)
+                continue
+            if path.exists():
                 guard(path, "select", settings)
-                _keep_only(path, kind, done)
-            elif path is not None and done:
-                raise DataError(
-                    f"is not there, and the output has answers to {len(done):,} questions already: "
-                    "give another --output to have their candidates too (what is in the store "
-                    "costs nothing)",
-                    file=path,
-                )
-            out.append(
-                None if path is None else stack.enter_context(appending(path, "select", settings))
-            )
+            _tidy(path, kind, done)
+            out.append(stack.enter_context(appending(path, "select", settings)))
         yield Kept(*out)
 
 
-def _keep_only(path: Path, kind: type[Trajectory] | type[StepScores], done: set[str]) -> None:
-    with JsonlAppender(path):  # drops a last line that a kill cut off
-        pass
-    if all(row.question_id in done for row in iterate_jsonl(path, kind)):
-        return
-    with atomic_write(path) as file:
-        for row in iterate_jsonl(path, kind):
-            if row.question_id in done:
-                file.write(to_line(row, path.parent))
+def _tidy(path: Path, kind: type[Trajectory] | type[StepScores], done: set[str]) -> None:
+    """Remove rows of questions without a choice; refuse a file that lacks one with a choice."""
+    there: set[str] = set()
+    if path.exists():
+        with JsonlAppender(path):  # drops a last line that a kill cut off
+            pass
+        there = {row.question_id for row in iterate_jsonl(path, kind)}
+    if missing := sorted(done - there):
+        raise DataError(
+            f"lacks the candidates of {len(missing):,} questions that the output has answers to, "
+            f"'{missing[0]}' first: give another --output to have them too (what is in the store "
+            "costs nothing)",
+            file=path,
+        )
+    if there - done:
+        with atomic_write(path) as file:
+            for row in iterate_jsonl(path, kind):
+                if row.question_id in done:
+                    file.write(to_line(row, path.parent))

@@ -20,7 +20,7 @@ from dreamprm.cli.terminal import progress
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.formats import check_images, read_questions
 from dreamprm.formats.jsonl import JsonlAppender
-from dreamprm.records import Question
+from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.rollouts.work import Outcome, work_through
@@ -54,8 +54,14 @@ def select_by_search(config: Config) -> None:
         raise DataError("holds no question", file=config.questions)
     check_images(questions, config.questions)
     settings = config.settings() | dataclasses.asdict(options)
+    if not options.single_steps:  # outputs of before there was the choice go on
+        del settings["single_steps"]
+    if config.result is not None and all(q.answer == UNKNOWN_ANSWER for q in questions):
+        raise DataError("--result needs questions with known answers", file=config.questions)
     if config.max_tokens is not None and config.prm is None:
         raise DreamPRMError("max_tokens needs --prm: tokens are counted by its tokenizer")
+    if config.scores_output is not None and config.prm is None:
+        raise DreamPRMError("scores_output needs --prm, which gives the scores")
     aggregation = config.aggregation or DEFAULT_AGGREGATION
     settings["max_tokens"] = config.max_tokens
     if config.prm is not None:
@@ -65,6 +71,7 @@ def select_by_search(config: Config) -> None:
         resumable(config.output, "select", settings, Choice) as (out, written),
         RolloutStore(config.store_of(config.output)) as store,
         keeping(
+            config.output,
             config.candidates_output,
             config.scores_output,
             settings,
@@ -86,7 +93,8 @@ def select_by_search(config: Config) -> None:
     counted = [row.tokens for row in everything if row.tokens is not None]
     each = f", {sum(counted) / len(counted):.0f} tokens each" if counted else ""
     print(f"{config.output}: {len(everything)} answers by {config.method}{each}{told}")
-    write_choices(config, everything, questions)
+    if any(row.outcome is not None for row in everything):
+        write_choices(config, everything, questions, n=options.n, aggregation=aggregation)
     tell(outcome, "questions")
 
 

@@ -52,7 +52,7 @@ def select_stored(config: Config) -> None:
         choice = _choose(config.method, first_n, numbers)
         choices.append(_row(choice, first_n, numbers, scored))
     write_records(config.output, choices, Choice)
-    write_choices(config, choices, questions)
+    write_choices(config, choices, questions, n=config.n, aggregation=aggregation)
     told = told_accuracy(c.outcome for c in choices)
     print(f"{config.output}: {len(choices)} choices by {config.method}{told}")
 

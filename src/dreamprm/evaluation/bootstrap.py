@@ -97,7 +97,13 @@ def resampled_sums(table: NDArray[np.float64], draws: int = 2000, seed: int = 0)
     return sums
 
 
-def spread(draws: NDArray[np.float64], value: float) -> tuple[float, float]:
-    """95% percentile interval within 0-1, never without the value itself."""
+def spread(draws: NDArray[np.float64], value: float) -> tuple[float, float] | None:
+    """95% percentile interval within 0-1, never without the value itself.
+
+    None where all draws are equal: resampling cannot tell how sure a figure is that nothing in the
+    sample contradicts.
+    """
     low, high = np.quantile(draws, [0.025, 0.975])
+    if np.isclose(draws.min(), draws.max()):
+        return None
     return max(0.0, min(float(low), value)), min(1.0, max(float(high), value))

@@ -9,7 +9,7 @@ import numpy as np
 
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import QuestionResult, Result, new_result
-from dreamprm.evaluation.selection_result import metric
+from dreamprm.evaluation.selection_result import AVERAGE, check_name, metric
 from dreamprm.evaluation.statistics import Estimate, estimate, estimate_average
 from dreamprm.evaluation.summary import estimate_json
 from dreamprm.records import Question
@@ -42,8 +42,8 @@ def choices_result(
     for choice in known:
         groups.setdefault(by_id[choice.question_id].domain, []).append(choice)
     values = {b: [float(bool(c.outcome)) for c in group] for b, group in groups.items()}
-    metrics = {"average": metric(estimate_average(values))}
-    metrics |= {b: metric(estimate(found)) for b, found in values.items()}
+    metrics = {AVERAGE: metric(estimate_average(values))}
+    metrics |= {check_name(b): metric(estimate(found)) for b, found in values.items()}
     curve = token_curve(groups)
     return new_result(
         name=name,
@@ -55,6 +55,8 @@ def choices_result(
         },
         details={
             "main_method": method,
+            "asked": len(questions),
+            "answered": len(choices),
             "token_curve": {method: {str(t): estimate_json(e) for t, e in curve.items()}},
         },
     )

@@ -6,12 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dreamprm.errors import DataError
 from dreamprm.evaluation.aggregation_choice import AggregationChoice
 from dreamprm.evaluation.evaluate import Evaluation
 from dreamprm.evaluation.results import Metric, QuestionResult, Result, new_result
 from dreamprm.evaluation.statistics import Estimate, estimate
 from dreamprm.evaluation.summary import difference_json, estimate_json
 from dreamprm.records import Question, Trajectory
+
+AVERAGE = "average"
+"""Metric of all benchmarks together."""
+
+
+def check_name(benchmark: str) -> str:
+    """The benchmark's name, if a metric can bear it."""
+    if benchmark == AVERAGE:
+        raise DataError(
+            f"a domain is called '{AVERAGE}', as the mean over domains is; rename it",
+            field="domain",
+        )
+    return benchmark
 
 
 def metric(found: Estimate) -> Metric:
@@ -39,10 +53,10 @@ def selection_result(
     metrics: dict[str, dict[str, Metric]] = {}
     rows: dict[str, list[QuestionResult]] = {}
     for method, values in evaluation.values.items():
-        found = {"average": metric(evaluation.average[method])}
+        found = {AVERAGE: metric(evaluation.average[method])}
         rows[method] = []
         for benchmark, ids in evaluation.question_ids.items():
-            found[benchmark] = metric(evaluation.accuracy[benchmark][method])
+            found[check_name(benchmark)] = metric(evaluation.accuracy[benchmark][method])
             subjects: dict[str, list[int]] = {}
             for place, question_id in enumerate(ids):
                 subject = by_id[question_id].subject

@@ -35,7 +35,8 @@ class Completion:
 
     Attributes:
         finish_reason: `stop` (the model ended it), `length` (cut at the limit), `step` (stopped at
-            the end of a step, as asked; the reasoning goes on), or what else a server says.
+            the end of a step, as asked; the reasoning goes on, and the text may hold the beginning
+            of the next step, which showed the end), or what else a server says.
     """
 
     text: str

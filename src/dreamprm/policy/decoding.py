@@ -48,6 +48,11 @@ class Continuation:
         """Tokens drawn, the ending one included."""
         return len(self.tokens) + self.ended
 
+    @property
+    def reason(self) -> str:
+        """See `Completion.finish_reason`."""
+        return "step" if self.stopped else "stop" if self.ended else "length"
+
 
 @dataclass(frozen=True)
 class Prefilled:

@@ -25,7 +25,6 @@ from dreamprm.loading import load_backbone, load_processor
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.batching import Batcher, Wanted
 from dreamprm.policy.decoding import (
-    Continuation,
     Ends,
     Pick,
     decode,
@@ -254,9 +253,9 @@ class LocalPolicy:
         written = zip(texts, rows, strict=True)
         drawn = []
         sizes = inputs["attention_mask"].sum(1).tolist()
-        for job, n, size in zip(jobs, copies, sizes, strict=True):
+        for n, size in zip(copies, sizes, strict=True):
             mine = list(itertools.islice(written, n))
-            done = [_completion(job, text, row) for text, row in mine]
+            done = [Completion(text, row.reason) for text, row in mine]
             drawn.append(_Drawn(done, size, sum(row.sampled for _, row in mine)))
         return drawn
 
@@ -272,12 +271,6 @@ class LocalPolicy:
             return step_end(begun[row] or "", text) is not None
 
         return ends
-
-
-def _completion(job: _Job, text: str, row: Continuation) -> Completion:
-    if row.stopped:  # what was written of the step behind it is left out
-        return Completion(text[: step_end(job.begun or "", text)].rstrip(), "step")
-    return Completion(text, "stop" if row.ended else "length")
 
 
 def _stream(job: _Job, sample: int) -> np.random.Generator:

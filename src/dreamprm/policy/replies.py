@@ -154,13 +154,14 @@ def _step(text: str, reason: str, choice: Mapping[str, Any], stops: Sequence[str
     Unnamed, a text counts as a step: if the model had ended there, its next one will be empty.
     Nothing that states an answer is to be gone on with.
     """
-    if reason != "stop" or not text.strip() or split_steps(text)[1] is not None:
+    if reason != "stop" or split_steps(text)[1] is not None:
         return Completion(text, reason)
     ended_at = next((stop for stop in stops if text.endswith(stop)), None)
     if ended_at is not None:  # a server told to hand the stop out too
         return Completion(text.removesuffix(ended_at), "step")
     told = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
-    return Completion(text, "step" if not told or isinstance(told[0], str) else "stop")
+    stopped = isinstance(told[0], str) if told else bool(text.strip())
+    return Completion(text, "step" if stopped else "stop")
 
 
 def _count(usage: Any, name: str) -> int:

@@ -13,12 +13,11 @@ from typing import Any
 from dreamprm.errors import DataError
 from dreamprm.evaluation.compare import OF_STEPS, Comparison, Run, compare, named, runs_of
 from dreamprm.evaluation.results import Metric, Result, read_result
+from dreamprm.evaluation.selection_result import AVERAGE
 from dreamprm.evaluation.statistics import Difference, Estimate
 from dreamprm.records import Question
 from dreamprm.report.data import AccuracyTable, ReportData
 from dreamprm.report.disagreements import disagreements
-
-AVERAGE = "average"
 
 
 def comparison_report(

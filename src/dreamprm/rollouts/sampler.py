@@ -16,7 +16,7 @@ from typing import NamedTuple
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import STEP_SETTING, Completion, Policy, Reply, Request
-from dreamprm.prompts import opening
+from dreamprm.prompts import opening, step_end
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rollouts.budget import Budget, within
 from dreamprm.rollouts.judge import Verifier
@@ -41,16 +41,18 @@ class Rollout(NamedTuple):
     """A whole reasoning: the given steps and a completion.
 
     Attributes:
-        text: all of it.
+        text: all of it; of a single step up to its end.
         answer: its final answer; None when it states none.
         verdict: is that right; None when the question's gold answer is not known.
         finish_reason: of the completion.
+        beyond: what was sampled behind the end of a single step.
     """
 
     text: str
     answer: str | None
     verdict: Verdict | None
     finish_reason: str
+    beyond: str = ""
 
     @property
     def correct(self) -> bool:
@@ -136,8 +138,8 @@ class Sampler:
                 reply = await self._sample(prefix, request, len(there), n - len(there))
                 there += reply.completions
         return [
-            Rollout(text, answer, await self.verify(question, answer), reason)
-            for text, answer, reason in self._read(question, steps, there)
+            Rollout(text, answer, await self.verify(question, answer), reason, beyond)
+            for text, answer, reason, beyond in self._read(question, steps, there)
         ]
 
     @asynccontextmanager
@@ -162,11 +164,11 @@ class Sampler:
         if len(there) < n:
             return None
         found = []
-        for text, answer, reason in self._read(question, steps, there):
+        for text, answer, reason, beyond in self._read(question, steps, there):
             verdict = self._known_verdict(question, answer)
             if verdict is None and question.answer != UNKNOWN_ANSWER:
                 return None
-            found.append(Rollout(text, answer, verdict, reason))
+            found.append(Rollout(text, answer, verdict, reason, beyond))
         return found
 
     async def _sample(self, prefix: Prefix, request: Request, first: int, n: int) -> Reply:
@@ -183,16 +185,19 @@ class Sampler:
 
     def _read(
         self, question: Question, steps: Sequence[str], completions: Sequence[Completion]
-    ) -> Iterator[tuple[str, str | None, str]]:
-        """(whole text, final answer, finish reason) of each."""
+    ) -> Iterator[tuple[str, str | None, str, str]]:
+        """(whole text, final answer, finish reason, what is behind a single step) of each."""
         begun = opening(steps)
         for text, reason in ((c.text, c.finish_reason) for c in completions):
-            answer = None
-            if reason != "step":
-                answer = extract_answer(text, question.options)
+            if reason == "step":
+                end = step_end(begun, text)
+                end = len(text) if end is None else end
+                yield begun + text[:end].rstrip(), None, reason, text[end:]
+                continue
+            answer = extract_answer(text, question.options)
             if answer is None and reason == "stop":  # the steps state it, and no more was said
                 answer = extract_answer(begun + text, question.options)
-            yield begun + text, answer, reason
+            yield begun + text, answer, reason, ""
 
     async def verify(self, question: Question, answer: str | None) -> Verdict | None:
         """Is an answer right? Each answer of a question is verified once; None without a gold."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.prompts import opening, step_stops
+from dreamprm.policy import RequestRefused
+from dreamprm.prompts import is_marked, join_steps, opening, step_stops
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sample import to_trajectory
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.sampler import Rollout, Sampler
 from dreamprm.search.aggregation import aggregate
 
 Steps = tuple[str, ...]
@@ -101,33 +102,51 @@ class Asked:
     async def continue_from(self, prefix: Steps, n: int) -> list[Candidate]:
         """The first n continuations of a prefix, fewer where the budget ends; scored.
 
+        A prefix that the policy refuses, as too long, has none; other lines go on.
+
         Raises:
-            RequestRefused, BudgetSpent, DreamPRMError: see `Sampler.rollouts`.
+            RequestRefused: the policy refuses the question.
+            BudgetSpent, DreamPRMError: see `Sampler.rollouts`.
         """
         there = self._known.setdefault(prefix, [])
         wanted = len(there) + min(n - len(there), self.left)
         if wanted > len(there):
             there += await self._sample(prefix, len(there), wanted, self.one_step)
+        if there and all(c.open and not is_longer(c.steps, prefix) for c in there):
+            # The server stops before it has written anything, as where a chat template takes the
+            # line's end from the prefix: the rest in one piece, then.
+            more = min(n, self.left)
+            if more > 0:
+                there[:0] = await self._sample(prefix, 0, more, one_step=False)
         return there[:n]
 
     async def finish(self) -> None:
-        """Where nothing has ended, write the deepest of the open reasonings, the best one, out."""
+        """Where nothing has ended, write the deepest of the open reasonings, the best one, out.
+
+        This is sampled also where `max_tokens` is spent: an answer is what they were spent for.
+        """
         if self.candidates or not self.one_step or self.max_tokens == 0:
             return
         begun = [c for known in self._known.values() for c in known if c.open]
         best = max(begun, key=lambda c: (len(c.steps), self.score(c)), default=None)
-        await self._sample(best.steps if best else (), 0, 1, one_step=False)
+        if not (best and await self._sample(best.steps, 0, 1, one_step=False)):
+            await self._sample((), 0, 1, one_step=False)
 
     async def _sample(self, prefix: Steps, start: int, end: int, one_step: bool) -> list[Candidate]:
         """Continuations number `start` to `end` of a prefix; the finished become candidates."""
-        rollouts = await self.sampler.rollouts(self.question, prefix, end, one_step=one_step)
+        try:
+            rollouts = await self.sampler.rollouts(self.question, prefix, end, one_step=one_step)
+        except RequestRefused as error:
+            if not prefix:
+                raise
+            self.sampler.refusals.append(str(error))
+            return []
         new: list[Candidate] = []
         ended = len(self.candidates)
         for rollout in rollouts[start:]:
             t = to_trajectory(self.question, rollout, self.sampler.policy.name, ended)
-            # A policy that stopped without having written anything would do so for ever.
-            is_open = rollout.finish_reason == "step" and t.steps != prefix
-            tokens = self._tokens_of(rollout.text, prefix, is_open)
+            is_open = one_step and rollout.finish_reason == "step"
+            tokens = self._tokens_of(rollout, t.steps, prefix)
             self.tokens += tokens
             ended += not is_open
             new.append(Candidate(t, (), tokens, self.tokens, is_open))
@@ -144,12 +163,16 @@ class Asked:
             raise DreamPRMError("this method needs a reward model; give --prm")
         return aggregate(logits, self.aggregation)
 
-    def _tokens_of(self, text: str, prefix: Steps, is_open: bool) -> int:
-        """Of what was sampled, the beginning of the next step that showed the end of one too."""
+    def _tokens_of(self, rollout: Rollout, steps: Steps, prefix: Steps) -> int:
+        """Of what was sampled, the beginning of the next step that showed the end of one too.
+
+        A server does not hand that out; it is the text that it was told to stop at.
+        """
         if self.count_tokens is None:
             return 0
-        if is_open:
-            text += step_stops(prefix, marked=True)[0]
+        text = rollout.text + rollout.beyond
+        if rollout.finish_reason == "step" and not rollout.beyond:
+            text += step_stops(prefix, marked=is_marked(steps))[0]
         begun = self.count_tokens(opening(prefix)) if prefix else 0
         return max(1, self.count_tokens(text) - begun)
 
@@ -159,3 +182,8 @@ class Asked:
             return [()] * len(candidates)
         async with self.scoring:  # in a thread, so that requests in flight are not held up
             return await asyncio.to_thread(judge.score_steps, self.question, candidates)
+
+
+def is_longer(steps: Steps, prefix: Steps) -> bool:
+    """Is there more text in these steps? Only then may a search go on from them: it must end."""
+    return len(join_steps(steps)) > len(join_steps(prefix))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dreamprm.search.ask import Asked, Candidate, Steps
+from dreamprm.search.ask import Asked, Candidate, Steps, is_longer
 
 
 async def step_best_of_n(asked: Asked, expand: int, prefix: Steps = ()) -> None:
@@ -24,11 +24,11 @@ async def step_best_of_n(asked: Asked, expand: int, prefix: Steps = ()) -> None:
         expand: continuations sampled at each depth.
     """
     while found := await asked.continue_from(prefix, expand):
-        depth = len(prefix) + 1
-        best = max(found, key=lambda c: asked.score(c, depth))
-        if not _goes_on(best, prefix) or asked.left <= 0:
+        best = max(found, key=lambda c: asked.score(c, len(prefix) + 1))
+        further = _further(best, prefix)
+        if further is None or asked.left <= 0:
             return
-        prefix = best.steps[:depth]
+        prefix = further
 
 
 async def beam_search(asked: Asked, width: int, expand: int) -> None:
@@ -66,9 +66,12 @@ async def _grown(asked: Asked, prefix: Steps, n: int) -> list[tuple[Candidate, S
     return [(c, prefix) for c in await asked.continue_from(prefix, n)]
 
 
-def _goes_on(c: Candidate, prefix: Steps) -> bool:
-    """Is there more to come behind the step that it adds to this prefix?"""
-    return c.open or len(c.steps) > len(prefix) + 1
+def _further(c: Candidate, prefix: Steps) -> Steps | None:
+    """The prefix with the step that a continuation adds; None where nothing follows that."""
+    if not c.open and len(c.steps) <= len(prefix) + 1:
+        return None
+    further = c.steps[: len(prefix) + 1]
+    return further if is_longer(further, prefix) else None
 
 
 def _best_prefixes(
@@ -77,8 +80,8 @@ def _best_prefixes(
     """The best distinct prefixes, one step longer, that go on; by their best continuation."""
     scores: dict[Steps, float] = {}
     for c, before in grown:
-        if _goes_on(c, before):
-            depth = len(before) + 1
-            prefix, score = c.steps[:depth], asked.score(c, depth)
+        prefix = _further(c, before)
+        if prefix is not None:
+            score = asked.score(c, len(prefix))
             scores[prefix] = max(scores.get(prefix, score), score)
     return sorted(scores, key=lambda p: -scores[p])[:width]

@@ -2,7 +2,8 @@
 
 The prompt is our own (the scale and the meaning of <AND> and <OR> are the benchmark's), so grades
 compare with each other and not with a published figure: for that, run the benchmark's grader and
-give its file. A reply is read as the benchmark reads it: a number from 0 to 1, five tries, then 0.
+give its file. A reply must end with a line that is a number from 0 to 1; after five tries without
+one the grade is 0, as it is there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from dreamprm.policy import Policy, Request
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
 TRIES = 5
-_NUMBER = re.compile(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?|\.\d+)(?![\d.]*\d)")
+_NUMBER = re.compile(
+    r"[\s*\"'`]*(?:grade[\s*]*:[\s*]*)?(0(?:\.\d+)?|1(?:\.0+)?|\.\d+)(?:\s*/\s*1(?:\.0)?)?[\s*\"'`.]*",
+    re.IGNORECASE,
+)
+_AGAIN = "\nOnly one number from 0.0 to 1.0, nothing else:"
 _PROMPT = """Grade how right an answer is, from 0.0 to 1.0 in steps of 0.1.
 
 In the reference answer, parts joined by <AND> are all needed for 1.0, each counting alike; of \
@@ -54,13 +59,16 @@ async def grade_answers(
     questions: Sequence[Question],
     answers: Mapping[str, str],
     judge: Policy,
-    grades: dict[str, dict[str, list[Any]]],
+    grades: dict[str, dict[str, Any]],
     *,
     runs: int = 1,
     save: Callable[[], None] = lambda: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Add what is missing to `grades`, in the layout of MM-Vet's own grader.
+
+    An entry of `grades` notes a digest of the answer that it is for; one of another answer is made
+    anew.
 
     Args:
         answers: question id -> what the model said.
@@ -77,7 +85,11 @@ async def grade_answers(
 
     async def one(question: Question) -> None:
         nonlocal unclear
-        entry = grades.setdefault(question.id, {"model": [], "content": [], "score": []})
+        digest = answer_digest(answers[question.id])
+        entry = grades.get(question.id)
+        if entry is None or entry.get("answer") != digest:
+            entry = {"model": [], "content": [], "score": [], "answer": digest}
+            grades[question.id] = entry
         while len(entry["score"]) < runs:
             async with slots:
                 said, score = await _grade(
@@ -96,21 +108,34 @@ async def grade_answers(
 async def _grade(
     judge: Policy, question: Question, answer: str, run: int
 ) -> tuple[str, float | None]:
-    request, said = grading_request(question, answer), ""
+    said = ""
     for attempt in range(TRIES):
-        digest = hashlib.sha256(f"{request.question.text}/{run}/{attempt}".encode()).digest()
+        # Asked in other words each time: at temperature 0 the same ones have the same reply.
+        request = grading_request(question, answer, again=attempt)
+        digest = hashlib.sha256(f"{request.question.text}/{run}".encode()).digest()
         reply = await judge.sample(request, 1, int.from_bytes(digest[:4], "big") >> 1)
-        said = reply.completions[0].text.rpartition("</think>")[2].strip()
-        found = _NUMBER.search(said.rpartition("\n")[2])
-        if found:
-            return said, float(found[0])
+        [done] = reply.completions
+        said = done.text.rpartition("</think>")[2].strip()
+        found = _NUMBER.fullmatch(said.rpartition("\n")[2])
+        if found and done.finish_reason != "length":
+            return said, float(found[1])
     return said, None
 
 
-def grading_request(question: Question, answer: str) -> Request:
-    """What the judge is asked; text only."""
+def answer_digest(answer: str) -> str:
+    """What tells one answer from another in a file of grades."""
+    return hashlib.sha256(answer.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def grading_request(question: Question, answer: str, again: int = 0) -> Request:
+    """What the judge is asked; text only.
+
+    Args:
+        again: how often it did not reply with a number.
+    """
     parts = (question.text, question.answer, answer)
     mark = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
     gold = question.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     text = _PROMPT.format(mark=mark, question=question.text, gold=gold, answer=answer)
+    text += again * _AGAIN
     return Request(Question(id=f"grade-{mark}", domain="judge", text=text, answer=UNKNOWN_ANSWER))

@@ -29,8 +29,8 @@ def extract(question: Question, text: str) -> str | None:
 
 
 def right(question: Question, answer: str | None) -> bool:
-    """The gold letter, whatever its case."""
-    return answer is not None and answer.strip().casefold() == question.answer.strip().casefold()
+    """Does the answer begin with the gold letter, as a response has to?"""
+    return answer is not None and extract(question, answer) == question.answer.strip().upper()
 
 
 def groups(question: Question) -> Groups:

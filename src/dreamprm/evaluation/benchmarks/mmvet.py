@@ -8,7 +8,7 @@ whose mean counts; or plainly `{"v1_0": 0.5}`. `grading` writes such a file with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,23 @@ def groups(question: Question) -> Groups:
 
 
 def score_grades(
-    questions: list[Question], grades: Path, *, name: str, settings: Mapping[str, Any]
+    questions: list[Question],
+    grades: Path,
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    left_out: Collection[str] = (),
 ) -> Result:
     """The benchmark's figures from a judge's grades.
+
+    Args:
+        left_out: questions whose grades are not looked at.
 
     Raises:
         DataError: a grade outside 0-1, of no question, or none for one.
     """
-    found = {str(k): _grade(k, v, grades) for k, v in load_json_object(grades).items()}
+    rows_of_file = load_json_object(grades).items()
+    found = {str(k): _grade(k, v, grades) for k, v in rows_of_file if k not in left_out}
     asked = {q.id: q for q in questions}
     if unknown := [k for k in found if k not in asked]:
         raise DataError(f"grade of '{unknown[0]}', which MM-Vet does not have", file=grades)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dreamprm.errors import DataError
@@ -90,7 +90,8 @@ def groups(question: Question) -> Groups:
         return {}
     if match["part"] == "multi":
         return {"steps": (match["steps"],)}
-    return {"steps": ("1",)} | ({"concept": (question.subject,)} if question.subject else {})
+    found: Groups = {"steps": ("1",)}
+    return found | ({"concept": (question.subject,)} if question.subject else {})
 
 
 def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
@@ -103,7 +104,7 @@ def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
     for parts in problems.values():
         whole = [right for key, right in parts.items() if key.endswith("_multi")]
         steps = [right for key, right in parts.items() if not key.endswith("_multi")]
-        if whole and steps:
+        if whole and len(steps) == _steps_of(parts):
             for strict, found in cases.items():
                 found.append(case(whole[0], steps, strict=strict))
     metrics: dict[str, Metric] = {}
@@ -119,6 +120,12 @@ def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
                 e = estimate(numbers)
                 metrics[f"wemath/{kind}/{name}"] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
     return metrics
+
+
+def _steps_of(parts: Iterable[str]) -> int:
+    """How many steps a problem has by its keys; 0 where they disagree."""
+    found = {int(match["steps"]) for key in parts if (match := _KEY.fullmatch(key))}
+    return found.pop() if len(found) == 1 else 0
 
 
 def case(whole: bool, steps: Sequence[bool], *, strict: bool) -> str:

@@ -29,10 +29,15 @@ def predicted(logits: Sequence[float], threshold: float = 0.5) -> int:
     >>> predicted([2.0, -1.0, 3.0]), predicted([2.0, 1.0])
     (1, -1)
     """
+    limit = logit_of(threshold)
+    return next((i for i, z in enumerate(logits) if z < limit), NONE)
+
+
+def logit_of(threshold: float) -> float:
+    """The logit below which a step is called wrong."""
     if not 0 < threshold < 1:
         raise DataError(f"threshold is {threshold}; it must lie between 0 and 1")
-    limit = math.log(threshold / (1 - threshold))
-    return next((i for i, z in enumerate(logits) if z < limit), NONE)
+    return math.log(threshold / (1 - threshold))
 
 
 def labelled(trajectory: Trajectory) -> int:
@@ -66,6 +71,22 @@ def predictions(
         if at in scores:
             check_complete(t, scores[at])
             found[at] = predicted(scores[at].logits, threshold)
+    return found
+
+
+def scores_of(t: Trajectory, scores: Mapping[tuple[str, int], StepScores]) -> StepScores:
+    """The scores of a solution, one for each step.
+
+    Raises:
+        DataError: it has none, or too few.
+    """
+    found = scores.get((t.question_id, t.sample_index))
+    if found is None:
+        raise DataError(
+            f"question '{t.question_id}', candidate {t.sample_index} has no scores; score all of "
+            "the file"
+        )
+    check_complete(t, found)
     return found
 
 

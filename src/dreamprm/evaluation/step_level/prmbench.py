@@ -15,7 +15,7 @@ import numpy as np
 
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult
-from dreamprm.evaluation.step_level.first_error import check_complete
+from dreamprm.evaluation.step_level.first_error import scores_of
 from dreamprm.evaluation.step_level.step_f1 import ByQuestion, add, count, metrics_of
 from dreamprm.formats.rows import own_extra
 from dreamprm.records import StepScores, Trajectory
@@ -44,9 +44,7 @@ def prmbench_metrics(
     found: dict[str, ByQuestion] = {name: {} for name in (*CLASSES, "correct", "all")}
     rows: list[QuestionResult] = []
     seen: set[tuple[str, str]] = set()
-    of_rows = {
-        _row_of(t): (_class(t), _of_row(t, "idx")) for t in trajectories if _side(t) == "modified"
-    }
+    of_rows = {_row_of(t): (_class(t), _idx(t)) for t in trajectories if _side(t) == "modified"}
     for t in trajectories:
         modified = _side(t) == "modified"
         name, idx = of_rows.get(_row_of(t), ("", ""))
@@ -57,10 +55,7 @@ def prmbench_metrics(
             continue
         seen.add(key)
         at = (t.question_id, t.sample_index)
-        if at not in scores:
-            raise DataError(f"question '{at[0]}', candidate {at[1]} has no scores; score all")
-        check_complete(t, scores[at])
-        counts = count(t, scores[at].logits, threshold)
+        counts = count(t, scores_of(t, scores).logits, threshold)
         add(found[key[0]], t, counts)
         if modified:
             add(found["all"], t, counts)
@@ -105,9 +100,21 @@ def _row_of(t: Trajectory) -> str:
     return str(own_extra(t, NAME).get("row"))
 
 
-def _of_row(t: Trajectory, field: str) -> str:
+def _of_row(t: Trajectory, field: str) -> str | None:
     of_row = own_extra(t, NAME).get("of_row")
-    return str(of_row.get(field)) if isinstance(of_row, dict) else "None"
+    value = of_row.get(field) if isinstance(of_row, dict) else None
+    return None if value is None else str(value)
+
+
+def _idx(t: Trajectory) -> str:
+    idx = _of_row(t, "idx")
+    if idx is None:
+        raise DataError(
+            f"row {_row_of(t)} has no idx, by which rows that are there twice are told; give the "
+            "file as published",
+            field="idx",
+        )
+    return idx
 
 
 def _class(t: Trajectory) -> str:

@@ -9,7 +9,6 @@ because steps and solutions of one are not independent.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.bootstrap import resampled_sums, spread
 from dreamprm.evaluation.results import Metric, QuestionResult
 from dreamprm.evaluation.statistics import Values
-from dreamprm.evaluation.step_level.first_error import check_complete
+from dreamprm.evaluation.step_level.first_error import logit_of, scores_of
 from dreamprm.records import Question, StepScores, Trajectory
 
 
@@ -65,7 +64,7 @@ def add(by_question: ByQuestion, t: Trajectory, counts: Counts) -> None:
 
 def count(trajectory: Trajectory, logits: Sequence[float], threshold: float = 0.5) -> Counts:
     """Steps of one solution; a step is called right if its score is at least the threshold."""
-    limit = math.log(threshold / (1 - threshold))
+    limit = logit_of(threshold)
     total = Counts()
     for label, z in zip(trajectory.labels or (), logits, strict=False):
         if label is not None:
@@ -84,16 +83,11 @@ def step_metrics(
     """Macro and micro F1 of the whole and of every subject, and the share of right verdicts per
     solution.
     """
-    if not 0 < threshold < 1:
-        raise DataError(f"threshold is {threshold}; it must lie between 0 and 1")
     by_group: dict[str, ByQuestion] = {benchmark: {}}
     rows = []
     for t in trajectories:
         at = (t.question_id, t.sample_index)
-        if at not in scores:
-            raise DataError(f"question '{at[0]}', candidate {at[1]} has no scores; score all")
-        check_complete(t, scores[at])
-        found = count(t, scores[at].logits, threshold)
+        found = count(t, scores_of(t, scores).logits, threshold)
         if not sum(found):
             continue  # no step is labelled
         subject = questions[t.question_id].subject
@@ -130,8 +124,7 @@ def metrics_of(name: str, by_question: ByQuestion, main: str = "macro") -> dict[
         ("f1_wrong", f"{name}/f1_wrong"),
     ):
         value = float(values[kind][0])
-        ci95 = spread(draws[kind], value) if len(table) > 1 else None
-        found[label] = Metric(value=value, ci95=ci95, n=n)
+        found[label] = Metric(value=value, ci95=spread(draws[kind], value), n=n)
     return found
 
 
