@@ -1,6 +1,6 @@
 r"""Differences between runs on the questions that they share, and how sure they are.
 
-Reads result files of `dreamprm evaluate` or `dreamprm benchmark`; pairs them question by question.
+Reads result files of `dreamprm evaluate`, `select` or `benchmark`; pairs them question by question.
 One file compares its methods with each other. Prints each run minus the baseline with its 95%
 interval (clustered by question; with several seeds, over seeds too), McNemar's exact p where
 answers are right or wrong, p corrected for the number of comparisons (Holm), how many questions

@@ -5,7 +5,7 @@ number of result files, whose runs it compares. Writes a single file that needs 
 
   dreamprm report --questions questions.jsonl --trajectories candidates.jsonl \
     --scores.dreamprm scores.jsonl --training_dir prm --output report.html
-  dreamprm report --results '["ours.json", "theirs.json"]' --questions '["questions.jsonl"]' \
+  dreamprm report --results ours.json theirs.json --questions questions.jsonl \
     --baseline ours --output comparison.html
 """
 

@@ -115,8 +115,8 @@ def read_result(path: Path) -> Result:
     found = facts.get("schema")
     if found != SCHEMA:
         raise DataError(
-            f"schema is {found!r}, not {SCHEMA!r}; give a file that `dreamprm evaluate --output` "
-            "or `dreamprm benchmark --output` of this version wrote",
+            f"schema is {found!r}, not {SCHEMA!r}; give a file that `dreamprm evaluate --output`, "
+            "`select --result` or `benchmark --output` of this version wrote",
             file=path,
             field="schema",
         )
