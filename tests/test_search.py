@@ -196,6 +196,35 @@ def test_a_search_goes_on_behind_the_line_of_a_final_answer_and_always_ends(
     assert asyncio.run(session()).chosen.trajectory.answer == "42"
 
 
+@pytest.mark.parametrize("method", TREES)
+def test_a_server_that_stops_before_the_first_word_is_asked_for_the_rest(
+    method: str, tmp_path: Path
+) -> None:
+    """Its chat template takes the blank line from the prefix, so the model writes it first."""
+
+    def write(prompt: str, begun: str, seed: int) -> str:
+        return "\n\nThen add\n\nFinal answer: 42" if begun else "First look\n\nThen add"
+
+    async def session() -> Found:
+        with (
+            FakeEndpoint(continues="assistant", writer=write) as server,
+            RolloutStore(tmp_path / "r.db") as store,
+        ):
+            policy = EndpointPolicy(
+                model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
+            )
+            asked = Asked(QUESTION, Sampler(policy, store), Flat(), len, one_step=True)
+            asked.max_completions = 40
+            found = await answer(asked, SearchOptions(method, 40, single_steps=True))
+            await policy.close()
+            return found
+
+    found = asyncio.run(session())
+    assert found.chosen.trajectory.answer == "42"
+    assert found.chosen.steps == ("First look", "Then add")
+    assert len(found.candidates) > 1
+
+
 PIECES = ("Step 1: a", "Step 2: b", "**Step 2:** b", "- Step 1", "Step 0: x", "\n", "\n", "\n\n")
 PIECES += (" ", "Final answer:", "Final answer: 4", "**Final answer:**", "a long paragraph", "42")
 
