@@ -38,6 +38,7 @@ from dreamprm.search.ask import Asked
 COMPLETIONS = 1000  # no limit: width and expand decide
 
 NUMBERS = (2, 4, 8, 16, 32)
+RIVALS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)  # so that one spends about as many tokens
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Setting:
 def settings() -> list[Setting]:
     found = [Setting("first_sample", SearchOptions("first_sample", 1))]
     for method in ("self_consistency", "weighted_vote", "best_of_n"):
-        found += [Setting(f"{method} {n}", SearchOptions(method, n)) for n in NUMBERS]
+        ns = NUMBERS if method != "best_of_n" else RIVALS
+        found += [Setting(f"{method} {n}", SearchOptions(method, n)) for n in ns]
     stop = SearchOptions("best_of_n", 16, early_stop=0.95)
     found.append(Setting("best_of_n 16, early stop 0.95", stop))
     for single, suffix in ((False, ""), (True, ", single steps")):
@@ -68,10 +70,10 @@ def settings() -> list[Setting]:
 def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str, Any]:
     """Setting -> per question: benchmark, right, tokens, completions."""
     done = folder / f"found{limit or ''}.json"
-    if done.exists():
-        kept: dict[str, Any] = json.loads(done.read_text())
-        if list(kept) == [s.name for s in settings()]:
-            return kept
+    names = [s.name for s in settings()]
+    found: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {}
+    if set(names) <= set(found):
+        return {name: found[name] for name in names}
     model = ProcessRewardModel.from_pretrained(data / "prm")
     questions = read_questions(data / "test.jsonl")[:limit]
     judge = StepScorer(model, batch_size=128)
@@ -84,7 +86,6 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
         return lengths[text]
 
     policy = LocalPolicy("tiny/policy-strong", prompt="bare", max_new_tokens=48, batch_size=512)
-    found: dict[str, Any] = {}
 
     async def session(setting: Setting, sampler: Sampler) -> list[dict[str, Any]]:
         rows: dict[str, dict[str, Any]] = {}
@@ -116,12 +117,14 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
 
     with RolloutStore(folder / "rollouts.db") as store:
         for setting in settings():
+            if setting.name in found:
+                continue
             found[setting.name] = asyncio.run(session(setting, Sampler(policy, store, seed)))
             right = np.mean([row["right"] for row in found[setting.name]])
             tokens = np.mean([row["tokens"] for row in found[setting.name]])
             print(f"seed {seed}: {setting.name}: {right:.3f} at {tokens:.0f} tokens", flush=True)
-    done.write_text(json.dumps(found))
-    return found
+            done.write_text(json.dumps(found))
+    return {name: found[name] for name in names}
 
 
 def collect(seeds: list[dict[str, Any]]) -> dict[str, Any]:
