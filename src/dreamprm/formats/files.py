@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import glob
 import json
 import os
 import tempfile
@@ -20,7 +22,13 @@ from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.errors import DataWarning as DataWarning  # noqa: PLC0414  readers look for it here
 from dreamprm.records import Question, Record
 
+try:
+    import fcntl
+except ImportError:  # Windows: temporary files of killed processes stay
+    fcntl = None  # type: ignore[assignment]
+
 R = TypeVar("R", bound=Record)
+_PART = ".part"
 
 
 BadRow = Callable[[DataError], None]
@@ -45,7 +53,8 @@ _SIGNATURES = (
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` once the block ends without an error.
 
-    A kill, a full disk or an exception leaves the old file as it was.
+    A kill, a full disk or an exception leaves the old file as it was. What a killed process has
+    left of its temporary file is removed by the next one that writes the same file.
 
     Raises:
         DreamPRMError: the file cannot be written; names it and the cause.
@@ -54,22 +63,54 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        _remove_orphans(path)
+        file, temporary = _open_temporary(path)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600, which colleagues could not read
-        temporary.replace(path)
-        temporary = None
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600, which colleagues could not read
+            if os.name == "nt":
+                file.close()  # nothing that is open can be renamed there
+            temporary.replace(path)  # still locked: nobody takes it for an orphan
+            temporary = None
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
+    """A new file beside the path, locked for as long as it is open."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
+        file = os.fdopen(descriptor, "wb")
+        _lock(file, wait=True)
+        if os.fstat(descriptor).st_nlink:  # else somebody took it for an orphan before the lock
+            return file, Path(name)
+        file.close()
+
+
+def _remove_orphans(path: Path) -> None:
+    """Temporary files that nobody holds open: the kernel unlocks those of a killed process."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_PART}"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            if _lock(file, wait=False):
+                left.unlink(missing_ok=True)
+
+
+def _lock(file: IO[bytes], *, wait: bool) -> bool:
+    """False where another process holds it and is not waited for, or where there are no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def cannot_write(path: str | Path, error: OSError) -> DreamPRMError:
