@@ -53,7 +53,7 @@ def words(questions: Path, *more: str) -> list[str]:
     [
         ("best_of_n", []),
         ("beam_search", []),
-        ("diverse_tree_search", ["--single_steps", "true"]),
+        ("diverse_tree_search", ["--single_steps"]),
         ("weighted_vote", []),
     ],
 )
@@ -86,7 +86,7 @@ def test_what_was_not_chosen_can_be_kept_and_evaluated(
 ) -> None:
     folder = questions.parent
     more = ("--prm", prm, "--method", method, "--n", "9", *kept_words(folder))
-    more += ("--single_steps", "true") if method == "beam_search" else ()
+    more += ("--single_steps",) if method == "beam_search" else ()
     assert main(words(questions, *more)) == 0
     choices = {row["question_id"]: row for row in read_rows(folder / "c.jsonl")}
     candidates = read_trajectories(folder / "all.jsonl")
@@ -216,7 +216,7 @@ def test_nobody_counts_tokens_where_there_is_no_reward_model(questions: Path) ->
         (["--output", "c.parquet"], "choices are written as .jsonl"),
         (["--prm", "nowhere"], "prm_config.json: cannot be read"),
         (["--method", "self_consistency", "--early_stop", "2"], "between 0.5 and 1"),
-        (["--prm", "p", "--single_steps", "true"], "single_steps is of step_best_of_n"),
+        (["--prm", "p", "--single_steps"], "single_steps is of step_best_of_n"),
         (["--trajectories", "t.jsonl", "--scores_output", "s.jsonl"], "are of a search"),
     ],
 )
