@@ -133,6 +133,13 @@ async def _session(
     sampler: Sampler
     async with open_sampler(config, store) as sampler:
         outcome = await work_through(questions, do, sampler.alive, advance)
+    if sampler.refusals:
+        warnings.warn(
+            f"the policy refused to go on from {len(sampler.refusals):,} prefixes, where their "
+            f"lines ended; the first: {sampler.refusals[0]}",
+            DataWarning,
+            stacklevel=2,
+        )
     return outcome, rows
 
 

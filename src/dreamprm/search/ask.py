@@ -139,7 +139,8 @@ class Asked:
         except RequestRefused as error:
             if not prefix:
                 raise
-            self.sampler.refusals.append(str(error))
+            where = f"question '{self.question.id}', {len(prefix)} steps"
+            self.sampler.refusals.append(f"{where}: {error}")
             return []
         new: list[Candidate] = []
         ended = len(self.candidates)
