@@ -15,6 +15,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.formats import read_trajectories, write_questions
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.endpoint import EndpointPolicy
+from dreamprm.policy.retrying import Backoff
 from dreamprm.prompts import split_steps
 from dreamprm.records import Question
 from dreamprm.tiny.world import WorldSize, build_world
@@ -100,6 +101,20 @@ def test_a_prefix_is_continued_in_the_models_own_words(
     requests = [Request(questions[0], tuple(steps[:2]))] * 4
     for reply in sample(policy_at(served), requests):
         assert reply.completions[0].text.startswith("Step 3: ")
+
+
+def test_single_steps_become_whole_texts_where_the_server_fails_to_stop(
+    served: Served,  # noqa: F811
+    questions: Sequence[Question],
+) -> None:
+    """It takes `stop` and then answers 500; once it does stop, this test should ask for steps."""
+    requests = [Request(question, ("Step 1: look at the picture",), True) for question in questions]
+    policy = policy_at(served, backoff=Backoff(0.01, 0.02))
+    for reply in sample(policy, requests[:4]):
+        [done] = reply.completions
+        assert done.finish_reason == "stop"
+        assert done.text.startswith("Step 2: ")
+        assert "Final answer: " in done.text
 
 
 def test_one_request_at_a_time_repeats_its_text(

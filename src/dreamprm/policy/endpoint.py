@@ -27,7 +27,15 @@ from dreamprm.policy.messages import (
 from dreamprm.policy.pool import Pool
 from dreamprm.policy.replies import finished_parts, joined, part_seed, read_reply, with_estimates
 from dreamprm.policy.retrying import Backoff, Failure
-from dreamprm.policy.server import GREETING_S, UNBENT, Server, greet, greet_all
+from dreamprm.policy.server import (
+    GREETING_S,
+    UNBENT,
+    Ask,
+    Server,
+    greet,
+    greet_all,
+    takes_stops,
+)
 from dreamprm.prompts import MARKED, PROMPTS, step_stops
 
 _logger = logging.getLogger(__name__)
@@ -109,6 +117,7 @@ class EndpointPolicy:
         self._max_tokens_field: str = max_tokens_field
         self._max_n = max_n  # the smallest that is known to work, or what we were told
         self._connected = False
+        self._stops: bool | None = None  # do the servers stop where they are told to?
         self._silent: set[str] = set()  # servers that did not answer in time on connecting
         self._estimated: set[str] = set()  # servers that do not count tokens
         self._here: _Here | None = None
@@ -167,7 +176,7 @@ class EndpointPolicy:
         body: dict[str, Any] = {"messages": self._messages.build(request, way)}
         if request.steps and way == "prefill":
             body |= PREFILL_FIELDS
-        if request.one_step:
+        if request.one_step and await self._takes_stops(here):
             body["stop"] = step_stops(request.steps, self._facts["prompt"] in MARKED)
         reply = await self._sample_in_parts(here, body, n, seed)
         if not request.steps:
@@ -249,7 +258,26 @@ class EndpointPolicy:
         return True
 
     async def _greet(self, connection: Connection, url: str) -> Server | Failure:
-        """Look at one server, with a pool of its own."""
+        """Look at one server."""
+        ask = self._asker(connection, url)
+        return await greet(ask, self.name, find_continuation=self._continuation == "auto")
+
+    async def _takes_stops(self, here: _Here) -> bool:
+        """Can the servers be told where to stop? Found out when that is first wanted."""
+        async with here.connecting:
+            if self._stops is None:
+                quick = min(self._timeout_s, GREETING_S)
+                connection = Connection(*self._key, self.name, quick, self._backoff)
+                urls = [url for url in self._urls if url not in self._silent]
+                try:
+                    found = [await takes_stops(self._asker(connection, url)) for url in urls]
+                finally:
+                    await connection.close()
+                self._stops = all(found)
+        return self._stops
+
+    def _asker(self, connection: Connection, url: str) -> Ask:
+        """Asks one server a few times at most, with a pool of its own."""
         pool = Pool([url], self._slots, min(_FIRST_ATTEMPTS, self._max_attempts), self._backoff)
 
         async def ask(body: Mapping[str, Any] | None) -> bytes | Failure:
@@ -261,7 +289,7 @@ class EndpointPolicy:
                 if not isinstance(outcome, Failure) or not self._learned_from(outcome, limit):
                     return outcome
 
-        return await greet(ask, self.name, find_continuation=self._continuation == "auto")
+        return ask
 
     def _state(self) -> _Here:
         """What belongs to the running event loop; made anew for each."""

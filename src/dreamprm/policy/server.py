@@ -35,6 +35,7 @@ UNBENT = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
 follow the model's own `generation_config.json`, and top_k = 1 in one would make all samples of a
 question the same."""
 
+_HELLO = [{"role": "user", "content": "Answer with the word yes."}]
 _LINE = "alpha bravo charlie delta echo foxtrot golf hotel"
 _BEGUN = "alpha bravo charlie delta"
 _MOST_NAMED = 8
@@ -100,7 +101,7 @@ async def greet(ask: Ask, model: str, *, find_continuation: bool) -> Server | Fa
     # Lists are no proof: some servers load what is asked for and name nothing, or other names.
     names = sorted(kinds)
     named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-    hello = {"messages": [{"role": "user", "content": "Answer with the word yes."}]}
+    hello = {"messages": _HELLO}
     kind = kinds.get(model)
     # A list that fails once must not change the samples, so who may be a known kind is tried.
     unbent = kind is None or kind in _KNOWN
@@ -114,6 +115,23 @@ async def greet(ask: Ask, model: str, *, find_continuation: bool) -> Server | Fa
         return _alive(first, f"; models served there: {named}" if named else "")
     way: Continuation = await _continuation(ask, kind) if find_continuation else "prompt"
     return Server(unbent, way)
+
+
+async def takes_stops(ask: Ask) -> bool:
+    """Can a server be told a text to stop at?
+
+    `transformers serve` (5.23) takes the field and then fails on it; a server that is not there
+    decides nothing.
+    """
+    reply = await ask({"messages": _HELLO, "stop": ["\n\n"]})
+    if isinstance(reply, Failure) and reply.status is not None:
+        _logger.warning(
+            "%s, when told a text to stop at; single steps are not to be had there, and whole "
+            "continuations are sampled",
+            reply.message,
+        )
+        return False
+    return True
 
 
 def _alive(failure: Failure, hint: str) -> Failure:
