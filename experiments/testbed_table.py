@@ -135,6 +135,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         raise SystemExit("--keep: the table on disk is of other seeds or data; run all methods")
     found = _over(old, new)
     found["kept"] = [m for m in old["accuracy"] if m not in new["accuracy"]]
+    found["in_part"] = {m: v for m, v in found["in_part"].items() if m not in found["accuracy"]}
     order = [*fixed[:2], *MAIN, fixed[2]]
     for key in ("accuracy", "per_seed", "scaling", "strong_accuracy"):
         found[key] = {m: found[key][m] for m in order if m in found[key]}
