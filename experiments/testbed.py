@@ -267,7 +267,7 @@ def cut_anywhere(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
 def on_all_steps(scores: StepScores, count: int) -> StepScores:
     """The mean score of a reasoning's parts, for each of its steps: what evaluation expects."""
     mean = sum(scores.logits) / len(scores.logits)
-    return scores.model_copy(update={"logits": (mean,) * count})
+    return scores.model_copy(update={"logits": (mean,) * count, "steps_digest": None})
 
 
 def _test_pairs(folder: Path, suffix: str) -> list[tuple[Question, Trajectory]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dreamprm.cli import main
 from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark, mmstar
@@ -16,7 +17,7 @@ from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES
 from dreamprm.evaluation.benchmarks.reading import same_option
 from dreamprm.evaluation.benchmarks.wemath import case
 from dreamprm.evaluation.results import Result, read_result
-from dreamprm.formats import write_questions
+from dreamprm.formats import read_questions, write_questions
 from dreamprm.formats.mmmu_pro import read_mmmu_pro
 from dreamprm.formats.sources.benchmarks import MMMU_SUBJECTS
 from dreamprm.prompts import option_letter
@@ -224,6 +225,22 @@ def test_wemath_scores_problems_with_their_steps(tmp_path: Path) -> None:
     assert (found["wemath/steps/1"].value, found["wemath/steps/1"].n) == (0.75, 4)
     assert found["wemath/concept/angles"].n == 4
     assert (found["wemath/steps/2"].value, found["wemath/steps/2"].n) == (0.5, 2)
+
+
+def test_questions_of_a_benchmark_can_be_asked_and_their_answers_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [wemath_row("2steps_1", key) for key in ("2steps_1", "2steps_2", "2steps_multi")]
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    (tmp_path / "we.json").write_text(json.dumps(rows))
+    words = ["--benchmark", "wemath", "--data", tmp_path / "we.json"]
+    asked = tmp_path / "q.jsonl"
+    assert main(["benchmark", *map(str, [*words, "--questions_output", asked])]) == 0
+    assert "q.jsonl: 3 questions of wemath" in capsys.readouterr().out
+    answers = [{"question_id": q.id, "answer": "B"} for q in read_questions(asked)]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    found = only(score(tmp_path, *words, "--responses", tmp_path / "r.jsonl"))
+    assert found["wemath/strict/score"].value == 1.0
 
 
 def test_wemath_reads_its_own_output_by_its_own_extraction(tmp_path: Path) -> None:

@@ -123,6 +123,35 @@ def test_train_learns_weights_and_score_reads_the_model(project: Path, model: st
         assert again[s.question_id, s.sample_index] == pytest.approx(s.logits, abs=1e-5)
 
 
+def test_scores_of_other_candidates_are_told_apart_by_their_text(
+    project: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_words(project, model)) == 0
+    candidates, scores = project / "test_candidates.jsonl", project / "s.jsonl"
+    words = [
+        *("score", "--model_name_or_path", str(project / "prm")),
+        *("--questions", str(project / "test.jsonl"), "--output", str(scores)),
+    ]
+    assert main([*words, "--trajectories", str(candidates)]) == 0
+    before = scores.read_bytes()
+    others = project / "others.jsonl"
+    changed = [
+        t.model_copy(update={"steps": (*t.steps[:-1], t.steps[-1] + " indeed")})
+        for t in read_trajectories(candidates)
+    ]
+    write_trajectories(others, changed)
+    assert main([*words, "--trajectories", str(others)]) == 1
+    assert "or has other steps there; give another output" in capsys.readouterr().err
+    assert scores.read_bytes() == before
+    asked = ["--questions", str(project / "test.jsonl"), "--trajectories", str(others)]
+    for verb in (
+        ["select", *asked, "--scores", str(scores), "--output", str(project / "c.jsonl")],
+        ["evaluate", *asked, "--scores.prm", str(scores), "--n", "4"],
+    ):
+        assert main(verb) == 1
+        assert "has other steps than were judged" in capsys.readouterr().err
+
+
 def test_score_never_mixes_two_models_in_one_file(tmp_path: Path) -> None:
     prm = tmp_path / "prm"
     prm.mkdir()

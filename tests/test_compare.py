@@ -17,10 +17,16 @@ from dreamprm.evaluation.aggregation_choice import (
     split_questions,
 )
 from dreamprm.evaluation.bootstrap import paired_bootstrap
-from dreamprm.evaluation.compare import Run, _spread, compare, pair, runs_of
+from dreamprm.evaluation.compare import Run, _spread, compare, main_runs, pair, runs_of
 from dreamprm.evaluation.mcnemar import mcnemar
 from dreamprm.evaluation.power import questions_needed, smallest_difference, spread_of
-from dreamprm.evaluation.results import QuestionResult, new_result, read_result, write_result
+from dreamprm.evaluation.results import (
+    QuestionResult,
+    Result,
+    new_result,
+    read_result,
+    write_result,
+)
 from dreamprm.evaluation.statistics import paired_difference
 from dreamprm.formats import read_questions, write_questions
 from dreamprm.records import Question, StepScores, Trajectory
@@ -32,6 +38,24 @@ def rows(values: list[float], *, seed: int = 0, start: int = 0) -> tuple[Questio
         QuestionResult(question_id=f"q{start + i}", benchmark="b", value=v, seed=seed)
         for i, v in enumerate(values)
     )
+
+
+def test_files_are_compared_by_their_main_methods_unless_methods_are_named() -> None:
+    def result(name: str, methods: tuple[str, ...], main_method: str | None) -> Result:
+        return new_result(
+            name=name,
+            kind="selection",
+            metrics={m: {} for m in methods},
+            questions={m: rows([1.0, 0.0]) for m in methods},
+            details={} if main_method is None else {"main_method": main_method},
+        )
+
+    ours = result("ours", ("first_sample", "prm", "any_right"), "prm")
+    theirs = result("theirs", ("first_sample", "prm"), "prm")
+    answers = result("answers", ("answers",), None)
+    names = [run.name for run in main_runs([ours, theirs, answers])]
+    assert names == ["ours: prm", "theirs: prm", "answers"]
+    assert [run.name for run in main_runs([ours])] == ["prm", "first_sample", "any_right"]
 
 
 def test_mcnemar_is_the_binomial_test_of_the_disagreements() -> None:

@@ -155,7 +155,7 @@ def test_a_candidate_that_was_never_verified_is_refused() -> None:
 def test_a_wrong_number_of_step_scores_is_refused() -> None:
     some = scores()
     some[0] = some[0].model_copy(update={"logits": (0.0,)})
-    with pytest.raises(DataError, match="question d1, candidate 0: 1 logits for 2 steps"):
+    with pytest.raises(DataError, match="question d1, candidate 0 has 1 logits for 2 steps"):
         evaluate(scores={"dreamprm": some})
     some[0] = some[0].model_copy(update={"logits": (0.0, float("nan"))})
     with pytest.raises(DataError, match="question d1, candidate 0: logit of step 2"):

@@ -124,7 +124,7 @@ def test_the_command_line_compares_and_refuses(
     assert main(["report", "--results", a, b, "--output", page]) == 0
     assert "2 runs of 2 result files, compared with a" in capsys.readouterr().out
     assert main(["report", "--results", a, b, "--baseline", "zz", "--output", page]) == 1
-    assert "baseline 'zz' is none of the runs: a, b" in capsys.readouterr().err
+    assert "baseline 'zz' is none of the runs; there are: a, b" in capsys.readouterr().err
     assert main(["report", "--output", page]) == 1
     assert "--questions and --trajectories, or --results" in capsys.readouterr().err
     same = str(result_file(tmp_path, "a", [1, 1], start=0))

@@ -313,6 +313,18 @@ def test_a_budget_of_tokens_ends_the_search_with_what_there_is(tmp_path: Path) -
         search(SearchOptions("best_of_n"), tmp_path, max_tokens=0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_tokens_are_passed_by_less_than_a_wave(method: str, tmp_path: Path) -> None:
+    each = 3 * LENGTH + 3  # words of a reasoning
+    for limit in (1, each, 5 * each, 9 * each + 1):
+        folder = tmp_path / str(limit)
+        folder.mkdir()
+        found, _ = search(SearchOptions(method, n=64), folder, max_tokens=limit)
+        assert found.tokens < limit + 4 * each
+        if method in ("best_of_n", "weighted_vote") and limit > 4 * each:
+            assert found.tokens <= limit + each, "the mean length is known by then"
+
+
 def test_sampling_stops_when_candidates_agree(tmp_path: Path) -> None:
     def same(request: Request, seed: int, index: int) -> str:
         return "Step 1: 0\nFinal answer: 4"

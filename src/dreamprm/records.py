@@ -7,7 +7,9 @@ different things.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from pydantic import (
@@ -153,9 +155,32 @@ class StepScores(Record):
 
     Attributes:
         cut: steps at the end that lie beyond the backbone's context and have no logit.
+        steps_digest: `digest_of` the steps that were judged; None in files of before it was noted.
     """
 
     question_id: str
     sample_index: int
     logits: tuple[FiniteFloat, ...]
     cut: int = 0
+    steps_digest: str | None = None
+
+    @classmethod
+    def of(cls, trajectory: Trajectory, logits: tuple[float, ...]) -> Self:
+        """The scores of a trajectory, with fewer logits than steps where some were cut."""
+        return cls(
+            question_id=trajectory.question_id,
+            sample_index=trajectory.sample_index,
+            logits=logits,
+            cut=len(trajectory.steps) - len(logits),
+            steps_digest=digest_of(trajectory.steps),
+        )
+
+    def are_of(self, trajectory: Trajectory) -> bool:
+        """Were these very steps judged? True where the file does not tell."""
+        return self.steps_digest in (None, digest_of(trajectory.steps))
+
+
+def digest_of(steps: Sequence[str]) -> str:
+    """12 hexadecimal digits that tell one text of steps from another."""
+    text = json.dumps(list(steps)).encode()
+    return hashlib.sha256(text).hexdigest()[:12]

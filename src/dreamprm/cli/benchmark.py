@@ -50,6 +50,9 @@ class Config:
         threshold: step benchmarks: a step with a score below it is called wrong; choose it on
             other data.
         limit: only the first so many questions.
+        questions_output: file that the questions are written to in our own form, to be asked by
+            `dreamprm sample` or `select`, whose rows are then the responses; without responses (or
+            grades) nothing is scored.
         name: of the run, as tables show it; by default that of the responses or scores file.
         output: result file (JSON).
         export: file in the row layout of another tool.
@@ -71,6 +74,7 @@ class Config:
     scores: Path | None = None
     threshold: float = 0.5
     limit: int | None = None
+    questions_output: Path | None = None
     name: str | None = None
     output: Path | None = None
     export: Path | None = None
@@ -84,12 +88,15 @@ def run(config: Config) -> None:
 
     benchmark = find_benchmark(config.benchmark)
     questions: list[Question] = []
+    result: Result | None
     if benchmark in ANSWERS:
         questions, result = _answers(config, benchmark)
     elif benchmark == "rewardmath":
         result = _responses(config)
     else:
         result = _steps(config, benchmark)
+    if result is None:
+        return
     if config.output is not None:
         write_result(config.output, result)
     if config.export is not None:
@@ -106,7 +113,7 @@ def _settings(config: Config, *names: str) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
 
 
-def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
+def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
     from dreamprm.evaluation.benchmarks import ANSWERS, score_answers
     from dreamprm.evaluation.benchmarks.mmvet import score_grades
     from dreamprm.evaluation.benchmarks.reading import (
@@ -114,11 +121,16 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result]:
         read_benchmark,
         read_responses,
     )
-    from dreamprm.formats import read_questions
+    from dreamprm.formats import read_questions, write_questions
 
     benchmark = ANSWERS[name]
     whole = read_benchmark(benchmark, config.data)
     questions, dropped = whole[: config.limit], {q.id for q in whole[len(whole[: config.limit]) :]}
+    if config.questions_output is not None:
+        write_questions(config.questions_output, questions)
+        print(f"{config.questions_output}: {len(questions):,} questions of {name}")
+        if config.responses is None and config.grades is None:
+            return questions, None
     if name == "mmvet" and not config.judge_model:
         if config.grades is None:
             raise DataError(

@@ -32,7 +32,8 @@ class Config:
         results: result files.
         baseline: run that the others are compared with; by default the first. A run is named as
             its file says; where a file has several methods, "name: method".
-        methods: look at these methods only.
+        methods: look at these methods; by default at the main method of each file, or at all of
+            a single file.
         benchmark: look at the questions of this benchmark only.
         output: JSON file of the comparison; none is written without it.
     """
@@ -46,13 +47,13 @@ class Config:
 
 def run(config: Config) -> None:
     """Compare and print."""
-    from dreamprm.evaluation.compare import OF_STEPS, Run, as_json, compare, runs_of
+    from dreamprm.evaluation.compare import OF_STEPS, Run, as_json, compare, main_runs, runs_of
     from dreamprm.evaluation.results import read_result
 
     if not config.results:
         raise DataError("there are no result files; give some")
     results = [read_result(path) for path in config.results]
-    runs = runs_of(results, config.methods)
+    runs = runs_of(results, config.methods) if config.methods else main_runs(results)
     if any(result.kind == "steps" for result in results):
         print(f"note: {OF_STEPS}", file=sys.stderr)
     if config.benchmark is not None:

@@ -45,7 +45,8 @@ class Config(EvaluationInputs):
         results: result files to compare instead of evaluating; with `questions`, those on which
             runs differ are shown. All options but output, title, notice, baseline, questions and
             max_examples belong to the other use.
-        baseline: run that the others are compared with; by default the first.
+        baseline: run that the others are compared with; by default the main method of the first
+            file.
         output: HTML file.
         training_dir: output_dir of `dreamprm train`; adds weights.json and history.jsonl.
         title: of the page.

@@ -127,7 +127,8 @@ def unwritten(
                 "number the samples of each question"
             )
         for scores in islice(written, len(window)):
-            if waiting.pop((scores.question_id, scores.sample_index), None) is None:
+            judged = waiting.pop((scores.question_id, scores.sample_index), None)
+            if judged is None or not scores.are_of(judged):
                 raise _others(output, scores)
         yield window, list(waiting.values())
 
@@ -135,8 +136,8 @@ def unwritten(
 def _others(output: Path, scores: StepScores) -> DataError:
     return DataError(
         f"holds scores of question '{scores.question_id}', candidate {scores.sample_index}, which "
-        "is not at this place of the trajectories; give another output, or the trajectories that "
-        "it was made from",
+        "is not at this place of the trajectories, or has other steps there; give another output, "
+        "or the trajectories that it was made from",
         file=output,
     )
 

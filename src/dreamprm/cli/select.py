@@ -55,15 +55,16 @@ class Config(PolicyOptions):
             stop where it is told to.
         early_stop: stop sampling a question once its leading answer is the policy's most frequent
             one with this probability, say 0.95; parallel methods only.
-        max_tokens: sampled per question at most, by the reward model's tokenizer; looked at before
-            each wave of completions. With single_steps one more completion may follow, where no
-            reasoning has ended.
+        max_tokens: sampled per question at most, by the reward model's tokenizer. Completions come
+            in waves of four or fewer, as many as fit at the mean length so far, so it is passed by
+            less than a wave; with single_steps one more completion may follow, where no reasoning
+            has ended.
         score_batch_size: trajectories in one forward pass of the reward model.
         candidates_output: .jsonl file of all candidates that were finished, as `dreamprm sample`
             writes them.
         scores_output: .jsonl file of their step scores, as `dreamprm score` writes them.
         result: result file (JSON); needs questions with known answers.
-        name: of the run in it; by default that of the output file.
+        name: of the run in it; by default that of the result file.
         image_root: folder that relative image paths start from; by default the questions' own.
     """
 
@@ -171,7 +172,7 @@ def write_choices(
     result = choices_result(
         choices,
         questions,
-        name=config.name or config.output.stem,
+        name=config.name or config.result.stem,
         method=config.method,
         settings=found,
     )

@@ -37,13 +37,7 @@ class Kept:
             if self._candidates is not None:
                 self._candidates.append(t)
             if self._scores is not None:
-                row = StepScores(
-                    question_id=t.question_id,
-                    sample_index=t.sample_index,
-                    logits=c.logits,
-                    cut=len(t.steps) - len(c.logits),
-                )
-                self._scores.append(row)
+                self._scores.append(StepScores.of(t, c.logits))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.resume import recorded_aggregation
 from dreamprm.cli.select import Config, told_accuracy, write_choices
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.evaluation.evaluate import OF_OTHERS
 from dreamprm.formats import read_scores, write_records
 from dreamprm.records import StepScores, Trajectory
 from dreamprm.search.aggregation import aggregate, log_sigmoid
@@ -82,13 +83,18 @@ def _scores(
         count = len(row.logits) + row.cut if row else 0
         if row is None or (count != len(t.steps) and aggregation != "last"):
             have = f"{count} scores for {len(t.steps)} steps" if row else "no scores"
-            raise DataError(
-                f"question '{t.question_id}', candidate {t.sample_index} has {have}; score it "
-                "again",
-                file=config.scores,
-            )
+            raise _others(t, f"has {have}", config)
+        if not row.are_of(t):
+            raise _others(t, "has other steps than were judged", config)
         found.append(aggregate(row.logits, aggregation))
     return found
+
+
+def _others(t: Trajectory, what: str, config: Config) -> DataError:
+    return DataError(
+        f"question '{t.question_id}', candidate {t.sample_index} {what}: {OF_OTHERS}",
+        file=config.scores,
+    )
 
 
 def _row(

@@ -17,6 +17,8 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.formats.files import DataWarning
 
 LOG_EVERY_S = 15.0
+AT_ONCE_S = 0.5  # what is counted so soon was done before
+TELLING = 0.03  # share of the work after which its rate says something
 _ENVIRONMENT = {
     errno.ENOSPC: "free space or choose another place",
     errno.EDQUOT: "free space or choose another place",
@@ -65,21 +67,25 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def _log_lines(what: str, total: int) -> Callable[[int], None]:
     start = last = time.monotonic()
-    finished = seen = 0  # `seen`: finished at the last line
+    finished = before = 0  # `before`: what an earlier run had done, told at once
 
     def advance(done: int) -> None:
-        nonlocal finished, last, seen
+        nonlocal finished, last, before
         finished += done
         now = time.monotonic()
+        if now - start < AT_ONCE_S:
+            before = finished
+        line = ""
         if finished >= total and done and now - start >= LOG_EVERY_S:
-            line = f"after {duration(now - start)}"
-        elif now - last >= LOG_EVERY_S:
-            rate = (finished - seen) / (now - last)
-            line = f"about {duration((total - finished) / rate)} left" if rate else ""
-        else:
+            line = f", after {duration(now - start)}"
+        elif now - last < LOG_EVERY_S:
             return
-        last, seen = now, finished
-        print(f"{what}: {finished} of {total}, {line}", file=sys.stderr, flush=True)
+        elif finished - before >= TELLING * (total - before):
+            # The mean rate: work comes in batches, so that of the last seconds swings wildly.
+            rate = (finished - before) / (now - start)
+            line = f", about {duration((total - finished) / rate)} left"
+        last = now
+        print(f"{what}: {finished} of {total}{line}", file=sys.stderr, flush=True)
 
     return advance
 

@@ -97,6 +97,23 @@ def runs_of(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Run]
     return found
 
 
+def main_runs(results: Sequence[Result]) -> list[Run]:
+    """What is compared where nothing is said: the main method of each of several files.
+
+    All methods of a single file, its main one first, and all of those files that name none.
+    """
+    mains = {name for name, result, method in named(results) if method == _main(result)}
+    if len(results) == 1:
+        return sorted(runs_of(results), key=lambda run: run.name not in mains)
+    telling = {name for name, result, _ in named(results) if _main(result) is None}
+    return [run for run in runs_of(results) if run.name in mains | telling]
+
+
+def _main(result: Result) -> str | None:
+    found = result.details.get("main_method")
+    return found if isinstance(found, str) and found in result.questions else None
+
+
 def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison]:
     """Every run against the baseline, by default the first.
 

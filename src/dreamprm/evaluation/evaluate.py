@@ -262,6 +262,9 @@ def group_candidates(
     return groups
 
 
+OF_OTHERS = "the scores are of other candidates; score these into a new file"
+
+
 def _aggregate(
     method: str,
     rows: Sequence[StepScores],
@@ -279,13 +282,17 @@ def _aggregate(
     for question_id, group in candidates.items():
         for t in group:
             at = (question_id, t.sample_index)
-            what = f"{method}: question {question_id}, candidate {t.sample_index}"
+            what = f"scores of {method}: question {question_id}, candidate {t.sample_index}"
             if at not in scored:
                 raise DataError(f"{what} has no scores; score it, or drop it")
             logits = scored[at].logits
             # Steps beyond the context were not judged; `dreamprm score` has told how many.
             if aggregation != "last" and len(logits) + scored[at].cut != len(t.steps):
-                raise DataError(f"{what}: {len(logits)} logits for {len(t.steps)} steps")
+                raise DataError(
+                    f"{what} has {len(logits)} logits for {len(t.steps)} steps: {OF_OTHERS}"
+                )
+            if not scored[at].are_of(t):
+                raise DataError(f"{what} has other steps than were judged: {OF_OTHERS}")
             try:
                 result[at] = aggregate(logits, aggregation)
             except DataError as error:

@@ -36,7 +36,7 @@ def to_dataset(records: Iterable[R], kind: type[R]) -> Dataset:
         >>> from dreamprm.records import StepScores
         >>> scores = [StepScores(question_id="q", sample_index=0, logits=(0.5,))]
         >>> to_dataset(scores, StepScores).column_names
-        ['question_id', 'sample_index', 'logits', 'cut']
+        ['question_id', 'sample_index', 'logits', 'cut', 'steps_digest']
     """
     import pyarrow as pa
     from datasets import Dataset, DatasetInfo
@@ -112,7 +112,13 @@ def _features(kind: type[Record]) -> Features:
         whole = Value("int64")
         logits = List(Value("float64"))
         return Features(
-            {"question_id": text, "sample_index": whole, "logits": logits, "cut": whole}
+            {
+                "question_id": text,
+                "sample_index": whole,
+                "logits": logits,
+                "cut": whole,
+                "steps_digest": text,
+            }
         )
     raise DataError(f"has no form for {kind.__name__}; give Question, Trajectory or StepScores")
 

@@ -64,6 +64,7 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
             ("sample_index", pa.int64()),
             ("logits", pa.list_(pa.float64())),
             ("cut", pa.int64()),
+            ("steps_digest", pa.string()),
         ]
     ),
 }

@@ -100,9 +100,7 @@ class TextStepScorer:
         while held := list(islice(left, self.batch_size)):
             found = self._logits([(q, t.steps) for q, t in held])
             for (_, t), logits in zip(held, found, strict=True):
-                yield StepScores(
-                    question_id=t.question_id, sample_index=t.sample_index, logits=logits
-                )
+                yield StepScores.of(t, logits)
             progress(len(held))
 
     def score_steps(

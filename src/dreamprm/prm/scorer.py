@@ -63,13 +63,7 @@ class StepScorer:
             items = [(i, question, t.steps) for i, (question, t) in enumerate(held)]
             for done in self._batches(items):
                 for place, logits in done:
-                    t = held[place][1]
-                    yield StepScores(
-                        question_id=t.question_id,
-                        sample_index=t.sample_index,
-                        logits=logits,
-                        cut=len(t.steps) - len(logits),
-                    )
+                    yield StepScores.of(held[place][1], logits)
                 progress(len(done))
 
     def score_steps(

@@ -10,8 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamprm.errors import DataError
-from dreamprm.evaluation.compare import OF_STEPS, Comparison, Run, compare, named, runs_of
+from dreamprm.errors import DataError, offer
+from dreamprm.evaluation.compare import (
+    OF_STEPS,
+    Comparison,
+    Run,
+    compare,
+    main_runs,
+    named,
+    runs_of,
+)
 from dreamprm.evaluation.results import Metric, Result, read_result
 from dreamprm.evaluation.selection_result import AVERAGE
 from dreamprm.evaluation.statistics import Difference, Estimate
@@ -33,7 +41,8 @@ def comparison_report(
     """The page's content.
 
     Args:
-        baseline: run that the others are compared with; by default the first.
+        baseline: run that the others are compared with; by default the main method of the first
+            file.
         questions: shown where runs differ, with the answer of each.
 
     Raises:
@@ -45,9 +54,10 @@ def comparison_report(
     names = named(results)
     metrics = {name: result.metrics.get(method, {}) for name, result, method in names}
     with_rows = runs_of(results) if any(result.questions for result in results) else []
-    main = baseline or next(iter(metrics))
+    first = [run.name for run in main_runs(results)] if with_rows else []
+    main = baseline or next(iter(first or metrics))
     if main not in metrics:
-        raise DataError(f"baseline '{main}' is none of the runs: {', '.join(metrics)}")
+        raise DataError(f"baseline '{main}' is none of the runs; {offer(main, list(metrics))}")
     differences, notes = _differences(with_rows, main)
     if any(result.kind == "steps" for result in results):
         notes.append(f"Note: {OF_STEPS}.")

@@ -23,6 +23,9 @@ from dreamprm.search.aggregation import aggregate
 
 Steps = tuple[str, ...]
 
+WAVE = 4
+"""Completions that are sampled before it is looked at what they say, or cost."""
+
 
 class StepJudge(Protocol):
     """Scores reasonings about one question, whole or not; `prm.scorer.StepScorer` is one."""
@@ -67,7 +70,8 @@ class Asked:
         count_tokens: of a text; None where there is no tokenizer.
         aggregation: of step logits to one score.
         max_completions: of this question, single steps included.
-        max_tokens: sampled for this question; checked before each wave.
+        max_tokens: sampled for this question; completions then come in waves of at most `WAVE`, as
+            many as fit at the mean length so far.
         one_step: continuations end at the end of a step, where the policy can stop there.
         scoring: held while the judge works; one judge serves all questions.
 
@@ -94,10 +98,15 @@ class Asked:
     @property
     def left(self) -> int:
         """Completions that the budget still allows; one is kept to finish a reasoning with."""
-        if self.max_tokens is not None and self.tokens >= self.max_tokens:
-            return 0
         kept = self.one_step and not self.candidates
-        return self.max_completions - self.sampled - kept
+        allowed = self.max_completions - self.sampled - kept
+        if self.max_tokens is None:
+            return allowed
+        room = self.max_tokens - self.tokens
+        if room <= 0:
+            return 0
+        fitting = room * self.sampled // self.tokens if self.tokens else WAVE
+        return min(allowed, WAVE, max(1, fitting))
 
     async def continue_from(self, prefix: Steps, n: int) -> list[Candidate]:
         """The first n continuations of a prefix, fewer where the budget ends; scored.

@@ -11,9 +11,7 @@ from collections import Counter
 
 from scipy.stats import beta  # type: ignore[import-untyped]
 
-from dreamprm.search.ask import Asked
-
-WAVE = 4
+from dreamprm.search.ask import WAVE, Asked
 
 
 async def sample_parallel(asked: Asked, n: int, early_stop: float | None = None) -> None:
@@ -23,12 +21,11 @@ async def sample_parallel(asked: Asked, n: int, early_stop: float | None = None)
         early_stop: stop once the leading answer is the most frequent one with this probability;
             None: sample all.
     """
-    if early_stop is None:
-        await asked.continue_from((), n)
-        return
+    wave = n if early_stop is None else WAVE
     while len(asked.candidates) < n and asked.left > 0:
-        await asked.continue_from((), min(n, len(asked.candidates) + WAVE))
-        if agreement([c.trajectory.answer for c in asked.candidates]) >= early_stop:
+        await asked.continue_from((), min(n, len(asked.candidates) + wave))
+        answers = [c.trajectory.answer for c in asked.candidates]
+        if early_stop is not None and agreement(answers) >= early_stop:
             return
 
 

@@ -92,6 +92,11 @@ def scores_of(t: Trajectory, scores: Mapping[tuple[str, int], StepScores]) -> St
 
 def check_complete(t: Trajectory, scores: StepScores) -> None:
     """Refuse scores that are not one for each step."""
+    if not scores.are_of(t):
+        raise DataError(
+            f"question '{t.question_id}', candidate {t.sample_index} has other steps than were "
+            "judged; score this file into a new one"
+        )
     if len(scores.logits) != len(t.steps):
         raise DataError(
             f"question '{t.question_id}', candidate {t.sample_index}: {len(scores.logits)} scores "
