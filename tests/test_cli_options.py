@@ -44,12 +44,13 @@ def test_an_unknown_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
     ("words", "said"),
     [
         (["--trajectory", "t.jsonl"], "did you mean trajectories?"),
-        (["--n", "eight"], 'key "n"'),
-        (["--method", "best"], "best_of_n"),
+        (["--n", "eight"], "--n: expected int. Got value: eight"),
+        (["--method", "beam"], "did you mean beam_search"),
+        (["--question", "q.jsonl"], "did you mean questions?"),
         (["--config", "{folder}/unknown.yaml"], "did you mean aggregation?"),
-        (["--config", "{folder}/type.yaml"], 'key "n"'),
+        (["--config", "{folder}/type.yaml"], "--n: expected int. Got value: eight"),
         (["--config", "{folder}/broken.yaml"], "config"),
-        ([], "required: questions, output"),
+        ([], "required: --questions, --output"),
     ],
 )
 def test_wrong_options_are_one_line_and_exit_code_2(

@@ -18,6 +18,8 @@ from typing import Any, get_origin, get_type_hints
 
 import jsonargparse
 
+from dreamprm.errors import offer
+
 _UNKNOWN = (  # how jsonargparse says that there is no such option
     r"nrecognized arguments: --([\w.-]+)",
     r"Option '([\w.-]+)' is not accepted",
@@ -52,6 +54,7 @@ def parse(verb: str, module: ModuleType, words: Sequence[str]) -> Any:
         description=(module.__doc__ or "").strip(),
         formatter_class=_HelpFormatter,
         exit_on_error=False,
+        allow_abbrev=False,  # a word left out of an option's name is a mistake to be told
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     parser.add_class_arguments(module.Config, fail_untyped=True)
@@ -116,10 +119,31 @@ def _plain(words: Sequence[str], config: type[Any]) -> list[str]:
     return plain
 
 
+_NAMED = r"\1 takes a name of yours with each value: \1.NAME \2"
+_UNION = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: (.*?) "
+    r"Given value type: .*? Given value: (\S+)"
+)
+
+
+def _kinds(match: re.Match[str]) -> str:
+    kinds = [kind for kind in re.findall(r"- expected (\w+)", match[1]) if kind != "NoneType"]
+    return f"expected {' or '.join(kinds) or 'another kind'}. Got value: {match[2]}"
+
+
 def _one_line(message: str, known: Sequence[str]) -> str:
     line = " ".join(message.split())
     line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line)
     line = re.sub(r"Expected a typing.Literal\[(.*?)\]", r"expected one of \1", line)
+    line = re.sub(r'Parser key "([\w.]+)":', r"--\1:", line)
+    line = re.sub(r"(--[\w.]+): expected dict\. Got value: (\S+)", _NAMED, line)
+    line = _UNION.sub(_kinds, line)
+    if required := re.search(r"the following arguments are required: ([\w., ]+)", line):
+        names = ", ".join(f"--{name}" for name in required[1].split(", "))
+        return line.replace(required[1], names)
+    if choice := re.search(r"expected one of (.*)\. Got value: (\S+)", line):
+        offered = offer(choice[2], re.findall(r"'([^']*)'", choice[1]))
+        return f"{line}; {offered}" if offered.startswith("did you mean") else line
     unknown = next(filter(None, (re.search(pattern, line) for pattern in _UNKNOWN)), None)
     if unknown is None:
         return line
