@@ -8,8 +8,9 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint setup testbed clean
 
+# One thread: the model is small, and two that wait for each other are slow beside other work.
 demo: $(STAMP)
-	$(BIN)/dreamprm demo --output-dir demo
+	OMP_NUM_THREADS=1 $(BIN)/dreamprm demo --output-dir demo
 
 # Two processes of one thread each: twice as fast on two cores as one process of two threads.
 WORKERS ?= 2
