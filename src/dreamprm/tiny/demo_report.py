@@ -58,6 +58,7 @@ def write_demo_report(
         json.loads(line)
         for line in (folder / "models" / "dreamprm" / "history.jsonl").read_text().splitlines()
     ]
+    threads = torch.get_num_threads()
     ours, uniform = default.average["dreamprm"], default.average["prm_uniform"]
     questions = read_questions(folder / "test.jsonl")
     candidates = read_trajectories(folder / "test.candidates.jsonl")
@@ -75,7 +76,7 @@ def write_demo_report(
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "python": platform.python_version(),
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}",
             "seed": str(seed),
             "wall time": f"{wall_s / 60:.1f} minutes",
             "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
