@@ -24,7 +24,7 @@ from dreamprm.rollouts.store import RolloutStore
 from dreamprm.search.answer import METHODS, TREES, Found, SearchOptions, answer
 from dreamprm.search.ask import Asked
 from dreamprm.search.parallel import agreement
-from tests.fake_endpoint import FakeEndpoint
+from tests.fake_endpoint import FakeEndpoint, Writer
 from tests.scripted_policy import Scripted
 
 LENGTH = 4
@@ -171,6 +171,23 @@ def test_a_policy_that_stops_without_a_word_ends_the_search(tmp_path: Path) -> N
     assert len(policy.asked) < 20
 
 
+async def served_search(method: str, write: Writer, folder: Path) -> tuple[Found, Asked]:
+    """By single steps, on a server that writes so behind the user's text and a prefix."""
+    with (
+        FakeEndpoint(continues="assistant", writer=write) as server,
+        RolloutStore(folder / "r.db") as store,
+    ):
+        policy = EndpointPolicy(
+            model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
+        )
+        asked = Asked(
+            QUESTION, Sampler(policy, store), Flat(), len, max_completions=40, one_step=True
+        )
+        found = await answer(asked, SearchOptions(method, 40, single_steps=True))
+        await policy.close()
+        return found, asked
+
+
 @pytest.mark.parametrize("method", TREES)
 def test_a_search_goes_on_behind_the_line_of_a_final_answer_and_always_ends(
     method: str, tmp_path: Path
@@ -180,20 +197,8 @@ def test_a_search_goes_on_behind_the_line_of_a_final_answer_and_always_ends(
     def write(prompt: str, begun: str, seed: int) -> str:
         return "\n\n".join(paragraphs[sum(p in begun for p in paragraphs) :])
 
-    async def session() -> Found:
-        with (
-            FakeEndpoint(continues="assistant", writer=write) as server,
-            RolloutStore(tmp_path / "r.db") as store,
-        ):
-            policy = EndpointPolicy(
-                model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
-            )
-            asked = Asked(QUESTION, Sampler(policy, store), Flat(), len, one_step=True)
-            found = await answer(asked, SearchOptions(method, 64, single_steps=True))
-            await policy.close()
-            return found
-
-    assert asyncio.run(session()).chosen.trajectory.answer == "42"
+    found, _ = asyncio.run(served_search(method, write, tmp_path))
+    assert found.chosen.trajectory.answer == "42"
 
 
 @pytest.mark.parametrize("method", TREES)
@@ -205,21 +210,8 @@ def test_a_server_that_stops_before_the_first_word_is_asked_for_the_rest(
     def write(prompt: str, begun: str, seed: int) -> str:
         return "\n\nThen add\n\nFinal answer: 42" if begun else "First look\n\nThen add"
 
-    async def session() -> Found:
-        with (
-            FakeEndpoint(continues="assistant", writer=write) as server,
-            RolloutStore(tmp_path / "r.db") as store,
-        ):
-            policy = EndpointPolicy(
-                model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
-            )
-            asked = Asked(QUESTION, Sampler(policy, store), Flat(), len, one_step=True)
-            asked.max_completions = 40
-            found = await answer(asked, SearchOptions(method, 40, single_steps=True))
-            await policy.close()
-            return found
-
-    found = asyncio.run(session())
+    found, asked = asyncio.run(served_search(method, write, tmp_path))
+    assert asked.sampler.unstarted > 0
     assert found.chosen.trajectory.answer == "42"
     assert found.chosen.steps == ("First look", "Then add")
     assert len(found.candidates) > 1
@@ -323,6 +315,14 @@ def test_tokens_are_passed_by_less_than_a_wave(method: str, tmp_path: Path) -> N
         assert found.tokens < limit + 4 * each
         if method in ("best_of_n", "weighted_vote") and limit > 4 * each:
             assert found.tokens <= limit + each, "the mean length is known by then"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_limit_that_is_far_away_changes_nothing(method: str, tmp_path: Path) -> None:
+    options = SearchOptions(method, n=40, width=2, expand=5)
+    free, _ = search(options, tmp_path)
+    limited, _ = search(options, tmp_path, max_tokens=10**6)
+    assert limited == free
 
 
 def test_sampling_stops_when_candidates_agree(tmp_path: Path) -> None:

@@ -55,10 +55,10 @@ class Config(PolicyOptions):
             stop where it is told to.
         early_stop: stop sampling a question once its leading answer is the policy's most frequent
             one with this probability, say 0.95; parallel methods only.
-        max_tokens: sampled per question at most, by the reward model's tokenizer. Completions come
-            in waves of four or fewer, as many as fit at the mean length so far, so it is passed by
-            less than a wave; with single_steps one more completion may follow, where no reasoning
-            has ended.
+        max_tokens: sampled per question at most, by the reward model's tokenizer. Four completions
+            come first, then as many as fit at the mean length so far, so it is passed by four at
+            most, and by about one later on; with single_steps one more may follow, where no
+            reasoning has ended.
         score_batch_size: trajectories in one forward pass of the reward model.
         candidates_output: .jsonl file of all candidates that were finished, as `dreamprm sample`
             writes them.

@@ -133,6 +133,14 @@ async def _session(
     sampler: Sampler
     async with open_sampler(config, store) as sampler:
         outcome = await work_through(questions, do, sampler.alive, advance)
+    if sampler.unstarted:
+        warnings.warn(
+            f"behind {sampler.unstarted:,} prefixes the policy stopped before the first word of a "
+            "step (a chat template may take the line's end from a prefix); whole continuations "
+            "were sampled there",
+            DataWarning,
+            stacklevel=2,
+        )
     if sampler.refusals:
         warnings.warn(
             f"the policy refused to go on from {len(sampler.refusals):,} prefixes, where their "

@@ -165,17 +165,24 @@ def _example(
                 ),
             )
         )
+    return example_of(question, shown, image_root)
+
+
+def example_of(
+    question: Question, candidates: Sequence[ExampleCandidate], image_root: Path | None
+) -> Example:
+    """A question with its images as the page shows it."""
     return Example(
         question=question.text,
         options=question.options,
         answer=question.answer,
-        images=tuple(picture(image, image_root) for image in question.images),
+        images=tuple(_picture(image, image_root) for image in question.images),
         benchmark=question.domain,
-        candidates=tuple(shown),
+        candidates=tuple(candidates),
     )
 
 
-def picture(reference: str | bytes, root: Path | None) -> bytes:
+def _picture(reference: str | bytes, root: Path | None) -> bytes:
     """An image as a PNG file, at most `LARGEST_IMAGE` pixels a side."""
     image = load_image(reference, root)
     image.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))  # never enlarges

@@ -8,7 +8,7 @@ from pathlib import Path
 from dreamprm.evaluation.compare import Run
 from dreamprm.evaluation.results import QuestionResult
 from dreamprm.records import Question
-from dreamprm.report.build import evenly, picture
+from dreamprm.report.build import evenly, example_of
 from dreamprm.report.data import Example, ExampleCandidate
 
 
@@ -48,22 +48,16 @@ def _example(
     for name, row in rows.items():
         groups.setdefault((row.value > 0, row.answer), []).append(name)
     ordered = sorted(groups.items(), key=lambda group: (not group[0][0], -len(group[1])))
-    return Example(
-        question=question.text,
-        options=question.options,
-        answer=question.answer,
-        images=tuple(picture(image, image_root) for image in question.images),
-        benchmark=question.domain,
-        candidates=tuple(
-            ExampleCandidate(
-                steps=(),
-                step_scores=(),
-                score=None,
-                answer=answer,
-                outcome=right,
-                sample_index=place,
-                chosen_by=tuple(names),
-            )
-            for place, ((right, answer), names) in enumerate(ordered)
-        ),
-    )
+    shown = [
+        ExampleCandidate(
+            steps=(),
+            step_scores=(),
+            score=None,
+            answer=answer,
+            outcome=right,
+            sample_index=place,
+            chosen_by=tuple(names),
+        )
+        for place, ((right, answer), names) in enumerate(ordered)
+    ]
+    return example_of(question, shown, image_root)

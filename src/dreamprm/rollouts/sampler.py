@@ -91,6 +91,8 @@ class Sampler:
         """Units of work that keep the policy's slots full while others are verified."""
         self.refusals: list[str] = []
         """Prefixes that the policy refused and the caller went on without; told at the end."""
+        self.unstarted = 0
+        """Prefixes behind which a policy that was asked for a step stopped before its first word."""
         self.decided_by_judge = 0
         self._stepwise = Generator(
             policy.name, canonical({**policy.settings, **STEP_SETTING}), seed

@@ -70,8 +70,8 @@ class Asked:
         count_tokens: of a text; None where there is no tokenizer.
         aggregation: of step logits to one score.
         max_completions: of this question, single steps included.
-        max_tokens: sampled for this question; completions then come in waves of at most `WAVE`, as
-            many as fit at the mean length so far.
+        max_tokens: sampled for this question; `WAVE` completions come first, then as many as fit at
+            the mean length so far.
         one_step: continuations end at the end of a step, where the policy can stop there.
         scoring: held while the judge works; one judge serves all questions.
 
@@ -106,7 +106,7 @@ class Asked:
         if room <= 0:
             return 0
         fitting = room * self.sampled // self.tokens if self.tokens else WAVE
-        return min(allowed, WAVE, max(1, fitting))
+        return min(allowed, max(1, fitting))
 
     async def continue_from(self, prefix: Steps, n: int) -> list[Candidate]:
         """The first n continuations of a prefix, fewer where the budget ends; scored.
@@ -118,12 +118,15 @@ class Asked:
             BudgetSpent, DreamPRMError: see `Sampler.rollouts`.
         """
         there = self._known.setdefault(prefix, [])
-        wanted = len(there) + min(n - len(there), self.left)
-        if wanted > len(there):
-            there += await self._sample(prefix, len(there), wanted, self.one_step)
+        while (more := min(n - len(there), self.left)) > 0:
+            new = await self._sample(prefix, len(there), len(there) + more, self.one_step)
+            if not new:  # refused
+                break
+            there += new
         if there and all(c.open and not is_longer(c.steps, prefix) for c in there):
             # The server stops before it has written anything, as where a chat template takes the
             # line's end from the prefix: the rest in one piece, then.
+            self.sampler.unstarted += 1
             more = min(n, self.left)
             if more > 0:
                 there[:0] = await self._sample(prefix, 0, more, one_step=False)
