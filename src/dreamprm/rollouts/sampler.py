@@ -92,7 +92,7 @@ class Sampler:
         self.refusals: list[str] = []
         """Prefixes that the policy refused and the caller went on without; told at the end."""
         self.unstarted = 0
-        """Prefixes behind which a policy that was asked for a step stopped before its first word."""
+        """Prefixes behind which the policy, asked for a step, stopped before its first word."""
         self.decided_by_judge = 0
         self._stepwise = Generator(
             policy.name, canonical({**policy.settings, **STEP_SETTING}), seed
