@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dreamprm.formats.files import atomic_write
+from dreamprm.data.files import atomic_write
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.adaptive import SequentialStopping

@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 
 from dreamprm.cli import main as dreamprm
-from dreamprm.formats import write_questions
-from dreamprm.formats.files import atomic_write
+from dreamprm.data import write_questions
+from dreamprm.data.files import atomic_write
 from dreamprm.policy import Completion, Reply
 from dreamprm.records import Question
 from dreamprm.rollouts.keys import Generator, prefix_key

@@ -14,12 +14,12 @@ from pathlib import Path
 from transformers import Qwen2VLConfig
 
 from benchmarks.training_setup import QWEN2_VL_2B
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.estimate.lengths import Lengths
-from dreamprm.bilevel.estimate.plan import plan_training
-from dreamprm.bilevel.estimate.shapes import read_shapes
 from dreamprm.prm.lora import LoraOptions
 from dreamprm.prm.model import PRMConfig
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.estimate.lengths import Lengths
+from dreamprm.train.estimate.plan import plan_training
+from dreamprm.train.estimate.shapes import read_shapes
 
 DOMAINS = 15
 TRAJECTORIES = Lengths(tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8)

@@ -37,7 +37,7 @@ import transformers
 
 from benchmarks.one_pass import WORDS, make_pairs
 from benchmarks.shared_prefix import make_model
-from dreamprm.formats import write_questions, write_trajectories
+from dreamprm.data import write_questions, write_trajectories
 from dreamprm.prm.layout import Encoder, LayoutConfig
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.shared_prefix import share, shared_logits

@@ -32,7 +32,7 @@ from benchmarks.training_exactness import exactness_by_size, exactness_of_estima
 from benchmarks.training_memory import measure_memory, peak_bytes
 from benchmarks.training_setup import CANDIDATES, Setting
 from benchmarks.training_table import render
-from dreamprm.formats.files import atomic_write
+from dreamprm.data.files import atomic_write
 
 PAPER = "paper"
 QUICK: dict[str, Any] = {

@@ -25,18 +25,18 @@ from torch import Tensor
 
 from benchmarks.training_paper import LastBatchDifference, PrefixPasses
 from benchmarks.training_setup import CANDIDATES, Setting, make_data, make_model
-from dreamprm.bilevel.batches import LowerBatch, MetaBatch, on_device
-from dreamprm.bilevel.config import BilevelConfig, preset
-from dreamprm.bilevel.data import Pair, TrainData
 from dreamprm.bilevel.hypergradient.base import trainable
-from dreamprm.bilevel.learned import make_upper
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.bilevel.parallel import SINGLE
-from dreamprm.bilevel.problem import PRMProblem
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import unwrapped
 from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.train.batches import LowerBatch, MetaBatch, on_device
+from dreamprm.train.config import BilevelConfig, preset
+from dreamprm.train.data import Pair, TrainData
+from dreamprm.train.learned import make_upper
+from dreamprm.train.problem import PRMProblem
 
 Unit = Callable[[], None]
 """A piece of training: a window of ours or plain's, `steps` windows of the paper's."""

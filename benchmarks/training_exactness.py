@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.training_setup import wide_model
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.data import TrainData
-from dreamprm.bilevel.learned import make_upper
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.parallel import SINGLE
-from dreamprm.bilevel.problem import PRMProblem
 from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.data import TrainData
+from dreamprm.train.learned import make_upper
+from dreamprm.train.problem import PRMProblem
 from tests.prm_data import small_data
 
 DOMAINS = ("clean", "inverted", "noise", "clean too", "clean as well")

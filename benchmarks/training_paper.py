@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.batches import MetaBatch
 from dreamprm.bilevel.hypergradient import FiniteDifference, LowerStep
 from dreamprm.bilevel.hypergradient.direction import copy_of
 from dreamprm.bilevel.meta_loss import aggregate
-from dreamprm.bilevel.problem import PRMProblem
+from dreamprm.train.batches import MetaBatch
+from dreamprm.train.problem import PRMProblem
 
 
 class PrefixPasses(PRMProblem):

@@ -17,12 +17,12 @@ from PIL import Image
 from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from dreamprm.bilevel.data import TrainData, prepare_data
 from dreamprm.prm.lora import add_lora
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.records import Question, StepLabel, Trajectory
 from dreamprm.tiny.model import SPECIAL, build_model, build_processor
 from dreamprm.tiny.scene import to_png
+from dreamprm.train.data import TrainData, prepare_data
 
 WORDS = ["red", "blue", "green", "is", "plus", "look", "at", "and", "larger", "3", "5", "7"]
 CANDIDATES, COMPLETIONS = 4, 8

@@ -24,16 +24,16 @@ from typing import Any
 import torch
 
 from dreamprm.cli import main as dreamprm
-from dreamprm.errors import DataError
-from dreamprm.evaluation.results import main_figures, read_result
-from dreamprm.formats import (
+from dreamprm.data import (
     read_questions,
     read_scores,
     read_trajectories,
     write_questions,
     write_trajectories,
 )
-from dreamprm.formats.files import atomic_write
+from dreamprm.data.files import atomic_write
+from dreamprm.errors import DataError
+from dreamprm.evaluation.results import main_figures, read_result
 from dreamprm.records import Question, Trajectory
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mathvision" / "testmini.jsonl"

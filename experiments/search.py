@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from dreamprm.data import read_questions
 from dreamprm.evaluation.statistics import estimate_average, paired_difference
-from dreamprm.formats import read_questions
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.scorer import StepScorer

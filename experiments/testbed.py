@@ -32,10 +32,7 @@ from dreamprm.baselines.features import embed, quality, reference_losses
 from dreamprm.baselines.outcome import outcome_labels
 from dreamprm.baselines.pool import Pool
 from dreamprm.baselines.selection import select_weights
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.learned import GivenWeights, without_zeros
-from dreamprm.bilevel.training import TrainData, prepare_data, train
-from dreamprm.formats import (
+from dreamprm.data import (
     read_questions,
     read_trajectories,
     write_scores,
@@ -57,6 +54,9 @@ from dreamprm.tiny.world import (
     build_world,
     write_world,
 )
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.learned import GivenWeights, without_zeros
+from dreamprm.train.training import TrainData, prepare_data, train
 
 SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
 TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 2, 8, 16, 8

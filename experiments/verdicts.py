@@ -19,11 +19,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dreamprm.answer_mathvista import mathvista_verdict
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
+from dreamprm.answers.mathvista import mathvista_verdict
+from dreamprm.data.sources.known import read_known
+from dreamprm.data.visualprm import read_visualprm
 from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, right
-from dreamprm.formats.sources.known import read_known
-from dreamprm.formats.visualprm import read_visualprm
 from dreamprm.records import Trajectory
 from dreamprm.search.selection import best_of_n, majority_vote
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dreamprm.formats import write_questions, write_scores, write_trajectories
+from dreamprm.data import write_questions, write_scores, write_trajectories
 from dreamprm.records import Question, StepLabel, StepScores, Trajectory
 from dreamprm.tiny.model import build_model, build_processor
 

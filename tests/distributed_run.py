@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.engine import leave_together
-from dreamprm.bilevel.training import train
 from dreamprm.prm.lora import LoraOptions, add_lora
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.prm.scorer import StepScorer
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.engine import leave_together
+from dreamprm.train.training import train
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from dreamprm.formats.format import Format
+from dreamprm.data.format import Format
 from dreamprm.prompts import question_text
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 from tests.record_strategies import question_lists, trajectories

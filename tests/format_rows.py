@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from dreamprm.formats.format import Format
+from dreamprm.data.format import Format
 from dreamprm.records import Question, StepLabel, Trajectory
 
 RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)

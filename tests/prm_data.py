@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from dreamprm.bilevel.training import TrainData, prepare_data
 from dreamprm.records import Question, StepLabel, Trajectory
 from dreamprm.tiny.reasoning import OPERATIONS, Slips, random_task, reason
 from dreamprm.tiny.scene import random_scene, render, to_png
+from dreamprm.train.training import TrainData, prepare_data
 
 SLIPS = Slips(misconception=0.5, reading=0.2, arithmetic=0.2)
 

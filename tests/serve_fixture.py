@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dreamprm.loading import resolve
+from dreamprm.models.loading import resolve
 
 _START_UP_S = 120
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from transformers import AutoProcessor, Qwen2VLConfig
 from transformers.cli.transformers import app
 
-from dreamprm.loading import ImageTextProcessor
+from dreamprm.models.loading import ImageTextProcessor
 
 if __name__ == "__main__":
     AutoProcessor.register(Qwen2VLConfig, ImageTextProcessor, exist_ok=True)  # type: ignore[no-untyped-call]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from dreamprm.answer_numbers import parse_quantity
 from dreamprm.answers import Verdict, verdict, verdict_on
+from dreamprm.answers.numbers import parse_quantity
 from dreamprm.errors import DataError
 from dreamprm.records import Question
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamprm.answer_options import shuffle_options
 from dreamprm.answers import Verdict, verdict, verify_answer
+from dreamprm.answers.options import shuffle_options
 from dreamprm.errors import DataError
 from dreamprm.records import Question
 

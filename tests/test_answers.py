@@ -10,9 +10,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dreamprm import answer_formula
-from dreamprm.answer_options import option_meant
-from dreamprm.answer_text import clean
 from dreamprm.answers import (
     Verdict,
     check_gold,
@@ -21,8 +18,11 @@ from dreamprm.answers import (
     verdict_on,
     verify_answer,
 )
+from dreamprm.answers import formula as answer_formula
+from dreamprm.answers.math_equal import NoReply
+from dreamprm.answers.options import option_meant
+from dreamprm.answers.text import clean
 from dreamprm.errors import DataError
-from dreamprm.math_equal import NoReply
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
 CITIES = ("Lyon", "Paris", "Nice")

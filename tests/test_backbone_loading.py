@@ -17,7 +17,7 @@ import pytest
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.loading import load_backbone, load_processor
+from dreamprm.models.loading import load_backbone, load_processor
 from dreamprm.prm.layout import Encoder
 from tests.test_backbones import MIXED
 from tests.tiny_backbones import BUILDERS, save_backbone
@@ -109,7 +109,7 @@ sys.modules["torchvision.transforms.v2"].functional = sys.modules[
 WHERE_IT_IS = """
 import json, sys
 from transformers import AutoProcessor
-from dreamprm.loading import load_processor
+from dreamprm.models.loading import load_processor
 from dreamprm.prm.layout import Encoder
 from tests.test_backbones import MIXED
 found = {}

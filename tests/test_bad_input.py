@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamprm.cli import main
-from dreamprm.formats import read_questions, read_scores, write_questions
+from dreamprm.data import read_questions, read_scores, write_questions
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import ProcessRewardModel
 from dreamprm.rollouts.store import RolloutStore

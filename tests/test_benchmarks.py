@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from dreamprm.cli import main
+from dreamprm.data import read_questions, write_questions
+from dreamprm.data.mmmu_pro import read_mmmu_pro
+from dreamprm.data.sources.benchmarks import MMMU_SUBJECTS
 from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark, mmstar
 from dreamprm.evaluation.benchmarks.mathvision import right, values
 from dreamprm.evaluation.benchmarks.mathvista import extract
@@ -17,9 +20,6 @@ from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES
 from dreamprm.evaluation.benchmarks.reading import same_option
 from dreamprm.evaluation.benchmarks.wemath import case
 from dreamprm.evaluation.results import Result, read_result
-from dreamprm.formats import read_questions, write_questions
-from dreamprm.formats.mmmu_pro import read_mmmu_pro
-from dreamprm.formats.sources.benchmarks import MMMU_SUBJECTS
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 from tests.fake_endpoint import FakeEndpoint

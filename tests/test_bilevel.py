@@ -12,8 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamprm.bilevel.checkpoint import checkpoints
-from dreamprm.bilevel.config import BilevelConfig, preset
 from dreamprm.bilevel.loop import lr_factor
 from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.bilevel.meta_loss import (
@@ -25,11 +23,13 @@ from dreamprm.bilevel.meta_loss import (
     pairwise,
 )
 from dreamprm.bilevel.parallel import Parallel
-from dreamprm.bilevel.problem import PRMProblem
-from dreamprm.bilevel.sampler import contrasting, domains_at, grouped_items_at, items_at
-from dreamprm.bilevel.training import TrainData, prepare_data, train
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.train.checkpoint import checkpoints
+from dreamprm.train.config import BilevelConfig, preset
+from dreamprm.train.problem import PRMProblem
+from dreamprm.train.sampler import contrasting, domains_at, grouped_items_at, items_at
+from dreamprm.train.training import TrainData, prepare_data, train
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 

@@ -12,13 +12,13 @@ from accelerate.commands.config.config_args import load_config_from_file
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.cli import main
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm import hub
 from dreamprm.prm.card import MARKER, model_card, non_default, read_facts
 from dreamprm.prm.hub import push_to_hub, write_card
 from dreamprm.prm.model import PRMConfig
+from dreamprm.train.config import BilevelConfig
 
 ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
 SUMMARY = {

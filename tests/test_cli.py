@@ -10,8 +10,8 @@ import torch
 
 from dreamprm.cli import main
 from dreamprm.cli.prm_folder import identity
+from dreamprm.data import read_scores, read_trajectories, write_trajectories
 from dreamprm.evaluation.results import read_result
-from dreamprm.formats import read_scores, read_trajectories, write_trajectories
 from tests.cli_samples import (
     make_project,
     paper_meta_rows,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dreamprm.cli import main
-from dreamprm.formats import (
+from dreamprm.data import (
     known,
     read_questions,
     read_trajectories,

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from dreamprm.cli import meta, parsing
-from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import (
+from dreamprm.data import (
     check_references,
     read_questions,
     read_trajectories,
     write_questions,
     write_trajectories,
 )
+from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question, Trajectory
 
 

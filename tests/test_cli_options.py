@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dreamprm.bilevel.config import preset
 from dreamprm.cli import VERBS, evaluate, main, parsing, train
+from dreamprm.train.config import preset
 
 
 def test_help_of_the_program_and_of_every_verb_comes_without_torch() -> None:

@@ -12,8 +12,8 @@ import datasets
 import pytest
 
 from dreamprm.cli import parsing, questions
+from dreamprm.data import DataWarning, check_images, read_questions
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import DataWarning, check_images, read_questions
 
 
 def run(*words: Any) -> None:

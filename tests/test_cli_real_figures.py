@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from dreamprm.cli import main
-from dreamprm.evaluation.results import read_result
-from dreamprm.formats import (
+from dreamprm.data import (
     read_trajectories,
     write_questions,
     write_scores,
     write_trajectories,
 )
+from dreamprm.evaluation.results import read_result
 from dreamprm.records import Question, StepScores, Trajectory
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dreamprm.cli import main
+from dreamprm.data import read_scores, read_trajectories, write_questions
 from dreamprm.evaluation.choices_result import token_curve
 from dreamprm.evaluation.results import read_result
-from dreamprm.formats import read_scores, read_trajectories, write_questions
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.search.choice import Change, Choice
 from tests.cli_samples import read_rows

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dreamprm.cli import main
+from dreamprm.data import write_questions, write_scores, write_trajectories
+from dreamprm.data.audit.rows import kind_of
 from dreamprm.errors import DataError
-from dreamprm.formats import write_questions, write_scores, write_trajectories
-from dreamprm.formats.account.rows import kind_of
 from dreamprm.records import Question, StepLabel, StepScores, Trajectory
 
 Found = dict[str, dict[str, Any]]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dreamprm.cli import main
+from dreamprm.data import read_questions, write_questions
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.evaluation.aggregation_choice import (
     check_apart,
@@ -28,7 +29,6 @@ from dreamprm.evaluation.results import (
     write_result,
 )
 from dreamprm.evaluation.statistics import paired_difference
-from dreamprm.formats import read_questions, write_questions
 from dreamprm.records import Question, StepScores, Trajectory
 from tests.cli_samples import make_project
 

@@ -12,8 +12,8 @@ from tokenizers import AddedToken
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2Model
 
 from dreamprm.cli import main
+from dreamprm.data import read_scores, write_questions, write_trajectories
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import read_scores, write_questions, write_trajectories
 from dreamprm.prm.conventions import QWEN_SYSTEM, load_convention
 from dreamprm.records import Question, Trajectory
 from tests.tiny_backbones import save_backbone

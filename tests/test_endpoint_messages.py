@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
+from dreamprm.data.files import decode_image
 from dreamprm.errors import DataError
-from dreamprm.formats.files import decode_image
 from dreamprm.images import load_image
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.messages import ChatMessages, data_url, without_prefix

@@ -10,9 +10,15 @@ from PIL import Image
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from benchmarks.training_setup import QWEN2_VL_2B as PUBLISHED
-from dreamprm.bilevel.config import BilevelConfig
-from dreamprm.bilevel.data import TrainData
-from dreamprm.bilevel.estimate import (
+from dreamprm.errors import DreamPRMError
+from dreamprm.models.loading import load_processor
+from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.lora import LoraOptions, add_lora, unwrapped
+from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.records import Question, Trajectory
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.data import TrainData
+from dreamprm.train.estimate import (
     Lengths,
     cheaper,
     describe_run,
@@ -22,13 +28,7 @@ from dreamprm.bilevel.estimate import (
     read_shapes,
     render_plan,
 )
-from dreamprm.bilevel.estimate.activations import Pass, forward_flops, saved_bytes
-from dreamprm.errors import DreamPRMError
-from dreamprm.loading import load_processor
-from dreamprm.prm.layout import Encoder, LayoutConfig
-from dreamprm.prm.lora import LoraOptions, add_lora, unwrapped
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
-from dreamprm.records import Question, Trajectory
+from dreamprm.train.estimate.activations import Pass, forward_flops, saved_bytes
 from tests.tiny_backbones import BUILDERS
 
 PRM = PRMConfig()

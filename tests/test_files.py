@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dreamprm.formats.files import atomic_write
+from dreamprm.data.files import atomic_write
 
 HANGS = """
 import sys, time
-from dreamprm.formats.files import atomic_write
+from dreamprm.data.files import atomic_write
 with atomic_write(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dreamprm.data.datasets_hub import from_dataset, to_dataset
 from dreamprm.errors import DataError
-from dreamprm.formats.datasets_hub import from_dataset, to_dataset
 from dreamprm.records import Question, Record, StepLabel, StepScores, Trajectory
 from tests import record_strategies
 

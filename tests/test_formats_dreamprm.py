@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dreamprm.data import DataWarning, read_pair, read_questions, read_trajectories
+from dreamprm.data.dreamprm_meta import read_meta, write_meta
+from dreamprm.data.dreamprm_train import read_train, write_train
 from dreamprm.errors import DataError
-from dreamprm.formats import DataWarning, read_pair, read_questions, read_trajectories
-from dreamprm.formats.dreamprm_meta import read_meta, write_meta
-from dreamprm.formats.dreamprm_train import read_train, write_train
 from dreamprm.prompts import join_steps
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 from tests.test_formats_trl import MANY, check_broken, mutated, same
@@ -183,7 +183,7 @@ def test_train_rows_give_the_same_records_back(
 
 @IN_FOLDER
 @given(pair=pairs())
-@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
 def test_meta_rows_give_the_same_records_back(
     tmp_path: Path, pair: tuple[list[Question], list[Trajectory]]
 ) -> None:
@@ -308,7 +308,7 @@ TRAIN = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
 def test_meta_rows_come_out_as_they_were_those_without_a_response_too(tmp_path: Path) -> None:
     pair = read_meta(saved(tmp_path, META), allow_without_response="keep")
     assert [len(part) for part in pair] == [3, 4]
@@ -327,7 +327,7 @@ def test_train_rows_come_out_as_they_were_those_without_a_response_too(tmp_path:
     assert sorted(map(same, rows)) == sorted(map(same, TRAIN))
 
 
-@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
 def test_an_edited_meta_record_is_written_as_edited(tmp_path: Path) -> None:
     row = meta_row(True, f"Well.\n\n{ONE} \n\n\n{TWO}\n\n**Final answer:** (B)\n")
     [question], [trajectory] = read_meta(saved(tmp_path, [row]))
@@ -392,7 +392,7 @@ def test_what_train_cannot_hold_is_refused(tmp_path: Path, pair: Any, message: s
         write_train(tmp_path / "x.json", *pair)
 
 
-@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
 def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
     told: list[DataError] = []
     good = meta_row(True, join_steps([ONE], "B"))
@@ -429,7 +429,7 @@ def test_whatever_is_broken_in_train_gives_records_or_a_data_error(
     check_broken(tmp_path / "rows.json", rows, partial(keeping, read_train), write_train)
 
 
-@pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
 def test_every_row_of_the_released_meta_set_comes_out_as_it_was(
     real_data: Path, tmp_path: Path
 ) -> None:

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import (
+from dreamprm.data import (
     JsonlAppender,
     check_images,
     check_references,
@@ -24,7 +23,8 @@ from dreamprm.formats import (
     write_records,
     write_trajectories,
 )
-from dreamprm.formats.jsonl import read_jsonl, to_line
+from dreamprm.data.jsonl import read_jsonl, to_line
+from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question, StepScores, Trajectory
 from tests.record_strategies import question_lists, scores, trajectories
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamprm.errors import DataError
-from dreamprm.formats.math_aps import (
+from dreamprm.data.math_aps import (
     read_math_aps,
     read_math_aps_tree,
     write_math_aps,
     write_math_aps_tree,
 )
+from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 from tests.test_formats_processbench import (
     from_elsewhere,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamprm.data.math_shepherd import read_math_shepherd, write_math_shepherd
 from dreamprm.errors import DataError
-from dreamprm.formats.math_shepherd import read_math_shepherd, write_math_shepherd
 from dreamprm.records import UNKNOWN_ANSWER, StepLabel
 from tests.test_formats_processbench import (
     from_elsewhere,

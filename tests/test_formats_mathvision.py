@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from dreamprm.data import check_images, read_pair, read_questions, read_trajectories
+from dreamprm.data.mathvision import without_marks
 from dreamprm.errors import DataError
-from dreamprm.formats import check_images, read_pair, read_questions, read_trajectories
-from dreamprm.formats.mathvision import without_marks
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamprm.answers import verify_answer
+from dreamprm.data.prm800k import read_prm800k, write_prm800k
 from dreamprm.errors import DataError
-from dreamprm.formats.prm800k import read_prm800k, write_prm800k
 from dreamprm.records import UNKNOWN_ANSWER, StepLabel, Trajectory
 from tests.test_formats_processbench import (
     from_elsewhere,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from dreamprm.data.prmbench import read_prmbench, write_prmbench
 from dreamprm.errors import DataError
-from dreamprm.formats.prmbench import read_prmbench, write_prmbench
 from dreamprm.records import UNKNOWN_ANSWER, StepLabel
 from tests.test_formats_processbench import (
     from_elsewhere,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamprm.data.processbench import read_processbench, write_processbench
 from dreamprm.errors import DataError
-from dreamprm.formats.processbench import read_processbench, write_processbench
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 
 RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from dreamprm.data import DataWarning, known
+from dreamprm.data.format import Format
 from dreamprm.errors import DataError
-from dreamprm.formats import DataWarning, known
-from dreamprm.formats.format import Format
 from tests.format_records import Pair, fitted, held, pairs
 from tests.format_rows import LISTS, mutated, sample_rows, write_rows
 
@@ -26,7 +26,7 @@ MUTATIONS = 10_000
 
 every = pytest.mark.parametrize("one", FORMATS, ids=lambda one: one.name)
 written = pytest.mark.parametrize("one", PAIRS, ids=lambda one: one.name)
-pytestmark = pytest.mark.filterwarnings("ignore::dreamprm.formats.DataWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
 quick = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

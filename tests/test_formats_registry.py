@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamprm.errors import DataError
-from dreamprm.formats import (
+from dreamprm.data import (
     known,
     read_pair,
     read_questions,
@@ -16,8 +15,9 @@ from dreamprm.formats import (
     write_questions,
     write_trajectories,
 )
-from dreamprm.formats.format import Format
-from dreamprm.formats.losses import LOSSES, lost
+from dreamprm.data.format import Format
+from dreamprm.data.losses import LOSSES, lost
+from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 from tests.format_rows import sample_rows, write_rows
 

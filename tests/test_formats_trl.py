@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dreamprm.data.fields import label_of_score
+from dreamprm.data.files import encode_image
+from dreamprm.data.trl_stepwise import read_trl_stepwise, write_trl_stepwise
 from dreamprm.errors import DataError
-from dreamprm.formats.fields import label_of_score
-from dreamprm.formats.files import encode_image
-from dreamprm.formats.trl_stepwise import read_trl_stepwise, write_trl_stepwise
 from dreamprm.records import Question, StepLabel, Trajectory
 
 Row = dict[str, Any]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from dreamprm.data import DataWarning, read_pair
+from dreamprm.data.known import FORMATS
+from dreamprm.data.visualprm import read_visualprm, write_visualprm
 from dreamprm.errors import DataError
-from dreamprm.formats import DataWarning, read_pair
-from dreamprm.formats.known import FORMATS
-from dreamprm.formats.visualprm import read_visualprm, write_visualprm
 from dreamprm.records import Question, StepLabel, Trajectory
 from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from dreamprm.data.visualprm_raw import read_visualprm_raw, write_visualprm_raw
 from dreamprm.errors import DataError
-from dreamprm.formats.visualprm_raw import read_visualprm_raw, write_visualprm_raw
 from dreamprm.records import Question, StepLabel, Trajectory
 from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from dreamprm.errors import DataError
-from dreamprm.formats.visualprocessbench import (
+from dreamprm.data.visualprocessbench import (
     read_visualprocessbench,
     write_visualprocessbench,
 )
+from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
 from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.hypergradient.direction import meta_gradient
-from dreamprm.bilevel.learned import make_upper
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.parallel import SINGLE
-from dreamprm.bilevel.problem import PRMProblem
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.learned import make_upper
+from dreamprm.train.problem import PRMProblem
 from tests.prm_data import small_data
 from tests.test_hypergradient import cosine, relative_error
 from tests.tiny_models import processor, random_prm

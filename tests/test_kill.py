@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dreamprm.cli import main
-from dreamprm.formats import read_trajectories, write_questions
+from dreamprm.data import read_trajectories, write_questions
 from dreamprm.records import Question
 from dreamprm.rollouts.store import RolloutStore
 from tests.fake_endpoint import FakeEndpoint

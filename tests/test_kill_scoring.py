@@ -10,8 +10,8 @@ import pytest
 
 from dreamprm.cli import main
 from dreamprm.cli.score import unwritten
+from dreamprm.data import read_scores, write_questions, write_trajectories
 from dreamprm.errors import DataError
-from dreamprm.formats import read_scores, write_questions, write_trajectories
 from dreamprm.records import StepScores, Trajectory
 from tests.forked_commands import ForkedCommands
 from tests.tiny_models import picture_question, random_prm

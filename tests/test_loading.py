@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.loading import load_backbone, load_processor, resolve
+from dreamprm.models.loading import load_backbone, load_processor, resolve
 from dreamprm.prm.layout import Encoder
 from tests.tiny_models import STEPS, picture_question
 

@@ -17,7 +17,7 @@ from scipy.stats import chisquare  # type: ignore[import-untyped]
 from dreamprm.answers import extract_answer, verify_answer
 from dreamprm.errors import DreamPRMError
 from dreamprm.images import load_image
-from dreamprm.loading import load_backbone
+from dreamprm.models.loading import load_backbone
 from dreamprm.policy import Reply, Request, RequestRefused
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.prompts import opening, split_steps, step_end

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.loading import resolve
+from dreamprm.models.loading import resolve
 from dreamprm.prm.layout import Batch, LayoutConfig
 from dreamprm.prm.lora import LoraOptions, add_lora
 from dreamprm.prm.model import PRMConfig, ProcessRewardModel

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamprm import math_equal
-from dreamprm.answers import Verdict, verdict, verify_answer
+from dreamprm.answers import Verdict, math_equal, verdict, verify_answer
 from dreamprm.errors import DreamPRMError
 
 ENDLESS = ("9^{9^{9^{9}}}", "9^{9^{9^{8}}}")
@@ -142,7 +141,7 @@ def test_stopping_while_a_question_is_asked_changes_no_verdict(pool: math_equal.
 
 def test_the_interpreter_ends_at_once_and_takes_its_processes_along() -> None:
     code = (
-        "import threading; from dreamprm import math_equal as m;"
+        "import threading; from dreamprm.answers import math_equal as m;"
         "m.SECONDS_PER_QUESTION = 60; m.math_equal('x + 1', '1 + x');"
         f"t = threading.Thread(target=m.math_equal, args={ENDLESS!r}, daemon=True); t.start();"
         "t.join(0.5); print(*[h._process.pid for h in m._pool._all])"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dreamprm.data import read_pair
 from dreamprm.errors import DataError
-from dreamprm.formats import read_pair
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.meta_set import KINDS, Count, MetaSet, choose_meta_set, is_bare_answer
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from dreamprm.formats import read_questions
-from dreamprm.formats.overlap import (
+from dreamprm.data import read_questions
+from dreamprm.data.overlap import (
     Overlap,
     Reference,
     duplicates,
@@ -157,7 +157,7 @@ def test_each_file_is_read_once_and_only_if_it_is_needed(
         read.append(reference)
         return load_image(reference)
 
-    monkeypatch.setattr("dreamprm.formats.overlap.load_image", counted)
+    monkeypatch.setattr("dreamprm.data.overlap.load_image", counted)
     hashes = hash_images(paths * 3)
     assert sorted(map(str, read)) == paths
     assert hash_images(paths, hashes) is hashes and len(read) == 3

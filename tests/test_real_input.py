@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from dreamprm.data import read_questions
 from dreamprm.errors import DataError
-from dreamprm.formats import read_questions
 from dreamprm.records import Question, Trajectory
 from experiments.real_input import run, split
 

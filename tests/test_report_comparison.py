@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dreamprm.cli import main
+from dreamprm.data import write_questions
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.evaluate import evaluate_methods
 from dreamprm.evaluation.results import QuestionResult, new_result, write_result
-from dreamprm.formats import write_questions
 from dreamprm.records import Question, StepLabel, StepScores, Trajectory
 from dreamprm.report.build import calibrations, fates, step_calibrations
 from dreamprm.report.comparison import comparison_report

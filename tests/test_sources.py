@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dreamprm.answers import verify_answer
+from dreamprm.data import DataWarning, read_questions
+from dreamprm.data.sources import ColumnMap, read_source
+from dreamprm.data.sources.chat import split_turn
+from dreamprm.data.sources.known import find_hub, find_known, read_known
+from dreamprm.data.sources.published import KNOWN
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import DataWarning, read_questions
-from dreamprm.formats.sources import ColumnMap, read_source
-from dreamprm.formats.sources.chat import split_turn
-from dreamprm.formats.sources.known import find_hub, find_known, read_known
-from dreamprm.formats.sources.published import KNOWN
 from dreamprm.records import Question
 
 ROW = {"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}

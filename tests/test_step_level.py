@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dreamprm.cli import main
+from dreamprm.data import read_pair, write_scores
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Result, read_result
 from dreamprm.evaluation.step_level.first_error import (
@@ -18,7 +19,6 @@ from dreamprm.evaluation.step_level.first_error import (
     predicted,
 )
 from dreamprm.evaluation.step_level.step_f1 import Counts, count, metrics_of
-from dreamprm.formats import read_pair, write_scores
 from dreamprm.records import StepLabel, StepScores, Trajectory
 
 RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamprm.formats import read_questions
+from dreamprm.data import read_questions
 from dreamprm.images import load_image
 from dreamprm.records import Question
 from dreamprm.tiny.reasoning import (

@@ -11,8 +11,8 @@ import pytest
 
 from dreamprm.answers import extract_answer, verify_answer
 from dreamprm.cli import main
+from dreamprm.data import read_trajectories, write_questions
 from dreamprm.errors import DreamPRMError
-from dreamprm.formats import read_trajectories, write_questions
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.endpoint import EndpointPolicy
 from dreamprm.policy.retrying import Backoff

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dreamprm.cli import main
-from dreamprm.formats.account import facts, findings, load
+from dreamprm.data.audit import facts, findings, load
 
 Found = dict[str, dict[str, Any]]
 Validate = Callable[..., tuple[dict[str, Any], Found, int]]

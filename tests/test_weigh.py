@@ -13,8 +13,8 @@ import torch
 from dreamprm.baselines.features import embed, quality, reference_losses
 from dreamprm.baselines.selection import SELECTORS
 from dreamprm.cli import main, weigh
+from dreamprm.data.trajectory_weights import read_weights, write_weights
 from dreamprm.errors import DataError
-from dreamprm.formats.trajectory_weights import read_weights, write_weights
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.prm.model import PRMConfig
 from dreamprm.prm.scorer import StepScorer

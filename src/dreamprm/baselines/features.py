@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamprm.baselines.pool import Floats
-from dreamprm.bilevel.config import LowerLoss
-from dreamprm.bilevel.data import Pair
 from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.prm.layout import Batch, Encoder
 from dreamprm.prm.lora import unwrapped
 from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.train.config import LowerLoss
+from dreamprm.train.data import Pair
 
 Progress = Callable[[int], None]
 

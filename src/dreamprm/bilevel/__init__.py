@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreamprm.bilevel.config import BilevelConfig
     from dreamprm.bilevel.hypergradient import LowerOutput, Problem
     from dreamprm.bilevel.loop import BilevelLoop
     from dreamprm.bilevel.weights import (
@@ -22,12 +21,13 @@ if TYPE_CHECKING:
         UpperLevel,
         Weighting,
     )
+    from dreamprm.train.config import BilevelConfig
 
 _HOMES = {
-    "config": ("BilevelConfig",),
-    "hypergradient": ("LowerOutput", "Problem"),
-    "loop": ("BilevelLoop",),
-    "weights": (
+    "dreamprm.train.config": ("BilevelConfig",),
+    "dreamprm.bilevel.hypergradient": ("LowerOutput", "Problem"),
+    "dreamprm.bilevel.loop": ("BilevelLoop",),
+    "dreamprm.bilevel.weights": (
         "DomainWeights",
         "FixedWeights",
         "InstanceNet",
@@ -56,5 +56,5 @@ def __getattr__(name: str) -> Any:
     """Import when asked for: the command line reads `config` and must not wait for torch."""
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"dreamprm.bilevel.{module}"), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'dreamprm.bilevel' has no attribute '{name}'")

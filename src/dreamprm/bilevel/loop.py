@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.bilevel.hypergradient import ESTIMATORS, Estimator, LowerStep, Problem, Settings
 from dreamprm.bilevel.hypergradient.base import gradients, local, trainable
 from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.bilevel.table_adam import make_upper_optimizer
 from dreamprm.bilevel.weights import UpperLevel
 from dreamprm.errors import DreamPRMError
+from dreamprm.train.config import BilevelConfig
 
 LowerBatches = Callable[[int], Sequence[Any]]
 """Lower step -> its micro-batches, each of one domain (`hypergradient.base.LowerBatch`)."""

@@ -114,6 +114,7 @@ def _settings(config: Config, *names: str) -> dict[str, Any]:
 
 
 def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
+    from dreamprm.data import read_questions, write_questions
     from dreamprm.evaluation.benchmarks import ANSWERS, score_answers
     from dreamprm.evaluation.benchmarks.mmvet import score_grades
     from dreamprm.evaluation.benchmarks.reading import (
@@ -121,7 +122,6 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
         read_benchmark,
         read_responses,
     )
-    from dreamprm.formats import read_questions, write_questions
 
     benchmark = ANSWERS[name]
     whole = read_benchmark(benchmark, config.data)
@@ -180,6 +180,7 @@ def _responses(config: Config) -> Result:
 
 
 def _steps(config: Config, name: str) -> Result:
+    from dreamprm.data import read_pair, read_scores
     from dreamprm.evaluation.results import new_result
     from dreamprm.evaluation.step_level.first_error import (
         first_error_metrics,
@@ -188,7 +189,6 @@ def _steps(config: Config, name: str) -> Result:
     )
     from dreamprm.evaluation.step_level.prmbench import prmbench_metrics
     from dreamprm.evaluation.step_level.step_f1 import step_metrics
-    from dreamprm.formats import read_pair, read_scores
 
     if config.data is None or config.scores is None:
         raise DataError(f"{name} needs --data, its published file, and --scores of its solutions")

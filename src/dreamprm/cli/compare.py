@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataError
-from dreamprm.formats.files import atomic_write
 
 if TYPE_CHECKING:
     from dreamprm.evaluation.compare import Comparison

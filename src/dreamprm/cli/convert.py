@@ -25,11 +25,11 @@ from typing import Literal
 
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import held_warnings
+from dreamprm.data import check_references, known, own, write_questions, write_trajectories
+from dreamprm.data.files import refuse
+from dreamprm.data.format import Format
+from dreamprm.data.losses import lost
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import check_references, known, own, write_questions, write_trajectories
-from dreamprm.formats.files import refuse
-from dreamprm.formats.format import Format
-from dreamprm.formats.losses import lost
 from dreamprm.records import Question, Trajectory
 
 _SHOWN = 5  # bad rows that are named

@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from dreamprm.bilevel.config import BilevelConfig
 from dreamprm.cli import label, sample, score, train
+from dreamprm.data.files import atomic_write
 from dreamprm.errors import DreamPRMError
-from dreamprm.formats.files import atomic_write
+from dreamprm.train.config import BilevelConfig
 
 METHODS = ("orm", "prm_uniform", "prm_oracle", "dreamprm")
 SAMPLING: dict[str, Any] = {"prompt": "bare", "max_new_tokens": 48, "per_device_batch_size": 512}

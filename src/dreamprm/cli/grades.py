@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamprm.data.files import atomic_write, load_json_object
 from dreamprm.errors import DataError, DataWarning
-from dreamprm.formats.files import atomic_write, load_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dreamprm.cli.resume import recorded_aggregation
 from dreamprm.cli.terminal import held_warnings
+from dreamprm.data import check_references, read_questions, read_scores, read_trajectories
 from dreamprm.errors import DataError
-from dreamprm.formats import check_references, read_questions, read_scores, read_trajectories
 from dreamprm.records import Question, StepScores, Trajectory
 
 if TYPE_CHECKING:

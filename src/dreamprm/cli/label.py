@@ -24,8 +24,8 @@ from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.policy_options import PolicyOptions, require_positive
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
+from dreamprm.data import check_golds, check_images
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import check_golds, check_images
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from dreamprm.data.files import open_for_reading
 from dreamprm.errors import DreamPRMError
-from dreamprm.formats.files import open_for_reading
 
 
 def trained_aggregation(folder: Path) -> str:

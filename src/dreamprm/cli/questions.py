@@ -22,14 +22,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamprm.answer_options import shuffle_options
+from dreamprm.answers.options import shuffle_options
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import LOG_EVERY_S, progress
+from dreamprm.data import DataWarning, write_questions
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import DataWarning, write_questions
 
 if TYPE_CHECKING:
-    from dreamprm.formats.sources import ColumnMap
+    from dreamprm.data.sources import ColumnMap
     from dreamprm.records import Question
 
 
@@ -133,7 +133,7 @@ def run(config: Config) -> None:
 
 def known_table() -> str:
     """The known sets, one per line."""
-    from dreamprm.formats.sources.published import KNOWN
+    from dreamprm.data.sources.published import KNOWN
 
     rows = [("name", "family", "status", "hub (subset), or file")]
     for name, known in KNOWN.items():
@@ -150,8 +150,8 @@ def known_table() -> str:
 def _read(
     config: Config, source: str, advance: Callable[[int], None], skipped: list[DataError]
 ) -> Iterator[Question]:
-    from dreamprm.formats.sources import known, read_source
-    from dreamprm.formats.sources.published import KNOWN
+    from dreamprm.data.sources import known, read_source
+    from dreamprm.data.sources.published import KNOWN
 
     options: dict[str, Any] = {
         "domain": config.domain,
@@ -192,14 +192,14 @@ def _read(
 
 
 def _could_be_a_table(source: str) -> bool:
-    from dreamprm.formats.sources.tables import FILES, hub_like
+    from dreamprm.data.sources.tables import FILES, hub_like
 
     return hub_like(source) or Path(source).suffix.lower() in FILES
 
 
 def _column_map(given: Columns, base: ColumnMap | None) -> ColumnMap | None:
     """The columns that were given, over those of a known set; None if that is not enough."""
-    from dreamprm.formats.sources import ColumnMap
+    from dreamprm.data.sources import ColumnMap
 
     if base is None and (given.text is None or given.answer is None):
         return None

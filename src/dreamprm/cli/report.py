@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from dreamprm import __version__
 from dreamprm.cli.inputs import Evaluated, EvaluationInputs
 from dreamprm.cli.policy_options import is_embedded
+from dreamprm.data import check_images, read_questions
+from dreamprm.data.files import atomic_write, open_for_reading
+from dreamprm.data.jsonl import iterate_rows
 from dreamprm.errors import DataError
-from dreamprm.formats import check_images, read_questions
-from dreamprm.formats.files import atomic_write, open_for_reading
-from dreamprm.formats.jsonl import iterate_rows
 
 if TYPE_CHECKING:
     from dreamprm.evaluation.evaluate import Evaluation

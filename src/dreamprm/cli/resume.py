@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data import JsonlAppender, read_records
+from dreamprm.data.files import R, atomic_write, open_for_reading
 from dreamprm.errors import DataError
-from dreamprm.formats import JsonlAppender, read_records
-from dreamprm.formats.files import R, atomic_write, open_for_reading
 
 
 @contextmanager

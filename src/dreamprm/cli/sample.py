@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from dreamprm.cli.policy_options import PolicyOptions, require_positive
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
+from dreamprm.data import check_golds, check_images, read_questions
 from dreamprm.errors import DataError
-from dreamprm.formats import check_golds, check_images, read_questions
 from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:

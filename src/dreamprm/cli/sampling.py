@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.cli.terminal import progress
+from dreamprm.data import DataWarning, write_trajectories
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import DataWarning, write_trajectories
 from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:  # the store and what is around it load slowly

@@ -22,14 +22,14 @@ from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.prm_folder import identity, trained_aggregation, weights_digest
 from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
-from dreamprm.errors import DataError, DataWarning
-from dreamprm.formats import (
+from dreamprm.data import (
     check_images,
     checked_references,
     iterate_trajectories,
     read_questions,
 )
-from dreamprm.formats.jsonl import iterate_jsonl
+from dreamprm.data.jsonl import iterate_jsonl
+from dreamprm.errors import DataError, DataWarning
 from dreamprm.records import StepScores, Trajectory
 
 WINDOW = 1024

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm.cli.resume import appending, guard
+from dreamprm.data.files import atomic_write
+from dreamprm.data.jsonl import JsonlAppender, iterate_jsonl, to_line
 from dreamprm.errors import DataError
-from dreamprm.formats.files import atomic_write
-from dreamprm.formats.jsonl import JsonlAppender, iterate_jsonl, to_line
 from dreamprm.records import StepScores, Trajectory
 from dreamprm.search.answer import Found
 

@@ -17,9 +17,9 @@ from dreamprm.cli.sampling import tell
 from dreamprm.cli.select import Config, told_accuracy, write_choices
 from dreamprm.cli.select_kept import Kept, keeping
 from dreamprm.cli.terminal import progress
+from dreamprm.data import check_images, read_questions
+from dreamprm.data.jsonl import JsonlAppender
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
-from dreamprm.formats import check_images, read_questions
-from dreamprm.formats.jsonl import JsonlAppender
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore

@@ -9,9 +9,9 @@ import numpy as np
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.resume import recorded_aggregation
 from dreamprm.cli.select import Config, told_accuracy, write_choices
+from dreamprm.data import read_scores, write_records
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.evaluation.evaluate import OF_OTHERS
-from dreamprm.formats import read_scores, write_records
 from dreamprm.records import StepScores, Trajectory
 from dreamprm.search.aggregation import aggregate, log_sigmoid
 from dreamprm.search.answer import PARALLEL, TREES, SearchOptions

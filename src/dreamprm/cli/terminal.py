@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dreamprm.data.files import DataWarning
 from dreamprm.errors import DreamPRMError
-from dreamprm.formats.files import DataWarning
 
 LOG_EVERY_S = 15.0
 AT_ONCE_S = 0.5  # what is counted so soon was done before

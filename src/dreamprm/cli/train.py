@@ -18,14 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: F401 - jsonargparse looks inherited types up here, as below
 from typing import Any, Literal  # noqa: F401
 
-from dreamprm.bilevel.config import PRESETS as BILEVEL_PRESETS
-from dreamprm.bilevel.config import (  # the names of types: jsonargparse looks them up here
-    BilevelConfig,
-    EstimatorName,  # noqa: F401
-    LowerLoss,  # noqa: F401
-    MetaLossName,  # noqa: F401
-    WeightingName,  # noqa: F401
-)
 from dreamprm.cli.terminal import is_main_process, progress
 from dreamprm.cli.training_inputs import (
     TrainingInputs,
@@ -34,6 +26,14 @@ from dreamprm.cli.training_inputs import (
     read_weights,
 )
 from dreamprm.errors import DreamPRMError
+from dreamprm.train.config import PRESETS as BILEVEL_PRESETS
+from dreamprm.train.config import (  # the names of types: jsonargparse looks them up here
+    BilevelConfig,
+    EstimatorName,  # noqa: F401
+    LowerLoss,  # noqa: F401
+    MetaLossName,  # noqa: F401
+    WeightingName,  # noqa: F401
+)
 
 # No `if TYPE_CHECKING` here: jsonargparse would run it, and --help would wait for torch.
 PRESETS = {name: dict(values) for name, values in BILEVEL_PRESETS.items()}
@@ -108,7 +108,7 @@ def run(config: Config) -> None:
     bilevel = config.bilevel(learn)
     data = read_data(config, config.objective, learn)
     if given is not None and not all(isinstance(key, str) for key in given):
-        from dreamprm.bilevel.learned import without_zeros
+        from dreamprm.train.learned import without_zeros
 
         data, given = without_zeros(data, given)  # type: ignore[arg-type]
     if config.dry_run:
@@ -117,9 +117,9 @@ def run(config: Config) -> None:
         return
     import torch
 
-    from dreamprm.bilevel.engine import leave_together
-    from dreamprm.bilevel.training import train
     from dreamprm.cli.models import trainable_prm
+    from dreamprm.train.engine import leave_together
+    from dreamprm.train.training import train
 
     torch.manual_seed(config.seed)  # adapters begin at random
 
@@ -184,9 +184,9 @@ def lora(config: Config) -> Any:
 
 
 def _show_plan(config: Config, bilevel: BilevelConfig, data: Any) -> None:
-    from dreamprm.bilevel import sharding
-    from dreamprm.bilevel.estimate.dry_run import describe_run
     from dreamprm.cli.models import device_of, quiet_transformers
+    from dreamprm.train import sharding
+    from dreamprm.train.estimate.dry_run import describe_run
 
     quiet_transformers()
     print(

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.terminal import held_warnings
+from dreamprm.data import check_images, check_references, read_pair
+from dreamprm.data.files import open_for_reading
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import check_images, check_references, read_pair
-from dreamprm.formats.files import open_for_reading
 from dreamprm.records import Question, Trajectory
 
 Pair = tuple[list[Question], list[Trajectory]]
@@ -117,7 +117,7 @@ def read_data(config: TrainingInputs, objective: Literal["prm", "orm"], learn: b
             "meta_trajectories; or --learn_weights false for plain training"
         )
     questions, trajectories = train_pair
-    from dreamprm.bilevel.data import prepare_data
+    from dreamprm.train.data import prepare_data
 
     if objective == "orm":
         from dreamprm.baselines.outcome import outcome_labels
@@ -144,7 +144,7 @@ def read_weights(path: Path) -> Mapping[str, float] | Mapping[tuple[str, int], f
         instances = path / "instance_weights.jsonl"
         path = instances if instances.exists() else path / "weights.json"
     if path.suffix == ".jsonl":
-        from dreamprm.formats.trajectory_weights import read_weights as read_instances
+        from dreamprm.data.trajectory_weights import read_weights as read_instances
 
         return read_instances(path)
     with open_for_reading(path) as file:

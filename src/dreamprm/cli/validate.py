@@ -21,8 +21,8 @@ from dreamprm.cli.parsing import UsageError
 from dreamprm.errors import DataError, DreamPRMError
 
 if TYPE_CHECKING:
-    from dreamprm.formats.account import Facts, Finding, Loaded
-    from dreamprm.formats.account.facts import LabelFacts
+    from dreamprm.data.audit import Facts, Finding, Loaded
+    from dreamprm.data.audit.facts import LabelFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ def run(config: Config) -> None:
     Raises:
         DreamPRMError: there are errors in the data; says how many.
     """
-    from dreamprm.formats import account
-    from dreamprm.formats.account import pictures
+    from dreamprm.data import audit as account
+    from dreamprm.data.audit import pictures
 
     if not (config.input or config.questions or config.trajectories):
         raise UsageError("validate: give --input, or --questions and --trajectories")
@@ -88,7 +88,7 @@ def run(config: Config) -> None:
 
 
 def _loaded(config: Config) -> Iterator[Loaded]:
-    from dreamprm.formats.account import load, load_ours
+    from dreamprm.data.audit import load, load_ours
 
     for path in config.input:
         yield load(path, format=config.input_format, image_root=config.image_root)
@@ -98,7 +98,7 @@ def _loaded(config: Config) -> Iterator[Loaded]:
 
 def _compared(path: Path) -> Loaded:
     """A file whose questions others are compared with."""
-    from dreamprm.formats.account import load
+    from dreamprm.data.audit import load
 
     other = load(path)
     if not other.questions:
@@ -108,7 +108,7 @@ def _compared(path: Path) -> Loaded:
 
 def _not_compared(name: str, other: Loaded) -> list[Finding]:
     """Rows of such a file that cannot be read may hide what is looked for."""
-    from dreamprm.formats.account.finding import Finding, shown
+    from dreamprm.data.audit.finding import Finding, shown
 
     if not other.bad:
         return []

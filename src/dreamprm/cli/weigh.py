@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dreamprm.bilevel.config import LowerLoss
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.terminal import progress
+from dreamprm.data import check_images
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats import check_images
 from dreamprm.records import Question, Trajectory
+from dreamprm.train.config import LowerLoss
 
 if TYPE_CHECKING:
     from dreamprm.baselines.pool import Floats, Pool
@@ -66,7 +66,7 @@ class Config:
 def run(config: Config) -> None:
     """Read, weigh, write."""
     from dreamprm.baselines.selection import check_budget, select_weights
-    from dreamprm.formats.trajectory_weights import write_weights
+    from dreamprm.data.trajectory_weights import write_weights
 
     check_budget(config.budget, config.seed)
     require_positive(config, "per_device_batch_size")

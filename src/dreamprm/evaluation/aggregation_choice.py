@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dreamprm.data.overlap import find_overlap, hash_images, question_key
 from dreamprm.errors import DataError
 from dreamprm.evaluation.evaluate import evaluate_methods
-from dreamprm.formats.overlap import find_overlap, hash_images, question_key
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.search.aggregation import AGGREGATIONS, DEFAULT_AGGREGATION
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat, JsonValue
 
 from dreamprm import __version__
+from dreamprm.data.files import atomic_write, load_json_object
 from dreamprm.errors import DataError
-from dreamprm.formats.files import atomic_write, load_json_object
 from dreamprm.records import Record
 
 SCHEMA: Literal["dreamprm.result/1"] = "dreamprm.result/1"

@@ -21,7 +21,7 @@ import torch
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DreamPRMError
-from dreamprm.loading import load_backbone, load_processor
+from dreamprm.models.loading import load_backbone, load_processor
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.batching import Batcher, Wanted
 from dreamprm.policy.decoding import (

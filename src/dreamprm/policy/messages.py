@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
+from dreamprm.data.files import encode_image
 from dreamprm.errors import DataError
-from dreamprm.formats.files import encode_image
 from dreamprm.images import LARGEST_ASPECT, load_image
 from dreamprm.policy import Request
 from dreamprm.prompts import opening

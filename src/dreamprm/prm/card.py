@@ -16,9 +16,9 @@ import jinja2
 import yaml
 
 from dreamprm import __version__
-from dreamprm.bilevel.config import BilevelConfig
+from dreamprm.data.files import load_json_object
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.formats.files import load_json_object
+from dreamprm.train.config import BilevelConfig
 
 CARD_FILE, PRM_FILE, WEIGHTS_FILE = "README.md", "prm_config.json", "weights.json"
 TRAINING_FILE = "training_config.json"

@@ -10,8 +10,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # has no __all__
 
+from dreamprm.data.files import atomic_write
 from dreamprm.errors import DreamPRMError
-from dreamprm.formats.files import atomic_write
 from dreamprm.prm.card import CARD_FILE, MARKER, is_hub_name, model_card, read_facts
 
 IGNORED = ["checkpoints/*", "checkpoints/**/*", ".*", "**/.*"]

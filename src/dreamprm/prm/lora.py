@@ -21,7 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.loading import load_backbone
+from dreamprm.models.loading import load_backbone
 
 if TYPE_CHECKING:
     from dreamprm.prm.model import ProcessRewardModel

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.loading import load_backbone, load_processor
+from dreamprm.models.loading import load_backbone, load_processor
 from dreamprm.prm.heads import HeadName, TokenHead, linear_head, single_token, token_head
 from dreamprm.prm.layout import Batch, Encoder, LayoutConfig
 from dreamprm.prm.lora import (

@@ -20,8 +20,8 @@ from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 from dreamprm.answers import extract_answer
+from dreamprm.data.rows import question_of
 from dreamprm.errors import DataError
-from dreamprm.formats.rows import question_of
 from dreamprm.prompts import option_letter, split_steps
 from dreamprm.records import Question, Trajectory
 

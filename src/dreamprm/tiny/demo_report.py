@@ -15,9 +15,9 @@ import transformers
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from dreamprm import __version__
+from dreamprm.data import read_questions, read_scores, read_trajectories
 from dreamprm.evaluation.evaluate import Evaluation, evaluate_methods
 from dreamprm.evaluation.summary import Domain, estimate_json, summary_json, write_summary
-from dreamprm.formats import read_questions, read_scores, read_trajectories
 from dreamprm.report.build import accuracy_table, calibrations, examples, fates
 from dreamprm.report.data import ReportData
 from dreamprm.report.render import write_report

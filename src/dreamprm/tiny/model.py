@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from dreamprm.loading import ImageTextProcessor
+from dreamprm.models.loading import ImageTextProcessor
 from dreamprm.tiny.reasoning import OPERATIONS, Task
 from dreamprm.tiny.scene import COLOURS, MAX_VALUE, SIZE, Scene
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Qwen2VLForConditionalGeneration
 
-from dreamprm.loading import ImageTextProcessor
+from dreamprm.models.loading import ImageTextProcessor
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.tiny.model import build_model, build_processor
 from dreamprm.tiny.reasoning import (

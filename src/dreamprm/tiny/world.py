@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.formats import write_questions
+from dreamprm.data import write_questions
 from dreamprm.records import Question
 from dreamprm.tiny.reasoning import (
     ARITHMETIC,

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Result
-from dreamprm.formats.files import atomic_write
 from dreamprm.records import Question
 
 Layout = Literal["vlmevalkit", "lmms_eval"]

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from dreamprm.answer_letters import letter_index
+from dreamprm.answers.letters import letter_index
+from dreamprm.data.files import refuse
+from dreamprm.data.row_files import each_row
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response, by_subject
-from dreamprm.formats.files import refuse
-from dreamprm.formats.row_files import each_row
 from dreamprm.records import Question
 
 _LARGEST_POWER = 4096

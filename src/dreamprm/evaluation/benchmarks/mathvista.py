@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dreamprm.answer_letters import letter_index
-from dreamprm.answer_mathvista import mathvista_verdict
 from dreamprm.answers import extract_answer
+from dreamprm.answers.letters import letter_index
+from dreamprm.answers.mathvista import mathvista_verdict
+from dreamprm.data.files import load_json_object
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response
-from dreamprm.formats.files import load_json_object
 from dreamprm.records import Question
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?|(?<![\w.])[-−]?\.\d+")

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dreamprm.data.mmmu_pro import read_mmmu_pro
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response, by_subject
-from dreamprm.formats.mmmu_pro import read_mmmu_pro
 from dreamprm.records import Question
 
 DISCIPLINES = {

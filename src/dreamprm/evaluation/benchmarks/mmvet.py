@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data.files import image_from_disk, load_json_object
+from dreamprm.data.rows import required_text
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.benchmark import (
     Benchmark,
@@ -20,8 +22,6 @@ from dreamprm.evaluation.benchmarks.benchmark import (
     answer_metrics,
 )
 from dreamprm.evaluation.results import QuestionResult, Result, new_result
-from dreamprm.formats.files import image_from_disk, load_json_object
-from dreamprm.formats.rows import required_text
 from dreamprm.records import Question
 
 

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from dreamprm.data.files import refuse
+from dreamprm.data.row_files import each_row
+from dreamprm.data.sources.known import read_known
 from dreamprm.errors import DataError, DataWarning
 from dreamprm.evaluation.benchmarks import mmmu, mmvet, wemath
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Response, our_extraction
-from dreamprm.formats.files import refuse
-from dreamprm.formats.row_files import each_row
-from dreamprm.formats.sources.known import read_known
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 

@@ -20,12 +20,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dreamprm.data.files import image_from_disk, load_json_rows
+from dreamprm.data.rows import required_text
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response
 from dreamprm.evaluation.results import Metric, QuestionResult
 from dreamprm.evaluation.statistics import estimate
-from dreamprm.formats.files import image_from_disk, load_json_rows
-from dreamprm.formats.rows import required_text
 from dreamprm.records import Question
 
 _KEY = re.compile(r"(?P<steps>[1-9])steps?_(?P<part>\d+|multi)")

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dreamprm.data.rows import own_extra
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult
 from dreamprm.evaluation.step_level.first_error import scores_of
 from dreamprm.evaluation.step_level.step_f1 import ByQuestion, add, count, metrics_of
-from dreamprm.formats.rows import own_extra
 from dreamprm.records import StepScores, Trajectory
 
 NAME = "prmbench"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamprm.data.files import load_json_rows
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult, Result, new_result
 from dreamprm.evaluation.statistics import estimate
-from dreamprm.formats.files import load_json_rows
 from dreamprm.search.aggregation import AGGREGATIONS, aggregate, logits_from_probabilities
 
 SOLUTIONS = 10

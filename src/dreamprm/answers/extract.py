@@ -1,0 +1,272 @@
+"""The one place that finds the final answer in a text and decides whether it is right.
+
+Cheap comparisons come first (letters, option texts, equal words, numbers with and without units);
+math-verify is asked only when both sides look like mathematics and are not plain quantities.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dreamprm.answers.formula import looks_like_math, same_math
+from dreamprm.answers.letters import letter_in, letter_index, without_lead
+from dreamprm.answers.math_equal import NoReply
+from dreamprm.answers.numbers import parse_quantity, same_quantity
+from dreamprm.answers.options import find_option, gold_option, position_of
+from dreamprm.answers.spans import same_span
+from dreamprm.answers.text import clean, last_boxed, polarity, same_text, yes_no
+from dreamprm.errors import DataError
+from dreamprm.records import UNKNOWN_ANSWER, Question
+
+RULES_VERSION = 3
+"""Raised whenever a verdict or an extracted answer may change: stored verdicts are keyed by it."""
+
+
+class Verdict(NamedTuple):
+    """Is an answer right, and what decided.
+
+    Attributes:
+        rule: `none` (there is no answer), `letter` (of an option, or the gold answer is a lone
+            letter), `option_text`, `same_text` (but for case and spaces), `yes_no`, `number`
+            (exactly, or to the precision asked for), `unit` (a number, and a side has a unit),
+            `span` (two clock times, ranges or dates), `math` (math-verify), `no_match` (nothing
+            above could compare the two). `timeout` says nothing about the answer, and is never
+            correct: math-verify needed too long. A judge adds `judge` and `judge_unclear`, see
+            `rollouts.judge`; MathVista's own rules add `nearest_choice`, see `answer_mathvista`.
+    """
+
+    correct: bool
+    rule: str
+
+
+_FINAL = re.compile(
+    r"(?:final\s+answer[*_]*(?:\s+is\b|\s*:)|^[\s#>*_-]*answer[*_]*\s*:)"
+    r"[*_: \t]*(?P<answer>[^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_IS = re.compile(
+    r"\b(?:answer|option|choice)\s+is\s*:?\s*(?P<answer>[^\n]*?)(?:\.(?=\s|$)|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_IN_MATH = re.compile(  # "\\[ \\text{Answer: B} \\]"
+    r"(?:\\\[\s*|\$+)?\\text(?:bf)?\s*\{\s*((?:final\s+)?answer\s*:[^{}\n]*)\}(?:\s*\\\]|\$+)?",
+    re.IGNORECASE,
+)
+_GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_IS_RIGHT = re.compile(  # "Hence option B is correct"
+    r"\b(?i:answer|option|choice)\s+[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+)
+_LAST_LETTER = re.compile(r"(?:^|\s)[(\[]?\*{0,2}([A-Z])\*{0,2}[)\]]?[.*]*$")
+_HOPE = re.compile(r"[.\s]*I hope it is correct[.\s]*$")  # of a prompt that many models follow
+_LONGEST_BARE = 40  # characters of a response that is nothing but a formula
+_STEP = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
+_EMPTY = ("", "\\[", "\\(", "$", "$$", "```")
+
+
+def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
+    """The final answer that a response states, or None.
+
+    Looks for, in this order: the last `<answer>...</answer>`, the last "Final answer: ..." (or a
+    line "Answer: ..."), the last `\\boxed{}`, a last line "#### ..." or "A: ..." (the format of
+    GSM8K; open questions only), the last "the answer is ..." or "option B is correct", and at the
+    end of the text an option's letter or text, or a whole text that is one number, formula, yes or
+    no.
+
+    Args:
+        text: the response.
+        options: the option texts of the question, if it has any.
+
+    Example:
+        >>> extract_answer("Step 1: 3 + 5 = 8\\nFinal answer: **8**.")
+        '8'
+    """
+    for inside in reversed(_TAGGED.findall(text)):
+        if clean(inside):
+            return extract_answer(inside, options) or clean(inside)
+    text = _IN_MATH.sub(r"\1", text)
+    finals = list(_FINAL.finditer(text))
+    if finals:
+        for line in text[finals[-1].start("answer") :].split("\n"):
+            boxed = last_boxed(line)
+            answer = without_lead(clean(_HOPE.sub("", line) if boxed is None else boxed))
+            if answer not in _EMPTY:  # "### Final answer:" may be a heading
+                return answer
+    boxed = last_boxed(text)
+    if boxed is not None and (answer := clean(boxed)):
+        return answer
+    stripped = text.strip()
+    marked = _GSM8K.search(stripped)
+    if marked and not options and (answer := clean(marked["answer"])):
+        return answer
+    statements = sorted([*_IS.finditer(text), *_IS_RIGHT.finditer(text)], key=re.Match.start)
+    if statements and (answer := clean(statements[-1][1])) not in _EMPTY:
+        return answer
+    last_line = clean(stripped.rsplit("\n", 1)[-1])
+    if any(same_text(last_line, clean(option)) for option in options):
+        return last_line
+    letter = _LAST_LETTER.search(stripped)
+    if letter and (letter_index(letter[1]) < len(options) or last_line.strip("()[]") == letter[1]):
+        return letter[1]
+    is_bare = "\n" not in stripped and len(stripped) <= _LONGEST_BARE and not _STEP.match(stripped)
+    is_answer = looks_like_math(last_line) or yes_no(last_line) is not None
+    return last_line if is_bare and is_answer else None
+
+
+def verdict(
+    answer: str | None,
+    gold: str,
+    options: Sequence[str] = (),
+    *,
+    gold_options: Sequence[str] | None = None,
+    unit: str | None = None,
+    precision: int | None = None,
+) -> Verdict:
+    """Is `answer` right, and which rule says so?
+
+    Args:
+        answer: as `extract_answer` gives it; None is wrong.
+        gold: a letter or an option's text where there are options; else text, number or formula.
+        options: the option texts, in the order of their letters, as the answer's writer saw them.
+        gold_options: the options in the order that a gold letter belongs to, where that is another
+            one (MMMU-Pro shows more options than MMMU); the right option is then found by its text.
+        unit: of a gold answer that is a bare number.
+        precision: decimals that a number must agree to; None: exactly.
+
+    Raises:
+        DataError: the gold answer is not known or not among the options, so that every answer would
+            be called wrong.
+
+    Example:
+        >>> verdict("0.12 m", "12 cm"), verdict("A", "B", ["x", "y"], gold_options=["y", "x"])
+        (Verdict(correct=True, rule='unit'), Verdict(correct=True, rule='letter'))
+    """
+    if gold == UNKNOWN_ANSWER:
+        raise DataError("the question has no gold answer to verify against", field="answer")
+    right = None
+    if gold_options:
+        gold = gold_options[gold_option(gold, gold_options).position]
+        right = position_of(gold, options) if options else None
+    elif options:
+        right = gold_option(gold, options).position
+    if answer is None or not answer.strip():
+        return Verdict(False, "none")
+    try:
+        if right is not None:
+            return _choice(clean(answer), right, options)
+        if answer.strip() == gold.strip():
+            return Verdict(True, "same_text")
+        answer, gold = clean(answer), clean(gold)
+        return _open(answer, gold, unit, precision) if answer else Verdict(False, "none")
+    except NoReply:
+        return Verdict(False, "timeout")
+
+
+def verify_answer(answer: str | None, gold: str, options: Sequence[str] = ()) -> bool:
+    """Is `answer` right? `verdict` tells more.
+
+    Raises:
+        DataError: as `verdict`.
+
+    Example:
+        >>> verify_answer("(B) 4 cm", "B", ["3 cm", "4 cm"]), verify_answer("0.5", "1/2")
+        (True, True)
+    """
+    return verdict(answer, gold, options).correct
+
+
+def verdict_on(question: Question, answer: str | None) -> Verdict:
+    """`verdict`, with what the question's `extra` says about unit, precision and other `answers`.
+
+    An open question may have several accepted answers (MMMU); the first that fits decides.
+
+    Raises:
+        DataError: as `verdict`, or something in `extra` has the wrong type.
+    """
+    accepted, unit, precision = _wanted(question)
+    found = [
+        verdict(answer, gold, question.options, unit=unit, precision=precision) for gold in accepted
+    ]
+    decided = [one for one in found if one.correct] or [
+        one for one in found if one.rule == "timeout"
+    ]
+    return (decided or found)[0]
+
+
+def check_gold(question: Question) -> None:
+    """Can any answer to this question be right? Asked before a policy is paid for answers to it.
+
+    A question without a known gold answer passes, and so does an open one.
+
+    Raises:
+        DataError: a gold answer is none of the options, or something in `extra`, which `verdict_on`
+            heeds, has the wrong type.
+    """
+    try:
+        accepted, _, _ = _wanted(question)
+        if question.options and question.answer != UNKNOWN_ANSWER:
+            for gold in accepted:
+                gold_option(gold, question.options)
+    except DataError as error:
+        message = f"question '{question.id}': {error.message}"
+        raise DataError(message, field=error.field) from error
+
+
+def _wanted(question: Question) -> tuple[list[str], str | None, int | None]:
+    """All accepted answers, unit and precision."""
+    unit, precision = question.extra.get("unit"), question.extra.get("precision")
+    if unit is not None and not isinstance(unit, str):
+        raise DataError(f"must be a text, not {unit!r}", field="extra.unit")
+    if isinstance(precision, float) and precision.is_integer():
+        precision = int(precision)  # what some readers make of a column with gaps
+    if precision is not None and (
+        isinstance(precision, bool) or not isinstance(precision, int) or precision < 0
+    ):
+        message = f"must be a number of decimals, 0 or more, not {precision!r}"
+        raise DataError(message, field="extra.precision")
+    others = question.extra.get("answers") or []
+    if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+        raise DataError(f"must be a list of texts, not {others!r}", field="extra.answers")
+    return list(dict.fromkeys([question.answer, *map(str, others)])), unit, precision
+
+
+def is_plain(gold: str) -> bool:
+    """Is this gold answer a bare number, a letter, yes or no, so that rules have the last word?"""
+    gold = clean(gold)
+    quantity = parse_quantity(gold)
+    is_number = quantity is not None and quantity.unit is None
+    return is_number or (len(gold) == 1 and gold.isalpha()) or polarity(gold) is not None
+
+
+def _choice(answer: str, right: int, options: Sequence[str]) -> Verdict:
+    meant = find_option(answer, options)
+    if meant is None:
+        return Verdict(False, "no_match")
+    is_right = meant.position == right or same_text(
+        clean(options[meant.position]), clean(options[right])
+    )  # some sources list an option twice
+    return Verdict(is_right, meant.rule)
+
+
+def _open(answer: str, gold: str, unit: str | None, precision: int | None) -> Verdict:
+    if same_text(answer, gold):
+        return Verdict(True, "same_text")
+    said, wanted = yes_no(answer), polarity(gold)
+    if said is not None and wanted is not None:
+        return Verdict(said == wanted, "yes_no")
+    if len(gold) == 1 and gold.isupper() and (letter := letter_in(answer)):
+        return Verdict(letter == gold, "letter")
+    answer = without_lead(answer)
+    stated, number = parse_quantity(answer), parse_quantity(gold)
+    if stated is not None and number is not None:
+        is_bare = stated.unit is None and number.unit is None
+        same = same_quantity(stated, number, unit, precision)
+        return Verdict(same, "number" if is_bare else "unit")
+    same_ends = same_span(answer, gold)
+    if same_ends is not None:
+        return Verdict(same_ends, "span")
+    if looks_like_math(answer) and looks_like_math(gold):
+        return Verdict(same_math(answer, gold), "math")
+    return Verdict(False, "no_match")

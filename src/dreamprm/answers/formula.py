@@ -1,0 +1,115 @@
+"""Which pairs of texts may be compared as formulas, and in which notation.
+
+math-verify drops what it cannot read: it finds "5 m east" equal to "5 m west", and 2 sqrt(3) cm to
+2 sqrt(3) m. So words are looked at and units are taken off before it is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from dreamprm.answers.math_equal import math_equal
+from dreamprm.answers.spans import is_span, same_span
+from dreamprm.answers.text import DOLLAR
+from dreamprm.answers.units import Unit, parse_unit
+
+_MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
+_COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_WORD = re.compile(r"[A-Za-z]{2,}")
+_NAMED = re.compile(  # "AB =", "m\angle ABC =", "f(x) ="
+    r"\s*(?:m\s*)?(?:\\[a-z]+\s*)?\{?[A-Za-z]{1,3}\}?(?:_\{?\w+\}?)?(?:\([a-z, ]*\))?\s*=(?!.*=)"
+)
+_KNOWN = {
+    *("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh"),
+    *("tanh", "log", "ln", "lg", "exp", "sqrt", "frac", "min", "max", "gcd", "lcm", "mod", "det"),
+    *("abs", "pi", "theta", "alpha", "beta", "gamma", "phi", "inf", "infty", "infinity"),
+    *("and", "or"),
+}
+_LONGEST_PRODUCT = 4  # letters of "abcd" where it means a * b * c * d
+_DIRECTION = re.compile(r"(?:\u00b0|\\circ\s*\}?|\\degree)\s*([A-Z]{1,2})\b")
+_GAP = re.compile(r"(?<=[\w})\]])(?:\s|~|\\[,;: ])+(?=[A-Za-z])|(?<=[})\]])(?=[A-Za-z])")
+_SQUARES = re.compile(r"(?:(?:square|sq\.?|cubic)\s+)?units?(?:\s*\^\s*\{?[23]\}?)?")
+
+
+class _Measured(NamedTuple):
+    formula: str
+    unit: Unit | None
+
+
+def looks_like_math(text: str) -> bool:
+    """Has it anything that prose does not have?"""
+    return _MATH.search(text) is not None
+
+
+def same_math(answer: str, gold: str) -> bool:
+    """Is it the same range or time, or the same formula in plain or LaTeX notation?
+
+    False where one of the two is no mathematics or holds words: "5 m east", "15-20" against -5.
+
+    Raises:
+        NoReply: the comparison took too long.
+    """
+    if not looks_like_math(answer) or not looks_like_math(gold):
+        return False
+    same = same_span(answer, gold)
+    if same is not None:
+        return same
+    if is_span(answer) or is_span(gold):
+        return False
+    # one pair of delimiters may stand around a part: "$2\\sqrt{3}$ cm"
+    left, right = (_measured(text.replace("$", " ").strip()) for text in (answer, gold))
+    if left.unit is not None and right.unit is not None and left.unit != right.unit:
+        return False
+    if not _are_formulas(left.formula, right.formula):
+        return False
+    return math_equal(_latex(left.formula), _latex(right.formula))
+
+
+def _measured(text: str) -> _Measured:
+    r"""A formula apart from the unit behind it: "6\pi cm^2", "2\sqrt{3} square units"."""
+    for gap in _GAP.finditer(text):
+        formula, tail = text[: gap.start()], text[gap.end() :]
+        if _SQUARES.fullmatch(tail):
+            return _Measured(formula, None)
+        unit = parse_unit(tail)
+        if unit is None or _is_label(unit):
+            continue
+        if len(tail) > 1 or not formula[-1].isalpha():  # "a g" is a product
+            return _Measured(formula, unit)
+    return _Measured(text, None)
+
+
+def _are_formulas(left: str, right: str) -> bool:
+    """Words are only allowed where they can be products of the letters that the other side has."""
+    if _directions(left) != _directions(right):
+        return False
+    sides = [_COMMAND.sub(" ", _NAMED.sub("", text, count=1)) for text in (left, right)]
+    sides = [_WORD.sub(lambda word: "" if _is_known(word[0]) else word[0], side) for side in sides]
+    words = [word for side in sides for word in _WORD.findall(side)]
+    if any(len(word) > _LONGEST_PRODUCT for word in words):
+        return False
+    letters = [set(re.findall("[a-z]", side.casefold())) for side in sides]
+    return not words or letters[0] == letters[1]
+
+
+def _directions(text: str) -> list[str]:
+    return [word for word in _DIRECTION.findall(text) if word not in ("C", "F")]
+
+
+def _is_known(word: str) -> bool:
+    if word.casefold() in _KNOWN:
+        return True
+    unit = parse_unit(word)
+    return unit is not None and not _is_label(unit)
+
+
+def _is_label(unit: Unit) -> bool:
+    return unit.dimension.startswith("'")
+
+
+def _latex(text: str) -> str:
+    """Plain notation that math-verify does not know or misreads ("x + sqrt(4)"), as LaTeX."""
+    text = text.replace("\u03c0", "\\pi ").replace("\u221a", "\\sqrt ").replace(DOLLAR, "")
+    text = re.sub(r"(?<!\\)sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    return re.sub(r"(?<![\\a-zA-Z])pi\b", r"\\pi ", text)

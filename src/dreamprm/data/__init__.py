@@ -1,0 +1,230 @@
+"""Read and write records; outside files are converted at this edge.
+
+The format is told from the first rows (`known.detect`) or given by name. Files that hold questions
+and trajectories together (most of the outside ones) can be read for either; `read_pair` gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from dreamprm.answers import check_gold
+from dreamprm.data import known, own
+from dreamprm.data.files import DataWarning, R, load_json_rows
+from dreamprm.data.format import Format
+from dreamprm.data.jsonl import JsonlAppender
+from dreamprm.data.rows import WithoutResponse
+from dreamprm.errors import DataError
+from dreamprm.images import load_image
+from dreamprm.records import Question, StepScores, Trajectory
+
+__all__ = [
+    "DataWarning",
+    "JsonlAppender",
+    "check_golds",
+    "check_images",
+    "check_references",
+    "checked_references",
+    "iterate_trajectories",
+    "read_pair",
+    "read_questions",
+    "read_records",
+    "read_scores",
+    "read_trajectories",
+    "write_questions",
+    "write_records",
+    "write_scores",
+    "write_trajectories",
+]
+
+KNOWN = (
+    ".jsonl or .parquet with our records, and .json or .jsonl with "
+    f"{', '.join(name for name, known in known.FORMATS.items() if known.holds != 'scores')}"
+)
+
+
+def read_questions(
+    path: str | Path,
+    *,
+    allow_without_response: WithoutResponse = "refuse",
+    image_root: str | Path | None = None,
+    format: str | None = None,
+) -> list[Question]:
+    """Questions of a file of any format.
+
+    Args:
+        path: the file.
+        allow_without_response: "refuse" or "drop" rows that hold no response.
+        image_root: folder that image paths start from; the file's own by default.
+        format: name of the format; by default told from the first rows.
+    """
+    found = _outside(path, format)
+    if found is None:
+        return own.read(path, Question, image_root=image_root)
+    return found.read(
+        path, image_root=image_root, without_response=allow_without_response
+    ).questions
+
+
+def read_trajectories(
+    path: str | Path,
+    *,
+    allow_without_response: WithoutResponse = "refuse",
+    image_root: str | Path | None = None,
+    format: str | None = None,
+) -> list[Trajectory]:
+    """Trajectories of a file of any format; for the arguments see `read_questions`."""
+    if _outside(path, format) is None:
+        return own.read(path, Trajectory)
+    return read_pair(
+        path,
+        allow_without_response=allow_without_response,
+        image_root=image_root,
+        format=format,
+    )[1]
+
+
+def iterate_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """Trajectories one by one, where the file holds our own records; others are read whole."""
+    return (
+        own.iterate(path, Trajectory)
+        if _outside(path, None) is None
+        else iter(read_trajectories(path))
+    )
+
+
+def read_scores(path: str | Path) -> list[StepScores]:
+    """Step scores of a JSONL or Parquet file."""
+    return read_records(path, StepScores)
+
+
+def read_pair(
+    path: str | Path,
+    *,
+    allow_without_response: WithoutResponse = "refuse",
+    image_root: str | Path | None = None,
+    format: str | None = None,
+) -> tuple[list[Question], list[Trajectory]]:
+    """Questions and trajectories of a file that holds both; see `read_questions`."""
+    found = _outside(path, format)
+    if found is None:
+        message = "does not hold questions and trajectories together; read them from two files"
+        raise DataError(message, file=path)
+    if found.holds == "questions":
+        message = f"holds {found.name} questions and no trajectories; `dreamprm sample` makes some"
+        raise DataError(message, file=path)
+    records = found.read(path, image_root=image_root, without_response=allow_without_response)
+    return records.questions, records.trajectories
+
+
+def read_records(path: str | Path, kind: type[R]) -> list[R]:
+    """Records of one class from a JSONL or Parquet file."""
+    if Path(path).suffix.lower() not in (*own.LINES, ".parquet"):
+        raise _unknown(path)
+    return own.read(path, kind)
+
+
+write_records = own.write
+write_questions = partial(write_records, kind=Question)
+write_trajectories = partial(write_records, kind=Trajectory)
+write_scores = partial(write_records, kind=StepScores)
+
+
+def check_references(
+    questions: Iterable[Question], trajectories: Iterable[Trajectory], file: str | Path
+) -> None:
+    """Every trajectory must belong to one of the questions.
+
+    Args:
+        questions: the questions.
+        trajectories: trajectories in the order of their file.
+        file: where the trajectories come from, for the message.
+
+    Raises:
+        DataError: naming the first row whose question is missing.
+    """
+    for _ in checked_references({question.id for question in questions}, trajectories, file):
+        pass
+
+
+def checked_references(
+    known: Container[str], trajectories: Iterable[Trajectory], file: str | Path
+) -> Iterator[Trajectory]:
+    """Trajectories as they come, each checked; see `check_references`.
+
+    Args:
+        known: ids of the questions.
+    """
+    for row, trajectory in enumerate(trajectories, start=1):
+        if trajectory.question_id not in known:
+            raise DataError(
+                f"question '{trajectory.question_id}' is not in the questions file; add it or "
+                "remove the row",
+                file=file,
+                row=row,
+                field="question_id",
+            )
+        yield trajectory
+
+
+def check_images(questions: Sequence[Question], file: str | Path, *, decode: bool = False) -> None:
+    """Every image must be there.
+
+    Args:
+        questions: questions in the order of their file.
+        file: where they come from, for the message.
+        decode: also read each image to its end (slow; finds damaged files).
+
+    Raises:
+        DataError: naming the first row whose image is missing or damaged.
+    """
+    for row, question in enumerate(questions, start=1):
+        for image in question.images:
+            if decode:
+                try:
+                    load_image(image)
+                except DataError as error:
+                    raise error.at(file=file, row=row) from error
+            elif isinstance(image, str) and not Path(image).is_file():
+                raise DataError(
+                    f"image {image} does not exist; restore the file or correct the path",
+                    file=file,
+                    row=row,
+                    field="images",
+                )
+
+
+def check_golds(questions: Sequence[Question], file: str | Path) -> None:
+    """Every gold answer must be one that can be met.
+
+    Raises:
+        DataError: naming the first row whose gold answer is none of its options.
+    """
+    for row, question in enumerate(questions, start=1):
+        try:
+            check_gold(question)
+        except DataError as error:
+            raise error.at(file=file, row=row) from error
+
+
+def _outside(path: str | Path, name: str | None) -> Format | None:
+    """The outside format of a file; None for a file of our own records.
+
+    Raises:
+        DataError: no format has this name, or a file that cannot be ours fits none.
+    """
+    found = known.detect(path) if name is None else known.find(name)
+    if found is not None and not found.is_ours:
+        return found
+    suffix = Path(path).suffix.lower()
+    if suffix in (*own.LINES, ".parquet"):
+        return None
+    if suffix == ".json":
+        load_json_rows(path)  # raises if that is why nothing fits
+    raise _unknown(path)
+
+
+def _unknown(path: str | Path) -> DataError:
+    return DataError(f"unknown format; known are {KNOWN}", file=path)

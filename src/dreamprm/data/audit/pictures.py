@@ -1,0 +1,129 @@
+"""Images that are missing or damaged, questions asked twice, and overlap with other files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dreamprm.answers.options import option_meant
+from dreamprm.answers.text import clean, same_text
+from dreamprm.data.audit.finding import Finding, place, share, shown
+from dreamprm.data.audit.loaded import Loaded
+from dreamprm.data.overlap import Overlap, duplicates, find_overlap, normalise
+from dreamprm.errors import DataError
+from dreamprm.images import load_image
+from dreamprm.prompts import option_letter
+from dreamprm.records import Question
+
+
+def check(loaded: Loaded, *, decode: bool = False) -> Iterator[Finding]:
+    """All findings about images and repeated questions of one file."""
+    named = [(question, image) for question in loaded.questions for image in question.images]
+    remote = [q for q, image in named if isinstance(image, str) and "://" in image]
+    if remote:
+        message = f"{len(remote)} images are addresses on the net; fetch them and name the files"
+        yield Finding(
+            "error", "remote_images", len(remote), message, shown(list(map(place, remote)))
+        )
+    local = [(q, i) for q, i in named if not (isinstance(i, str) and "://" in i)]
+    missing = [(q, i) for q, i in local if isinstance(i, str) and not _is_file(i)]
+    if missing:
+        message = (
+            f"{share(len(missing), len(named))} images are not there; restore the files, or say by "
+            "--image_root where the paths start"
+        )
+        where = shown([f"{place(q)}: {i!s}" for q, i in missing])
+        yield Finding("error", "missing_images", len(missing), message, where)
+    if decode:
+        gone = {i for _, i in missing}
+        yield from _damaged([(q, i) for q, i in local if i not in gone])
+    twice = duplicates(loaded.questions)
+    if twice:
+        message = f"{len(twice)} questions ask again what an earlier one of the file asks"
+        yield Finding("warning", "repeated_questions", len(twice), message, _pairs(twice))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name that the system cannot take
+        return False
+
+
+def _damaged(images: Sequence[tuple[Question, str | bytes]]) -> Iterator[Finding]:
+    """Read every image to its end."""
+
+    def cause(image: str | bytes) -> str | None:
+        try:
+            load_image(image)
+        except DataError as error:
+            return error.message
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        causes = pool.map(cause, [image for _, image in images])
+        bad = [f"{place(q)}: {told}" for (q, _), told in zip(images, causes, strict=True) if told]
+    if bad:
+        message = f"{share(len(bad), len(images))} images are damaged; fetch them again"
+        yield Finding("error", "damaged_images", len(bad), message, shown(bad))
+
+
+def overlap(loaded: Loaded, name: str, others: Sequence[Question]) -> Iterator[Finding]:
+    """Questions that another file asks, too.
+
+    Args:
+        loaded: the file at hand.
+        name: of the other file, as the user calls it.
+        others: its questions.
+    """
+    found = find_overlap(loaded.questions, others)
+    shared = [one for one in found if one.counts]
+    if shared:
+        message = (
+            f"{share(len(shared), len(loaded.questions))} questions are also in {name}; what was "
+            "trained on cannot be tested on, so remove them from one of the two"
+        )
+        yield Finding("error", "overlap", len(shared), message, _pairs(shared))
+    letters = list(_other_letters(loaded.questions, others))
+    if letters:
+        message = (
+            f"{len(letters)} questions are worded as one of {name}, with the same right option "
+            "under another letter; compare answers across the two by the option's text"
+        )
+        yield Finding("warning", "other_letters", len(letters), message, shown(letters))
+    alike = Counter(one.why for one in found if not one.counts)
+    for why, count in alike.items():
+        message = f"{count} questions are like one of {name}: {why}"
+        where = _pairs([one for one in found if not one.counts and one.why == why])
+        yield Finding("note", "alike", count, message, where)
+
+
+def _other_letters(questions: Sequence[Question], others: Sequence[Question]) -> Iterator[str]:
+    """Questions whose right option has another letter in the other file."""
+    theirs: dict[str, list[tuple[Question, int]]] = defaultdict(list)
+    for other in others:
+        if (at := _right_letter(other)) is not None:
+            theirs[normalise(other.text)].append((other, at))
+    for question in questions:
+        if (mine := _right_letter(question)) is None:
+            continue
+        option = clean(question.options[mine])
+        for other, at in theirs.get(normalise(question.text), ()):
+            if same_text(option, clean(other.options[at])):  # the first such decides
+                if at != mine:
+                    letters = f"{option_letter(mine)}, there {option_letter(at)}"
+                    yield f"{place(question)}: {letters} ({other.id})"
+                break
+
+
+def _right_letter(question: Question) -> int | None:
+    """Position of the right option, where the gold answer names it by its letter."""
+    meant = option_meant(clean(question.answer), question.options) if question.options else None
+    return meant.position if meant and meant.rule == "letter" else None
+
+
+def _pairs(found: Sequence[Overlap]) -> tuple[str, ...]:
+    return shown([f"question {one.question_id} like {one.other_id}" for one in found])

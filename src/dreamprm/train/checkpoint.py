@@ -1,0 +1,198 @@
+"""Checkpoints of a run: all that resuming needs, in safetensors and JSON, written atomically.
+
+Data order is a function of seed and step (`bilevel.sampler`) and needs no saving. A checkpoint is
+taken between windows, where the estimator has nothing in hand. With several processes it holds
+whole tensors, gathered from the shards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from dreamprm.bilevel.loop import BilevelLoop
+from dreamprm.bilevel.meta_loss import AffineNuisance, MetaLoss
+from dreamprm.errors import DreamPRMError
+from dreamprm.train.config import BilevelConfig
+
+TENSORS, STATE = "state.safetensors", "state.json"
+# Fields that may differ between the run that wrote a checkpoint and the run that goes on from it.
+FREE = {"save_steps", "save_total_limit", "dataloader_num_workers", "logging_steps", "report_to"}
+
+
+def save_checkpoint(
+    loop: BilevelLoop,
+    profile: MetaLoss,
+    folder: Path,
+    run: dict[str, Any],
+    history: list[dict[str, Any]],
+    stale: Sequence[Path] = (),
+) -> None:
+    """Write `folder/checkpoint-<step>`, then remove older ones beyond `save_total_limit`.
+
+    Args:
+        run: what else identifies the run (head, data, fixed weights); compared when resuming.
+        history: rows of the windows so far.
+        stale: checkpoints of a run that was not gone on with; they go once this one is safe.
+    """
+    tensors = _tensors(loop)  # every process takes part in gathering shards
+    if loop.parallel.rank > 0:
+        return
+    target = folder / f"checkpoint-{loop.step}"
+    partial = folder / f".checkpoint-{loop.step}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(tensors, partial / TENSORS)
+        state = {
+            "step": loop.step,
+            "upper_step": loop.upper_step,
+            "domains": loop.domains,
+            "config": asdict(loop.config),
+            "slope": profile.slope if isinstance(profile, AffineNuisance) else None,
+            "run": run,
+            "history": history,
+        }
+        (partial / STATE).write_text(json.dumps(state, indent=2) + "\n")
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)  # noqa: PTH105 - a folder in one stroke
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DreamPRMError(
+            f"{target}: cannot write the checkpoint: {error}; earlier checkpoints are intact"
+        ) from error
+    for old in stale:
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    for old in checkpoints(folder)[: -loop.config.save_total_limit]:
+        shutil.rmtree(old)
+    for rest in folder.glob(".checkpoint-*.partial"):  # of a run that was killed while writing
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+
+
+def load_checkpoint(
+    loop: BilevelLoop, profile: MetaLoss, path: Path, run: dict[str, Any]
+) -> dict[str, Any]:
+    """Put a run into the state of a checkpoint; returns its JSON part.
+
+    Raises:
+        DreamPRMError: the checkpoint belongs to other settings or other domains (names the field).
+    """
+    try:
+        state: dict[str, Any] = json.loads((path / STATE).read_text())
+        tensors = load_file(path / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DreamPRMError(
+            f"{path}: cannot read the checkpoint: {error}; remove this folder to go on from an "
+            "earlier one"
+        ) from error
+    _refuse_other_run(state, loop.config, loop.domains, path)
+    for name, value in run.items():
+        if state["run"].get(name) != value:
+            raise DreamPRMError(
+                f"{path} is of a run with another {name}; give the same, or another output_dir"
+            )
+    try:
+        _restore(loop, tensors)
+    except (KeyError, RuntimeError) as error:
+        raise DreamPRMError(
+            f"{path} does not fit this model ({error}); give the same, or another output_dir"
+        ) from error
+    torch.set_rng_state(tensors["rng"])
+    device = loop.parameters[0].device
+    if "cuda_rng" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda_rng"], device)
+    if isinstance(profile, AffineNuisance):
+        profile.slope = state["slope"]
+    loop.step, loop.upper_step = state["step"], state["upper_step"]
+    return state
+
+
+def _tensors(loop: BilevelLoop) -> dict[str, Tensor]:
+    tensors = {
+        f"model.{name}": _whole(p)
+        for name, p in loop.problem.model.named_parameters()
+        if p.requires_grad
+    }
+    tensors |= {f"upper.{name}": _whole(p) for name, p in loop.upper.named_parameters()}
+    tensors["rng"] = torch.get_rng_state()
+    device = loop.parameters[0].device
+    if device.type == "cuda":
+        tensors["cuda_rng"] = torch.cuda.get_rng_state(device)
+    for name, optimizer in _optimizers(loop):
+        for index, fields in optimizer.state_dict()["state"].items():
+            for field, value in fields.items():
+                tensors[f"{name}_optimizer.{index}.{field}"] = _whole(value)
+    return tensors
+
+
+def _restore(loop: BilevelLoop, tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, p in loop.problem.model.named_parameters():
+            if p.requires_grad:
+                p.copy_(_sharded_as(p, tensors[f"model.{name}"]))
+        for name, p in loop.upper.named_parameters():
+            p.copy_(tensors[f"upper.{name}"])
+    for name, optimizer in _optimizers(loop):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        restored = optimizer.state_dict()
+        restored["state"] = {}
+        for key, value in tensors.items():
+            if key.startswith(f"{name}_optimizer."):
+                _, index, field = key.split(".")
+                kept = value if field == "step" else _sharded_as(parameters[int(index)], value)
+                restored["state"].setdefault(int(index), {})[field] = kept
+        optimizer.load_state_dict(restored)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, gathered from all processes if it is sharded."""
+    found = tensor.detach()
+    if isinstance(found, DTensor):
+        found = found.full_tensor()
+    return found.cpu().contiguous()
+
+
+def _sharded_as(p: Tensor, whole: Tensor) -> Tensor:
+    if isinstance(p, DTensor):
+        return distribute_tensor(whole.to(p.device), p.device_mesh, p.placements)
+    return whole
+
+
+def _optimizers(loop: BilevelLoop) -> list[tuple[str, torch.optim.Optimizer]]:
+    return [("lower", loop.lower_optimizer), ("upper", loop.upper_optimizer)]
+
+
+def _refuse_other_run(
+    state: dict[str, Any], config: BilevelConfig, domains: tuple[str, ...], path: Path
+) -> None:
+    if tuple(state["domains"]) != domains:
+        raise DreamPRMError(
+            f"{path} was trained on other domains ({', '.join(state['domains'])}); give the same "
+            "data, or another output_dir"
+        )
+    for field, value in asdict(config).items():
+        before = state["config"].get(field)
+        if field not in FREE and before != value:
+            raise DreamPRMError(
+                f"{path} was trained with {field} {before}, now it is {value}; set it back, or "
+                "give another output_dir"
+            )

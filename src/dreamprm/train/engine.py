@@ -1,0 +1,115 @@
+"""Where and on how many processes a run takes place, and who is told of it: accelerate's part.
+
+`dreamprm train` alone is one process; `accelerate launch --config_file configs/accelerate/ddp.yaml
+-m dreamprm.cli train ...` is several, with replicated (DDP) or sharded (FSDP2) parameters as the
+file says. Replicas need no wrapper: the loop averages one gradient per step, and the estimators
+see each process's own before (see `bilevel.parallel`); shards are torch's (`bilevel.sharding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import distributed as dist
+
+from dreamprm.bilevel.parallel import Parallel
+from dreamprm.errors import DreamPRMError
+from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.train import sharding
+from dreamprm.train.config import BilevelConfig
+
+
+def leave_together() -> None:
+    """End the group of processes, before the interpreter ends under its threads' feet."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Engine:
+    """The processes of a run and its trackers.
+
+    Args:
+        model: put on its device, and sharded where accelerate was told to; `model` afterwards.
+        config: settings.
+        output_dir: where file-based trackers write.
+    """
+
+    def __init__(
+        self, model: ProcessRewardModel, config: BilevelConfig, output_dir: Path | None
+    ) -> None:
+        names = [n.strip() for n in config.report_to.split(",") if n.strip() not in ("", "none")]
+        try:
+            self.accelerator = Accelerator(
+                cpu=model.device.type == "cpu",
+                log_with=names or None,
+                project_dir=output_dir,
+            )
+        except (ValueError, ImportError) as error:
+            raise DreamPRMError(f"report_to '{config.report_to}': {error}") from error
+        there = {getattr(kind, "value", kind) for kind in self.accelerator.log_with}
+        for name in names:
+            if name not in ("all", *there):
+                raise DreamPRMError(
+                    f"report_to '{name}': not installed; pip install it, or use none"
+                )
+        kind = self.accelerator.distributed_type
+        sharded = self.accelerator.num_processes > 1 and sharding.is_asked_for()
+        if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+            raise DreamPRMError(f"{kind} is not supported; use DDP or FSDP2")
+        if sharded and config.estimator == "finite_difference" and not sharding.frees_layers():
+            raise DreamPRMError(
+                "estimator finite_difference moves sharded parameters, which gathered layers would "
+                "not follow; set fsdp_reshard_after_forward: true"
+            )
+        self.parallel = Parallel(
+            self.accelerator.process_index, self.accelerator.num_processes, sharded
+        )
+        self.model = self._placed(model)
+        self._tracks, self._config = bool(names), config
+        if names:
+            settings = {k: v for k, v in asdict(config).items() if isinstance(v, int | float | str)}
+            self.accelerator.init_trackers("dreamprm", settings)
+
+    @property
+    def is_main(self) -> bool:
+        return self.parallel.rank == 0
+
+    def _placed(self, model: ProcessRewardModel) -> ProcessRewardModel:
+        if self.parallel.world == 1:
+            return model
+        model.to(self.accelerator.device)
+        if self.parallel.sharded:
+            sharding.shard(model)
+            return model
+        for tensor in model.state_dict().values():  # replicas start alike
+            dist.broadcast(tensor, src=0)
+        return model
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send figures to the trackers, every `logging_steps` or so."""
+        if self._tracks:
+            self.accelerator.log(dict(values), step=step)
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Close the trackers."""
+        if self._tracks:
+            self.accelerator.end_training()
+
+    def whole_state(self) -> dict[str, Any] | None:
+        """All parameters gathered from their shards, on the main process; None if not sharded."""
+        if not self.parallel.sharded:
+            return None
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        with torch.no_grad():
+            return get_model_state_dict(self.model, options=options)

@@ -1,0 +1,226 @@
+"""What the upper level starts from and what it has learned: given weights in, results out."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dreamprm.bilevel.parallel import Parallel
+from dreamprm.bilevel.weights import (
+    DomainWeights,
+    FixedWeights,
+    InstanceNet,
+    InstanceTable,
+    LabelCorrection,
+    UpperLevel,
+    Weighting,
+)
+from dreamprm.data.files import atomic_write
+from dreamprm.data.trajectory_weights import write_weights
+from dreamprm.errors import DataWarning, DreamPRMError
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.data import TrainData
+from dreamprm.train.problem import FEATURES, PRMProblem
+
+Instance = tuple[str, int]  # question id, sample index
+GivenWeights = Mapping[str, float] | Mapping[Instance, float]
+"""Weight of each domain, or of each trajectory."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Result of the upper level.
+
+    Attributes:
+        domains: weight of each domain; where trajectories have weights, their mean.
+        instances: weight of each trajectory, mean 1, in the order of `TrainData.items`; None where
+            domains have weights.
+        labels: corrected labels of each trajectory, its unlabelled steps None; None: not corrected.
+    """
+
+    domains: dict[str, float]
+    instances: list[float] | None = None
+    labels: list[list[float | None]] | None = None
+
+
+def make_upper(
+    config: BilevelConfig, data: TrainData, given: GivenWeights | None, parallel: Parallel
+) -> UpperLevel:
+    """The upper-level variables that the settings ask for."""
+    count = len(data.items)
+    weighting: Weighting
+    if given is not None:
+        by_domain = all(isinstance(key, str) for key in given)
+        weighting = FixedWeights(_table(given, data), by_domain)
+    elif not config.learn_weights or config.weighting == "none":
+        weighting = FixedWeights(torch.ones(count), by_domain=True)
+    elif config.weighting == "domain":
+        weighting = DomainWeights(data.domains)
+    elif config.weighting == "instance_table":
+        weighting = InstanceTable(count, config.instance_weight_min, config.instance_weight_max)
+    else:
+        weighting = InstanceNet(FEATURES)
+    correction = None
+    if config.learn_weights and config.label_correction:
+        correction = LabelCorrection(data.label_table()[0])
+    return UpperLevel(weighting, correction, parallel)
+
+
+def domain_weights(upper: UpperLevel, data: TrainData) -> dict[str, float]:
+    """Weight of each domain as it is now; empty for an instance net, which has no table."""
+    weighting = upper.weighting
+    if isinstance(weighting, DomainWeights):
+        return dict(zip(data.domains, weighting.table().tolist(), strict=True))
+    if isinstance(weighting, InstanceTable):
+        return _means(weighting.table().detach(), data)
+    if isinstance(weighting, FixedWeights):
+        return _means(weighting.get_buffer("w"), data)
+    return {}
+
+
+@torch.no_grad()
+def learned(problem: PRMProblem, upper: UpperLevel) -> Learned:
+    """The upper level's result at the end of a run."""
+    data, weighting = problem.data, upper.weighting
+    instances: Tensor | None = None
+    if isinstance(weighting, InstanceTable):
+        instances = weighting.table()
+    elif isinstance(weighting, FixedWeights) and not weighting.by_domain:
+        instances = weighting.get_buffer("w")
+    elif isinstance(weighting, InstanceNet):
+        instances = _of_net(problem, upper)
+    labels = None
+    if upper.correction is not None:
+        corrected, labelled = upper.correction.table(), data.label_table()[1]
+        labels = [
+            [float(row[s]) if mask[s] else None for s in range(len(t.steps))]
+            for row, mask, (_, t) in zip(corrected.cpu(), labelled, data.items, strict=True)
+        ]
+    if instances is None:
+        return Learned(domain_weights(upper, data), None, labels)
+    instances = instances.cpu() / instances.mean().clamp(min=1e-12).cpu()
+    return Learned(_means(instances, data), instances.tolist(), labels)
+
+
+def _of_net(problem: PRMProblem, upper: UpperLevel) -> Tensor:
+    """What the final net says of every trajectory: one forward pass of all of them."""
+    found = torch.zeros(len(problem.data.items))
+    size = problem.config.per_device_train_batch_size
+    for domain, name in enumerate(problem.data.domains):
+        pairs = problem.data.lower[name]
+        for start in range(0, len(pairs), size):
+            batch = problem.batch_of(domain, list(range(start, min(start + size, len(pairs)))))
+            batch = batch.to(problem.model.device)
+            output = problem.lower_losses(batch, upper.corrected(batch))
+            found[batch.items.cpu()] = upper.weights(batch, output.seen()).cpu()
+    return found
+
+
+def write_learned(result: Learned, data: TrainData, folder: Path) -> None:
+    """`weights.json`, and one row per trajectory where trajectories have weights or new labels."""
+    with atomic_write(folder / "weights.json") as file:
+        file.write((json.dumps(result.domains, indent=2) + "\n").encode())
+    if result.instances is not None:
+        write_weights(folder / "instance_weights.jsonl", data.items, result.instances)
+    if result.labels is not None:
+        with atomic_write(folder / "corrected_labels.jsonl") as file:
+            for (question, t), labels in zip(data.items, result.labels, strict=True):
+                row = {
+                    "question_id": question.id,
+                    "sample_index": t.sample_index,
+                    "domain": question.domain,
+                    "labels": labels,
+                }
+                file.write((json.dumps(row) + "\n").encode())
+
+
+def without_zeros(
+    data: TrainData, given: Mapping[Instance, float]
+) -> tuple[TrainData, dict[Instance, float]]:
+    """The same objective without the trajectories of weight 0, which would fill batches in vain.
+
+    Domains are visited equally often, so a domain of which a tenth is left gets a tenth of the
+    weight. A domain of which nothing is left is gone.
+    """
+    _tell_strangers(given, data)
+    lower, weights = {}, {}
+    for name, pairs in data.lower.items():
+        kept = [(q, t) for q, t in pairs if given.get((q.id, t.sample_index), 1.0) != 0]
+        if kept:
+            lower[name] = kept
+        for q, t in kept:
+            key = (q.id, t.sample_index)
+            if key in given:  # one that is missing is told by `train`
+                weights[key] = given[key] * len(kept) / len(pairs)
+    if not lower:
+        raise DreamPRMError("weights: all are 0; at least one trajectory must count")
+    return TrainData(tuple(lower), lower, data.meta), weights
+
+
+def _means(table: Tensor, data: TrainData) -> dict[str, float]:
+    sizes = [len(data.lower[name]) for name in data.domains]
+    parts = table.cpu().split(sizes)
+    return {name: float(part.mean()) for name, part in zip(data.domains, parts, strict=True)}
+
+
+def _table(given: GivenWeights, data: TrainData) -> Tensor:
+    """Weight of each trajectory, scaled: to mean 1 over domains, or over trajectories."""
+    by_domain = {key: value for key, value in given.items() if isinstance(key, str)}
+    by_instance = {key: value for key, value in given.items() if not isinstance(key, str)}
+    for key, value in given.items():
+        if not 0 <= value < float("inf"):
+            what = f"domain '{key}'" if isinstance(key, str) else f"trajectory {key}"
+            raise DreamPRMError(f"weights: {what} has weight {value}; need 0 or more")
+    if not by_instance:
+        of_domain = _domain_table(by_domain, data)
+        sizes = torch.tensor([len(data.lower[name]) for name in data.domains])
+        return of_domain.repeat_interleave(sizes)
+    keys = [(q.id, t.sample_index) for q, t in data.items]
+    missing = [key for key in keys if key not in by_instance]
+    if missing:
+        raise DreamPRMError(
+            f"weights: {len(missing)} of {len(keys)} trajectories have none (the first: question "
+            f"'{missing[0][0]}', sample {missing[0][1]}); give one for each"
+        )
+    _tell_strangers(by_instance, data)
+    w = torch.tensor([float(by_instance[key]) for key in keys])
+    if not w.sum() > 0:
+        raise DreamPRMError("weights: all are 0; at least one trajectory must count")
+    of_domains = list(_means(w, data).values())  # each is visited equally often
+    return w * len(of_domains) / sum(of_domains)
+
+
+def _tell_strangers(given: Mapping[Instance, float], data: TrainData) -> None:
+    """Weights made for more data may be used with less, and a mix-up of files looks the same."""
+    strangers = given.keys() - {(q.id, t.sample_index) for q, t in data.items}
+    if strangers:
+        question, sample = min(strangers)
+        warnings.warn(
+            f"weights: {len(strangers)} weights are of trajectories that the data does not have "
+            f"(the first: question '{question}', sample {sample}); they are left out",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _domain_table(given: Mapping[str, float], data: TrainData) -> Tensor:
+    for name in given:
+        if name not in data.domains:
+            near = difflib.get_close_matches(name, data.domains, n=3) or list(data.domains[:3])
+            raise DreamPRMError(
+                f"weights: unknown domain '{name}'; the data has, nearest first: {', '.join(near)}"
+            )
+    missing = [name for name in data.domains if name not in given]
+    if missing:
+        raise DreamPRMError(f"weights: no weight for domain '{missing[0]}'; give one for each")
+    w = torch.tensor([float(given[name]) for name in data.domains])
+    if not w.sum() > 0:
+        raise DreamPRMError("weights: all are 0; at least one domain must count")
+    return w * len(w) / w.sum()

@@ -1,0 +1,305 @@
+"""A PRM and its data as a bi-level `Problem`: batches, losses, and who owns which row."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamprm.bilevel.hypergradient.base import LowerOutput
+from dreamprm.bilevel.losses import trajectory_losses
+from dreamprm.bilevel.meta_loss import MetaLoss, aggregate, make_meta_loss, steps_loss
+from dreamprm.bilevel.parallel import SINGLE, Parallel
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.prm.layout import Batch
+from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.train.batches import LowerBatch, MetaBatch, owners_of_rows
+from dreamprm.train.config import BilevelConfig
+from dreamprm.train.data import Pair, TrainData
+from dreamprm.train.sampler import contrasting, domains_at, grouped_items_at, items_at
+
+SEPARATE = ("mse", "mse_steps", "bce_steps")  # meta losses that are means over candidates
+FEATURES = 4  # what an instance net sees of a trajectory, see `PRMProblem.lower_losses`
+
+
+class PRMProblem:
+    """See the module's text.
+
+    Args:
+        model: the reward model.
+        data: what it is trained on.
+        config: settings.
+        parallel: the processes that share the work; each makes its own share of every batch.
+    """
+
+    def __init__(
+        self,
+        model: ProcessRewardModel,
+        data: TrainData,
+        config: BilevelConfig,
+        parallel: Parallel = SINGLE,
+    ) -> None:
+        self.model, self.data, self.config, self.parallel = model, data, config, parallel
+        self.encode = model.encoder()
+        self.profile: MetaLoss = make_meta_loss(config.meta_loss)
+        self._labels, self._labelled = data.label_table()
+        self._contrast = [group for group in data.meta if len({t.outcome for _, t in group}) == 2]
+        self._lengths = {
+            name: [_length(pair) for pair in pairs] for name, pairs in data.lower.items()
+        }
+        if config.learn_weights:
+            self._check_meta()
+            self._check_ghost()
+            self._check_dropout()
+        if parallel.sharded:
+            self._check_shards()
+
+    def _check_meta(self) -> None:
+        if not self.data.meta:
+            raise DataError(
+                "learning weights needs a meta set; give one or set learn_weights false"
+            )
+        ranking = self.config.meta_loss in ("pairwise", "listwise")
+        if ranking and not self._contrast:
+            raise DataError(
+                f"meta_loss '{self.config.meta_loss}' compares right and wrong candidates of one, "
+                "and the meta set has no question with both; use meta_loss affine_bce or mse"
+            )
+        questions = min(self.config.meta_batch_questions, len(self._meta_groups()))
+        if questions < self.parallel.world:
+            raise DataError(
+                f"a meta batch has {questions} questions for {self.parallel.world} processes; "
+                "raise meta_batch_questions, or use fewer processes"
+            )
+
+    def _check_ghost(self) -> None:
+        if self.config.estimator_name != "ghost" or self.model.config.head != "token":
+            return
+        if self.model.backbone.get_output_embeddings().weight.requires_grad:
+            raise DreamPRMError(
+                "ghost: the token head reads rows of the output layer, which is trained, past the "
+                "layer itself; use estimator jvp, or LoRA"
+            )
+
+    def _check_dropout(self) -> None:
+        """Two passes over a batch must drop the same, or their difference is noise."""
+        name = self.config.estimator_name
+        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.model.modules())
+        if drops and name != "inner_product":
+            raise DreamPRMError(
+                f"estimator {name} passes over a batch again, and dropout would drop other things "
+                "then; set lora_dropout 0 (or the backbone's own), or use inner_product"
+            )
+
+    def _check_shards(self) -> None:
+        """Under FSDP2 all processes must run the same layers at the same time."""
+        questions = [q for q, _ in self.data.items] + [g[0][0] for g in self.data.meta]
+        without = [q.id for q in questions if not q.images]
+        if without and len(without) < len(questions):
+            raise DataError(
+                f"question '{without[0]}' has no image and others have: with sharded parameters "
+                "(FSDP2) one process would wait for the others' vision tower for ever; use DDP, or "
+                "train on one kind"
+            )
+
+    def lower_batches(self, step: int) -> list[LowerBatch]:
+        """The micro-batches of a lower step; a function of seed and step."""
+        count = len(self.data.domains)
+        per_step = self.config.gradient_accumulation_steps
+        return [
+            self.lower_batch(domain, visit)
+            for domain, visit in domains_at(step, count, per_step, self.config.seed)
+        ]
+
+    def lower_batch(self, domain: int, visit: int) -> LowerBatch:
+        """This process's share of one domain's micro-batch, on the CPU."""
+        name = self.data.domains[domain]
+        pairs, key = self.data.lower[name], f"{self.config.seed}/{name}"
+        count = self.config.per_device_train_batch_size * self.parallel.world
+        if self.config.group_by_length:
+            chosen = grouped_items_at(visit, self._lengths[name], count, key)
+        else:
+            chosen = items_at(visit, len(pairs), count, key)
+        return self.batch_of(domain, [chosen[i] for i in self.parallel.mine(len(chosen))])
+
+    def batch_of(self, domain: int, mine: list[int]) -> LowerBatch:
+        """A micro-batch of some of a domain's trajectories, on the CPU."""
+        pairs = self.data.lower[self.data.domains[domain]]
+        tokens = self.encode([(pairs[i][0], pairs[i][1].steps) for i in mine])
+        items = torch.tensor(mine) + self.data.first_item(domain)
+        steps = tokens.mask.shape[1]
+        return LowerBatch(
+            domain=domain,
+            items=items,
+            tokens=tokens,
+            labels=self._labels[items, :steps],
+            labelled=self._labelled[items, :steps] & tokens.mask,
+            images=tuple(len(pairs[i][0].images) for i in mine),
+        )
+
+    def _meta_groups(self) -> list[list[Pair]]:
+        """Questions with both outcomes say most about ranking (the paper picks them first).
+
+        Where there are enough of them to fill a batch, the others are left aside.
+        """
+        config = self.config
+        ranking = config.meta_loss in ("pairwise", "listwise")
+        contrast = len(self._contrast) >= config.meta_batch_questions
+        enough = config.meta_batch_candidates > 1 and contrast
+        return self._contrast if ranking or enough else self.data.meta
+
+    def meta_batch(self, upper_step: int) -> MetaBatch:
+        """This process's share of a meta batch, on the CPU; a function of seed and step."""
+        config, groups = self.config, self._meta_groups()
+        key = f"{config.seed}/meta"
+        count = min(config.meta_batch_questions, len(groups))
+        questions = items_at(upper_step, len(groups), count, key)
+        picked: list[tuple[int, Pair]] = []
+        for number in self.parallel.mine(count):
+            group = groups[questions[number]]
+            outcomes = [bool(t.outcome) for _, t in group]
+            lottery = f"{key}/{upper_step}/{number}/{questions[number]}"
+            chosen = contrasting(outcomes, config.meta_batch_candidates, lottery)
+            picked += [(number, group[c]) for c in chosen]
+        # As many chunks in every process: with shards they compute side by side.
+        sizes = [len(groups[q]) for q in questions]
+        most = max(
+            sum(min(sizes[number], config.meta_batch_candidates) for number in range(r, count, w))
+            for w in [self.parallel.world]
+            for r in range(w)
+        )
+        chunk_count = -(-most // (config.per_device_meta_batch_size or most))
+        if chunk_count > len(picked):
+            raise DataError(
+                f"a process has {len(picked)} meta candidates, another {most}; raise "
+                "per_device_meta_batch_size or meta_batch_questions"
+            )
+        if chunk_count > 1:  # chunks of similar length need little padding
+            picked.sort(key=lambda entry: _length(entry[1]))
+        bounds = [len(picked) * i // chunk_count for i in range(chunk_count + 1)]
+        chunks = [picked[a:b] for a, b in itertools.pairwise(bounds)]
+        return MetaBatch(
+            tuple(self.encode([(q, t.steps) for _, (q, t) in chunk]) for chunk in chunks),
+            torch.tensor([float(bool(t.outcome)) for _, (_, t) in picked]),
+            torch.tensor([number for number, _ in picked]),
+        )
+
+    def lower_losses(self, batch: LowerBatch, labels: Tensor | None = None) -> LowerOutput:
+        """L_i, and for an instance net: loss, mean logit, last logit, mean label."""
+        logits = self._logits(batch.tokens)  # (B, steps)
+        p = (batch.labels if labels is None else labels).to(logits.dtype)
+        losses = trajectory_losses(
+            logits, p, batch.labelled, self.config.lower_loss, self.config.hard_threshold
+        )
+        with torch.no_grad():
+            mask = batch.tokens.mask
+            last = logits.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0))[:, 0]
+            mean_label = aggregate(p, batch.labelled, "mean")
+            found = [losses, aggregate(logits, mask, "mean"), last, mean_label]
+            features = torch.stack([part.detach() for part in found], dim=1)  # (B, FEATURES)
+        return LowerOutput(losses, features)
+
+    def meta_loss(self, batch: MetaBatch) -> Tensor:
+        """Of all processes' candidates, with the gradient of one's own."""
+        with without_dropout(self.model):
+            parts = [
+                self._candidates(chunk, outcomes)
+                for chunk, outcomes in zip(batch.chunks, batch.outcomes_of_chunks(), strict=True)
+            ]
+        return self._of_candidates(torch.cat(parts), batch)
+
+    def meta_backward(self, batch: MetaBatch, scale: float) -> float:
+        """Add the gradient of scale * meta loss to `.grad`; returns the loss. See `_backward`."""
+        with without_dropout(self.model):
+            return self._backward(batch, scale)
+
+    def _backward(self, batch: MetaBatch, scale: float) -> float:
+        """Add the gradient of scale * meta loss to `.grad` with one chunk in memory at a time.
+
+        A loss that compares candidates needs the scores of all before it can be differentiated by
+        any: all chunks but the last are scored without graph first, and again for their backward
+        pass (the idea of gradient caching, arXiv 2101.06983). A loss that does not goes through
+        once.
+
+        Returns:
+            The meta loss.
+        """
+        chunks, targets = batch.chunks, batch.outcomes_of_chunks()
+        if self.config.meta_loss in SEPARATE:
+            count = self.parallel.total(batch.outcomes.new_tensor(len(batch.outcomes)))
+            sums = []
+            for chunk, outcomes in zip(chunks, targets, strict=True):
+                found = self._candidates(chunk, outcomes)
+                losses = (found.sigmoid() - outcomes) ** 2 if self._aggregates else found
+                (scale * losses.sum() / count).backward()
+                sums.append(losses.detach().sum())
+            return float(self.parallel.total(torch.stack(sums).sum()) / count)
+        with torch.no_grad():
+            before = zip(chunks[:-1], targets[:-1], strict=True)
+            known = [self._candidates(chunk, outcomes) for chunk, outcomes in before]
+        last = self._candidates(chunks[-1], targets[-1])
+        scores = torch.cat([*known, last.detach()]).requires_grad_()
+        loss = self._of_candidates(scores, batch)
+        (slopes,) = torch.autograd.grad(scale * loss, scores)
+        *parts, of_last = slopes.split([len(chunk.mask) for chunk in chunks])
+        last.backward(of_last)
+        for chunk, outcomes, slope in zip(chunks[:-1], targets[:-1], parts, strict=True):
+            self._candidates(chunk, outcomes).backward(slope)
+        return float(loss.detach())
+
+    def _of_candidates(self, own: Tensor, batch: MetaBatch) -> Tensor:
+        """The meta loss from what `_candidates` says of this process's candidates."""
+        per_candidate = self.parallel.gather(own)
+        if not self._aggregates:
+            return per_candidate.mean()
+        outcomes = self.parallel.gather(batch.outcomes).to(per_candidate.dtype)
+        return self.profile(per_candidate, outcomes, self.parallel.gather(batch.question))
+
+    def _candidates(self, tokens: Batch, outcomes: Tensor) -> Tensor:
+        """Aggregated logit of each candidate, (candidates,); its own loss for `*_steps`."""
+        logits = self._logits(tokens)
+        if not self._aggregates:
+            return steps_loss(logits, tokens.mask, outcomes, self.config.meta_loss)
+        return aggregate(logits, tokens.mask, self.config.meta_aggregation)
+
+    @property
+    def _aggregates(self) -> bool:
+        return self.config.meta_loss not in ("mse_steps", "bce_steps")
+
+    def _logits(self, tokens: Batch) -> Tensor:
+        with self._compute():
+            logits: Tensor = self.model(tokens)
+        return logits.float() if logits.dtype.itemsize < 4 else logits
+
+    def _compute(self) -> AbstractContextManager[Any]:
+        return torch.autocast(
+            self.model.device.type, dtype=torch.bfloat16, enabled=self.config.bf16
+        )
+
+    def owners(self, batch: LowerBatch, output: Tensor) -> Tensor | None:
+        """Trajectory of each row of a module's output, for ghost products; None: unknown."""
+        vocabulary = self.model.backbone.config.get_text_config().vocab_size
+        return owners_of_rows(batch, output, vocabulary)
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Solutions are scored as at inference, while layers still compute as in training."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+def _length(pair: Pair) -> int:
+    """Something that grows with the number of tokens."""
+    question, t = pair
+    return len(question.text) + sum(map(len, t.steps)) + 500 * len(question.images)
