@@ -16,15 +16,15 @@ from transformers import Qwen2VLConfig
 from benchmarks.training_setup import QWEN2_VL_2B
 from dreamprm.prm.lora import LoraOptions
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.estimate.lengths import Lengths
 from dreamprm.train.estimate.plan import plan_training
 from dreamprm.train.estimate.shapes import read_shapes
 
 DOMAINS = 15
 TRAJECTORIES = Lengths(tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8)
-START = BilevelConfig(bf16=True, per_device_meta_batch_size=8)
-CASES: dict[str, tuple[LoraOptions | None, BilevelConfig]] = {
+START = TrainConfig(bf16=True, per_device_meta_batch_size=8)
+CASES: dict[str, tuple[LoraOptions | None, TrainConfig]] = {
     "full, checkpointing": (None, replace(START, gradient_checkpointing=True)),
     "full, checkpointing, meta gradient at the end": (
         None,

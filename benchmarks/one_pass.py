@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from dreamprm.prm.layout import Encoder, LayoutConfig
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.records import Question
 from dreamprm.tiny.scene import to_png
 
@@ -50,7 +50,7 @@ def make_pairs(count: int, side: int, words: int) -> list[tuple[Question, tuple[
 
 @torch.inference_mode()
 def run(
-    model: ProcessRewardModel,
+    model: PRM,
     pairs: list[tuple[Question, tuple[str, ...]]],
     layout: str,
     batch: int,
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     torch.manual_seed(0)
-    model = ProcessRewardModel.from_backbone("tiny").eval()
+    model = PRM.from_backbone("tiny").eval()
     torch.nn.init.normal_(model.head.weight, std=0.1)
     side = 28 * round(args.image_tokens**0.5)
     model.processor.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": side * side}

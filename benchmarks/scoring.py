@@ -39,7 +39,7 @@ from benchmarks.one_pass import WORDS, make_pairs
 from benchmarks.shared_prefix import make_model
 from dreamprm.data import write_questions, write_trajectories
 from dreamprm.prm.layout import Encoder, LayoutConfig
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.prm.shared_prefix import share, shared_logits
 from dreamprm.records import Question, Trajectory
 from dreamprm.tiny.model import build_processor
@@ -48,10 +48,10 @@ CANDIDATES, STEPS = 8, 5
 Run = Callable[[], torch.Tensor]
 
 
-def build() -> ProcessRewardModel:
+def build() -> PRM:
     torch.manual_seed(0)
     processor = build_processor()
-    model = ProcessRewardModel(make_model(processor), processor).eval()
+    model = PRM(make_model(processor), processor).eval()
     torch.nn.init.normal_(model.head.weight, std=0.1)
     return model
 
@@ -64,15 +64,13 @@ def candidates(words: int) -> list[tuple[str, ...]]:
     ]
 
 
-def one_pass(model: ProcessRewardModel, question: Question, steps: Sequence[str]) -> Any:
+def one_pass(model: PRM, question: Question, steps: Sequence[str]) -> Any:
     """A plain batch of one sequence, and its tokens."""
     batch = model.encoder()([(question, steps)])
     return batch, int(batch.inputs["attention_mask"].sum())
 
 
-def padded_to(
-    model: ProcessRewardModel, question: Question, tokens: int, words: int
-) -> tuple[Any, int]:
+def padded_to(model: PRM, question: Question, tokens: int, words: int) -> tuple[Any, int]:
     """One sequence about the same image with nearly as many tokens (never more)."""
     rng, steps = random.Random(2), []
     batch, size = one_pass(model, question, ["Step 1:"])
@@ -158,7 +156,7 @@ def memory(counts: Sequence[int]) -> dict[str, Any]:
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ProcessRewardModel.from_backbone("tiny").save_pretrained(folder / "prm")
+        PRM.from_backbone("tiny").save_pretrained(folder / "prm")
         questions = [
             Question(id=f"q{i}", domain="d", text="what is red ?", answer="1") for i in range(125)
         ]

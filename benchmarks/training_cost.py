@@ -31,9 +31,9 @@ from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.bilevel.parallel import SINGLE
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import unwrapped
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.train.batches import LowerBatch, MetaBatch, on_device
-from dreamprm.train.config import BilevelConfig, preset
+from dreamprm.train.config import TrainConfig, preset
 from dreamprm.train.data import Pair, TrainData
 from dreamprm.train.learned import make_upper
 from dreamprm.train.problem import PRMProblem
@@ -64,7 +64,7 @@ class Bench:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.model: ProcessRewardModel = make_model(setting)
+        self.model: PRM = make_model(setting)
         self.data: TrainData = make_data(setting)
         self.labels, self.labelled = self.data.label_table()
         base = self.config()
@@ -98,7 +98,7 @@ class Bench:
         problem = PRMProblem(self.model, self.data, config)
         return [problem.lower_batches(step) for step in range(self.setting.window)]
 
-    def config(self, **changes: Any) -> BilevelConfig:
+    def config(self, **changes: Any) -> TrainConfig:
         """Settings of ours."""
         s = self.setting
         settings: dict[str, Any] = {
@@ -111,7 +111,7 @@ class Bench:
             "per_device_meta_batch_size": s.micro_batch,
             "bf16": s.bf16,
         }
-        return BilevelConfig(**settings | changes)
+        return TrainConfig(**settings | changes)
 
     def procedures(self) -> list[Procedure]:
         """All that are compared, in the order of their turns."""
@@ -180,7 +180,7 @@ class Bench:
         self,
         problem: PRMProblem,
         batches: Callable[[int], Sequence[LowerBatch]],
-        config: BilevelConfig,
+        config: TrainConfig,
     ) -> BilevelLoop:
         device = self.model.device
         return BilevelLoop(

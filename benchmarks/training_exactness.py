@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from benchmarks.training_setup import wide_model
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.parallel import SINGLE
-from dreamprm.prm.model import ProcessRewardModel
-from dreamprm.train.config import BilevelConfig
+from dreamprm.prm.model import PRM
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.data import TrainData
 from dreamprm.train.learned import make_upper
 from dreamprm.train.problem import PRMProblem
@@ -79,7 +79,7 @@ class Start:
         step: of the lower level.
     """
 
-    model: ProcessRewardModel
+    model: PRM
     optimizer: dict[str, Any]
     data: TrainData
     step: int
@@ -98,7 +98,7 @@ class Found:
     trajectories: Tensor | None
 
 
-def settings(**changes: Any) -> BilevelConfig:
+def settings(**changes: Any) -> TrainConfig:
     """Of a window here. Momentum is cut at the window's end if it can be, as the oracle does."""
     chosen: dict[str, Any] = {
         "max_steps": 10**9,
@@ -111,10 +111,10 @@ def settings(**changes: Any) -> BilevelConfig:
     chosen |= changes
     # The start of a window knows no momentum but the whole.
     chosen["momentum"] = "window" if chosen.get("meta_gradient_at") == "end" else "whole"
-    return BilevelConfig(**chosen)
+    return TrainConfig(**chosen)
 
 
-def warmed_up(model: ProcessRewardModel, data: TrainData, steps: int) -> Start:
+def warmed_up(model: PRM, data: TrainData, steps: int) -> Start:
     """Train plainly in float64."""
     model = model.double().train()
     loop = _loop(model, data, settings(learn_weights=False))
@@ -212,9 +212,7 @@ def exactness_of_estimators(
     windows: Sequence[int], seeds: int, warm_steps: int
 ) -> list[dict[str, Any]]:
     """All estimators on the embedded model, in fp32 and with bf16 compute."""
-    starts = [
-        _start(ProcessRewardModel.from_backbone("tiny"), seed, warm_steps) for seed in range(seeds)
-    ]
+    starts = [_start(PRM.from_backbone("tiny"), seed, warm_steps) for seed in range(seeds)]
     return [
         row
         for window in windows
@@ -236,14 +234,14 @@ def exactness_by_size(widths: Sequence[int], seeds: int, warm_steps: int) -> lis
     return rows
 
 
-def _start(model: ProcessRewardModel, seed: int, warm_steps: int) -> Start:
+def _start(model: PRM, seed: int, warm_steps: int) -> Start:
     torch.manual_seed(seed)
     assert isinstance(model.head, nn.Linear)
     nn.init.normal_(model.head.weight, std=0.1 * (128 / model.head.in_features) ** 0.5)
     return warmed_up(model, small_data(DOMAINS, 8, seed), warm_steps)
 
 
-def _loop(model: ProcessRewardModel, data: TrainData, config: BilevelConfig) -> BilevelLoop:
+def _loop(model: PRM, data: TrainData, config: TrainConfig) -> BilevelLoop:
     problem = PRMProblem(model, data, config)
     upper = make_upper(config, data, None, SINGLE)
     return BilevelLoop(problem, upper, problem.lower_batches, problem.meta_batch, config)

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from dreamprm.prm.lora import add_lora
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.records import Question, StepLabel, Trajectory
 from dreamprm.tiny.model import SPECIAL, build_model, build_processor
 from dreamprm.tiny.scene import to_png
@@ -61,7 +61,7 @@ class Setting:
     """One run of the cost part.
 
     Attributes:
-        model: `qwen2-vl-2b`, or whatever `ProcessRewardModel.from_backbone` takes.
+        model: `qwen2-vl-2b`, or whatever `PRM.from_backbone` takes.
         device: cpu or cuda.
         lora: train adapters on a frozen base.
         bf16: compute in bfloat16 (autocast); what is trained stays in fp32.
@@ -130,14 +130,14 @@ def make_data(setting: Setting) -> TrainData:
     return prepare_data(questions, trajectories, meta_questions, meta)
 
 
-def make_model(setting: Setting) -> ProcessRewardModel:
+def make_model(setting: Setting) -> PRM:
     """The reward model in training mode on its device, with a head that is not zero."""
     torch.manual_seed(0)
     if setting.model == "qwen2-vl-2b":
         model = _qwen2_vl_2b(setting)
     else:
         dtype = torch.bfloat16 if setting.lora and setting.bf16 else torch.float32
-        model = ProcessRewardModel.from_backbone(setting.model, dtype=dtype)
+        model = PRM.from_backbone(setting.model, dtype=dtype)
     if setting.lora:
         add_lora(model)
     if setting.gradient_checkpointing:
@@ -149,7 +149,7 @@ def make_model(setting: Setting) -> ProcessRewardModel:
     return model.to(setting.device).train()
 
 
-def wide_model(width: int) -> ProcessRewardModel:
+def wide_model(width: int) -> PRM:
     """The embedded architecture at another width, with random weights (torch's generator).
 
     Heads keep their size and activations their scale.
@@ -176,10 +176,10 @@ def wide_model(width: int) -> ProcessRewardModel:
         }
     )
     config = type(config).from_dict(config.to_dict())
-    return ProcessRewardModel(Qwen2VLForConditionalGeneration(config), processor)
+    return PRM(Qwen2VLForConditionalGeneration(config), processor)
 
 
-def _qwen2_vl_2b(setting: Setting) -> ProcessRewardModel:
+def _qwen2_vl_2b(setting: Setting) -> PRM:
     processor = build_processor()
     processor.image_processor.temporal_patch_size = 2
     ids = {name: processor.tokenizer.convert_tokens_to_ids(t) for name, t in SPECIAL.items()}
@@ -194,7 +194,7 @@ def _qwen2_vl_2b(setting: Setting) -> ProcessRewardModel:
         backbone: Any = Qwen2VLForConditionalGeneration(config)
     if setting.lora and setting.bf16:
         backbone = backbone.to(torch.bfloat16)
-    return ProcessRewardModel(backbone, processor)
+    return PRM(backbone, processor)
 
 
 def _one(

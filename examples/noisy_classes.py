@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamprm.bilevel import (
-    BilevelConfig,
     BilevelLoop,
     DomainWeights,
     FixedWeights,
     InstanceTable,
     LabelCorrection,
     LowerOutput,
+    TrainConfig,
     UpperLevel,
 )
 from dreamprm.train.sampler import items_at
@@ -122,7 +122,7 @@ def make_world(seed: int) -> World:
     return World(true, given, clean, *sample(4000), lower_batches)
 
 
-def fit(world: World, upper: UpperLevel, config: BilevelConfig) -> float:
+def fit(world: World, upper: UpperLevel, config: TrainConfig) -> float:
     """Train; what `upper` holds is learned in place. Returns the accuracy on fresh points."""
     torch.manual_seed(1)
     problem = NoisyClasses()
@@ -152,7 +152,7 @@ class Found:
 
 def compare(world: World, max_steps: int) -> Found:
     """Every way of training on the same data."""
-    plain = BilevelConfig(
+    plain = TrainConfig(
         max_steps=max_steps,
         learning_rate=3e-3,
         gradient_accumulation_steps=len(ANNOTATORS),

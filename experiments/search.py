@@ -26,7 +26,7 @@ import torch
 from dreamprm.data import read_questions
 from dreamprm.evaluation.statistics import estimate_average, paired_difference
 from dreamprm.policy.local import LocalPolicy
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
@@ -74,7 +74,7 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
     found: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {}
     if set(names) <= set(found):
         return {name: found[name] for name in names}
-    model = ProcessRewardModel.from_pretrained(data / "prm")
+    model = PRM.from_pretrained(data / "prm")
     questions = read_questions(data / "test.jsonl")[:limit]
     judge = StepScorer(model, batch_size=128)
     tokenizer = model.processor.tokenizer

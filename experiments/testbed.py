@@ -39,7 +39,7 @@ from dreamprm.data import (
     write_trajectories,
 )
 from dreamprm.policy.local import LocalPolicy
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.rollouts.label import FixedCompletions, label_trajectories
@@ -54,7 +54,7 @@ from dreamprm.tiny.world import (
     build_world,
     write_world,
 )
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.learned import GivenWeights, without_zeros
 from dreamprm.train.training import TrainData, prepare_data, train
 
@@ -62,7 +62,7 @@ SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
 TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 2, 8, 16, 8
 COMPLETIONS = 4
 COMPARED = 8  # N of the tables
-CONFIG = BilevelConfig(max_steps=300)
+CONFIG = TrainConfig(max_steps=300)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Method:
 
 
 BUDGET = 0.5
-METHODS = {  # `dreamprm` is one of the meta losses too: the default of BilevelConfig
+METHODS = {  # `dreamprm` is one of the meta losses too: the default of TrainConfig
     "prm_uniform": Method(weights="uniform"),
     "prm_oracle": Method(weights="oracle"),
     "orm": Method(weights="uniform", outcome_only=True),
@@ -162,7 +162,7 @@ def _sample(
 
 
 def train_method(
-    folder: Path, name: str, seed: int, config: BilevelConfig = CONFIG, rate: float | None = None
+    folder: Path, name: str, seed: int, config: TrainConfig = CONFIG, rate: float | None = None
 ) -> None:
     """Fit one method on one seed's data and score the benchmarks' candidates with it.
 
@@ -196,7 +196,7 @@ def train_method(
     elif method.weights != "learned":
         data, weights = without_zeros(data, _selected(folder, method.weights, data, seed))
     changes = {"seed": seed, "learn_weights": weights is None} | method.changes
-    model = ProcessRewardModel.from_backbone("tiny")
+    model = PRM.from_backbone("tiny")
     result = train(model, data, replace(config, **changes), weights=weights)
     seconds = time.time() - started
     _score_tests(model, folder, name, method)
@@ -208,7 +208,7 @@ def train_method(
     done.write_text(json.dumps(facts))
 
 
-def _score_tests(model: ProcessRewardModel, folder: Path, name: str, method: Method) -> None:
+def _score_tests(model: PRM, folder: Path, name: str, method: Method) -> None:
     """Scores of both policies' candidates on disk."""
     for suffix in ("candidates", "strong"):
         pairs = _test_pairs(folder, suffix)
@@ -234,7 +234,7 @@ def _selected(
     """Weights of a selection baseline."""
     pool = Pool(tuple(data.items))
     if selector == "car":
-        model = ProcessRewardModel.from_backbone("tiny")
+        model = PRM.from_backbone("tiny")
         pool = replace(
             pool, features=embed(model, pool.pairs, 128), quality=quality(model, pool.pairs, 128)
         )

@@ -2,7 +2,7 @@
 
     python -m torch.distributed.run --nproc_per_node 2 tests/distributed_run.py OUT.json '{...}'
 
-The second argument: fields of `BilevelConfig`; `lora`, to train adapters on the embedded backbone;
+The second argument: fields of `TrainConfig`; `lora`, to train adapters on the embedded backbone;
 `stop`, to end without a word after so many steps.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from dreamprm.prm.lora import LoraOptions, add_lora
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.engine import leave_together
 from dreamprm.train.training import train
 from tests.prm_data import small_data
@@ -31,11 +31,11 @@ def main() -> None:
     lora, stop = settings.pop("lora", False), settings.pop("stop", 0)
     model = random_prm()
     if lora:
-        model = ProcessRewardModel.from_backbone("tiny")
+        model = PRM.from_backbone("tiny")
         torch.manual_seed(0)
         add_lora(model, LoraOptions(r=4))
     model = model.double()  # what is left is arithmetic; in fp32 AdamW's first steps magnify it
-    config = BilevelConfig(max_steps=6, save_steps=2, **settings)
+    config = TrainConfig(max_steps=6, save_steps=2, **settings)
     done = 0
 
     def leave(steps: int) -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     result = train(model, small_data(), config, output_dir=folder, progress=leave)
     if not result.is_main:
         return
-    saved = ProcessRewardModel.from_pretrained(folder, dtype=torch.float64).double()
+    saved = PRM.from_pretrained(folder, dtype=torch.float64).double()
     pairs = [pair for group in small_data().meta for pair in group]
     scores = {f"{s.question_id}/{s.sample_index}": s.logits for s in StepScorer(saved).score(pairs)}
     facts = {

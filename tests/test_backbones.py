@@ -13,7 +13,7 @@ from PIL import Image
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.prm.layout import Encoder, LayoutConfig
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, Trajectory
 from tests.tiny_backbones import BUILDERS, save_backbone
@@ -51,11 +51,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def models(folders: dict[str, Path]) -> dict[str, ProcessRewardModel]:
+def models(folders: dict[str, Path]) -> dict[str, PRM]:
     made = {}
     for name, folder in folders.items():
         torch.manual_seed(1)
-        model = ProcessRewardModel.from_backbone(str(folder)).eval()
+        model = PRM.from_backbone(str(folder)).eval()
         torch.nn.init.normal_(model.head.weight, std=0.3)
         made[name] = model
     return made
@@ -67,11 +67,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def model(name: str, models: dict[str, ProcessRewardModel]) -> ProcessRewardModel:
+def model(name: str, models: dict[str, PRM]) -> PRM:
     return models[name]
 
 
-def score(model: ProcessRewardModel, pairs: Pairs, **layout: Any) -> torch.Tensor:
+def score(model: PRM, pairs: Pairs, **layout: Any) -> torch.Tensor:
     with torch.inference_mode():
         return model(Encoder(model.processor, LayoutConfig(**layout))(pairs))
 
@@ -80,26 +80,24 @@ def same(one: torch.Tensor, other: torch.Tensor) -> None:
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_one_pass_gives_the_scores_of_one_pass_per_prefix(model: ProcessRewardModel) -> None:
+def test_one_pass_gives_the_scores_of_one_pass_per_prefix(model: PRM) -> None:
     together = score(model, MIXED)
     assert together.std() > 0.05
     same(together, score(model, MIXED, name="prefix"))
 
 
 @pytest.mark.parametrize("layout", ["trajectory", "prefix", "turns"])
-def test_scores_do_not_depend_on_the_rest_of_the_batch(
-    model: ProcessRewardModel, layout: str
-) -> None:
+def test_scores_do_not_depend_on_the_rest_of_the_batch(model: PRM, layout: str) -> None:
     together = score(model, MIXED, name=layout)
     for row, pair in enumerate(MIXED):
         same(together[row, : len(pair[1])], score(model, [pair], name=layout)[0])
 
 
-def test_scores_do_not_depend_on_the_padding_side(model: ProcessRewardModel) -> None:
+def test_scores_do_not_depend_on_the_padding_side(model: PRM) -> None:
     same(score(model, MIXED), score(model, MIXED, padding_side="left"))
 
 
-def test_every_picture_of_a_question_is_seen(model: ProcessRewardModel) -> None:
+def test_every_picture_of_a_question_is_seen(model: PRM) -> None:
     two, steps = MIXED[2]
     before = score(model, [(two, steps)])
     for number in range(2):
@@ -110,7 +108,7 @@ def test_every_picture_of_a_question_is_seen(model: ProcessRewardModel) -> None:
         assert (score(model, [(changed, steps)]) - before).abs().max() > 1e-3, f"image {number}"
 
 
-def test_training_reaches_what_reads_the_picture(model: ProcessRewardModel) -> None:
+def test_training_reaches_what_reads_the_picture(model: PRM) -> None:
     batch = Encoder(model.processor)(MIXED)
     with torch.no_grad():
         still = model(batch)
@@ -129,7 +127,7 @@ def test_training_reaches_what_reads_the_picture(model: ProcessRewardModel) -> N
     assert len(moved) > 10
 
 
-def test_there_are_as_many_placeholders_as_image_features(model: ProcessRewardModel) -> None:
+def test_there_are_as_many_placeholders_as_image_features(model: PRM) -> None:
     batch = Encoder(model.processor)(MIXED)
     inputs = {k: v for k, v in batch.inputs.items() if "mask" not in k or "pixel" in k}
     visual = {k: v for k, v in inputs.items() if k not in ("input_ids", "mm_token_type_ids")}
@@ -143,7 +141,7 @@ def test_there_are_as_many_placeholders_as_image_features(model: ProcessRewardMo
     assert (per_row > 0).tolist() == [True, False, True, True]
 
 
-def test_a_prompt_is_tokenized_as_transformers_does_it(model: ProcessRewardModel) -> None:
+def test_a_prompt_is_tokenized_as_transformers_does_it(model: PRM) -> None:
     """One BOS above all: templates write it, and tokenizers add it."""
     asked, steps = MIXED[3]
     content = [{"type": "image", "image": Image.open(io.BytesIO(asked.images[0]))}]
@@ -158,7 +156,7 @@ def test_a_prompt_is_tokenized_as_transformers_does_it(model: ProcessRewardModel
     assert bos is None or int((ids == bos).sum()) == 1
 
 
-def test_appended_steps_are_text_whatever_the_architecture(model: ProcessRewardModel) -> None:
+def test_appended_steps_are_text_whatever_the_architecture(model: PRM) -> None:
     batch = Encoder(model.processor)(MIXED)
     for key in ("token_type_ids", "mm_token_type_ids"):
         if key in batch.inputs:
@@ -167,13 +165,13 @@ def test_appended_steps_are_text_whatever_the_architecture(model: ProcessRewardM
             assert (batch.inputs[key] == 1).any(), "the picture's tokens are marked"
 
 
-def test_a_saved_model_scores_as_before(model: ProcessRewardModel, tmp_path: Path) -> None:
+def test_a_saved_model_scores_as_before(model: PRM, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
-    loaded = ProcessRewardModel.from_pretrained(tmp_path).eval()
+    loaded = PRM.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(score(model, MIXED), score(loaded, MIXED), atol=0, rtol=0)
 
 
-def test_the_scorer_agrees_with_the_model(model: ProcessRewardModel) -> None:
+def test_the_scorer_agrees_with_the_model(model: PRM) -> None:
     pairs = [
         (q, Trajectory(question_id=q.id, steps=steps, sample_index=i))
         for i, (q, steps) in enumerate(MIXED)
@@ -184,13 +182,13 @@ def test_the_scorer_agrees_with_the_model(model: ProcessRewardModel) -> None:
         same(torch.tensor(found.logits), row)
 
 
-def test_a_step_tag_is_one_token_or_refused(model: ProcessRewardModel) -> None:
+def test_a_step_tag_is_one_token_or_refused(model: PRM) -> None:
     assert Encoder(model.processor).tag_id == model.processor.tokenizer("\n").input_ids[-1]
     with pytest.raises(DreamPRMError, match="must be one"):
         Encoder(model.processor, LayoutConfig(step_tag="the end"))
 
 
-def test_a_placeholder_in_a_text_is_refused(model: ProcessRewardModel) -> None:
+def test_a_placeholder_in_a_text_is_refused(model: PRM) -> None:
     mark = model.processor.image_token
     for bad in (
         (question("q", f"what is in {mark} ?"), tuple(STEPS)),
@@ -203,15 +201,13 @@ def test_a_placeholder_in_a_text_is_refused(model: ProcessRewardModel) -> None:
 # --- limits ---
 
 
-def lengths(model: ProcessRewardModel, pair: tuple[Question, tuple[str, ...]]) -> list[int]:
+def lengths(model: PRM, pair: tuple[Question, tuple[str, ...]]) -> list[int]:
     """Tokens of the sequence up to each step."""
     return (Encoder(model.processor)([pair]).positions[0] + 1).tolist()
 
 
 @pytest.mark.parametrize("layout", ["trajectory", "prefix"])
-def test_steps_beyond_the_limit_are_cut_and_told_once(
-    models: dict[str, ProcessRewardModel], layout: Any
-) -> None:
+def test_steps_beyond_the_limit_are_cut_and_told_once(models: dict[str, PRM], layout: Any) -> None:
     model = models["qwen2_vl"]
     whole = score(model, [MIXED[3], MIXED[0]])
     limit = lengths(model, MIXED[3])[1]  # two steps fit exactly
@@ -228,14 +224,14 @@ def test_steps_beyond_the_limit_are_cut_and_told_once(
         encode([MIXED[3]])
 
 
-def test_a_prompt_that_leaves_no_room_is_refused(models: dict[str, ProcessRewardModel]) -> None:
+def test_a_prompt_that_leaves_no_room_is_refused(models: dict[str, PRM]) -> None:
     model = models["gemma3"]
     limit = lengths(model, MIXED[3])[0] - 1
     with pytest.raises(DataError, match=f"question 'small': .* {limit + 1} tokens.* is {limit};"):
         Encoder(model.processor, LayoutConfig(max_length=limit))([MIXED[3]])
 
 
-def test_the_limit_is_the_backbones_context_unless_set(model: ProcessRewardModel) -> None:
+def test_the_limit_is_the_backbones_context_unless_set(model: PRM) -> None:
     context = model.backbone.config.get_text_config().max_position_embeddings
     assert context == 2048
     assert model.encoder().limit == context

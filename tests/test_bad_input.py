@@ -18,7 +18,7 @@ from torch import Tensor
 from dreamprm.cli import main
 from dreamprm.data import read_questions, read_scores, write_questions
 from dreamprm.prm.layout import Batch
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.rollouts.store import RolloutStore
 from tests.cli_fixtures import Refused
 from tests.cli_samples import (
@@ -137,14 +137,14 @@ def test_a_weights_file_that_holds_no_weights_is_refused(
 def test_nan_in_training_names_step_and_domain_and_keeps_the_last_checkpoint(
     project: Path, model: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, calls = ProcessRewardModel.forward, []
+    forward, calls = PRM.forward, []
 
-    def poisoned(self: ProcessRewardModel, batch: Batch) -> Tensor:
+    def poisoned(self: PRM, batch: Batch) -> Tensor:
         calls.append(1)
         return forward(self, batch) * (float("nan") if len(calls) > calm else 1.0)
 
     calm = 10**9  # count the forward passes of half the run, then break the rest
-    monkeypatch.setattr(ProcessRewardModel, "forward", poisoned)
+    monkeypatch.setattr(PRM, "forward", poisoned)
     half = train_words(project, model, "--max_steps", "2")
     half[half.index("--output_dir") + 1] = str(project / "half")
     assert main(half) == 0

@@ -26,14 +26,14 @@ from dreamprm.bilevel.parallel import Parallel
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.records import Question, StepLabel, Trajectory
 from dreamprm.train.checkpoint import checkpoints
-from dreamprm.train.config import BilevelConfig, preset
+from dreamprm.train.config import TrainConfig, preset
 from dreamprm.train.problem import PRMProblem
 from dreamprm.train.sampler import contrasting, domains_at, grouped_items_at, items_at
 from dreamprm.train.training import TrainData, prepare_data, train
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 
-SMALL = BilevelConfig(
+SMALL = TrainConfig(
     max_steps=6,
     gradient_accumulation_steps=3,
     per_device_train_batch_size=2,

@@ -18,7 +18,7 @@ from dreamprm.prm import hub
 from dreamprm.prm.card import MARKER, model_card, non_default, read_facts
 from dreamprm.prm.hub import push_to_hub, write_card
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 
 ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
 SUMMARY = {
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "prm"
     path.mkdir()
     weights = {"clean": 1.25, "a|b": 0.75}
-    config = asdict(BilevelConfig(max_steps=50, meta_loss="mse", save_steps=7))
+    config = asdict(TrainConfig(max_steps=50, meta_loss="mse", save_steps=7))
     training = {
         "model_name_or_path": "Qwen/Qwen2-VL-2B-Instruct",
         "config": config,
@@ -151,7 +151,7 @@ def test_an_evaluation_of_another_kind_is_refused(folder: Path, wrong: dict[str,
 
 
 def test_settings_of_a_later_version_are_shown() -> None:
-    config = asdict(BilevelConfig()) | {"unheard_of": 3}
+    config = asdict(TrainConfig()) | {"unheard_of": 3}
     assert non_default(config) == {"unheard_of": 3}
 
 

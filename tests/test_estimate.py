@@ -14,9 +14,9 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import load_processor
 from dreamprm.prm.layout import Encoder, LayoutConfig
 from dreamprm.prm.lora import LoraOptions, add_lora, unwrapped
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.records import Question, Trajectory
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.data import TrainData
 from dreamprm.train.estimate import (
     Lengths,
@@ -72,19 +72,19 @@ QWEN2_VL_2B = Qwen2VLConfig(**PUBLISHED)
 TRAJECTORIES = Lengths(
     tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8
 )  # 256 visual tokens each
-ON_GPU = BilevelConfig(bf16=True, per_device_meta_batch_size=8, meta_gradient_at="end")
+ON_GPU = TrainConfig(bf16=True, per_device_meta_batch_size=8, meta_gradient_at="end")
 
 
-def built(config: Qwen2VLConfig, lora: LoraOptions | None, frozen_bf16: bool) -> ProcessRewardModel:
+def built(config: Qwen2VLConfig, lora: LoraOptions | None, frozen_bf16: bool) -> PRM:
     dtype = torch.bfloat16 if lora and frozen_bf16 else torch.float32
     backbone = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype)
-    model = ProcessRewardModel(backbone, None, PRM)
+    model = PRM(backbone, None, PRM)
     if lora:
         add_lora(model, lora)
     return model.train()
 
 
-def measured_bytes(model: ProcessRewardModel, tokens: int, padding: int, bf16: bool) -> int:
+def measured_bytes(model: PRM, tokens: int, padding: int, bf16: bool) -> int:
     """Bytes of all storages that autograd saves in a forward pass, without parameters."""
     ids = torch.randint(10, 500, (2, tokens))
     ids[:, 2], ids[:, 3:19] = 3, IMAGE
@@ -102,7 +102,7 @@ def measured_bytes(model: ProcessRewardModel, tokens: int, padding: int, bf16: b
     return saved_by_autograd(model, inputs, bf16)
 
 
-def saved_by_autograd(model: ProcessRewardModel, inputs: dict[str, Any], bf16: bool) -> int:
+def saved_by_autograd(model: PRM, inputs: dict[str, Any], bf16: bool) -> int:
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     found: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address comes twice
 
@@ -160,7 +160,7 @@ def test_activation_bytes_are_those_that_autograd_saves(
 @pytest.mark.parametrize("name", BUILDERS)
 def test_other_architectures_are_estimated_as_well(name: str, lora: LoraOptions | None) -> None:
     backbone, processor = BUILDERS[name]()
-    model = ProcessRewardModel(backbone, processor)
+    model = PRM(backbone, processor)
     if lora:
         add_lora(model, lora)
     shapes = read_shapes(backbone.config, PRM, lora)
@@ -188,7 +188,7 @@ def test_parameters_are_counted_exactly(lora: LoraOptions | None, head: Any, tie
     config = config_of()
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     backbone = Qwen2VLForConditionalGeneration._from_config(config)
-    model = ProcessRewardModel(backbone, None, PRMConfig(head=head))
+    model = PRM(backbone, None, PRMConfig(head=head))
     if lora:
         add_lora(model, lora)
     shapes = read_shapes(config, PRMConfig(head=head), lora)
@@ -271,18 +271,18 @@ def test_sharding_divides_what_is_stored_but_not_activations() -> None:
 def test_extra_work_of_the_upper_level_is_what_the_design_says() -> None:
     shapes = read_shapes(QWEN2_VL_2B, PRM)
     # A meta batch of 64 every 3 steps of 40 trajectories.
-    plan = plan_training(shapes, PRM, BilevelConfig(), TRAJECTORIES, domains=15)
+    plan = plan_training(shapes, PRM, TrainConfig(), TRAJECTORIES, domains=15)
     assert plan.overhead == pytest.approx(64 / 40 / 3)
-    no_upper = BilevelConfig(learn_weights=False)
+    no_upper = TrainConfig(learn_weights=False)
     assert plan_training(shapes, PRM, no_upper, TRAJECTORIES, domains=15).overhead == 0
-    paper = BilevelConfig(estimator="finite_difference")
+    paper = TrainConfig(estimator="finite_difference")
     two_forwards = plan_training(shapes, PRM, paper, TRAJECTORIES, domains=15)
     assert two_forwards.overhead == pytest.approx(plan.overhead + 2 / 3)
 
 
 def test_time_follows_from_the_speed_given() -> None:
     shapes = read_shapes(config_of(), PRM)
-    config = BilevelConfig(max_steps=10)
+    config = TrainConfig(max_steps=10)
     plan = plan_training(
         shapes, PRM, config, TRAJECTORIES, domains=2, flops_per_second=1e12, efficiency=0.5
     )
@@ -332,7 +332,7 @@ def test_a_run_on_ones_own_data_is_described_without_loading_weights(
     question = Question(id="q", domain="d", text="What is shown?", answer="c")
     t = Trajectory(question_id="q", sample_index=0, steps=(" a", " b", " c"), answer="c")
     data = TrainData(("d",), {"d": [(question, t)] * 100}, [[(question, t)]])
-    text = describe_run("tiny", PRM, BilevelConfig(), data, lora=LoraOptions(r=4), measure=False)
+    text = describe_run("tiny", PRM, TrainConfig(), data, lora=LoraOptions(r=4), measure=False)
     assert "trainable" in text
     assert "time of" not in text
 

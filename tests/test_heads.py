@@ -17,7 +17,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.prm.heads import token_head
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import LoraOptions, add_lora
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.tiny.model import build_model
 from tests.tiny_models import STEPS, picture_question, processor, random_prm
 
@@ -25,12 +25,12 @@ PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), S
 TOKEN = PRMConfig(head="token")
 
 
-def token_prm(config: PRMConfig = TOKEN, **kwargs: Any) -> ProcessRewardModel:
+def token_prm(config: PRMConfig = TOKEN, **kwargs: Any) -> PRM:
     torch.manual_seed(0)
-    return ProcessRewardModel(build_model(processor()), processor(), config, **kwargs).eval()
+    return PRM(build_model(processor()), processor(), config, **kwargs).eval()
 
 
-def own_difference(model: ProcessRewardModel, batch: Batch) -> torch.Tensor:
+def own_difference(model: PRM, batch: Batch) -> torch.Tensor:
     """logit(+) - logit(-) from the full logits of the stock forward, (found,)."""
     full = model.backbone(**batch.inputs).logits  # (sequences, tokens, vocabulary)
     plus, minus = processor().tokenizer.convert_tokens_to_ids(["+", "-"])
@@ -81,7 +81,7 @@ def paligemma(cap: float | None) -> PaliGemmaForConditionalGeneration:
 @torch.inference_mode()
 def test_softcapped_logits_are_followed() -> None:
     backbone = paligemma(cap=2.0)
-    model = ProcessRewardModel(backbone, processor(), TOKEN)
+    model = PRM(backbone, processor(), TOKEN)
     ids = torch.randint(10, 300, (2, 9))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     at = torch.tensor([[3, 8], [5, 7]])
@@ -122,7 +122,7 @@ def test_a_saved_model_loads_in_stock_transformers(tmp_path: Path) -> None:
     batch = model.encoder()(PAIRS)
     model.save_pretrained(tmp_path)
     stock = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
-    again = ProcessRewardModel.from_pretrained(tmp_path).eval()
+    again = PRM.from_pretrained(tmp_path).eval()
     assert again.config == model.config
     expected = model(batch)
     torch.testing.assert_close(again(batch), expected, atol=1e-5, rtol=1e-5)
@@ -156,7 +156,7 @@ def untied() -> Any:
 def test_an_output_embedding_is_frozen_where_the_head_does_not_use_it(
     head: str, trained: bool
 ) -> None:
-    model = ProcessRewardModel(untied(), processor(), PRMConfig(head=head))
+    model = PRM(untied(), processor(), PRMConfig(head=head))
     assert model.backbone.lm_head.weight.requires_grad is trained
 
 
@@ -168,7 +168,7 @@ def test_an_output_embedding_is_frozen_where_the_head_does_not_use_it(
     ],
 )
 def test_an_adapted_output_embedding_is_followed(options: LoraOptions) -> None:
-    model = ProcessRewardModel(untied(), processor(), TOKEN)
+    model = PRM(untied(), processor(), TOKEN)
     batch = model.encoder()(PAIRS)
     before = model(batch)
     add_lora(model.eval(), options)
@@ -180,7 +180,7 @@ def test_an_adapted_output_embedding_is_followed(options: LoraOptions) -> None:
     torch.testing.assert_close(ours[batch.mask], own_difference(model, batch), atol=1e-5, rtol=1e-5)
 
 
-def half(config: PRMConfig) -> ProcessRewardModel:
+def half(config: PRMConfig) -> PRM:
     model = random_prm(config) if config.head != "token" else token_prm()
     model.backbone.to(torch.bfloat16)
     return model

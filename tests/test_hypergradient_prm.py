@@ -14,8 +14,8 @@ from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.parallel import SINGLE
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
-from dreamprm.train.config import BilevelConfig
+from dreamprm.prm.model import PRM, PRMConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.learned import make_upper
 from dreamprm.train.problem import PRMProblem
 from tests.prm_data import small_data
@@ -40,7 +40,7 @@ def one_window(
     optimizer: str,
     window: int,
     warm_steps: int,
-    model: ProcessRewardModel | None = None,
+    model: PRM | None = None,
     **changes: Any,
 ) -> Found:
     """Train `warm_steps` plainly, then return what the estimator says of one window."""
@@ -60,7 +60,7 @@ def one_window(
         "meta_gradient_at": "end",
         "estimator": estimator,
     }
-    config = BilevelConfig(**settings | changes)
+    config = TrainConfig(**settings | changes)
     data = small_data()
     problem = PRMProblem(model, data, config)
     upper = make_upper(config, data, None, SINGLE).to(dtype)
@@ -169,7 +169,7 @@ def test_estimators_follow_the_oracle_over_a_window_of_five_adamw_steps(estimato
 
 def test_the_problem_can_be_cast_to_double() -> None:
     """What the tests above rely on: no fp32 constant hides in the PRM."""
-    model = ProcessRewardModel(random_prm().backbone.double(), processor()).double()
+    model = PRM(random_prm().backbone.double(), processor()).double()
     assert {p.dtype for p in model.parameters()} == {torch.float64}
 
 
@@ -178,7 +178,7 @@ def test_the_meta_gradient_in_chunks_is_that_of_the_whole_batch(meta_loss: Any) 
     model = random_prm().double().train()
     found = []
     for size in (0, 3):
-        config = BilevelConfig(
+        config = TrainConfig(
             meta_batch_questions=4,
             meta_batch_candidates=2,
             meta_loss=meta_loss,

@@ -15,7 +15,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import resolve
 from dreamprm.prm.layout import Batch, LayoutConfig
 from dreamprm.prm.lora import LoraOptions, add_lora
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from tests.tiny_models import STEPS, picture_question, random_prm
 
 PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), STEPS[:3])]
@@ -29,9 +29,9 @@ CONFIGS = {
 
 def lora_prm(
     head: str = "value", options: LoraOptions = SMALL, base: str = "tiny", **kwargs: Any
-) -> ProcessRewardModel:
+) -> PRM:
     """With weights as after training: a fresh adapter and a fresh head change nothing."""
-    model = ProcessRewardModel.from_backbone(base, CONFIGS[head], **kwargs)
+    model = PRM.from_backbone(base, CONFIGS[head], **kwargs)
     torch.manual_seed(0)
     add_lora(model, options)
     for name, p in model.named_parameters():
@@ -41,11 +41,11 @@ def lora_prm(
 
 
 @torch.inference_mode()
-def logits(model: ProcessRewardModel) -> torch.Tensor:
+def logits(model: PRM) -> torch.Tensor:
     return model.eval()(model.encoder()(PAIRS))
 
 
-def trainable(model: ProcessRewardModel) -> dict[str, torch.nn.Parameter]:
+def trainable(model: PRM) -> dict[str, torch.nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
 
@@ -112,7 +112,7 @@ def test_a_saved_adapter_scores_as_before_and_does_not_hold_the_base(
     assert "model.safetensors" not in files and not list(tmp_path.glob("*.bin"))
     facts = json.loads((tmp_path / "adapter_config.json").read_text())
     assert facts["base_model_name_or_path"] == "tiny", "a name, not a path of this machine"
-    loaded = ProcessRewardModel.from_pretrained(tmp_path)
+    loaded = PRM.from_pretrained(tmp_path)
     assert loaded.config == model.config
     assert not trainable(loaded)
     close(logits(loaded), logits(model))
@@ -127,7 +127,7 @@ def test_a_merged_checkpoint_scores_as_before_and_needs_no_adapter(
     model.save_pretrained(tmp_path)  # its adapter files must not be left over
     model.save_pretrained(tmp_path, merged=True)
     assert not list(tmp_path.glob("adapter_*"))
-    loaded = ProcessRewardModel.from_pretrained(tmp_path)
+    loaded = PRM.from_pretrained(tmp_path)
     close(logits(loaded), before)
     close(logits(model), before)
     assert "lora_" in "".join(trainable(model)), "the model itself goes on with its adapters"
@@ -141,32 +141,32 @@ def test_modules_to_save_are_trained_whole_and_saved(tmp_path: Path) -> None:
     for p in mine:
         torch.nn.init.normal_(p, std=0.05)
     model.save_pretrained(tmp_path)
-    close(logits(ProcessRewardModel.from_pretrained(tmp_path)), logits(model))
+    close(logits(PRM.from_pretrained(tmp_path)), logits(model))
     model.save_pretrained(tmp_path / "merged", merged=True)
-    close(logits(ProcessRewardModel.from_pretrained(tmp_path / "merged")), logits(model))
+    close(logits(PRM.from_pretrained(tmp_path / "merged")), logits(model))
 
 
 def test_training_goes_on_from_a_saved_adapter(tmp_path: Path) -> None:
     model = lora_prm()
     model.save_pretrained(tmp_path)
-    loaded = ProcessRewardModel.from_pretrained(tmp_path, trainable=True)
+    loaded = PRM.from_pretrained(tmp_path, trainable=True)
     assert set(trainable(loaded)) == set(trainable(model))
     loaded.train()(loaded.encoder()(PAIRS)).sum().backward()
     assert all(p.grad is not None for p in trainable(loaded).values())
     loaded.save_pretrained(tmp_path / "again")
-    again = ProcessRewardModel.from_pretrained(tmp_path / "again")
+    again = PRM.from_pretrained(tmp_path / "again")
     close(logits(again), logits(model))
 
 
 def test_training_goes_on_from_a_full_model_in_full_or_with_adapters(tmp_path: Path) -> None:
     model = random_prm(CONFIGS["value"])
     model.save_pretrained(tmp_path / "full")
-    assert not trainable(ProcessRewardModel.from_pretrained(tmp_path / "full"))
-    loaded = ProcessRewardModel.from_pretrained(tmp_path / "full", trainable=True)
+    assert not trainable(PRM.from_pretrained(tmp_path / "full"))
+    loaded = PRM.from_pretrained(tmp_path / "full", trainable=True)
     assert set(trainable(loaded)) == set(trainable(model))
     add_lora(loaded, SMALL)
     loaded.save_pretrained(tmp_path / "adapter")
-    again = ProcessRewardModel.from_pretrained(tmp_path / "adapter", trainable=True)
+    again = PRM.from_pretrained(tmp_path / "adapter", trainable=True)
     close(logits(again), logits(model))
     with pytest.raises(DreamPRMError, match="holds the adapters' base model"):
         loaded.save_pretrained(tmp_path / "full")
@@ -179,9 +179,9 @@ def test_a_moved_base_is_one_clear_line_and_can_be_given(tmp_path: Path) -> None
     model.save_pretrained(tmp_path / "prm")
     base.rename(elsewhere)
     with pytest.raises(DreamPRMError, match="no longer at '.*base'; give base_model") as caught:
-        ProcessRewardModel.from_pretrained(tmp_path / "prm")
+        PRM.from_pretrained(tmp_path / "prm")
     assert "\n" not in str(caught.value)
-    found = ProcessRewardModel.from_pretrained(tmp_path / "prm", base_model=str(elsewhere))
+    found = PRM.from_pretrained(tmp_path / "prm", base_model=str(elsewhere))
     close(logits(found), logits(model))
 
 
@@ -194,13 +194,13 @@ def test_a_relative_path_to_the_base_is_found_from_elsewhere(
     model.save_pretrained("prm")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    close(logits(ProcessRewardModel.from_pretrained("../prm")), logits(model))
+    close(logits(PRM.from_pretrained("../prm")), logits(model))
 
 
 def test_an_adapter_is_no_backbone(tmp_path: Path) -> None:
     lora_prm().save_pretrained(tmp_path)
     with pytest.raises(DreamPRMError, match="holds adapters, not a whole backbone"):
-        ProcessRewardModel.from_backbone(str(tmp_path))
+        PRM.from_backbone(str(tmp_path))
 
 
 def test_an_adapter_on_another_base_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_an_adapter_on_another_base_is_refused_in_one_line(tmp_path: Path) -> No
     facts = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(facts | {"r": 8}))
     with pytest.raises(DreamPRMError, match="the adapter does not fit 'tiny'") as caught:
-        ProcessRewardModel.from_pretrained(tmp_path)
+        PRM.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -218,7 +218,7 @@ def test_adapters_on_a_base_without_a_name_can_only_be_saved_merged(tmp_path: Pa
     with pytest.raises(DreamPRMError, match="no name or path"):
         model.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path, merged=True)
-    close(logits(ProcessRewardModel.from_pretrained(tmp_path)), logits(model))
+    close(logits(PRM.from_pretrained(tmp_path)), logits(model))
 
 
 @pytest.mark.parametrize("head", list(CONFIGS))
@@ -239,7 +239,7 @@ def test_adapters_and_head_are_fp32_on_a_bf16_base(head: str, autocast: bool) ->
 
 def test_a_saved_adapter_loads_as_fp32_on_a_bf16_base(tmp_path: Path) -> None:
     lora_prm().save_pretrained(tmp_path)
-    model = ProcessRewardModel.from_pretrained(tmp_path, trainable=True, dtype=torch.bfloat16)
+    model = PRM.from_pretrained(tmp_path, trainable=True, dtype=torch.bfloat16)
     assert {p.dtype for p in trainable(model).values()} == {torch.float32}
 
 
@@ -249,14 +249,14 @@ def test_modules_trained_whole_are_fp32_on_a_bf16_base(tmp_path: Path) -> None:
     assert {p.dtype for p in trainable(fresh).values()} == {torch.float32}
     fresh.save_pretrained(tmp_path)
     kwargs: dict[str, Any] = {"trainable": True, "dtype": torch.bfloat16}
-    model = ProcessRewardModel.from_pretrained(tmp_path, **kwargs)
+    model = PRM.from_pretrained(tmp_path, **kwargs)
     assert {p.dtype for p in trainable(model).values()} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
         model(model.encoder()(PAIRS)).sum().backward()
     assert all(p.grad is not None for p in trainable(model).values())
 
 
-def gradients(model: ProcessRewardModel, batch: Batch) -> dict[str, torch.Tensor]:
+def gradients(model: PRM, batch: Batch) -> dict[str, torch.Tensor]:
     model.zero_grad()
     model.train()(batch).square().sum().backward()
     return {n: p.grad.clone() for n, p in trainable(model).items() if p.grad is not None}
@@ -268,7 +268,7 @@ def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
     batch = model.encoder()(PAIRS)
     if kind == "adapters added last":
         expected = gradients(model, batch)
-        other = ProcessRewardModel.from_backbone("tiny", CONFIGS["value"])
+        other = PRM.from_backbone("tiny", CONFIGS["value"])
         other.gradient_checkpointing_enable()
         add_lora(other, SMALL)
         other.load_state_dict(model.state_dict())

@@ -10,7 +10,7 @@ import torch
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.layout import Encoder, LayoutConfig
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Trajectory
 from tests.tiny_models import STEPS, picture_question, processor, random_prm
@@ -23,7 +23,7 @@ MIXED = [
 ]
 
 
-def logits(model: ProcessRewardModel, pairs: list, layout: LayoutConfig) -> torch.Tensor:
+def logits(model: PRM, pairs: list, layout: LayoutConfig) -> torch.Tensor:
     with torch.inference_mode():
         return model(Encoder(model.processor, layout)(pairs))
 
@@ -87,7 +87,7 @@ def test_a_saved_model_scores_as_before(tmp_path: Path, head: str) -> None:
     config = PRMConfig(head=head, layout=replace(LayoutConfig(), padding_side="left"))
     model = random_prm(config)
     model.save_pretrained(tmp_path, {"d": 1.0})
-    loaded = ProcessRewardModel.from_pretrained(tmp_path).eval()
+    loaded = PRM.from_pretrained(tmp_path).eval()
     assert loaded.config == config
     before, after = (logits(m, MIXED, m.config.layout) for m in (model, loaded))
     torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-5)
@@ -96,7 +96,7 @@ def test_a_saved_model_scores_as_before(tmp_path: Path, head: str) -> None:
 
 def test_a_folder_without_a_prm_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DreamPRMError, match="holds no prm_config.json"):
-        ProcessRewardModel.from_pretrained(tmp_path)
+        PRM.from_pretrained(tmp_path)
 
 
 def test_the_scorer_gives_every_trajectory_its_scores() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.prm.lora import LoraOptions, add_lora
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.prm.scorer import Pair, StepScorer
 from dreamprm.prm.shared_prefix import share, shared_logits
 from dreamprm.records import Question, Trajectory
@@ -24,9 +24,7 @@ CANDIDATES = [  # they part in the first step, within a step, and not at all
 ]
 
 
-def one_per_prefix(
-    model: ProcessRewardModel, question: Question, steps: tuple[str, ...]
-) -> list[float]:
+def one_per_prefix(model: PRM, question: Question, steps: tuple[str, ...]) -> list[float]:
     """What the paper does: every prefix is a sequence of its own, judged at its end."""
     with torch.inference_mode():
         prefixes = [model.encoder()([(question, steps[:n])]) for n in range(1, len(steps) + 1)]
@@ -44,7 +42,7 @@ def test_every_architecture_scores_behind_a_shared_prefix_as_prefix_by_prefix(
     config = PRMConfig(head=head, layout=LayoutConfig(name=layout, instruction="Judge"))
     if layout == "turns":
         config = PRMConfig(head=head, layout=LayoutConfig(name=layout, instruction=""))
-    model = ProcessRewardModel(*BUILDERS[backbone](), config).eval()
+    model = PRM(*BUILDERS[backbone](), config).eval()
     if head != "token":
         torch.nn.init.normal_(model.head.weight, std=0.5)
     groups = [

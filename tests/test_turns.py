@@ -11,7 +11,7 @@ import torch
 from dreamprm.errors import DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.prm.layout import Encoder, LayoutConfig
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.prm.turns import INSTRUCTION, dialogue, reply_ids
 from dreamprm.records import Question
 from dreamprm.tiny.model import CHAT_TEMPLATE, build_model, build_processor
@@ -26,13 +26,13 @@ MIXED = [
 ]
 
 
-def token_prm(layout: LayoutConfig = TURNS) -> ProcessRewardModel:
+def token_prm(layout: LayoutConfig = TURNS) -> PRM:
     torch.manual_seed(0)
     config = PRMConfig(head="token", layout=layout)
-    return ProcessRewardModel(build_model(processor()), processor(), config).eval()
+    return PRM(build_model(processor()), processor(), config).eval()
 
 
-def logits(model: ProcessRewardModel, pairs: list, layout: LayoutConfig = TURNS) -> torch.Tensor:
+def logits(model: PRM, pairs: list, layout: LayoutConfig = TURNS) -> torch.Tensor:
     with torch.inference_mode():
         return model(Encoder(model.processor, layout)(pairs))
 

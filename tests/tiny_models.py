@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.records import Question
 from dreamprm.tiny.model import build_model, build_processor
 from dreamprm.tiny.scene import random_scene, render, to_png
@@ -20,13 +20,11 @@ def processor() -> Any:
     return build_processor()
 
 
-def random_prm(
-    config: PRMConfig | None = None, seed: int = 0, **changes: Any
-) -> ProcessRewardModel:
+def random_prm(config: PRMConfig | None = None, seed: int = 0, **changes: Any) -> PRM:
     """A PRM with random weights, the head's too (a fresh head is zero and scores all alike)."""
     torch.manual_seed(seed)
     backbone = build_model(processor())
-    model = ProcessRewardModel(backbone, processor(), config)
+    model = PRM(backbone, processor(), config)
     if config is None or config.head != "token":  # that one has no parameters
         torch.nn.init.normal_(model.head.weight, std=0.1)
     return model.eval()

@@ -17,7 +17,7 @@ from dreamprm.baselines.pool import Floats
 from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.prm.layout import Batch, Encoder
 from dreamprm.prm.lora import unwrapped
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.train.config import LowerLoss
 from dreamprm.train.data import Pair
 
@@ -30,7 +30,7 @@ def silent(done: int) -> None:
 
 @torch.inference_mode()
 def embed(
-    model: ProcessRewardModel, pairs: Sequence[Pair], batch_size: int, progress: Progress = silent
+    model: PRM, pairs: Sequence[Pair], batch_size: int, progress: Progress = silent
 ) -> Floats:
     """Mean of the backbone's last hidden states over the tokens of the reasoning.
 
@@ -56,7 +56,7 @@ def embed(
 
 @torch.inference_mode()
 def quality(
-    model: ProcessRewardModel, pairs: Sequence[Pair], batch_size: int, progress: Progress = silent
+    model: PRM, pairs: Sequence[Pair], batch_size: int, progress: Progress = silent
 ) -> Floats:
     """Mean log-probability of the reasoning's tokens under the backbone's language head.
 
@@ -92,7 +92,7 @@ def quality(
 
 @torch.inference_mode()
 def reference_losses(
-    model: ProcessRewardModel,
+    model: PRM,
     pairs: Sequence[Pair],
     batch_size: int,
     kind: LowerLoss = "mse",
@@ -137,7 +137,7 @@ def batches(pairs: Sequence[Pair], batch_size: int) -> Iterator[list[int]]:
 
 
 def _encoded(
-    model: ProcessRewardModel, pairs: Sequence[Pair], batch_size: int
+    model: PRM, pairs: Sequence[Pair], batch_size: int
 ) -> Iterator[tuple[list[int], Batch, Tensor]]:
     """Indices, tokens on the model's device, and where the reasoning is, (trajectories, tokens).
 
@@ -161,7 +161,7 @@ def _reasoning(encode: Encoder, batch: Batch, part: Sequence[Pair]) -> Tensor:
     return mask
 
 
-def _hidden_states(model: ProcessRewardModel, batch: Batch) -> Tensor:
+def _hidden_states(model: PRM, batch: Batch) -> Tensor:
     backbone = unwrapped(model.backbone)
     inputs = {
         k: v.to(backbone.dtype) if v.is_floating_point() else v for k, v in batch.inputs.items()

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
         UpperLevel,
         Weighting,
     )
-    from dreamprm.train.config import BilevelConfig
+    from dreamprm.train.config import TrainConfig
 
 _HOMES = {
-    "dreamprm.train.config": ("BilevelConfig",),
+    "dreamprm.train.config": ("TrainConfig",),
     "dreamprm.bilevel.hypergradient": ("LowerOutput", "Problem"),
     "dreamprm.bilevel.loop": ("BilevelLoop",),
     "dreamprm.bilevel.weights": (
@@ -38,7 +38,6 @@ _HOMES = {
     ),
 }
 __all__ = [
-    "BilevelConfig",
     "BilevelLoop",
     "DomainWeights",
     "FixedWeights",
@@ -47,6 +46,7 @@ __all__ = [
     "LabelCorrection",
     "LowerOutput",
     "Problem",
+    "TrainConfig",
     "UpperLevel",
     "Weighting",
 ]

@@ -27,7 +27,7 @@ from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.bilevel.table_adam import make_upper_optimizer
 from dreamprm.bilevel.weights import UpperLevel
 from dreamprm.errors import DreamPRMError
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 
 LowerBatches = Callable[[int], Sequence[Any]]
 """Lower step -> its micro-batches, each of one domain (`hypergradient.base.LowerBatch`)."""
@@ -72,7 +72,7 @@ class BilevelLoop:
         upper: UpperLevel,
         lower_batches: LowerBatches,
         meta_batches: MetaBatches,
-        config: BilevelConfig,
+        config: TrainConfig,
         domains: Sequence[str] = (),
         learning_rates: Mapping[int, float] | None = None,
         parallel: Parallel = SINGLE,
@@ -248,7 +248,7 @@ def _add(total: list[Tensor | None], gradient: Sequence[Tensor | None], share: f
         torch._foreach_add_(held, more, alpha=share)
 
 
-def lr_factor(config: BilevelConfig, step: int) -> float:
+def lr_factor(config: TrainConfig, step: int) -> float:
     """Factor of the lower learning rate at a step counted from 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps

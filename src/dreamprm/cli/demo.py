@@ -22,7 +22,7 @@ import yaml
 from dreamprm.cli import label, sample, score, train
 from dreamprm.data.files import atomic_write
 from dreamprm.errors import DreamPRMError
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 
 METHODS = ("orm", "prm_uniform", "prm_oracle", "dreamprm")
 SAMPLING: dict[str, Any] = {"prompt": "bare", "max_new_tokens": 48, "per_device_batch_size": 512}
@@ -59,7 +59,7 @@ class Config:
     candidates: int = SHIPPED["candidates"]
     strong_candidates: int = SHIPPED["strong_candidates"]
     completions: int = SHIPPED["completions"]
-    bilevel: BilevelConfig = field(default_factory=lambda: BilevelConfig(**SHIPPED["bilevel"]))
+    bilevel: TrainConfig = field(default_factory=lambda: TrainConfig(**SHIPPED["bilevel"]))
 
 
 def run(config: Config) -> None:

@@ -16,7 +16,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.conventions import TextStepScorer, load_convention
 from dreamprm.prm.lora import LoraOptions, add_lora, has_adapter
-from dreamprm.prm.model import CONFIG_FILE, PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import CONFIG_FILE, PRM, PRMConfig
 from dreamprm.prm.scorer import StepScorer
 
 
@@ -35,10 +35,10 @@ def load_policy(options: PolicyOptions) -> LocalPolicy:
     )
 
 
-def new_prm(backbone: str, config: PRMConfig, device: str | None) -> ProcessRewardModel:
+def new_prm(backbone: str, config: PRMConfig, device: str | None) -> PRM:
     """An untrained PRM on a pretrained backbone."""
     quiet_transformers()
-    return ProcessRewardModel.from_backbone(backbone, config).to(device_of(device))
+    return PRM.from_backbone(backbone, config).to(device_of(device))
 
 
 def trainable_prm(
@@ -47,7 +47,7 @@ def trainable_prm(
     device: str | None,
     lora: LoraOptions | None = None,
     dtype: str = "float32",
-) -> ProcessRewardModel:
+) -> PRM:
     """A PRM to train: new on a pretrained backbone, or a saved one to go on from.
 
     Args:
@@ -60,21 +60,21 @@ def trainable_prm(
     quiet_transformers()
     frozen = getattr(torch, dtype)
     if (Path(name) / CONFIG_FILE).is_file():
-        model = ProcessRewardModel.from_pretrained(name, trainable=True, dtype=frozen)
+        model = PRM.from_pretrained(name, trainable=True, dtype=frozen)
         if lora is not None and not has_adapter(Path(name)):
             add_lora(model, lora)
     else:
-        model = ProcessRewardModel.from_backbone(name, config, dtype=frozen)
+        model = PRM.from_backbone(name, config, dtype=frozen)
         if lora is not None:
             add_lora(model, lora)
     model.fp32_trainables()
     return model.to(device_of(device))
 
 
-def load_prm(folder: Path, device: str | None) -> ProcessRewardModel:
+def load_prm(folder: Path, device: str | None) -> PRM:
     """A trained PRM."""
     quiet_transformers()
-    return ProcessRewardModel.from_pretrained(folder).to(device_of(device))
+    return PRM.from_pretrained(folder).to(device_of(device))
 
 
 def load_scorer(

@@ -28,10 +28,10 @@ from dreamprm.cli.training_inputs import (
 from dreamprm.errors import DreamPRMError
 from dreamprm.train.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.train.config import (  # the names of types: jsonargparse looks them up here
-    BilevelConfig,
     EstimatorName,  # noqa: F401
     LowerLoss,  # noqa: F401
     MetaLossName,  # noqa: F401
+    TrainConfig,
     WeightingName,  # noqa: F401
 )
 
@@ -41,7 +41,7 @@ PRESETS["paper"] |= {"head": "vocab", "layout": "prefix"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(BilevelConfig, TrainingInputs):  # in this order --help begins with the files
+class Config(TrainConfig, TrainingInputs):  # in this order --help begins with the files
     """Options of train.
 
     Attributes:
@@ -91,11 +91,11 @@ class Config(BilevelConfig, TrainingInputs):  # in this order --help begins with
     def _check_estimator(self) -> None:
         """Done by `bilevel`: objective and weights_file say whether anything is learned at all."""
 
-    def bilevel(self, learn_weights: bool) -> BilevelConfig:
+    def bilevel(self, learn_weights: bool) -> TrainConfig:
         """The part that training itself reads."""
-        names = [field.name for field in dataclasses.fields(BilevelConfig)]
+        names = [field.name for field in dataclasses.fields(TrainConfig)]
         facts = {name: getattr(self, name) for name in names}
-        return BilevelConfig(**facts | {"learn_weights": learn_weights})
+        return TrainConfig(**facts | {"learn_weights": learn_weights})
 
 
 def run(config: Config) -> None:
@@ -183,7 +183,7 @@ def lora(config: Config) -> Any:
     )
 
 
-def _show_plan(config: Config, bilevel: BilevelConfig, data: Any) -> None:
+def _show_plan(config: Config, bilevel: TrainConfig, data: Any) -> None:
     from dreamprm.cli.models import device_of, quiet_transformers
     from dreamprm.train import sharding
     from dreamprm.train.estimate.dry_run import describe_run

@@ -18,7 +18,7 @@ import yaml
 from dreamprm import __version__
 from dreamprm.data.files import load_json_object
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 
 CARD_FILE, PRM_FILE, WEIGHTS_FILE = "README.md", "prm_config.json", "weights.json"
 TRAINING_FILE = "training_config.json"
@@ -143,7 +143,7 @@ def model_card(facts: ModelFacts, repo_id: str, evaluation: Mapping[str, Any] | 
 
 def non_default(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a run that differ from the defaults and bear on the model."""
-    defaults = dataclasses.asdict(BilevelConfig())
+    defaults = dataclasses.asdict(TrainConfig())
     return {
         name: value
         for name, value in config.items()

@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from dreamprm.errors import DataError, DreamPRMError, offer
 from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.prm.scorer import Pair, StepScorer
 from dreamprm.prompts import question_text
 from dreamprm.records import Question, StepScores
@@ -142,9 +142,7 @@ def load_convention(
         raise DreamPRMError(f"there is no convention '{name}'; {offer(name, CONVENTIONS)}")
     if name == "visualprm":
         config = PRMConfig(head="token", layout=LayoutConfig(name="turns"))
-        return StepScorer(
-            ProcessRewardModel.from_backbone(path, config, **kwargs).to(device), batch_size
-        )
+        return StepScorer(PRM.from_backbone(path, config, **kwargs).to(device), batch_size)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         load = _math_shepherd if name == "math_shepherd" else _qwen_math_prm

@@ -24,7 +24,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import load_backbone
 
 if TYPE_CHECKING:
-    from dreamprm.prm.model import ProcessRewardModel
+    from dreamprm.prm.model import PRM
 
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
 
@@ -60,7 +60,7 @@ class LoraOptions:
             )
 
 
-def add_lora(model: ProcessRewardModel, options: LoraOptions | None = None) -> None:
+def add_lora(model: PRM, options: LoraOptions | None = None) -> None:
     """Freeze the backbone and put trainable adapters on it; the head stays trainable.
 
     Adapters are fp32, whatever the base is: AdamW's steps are lost in bf16.

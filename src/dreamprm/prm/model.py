@@ -52,7 +52,7 @@ class PRMConfig:
     bad_token: str = "-"
 
 
-class ProcessRewardModel(nn.Module):
+class PRM(nn.Module):
     """Scores every step of a trajectory in one forward pass.
 
     Args:
@@ -209,9 +209,7 @@ class ProcessRewardModel(nn.Module):
             raise DreamPRMError(f"{folder}: cannot write the model: {error}") from error
 
     @classmethod
-    def from_backbone(
-        cls, path: str, config: PRMConfig | None = None, **kwargs: Any
-    ) -> ProcessRewardModel:
+    def from_backbone(cls, path: str, config: PRMConfig | None = None, **kwargs: Any) -> PRM:
         """A new PRM on a pretrained backbone, by path or hub name.
 
         Raises:
@@ -232,7 +230,7 @@ class ProcessRewardModel(nn.Module):
         trainable: bool = False,
         base_model: str | None = None,
         **kwargs: Any,
-    ) -> ProcessRewardModel:
+    ) -> PRM:
         """Load what `save_pretrained` wrote.
 
         Args:

@@ -12,7 +12,7 @@ from itertools import islice
 
 import torch
 
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.prm.shared_prefix import can_share, share, shared_logits
 from dreamprm.records import Question, StepScores, Trajectory
 
@@ -30,9 +30,7 @@ class StepScorer:
         share_prefix: read the prompt once for all candidates of a question.
     """
 
-    def __init__(
-        self, model: ProcessRewardModel, batch_size: int = 16, share_prefix: bool = True
-    ) -> None:
+    def __init__(self, model: PRM, batch_size: int = 16, share_prefix: bool = True) -> None:
         self.model, self.batch_size = model.eval(), batch_size
         self.share_prefix = share_prefix and can_share(model)
         self.encode = model.encoder()

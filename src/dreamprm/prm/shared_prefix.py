@@ -23,7 +23,7 @@ from dreamprm.policy.decoding import prefill
 from dreamprm.prm.inputs import Prompt, join
 from dreamprm.prm.layout import Encoder, Laid
 from dreamprm.prm.lora import unwrapped
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.records import Question
 
 Group = tuple[Question, Sequence[Sequence[str]]]
@@ -66,7 +66,7 @@ class SharedBatch:
         )
 
 
-def can_share(model: ProcessRewardModel) -> bool:
+def can_share(model: PRM) -> bool:
     """Can the backbone go on from an expanded cache?
 
     Recurrent and hybrid ones keep a state in place of keys and values, which transformers marks as
@@ -108,7 +108,7 @@ def share(encoder: Encoder, groups: Sequence[Group]) -> SharedBatch:
     return SharedBatch(inputs, torch.tensor(rows), padded, tail_mask, at, mask)
 
 
-def shared_logits(model: ProcessRewardModel, batch: SharedBatch) -> Tensor:
+def shared_logits(model: PRM, batch: SharedBatch) -> Tensor:
     """Step logits, (rows, steps); 0 where `batch.mask` is False. Equal to the model's own.
 
     Args:

@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.meta_loss import AffineNuisance, MetaLoss
 from dreamprm.errors import DreamPRMError
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 
 TENSORS, STATE = "state.safetensors", "state.json"
 # Fields that may differ between the run that wrote a checkpoint and the run that goes on from it.
@@ -182,7 +182,7 @@ def _optimizers(loop: BilevelLoop) -> list[tuple[str, torch.optim.Optimizer]]:
 
 
 def _refuse_other_run(
-    state: dict[str, Any], config: BilevelConfig, domains: tuple[str, ...], path: Path
+    state: dict[str, Any], config: TrainConfig, domains: tuple[str, ...], path: Path
 ) -> None:
     if tuple(state["domains"]) != domains:
         raise DreamPRMError(

@@ -31,7 +31,7 @@ EstimatorName = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class BilevelConfig:
+class TrainConfig:
     """Settings of both levels.
 
     Attributes:
@@ -246,8 +246,8 @@ PAPER: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
 
 
-def preset(name: str, **changes: Any) -> BilevelConfig:
+def preset(name: str, **changes: Any) -> TrainConfig:
     """A preset with some fields changed."""
     if name not in PRESETS:
         raise DreamPRMError(f"unknown preset '{name}'; there are: {', '.join(PRESETS)}")
-    return replace(BilevelConfig(**PRESETS[name]), **changes)
+    return replace(TrainConfig(**PRESETS[name]), **changes)

@@ -20,9 +20,9 @@ from torch import distributed as dist
 
 from dreamprm.bilevel.parallel import Parallel
 from dreamprm.errors import DreamPRMError
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.train import sharding
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 
 
 def leave_together() -> None:
@@ -40,9 +40,7 @@ class Engine:
         output_dir: where file-based trackers write.
     """
 
-    def __init__(
-        self, model: ProcessRewardModel, config: BilevelConfig, output_dir: Path | None
-    ) -> None:
+    def __init__(self, model: PRM, config: TrainConfig, output_dir: Path | None) -> None:
         names = [n.strip() for n in config.report_to.split(",") if n.strip() not in ("", "none")]
         try:
             self.accelerator = Accelerator(
@@ -80,7 +78,7 @@ class Engine:
     def is_main(self) -> bool:
         return self.parallel.rank == 0
 
-    def _placed(self, model: ProcessRewardModel) -> ProcessRewardModel:
+    def _placed(self, model: PRM) -> PRM:
         if self.parallel.world == 1:
             return model
         model.to(self.accelerator.device)

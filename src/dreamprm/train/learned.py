@@ -25,7 +25,7 @@ from dreamprm.bilevel.weights import (
 from dreamprm.data.files import atomic_write
 from dreamprm.data.trajectory_weights import write_weights
 from dreamprm.errors import DataWarning, DreamPRMError
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.data import TrainData
 from dreamprm.train.problem import FEATURES, PRMProblem
 
@@ -51,7 +51,7 @@ class Learned:
 
 
 def make_upper(
-    config: BilevelConfig, data: TrainData, given: GivenWeights | None, parallel: Parallel
+    config: TrainConfig, data: TrainData, given: GivenWeights | None, parallel: Parallel
 ) -> UpperLevel:
     """The upper-level variables that the settings ask for."""
     count = len(data.items)

@@ -16,9 +16,9 @@ from dreamprm.bilevel.meta_loss import MetaLoss, aggregate, make_meta_loss, step
 from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.train.batches import LowerBatch, MetaBatch, owners_of_rows
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.data import Pair, TrainData
 from dreamprm.train.sampler import contrasting, domains_at, grouped_items_at, items_at
 
@@ -38,9 +38,9 @@ class PRMProblem:
 
     def __init__(
         self,
-        model: ProcessRewardModel,
+        model: PRM,
         data: TrainData,
-        config: BilevelConfig,
+        config: TrainConfig,
         parallel: Parallel = SINGLE,
     ) -> None:
         self.model, self.data, self.config, self.parallel = model, data, config, parallel

@@ -16,10 +16,10 @@ from torch.distributed.tensor import DTensor
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataWarning, DreamPRMError
-from dreamprm.prm.model import ProcessRewardModel
+from dreamprm.prm.model import PRM
 from dreamprm.train.batches import Ahead, on_device
 from dreamprm.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.data import TrainData, prepare_data
 from dreamprm.train.engine import Engine
 from dreamprm.train.learned import (
@@ -56,9 +56,9 @@ class TrainResult:
 
 
 def train(
-    model: ProcessRewardModel,
+    model: PRM,
     data: TrainData,
-    config: BilevelConfig,
+    config: TrainConfig,
     *,
     output_dir: Path | None = None,
     weights: GivenWeights | None = None,
@@ -136,7 +136,7 @@ def train(
     return result
 
 
-def _warn_of_nothing_learned(config: BilevelConfig, data: TrainData) -> None:
+def _warn_of_nothing_learned(config: TrainConfig, data: TrainData) -> None:
     """Settings under which weights stay at 1 although they are to be learned."""
     if not config.learn_weights:
         return
@@ -168,7 +168,7 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
 
 
 def _identity(
-    model: ProcessRewardModel, data: TrainData, weights: GivenWeights | None, world: int
+    model: PRM, data: TrainData, weights: GivenWeights | None, world: int
 ) -> dict[str, Any]:
     """What a checkpoint must share with the run that goes on from it, beside the settings."""
     items = [
@@ -188,14 +188,14 @@ def _identity(
     }
 
 
-def _lora(model: ProcessRewardModel) -> dict[str, Any] | None:
+def _lora(model: PRM) -> dict[str, Any] | None:
     """What of the adapters does not show in the shapes of what is trained."""
     found = getattr(model.backbone, "peft_config", None)
     names = ("r", "lora_alpha", "lora_dropout")
     return {name: getattr(found["default"], name) for name in names} if found else None
 
 
-def _frozen(model: ProcessRewardModel) -> str | None:
+def _frozen(model: PRM) -> str | None:
     """A few values of every parameter that is not trained, and so in no checkpoint."""
     frozen = [p.detach() for p in model.parameters() if not p.requires_grad]
     if not frozen or isinstance(frozen[0], DTensor):  # shards differ from process to process
@@ -205,10 +205,10 @@ def _frozen(model: ProcessRewardModel) -> str | None:
 
 
 def _write(
-    model: ProcessRewardModel,
+    model: PRM,
     data: TrainData,
     result: TrainResult,
-    config: BilevelConfig,
+    config: TrainConfig,
     output_dir: Path,
     whole: dict[str, Any] | None,
 ) -> None:

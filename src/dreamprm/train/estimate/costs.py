@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.estimate.activations import backward_flops, forward_flops
 from dreamprm.train.estimate.lengths import Lengths
 from dreamprm.train.estimate.shapes import Shapes
@@ -19,7 +19,7 @@ class Vectors:
     meta: tuple[int, int]
 
 
-def vectors(config: BilevelConfig, domains: int) -> Vectors:
+def vectors(config: TrainConfig, domains: int) -> Vectors:
     """How many vectors are alive; see `loop.lower_step` and the estimators."""
     micro, window = config.gradient_accumulation_steps, config.unroll_steps
     # The sum so far and the gradient under way.
@@ -48,7 +48,7 @@ def vectors(config: BilevelConfig, domains: int) -> Vectors:
 
 def step_flops(
     shapes: Shapes,
-    config: BilevelConfig,
+    config: TrainConfig,
     lower: Lengths,
     meta: Lengths,
     candidates: int,

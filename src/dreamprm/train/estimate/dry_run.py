@@ -13,7 +13,7 @@ from dreamprm.models.loading import load_processor
 from dreamprm.prm.layout import Encoder
 from dreamprm.prm.lora import LoraOptions
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.data import TrainData
 from dreamprm.train.estimate.lengths import measure_lengths
 from dreamprm.train.estimate.plan import cheaper, measure_flops, plan_training
@@ -24,7 +24,7 @@ from dreamprm.train.estimate.table import render_plan
 def describe_run(
     backbone: str,
     prm: PRMConfig,
-    config: BilevelConfig,
+    config: TrainConfig,
     data: TrainData,
     *,
     lora: LoraOptions | None = None,

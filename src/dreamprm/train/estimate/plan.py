@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import BilevelConfig
+from dreamprm.train.config import TrainConfig
 from dreamprm.train.estimate.activations import Pass, recomputed_bytes, saved_bytes
 from dreamprm.train.estimate.costs import step_flops, vectors
 from dreamprm.train.estimate.lengths import Lengths
@@ -77,7 +77,7 @@ class Plan:
 def plan_training(
     shapes: Shapes,
     prm: PRMConfig,
-    config: BilevelConfig,
+    config: TrainConfig,
     lower: Lengths,
     meta: Lengths | None = None,
     *,
@@ -186,7 +186,7 @@ def plan_training(
 def cheaper(
     shapes: Shapes,
     prm: PRMConfig,
-    config: BilevelConfig,
+    config: TrainConfig,
     lower: Lengths,
     meta: Lengths | None = None,
     *,

@@ -18,7 +18,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import resolve
 from dreamprm.prm.heads import HeadName
 from dreamprm.prm.lora import LoraOptions, add_lora, unwrapped
-from dreamprm.prm.model import PRMConfig, ProcessRewardModel
+from dreamprm.prm.model import PRM, PRMConfig
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def read_shapes(backbone: Any, prm: PRMConfig, lora: LoraOptions | None = None) 
             # The token head needs a tokenizer and has no parameters; it trains the same backbone
             # as the vocabulary's head does.
             head: HeadName = "value" if prm.head == "value" else "vocab"
-            model = ProcessRewardModel(bare, None, PRMConfig(head=head))
+            model = PRM(bare, None, PRMConfig(head=head))
             if lora:
                 add_lora(model, lora)
     except (OSError, ValueError) as error:
