@@ -31,7 +31,7 @@ from dreamprm.train.estimate import (
 from dreamprm.train.estimate.activations import Pass, forward_flops, saved_bytes
 from tests.tiny_backbones import BUILDERS
 
-PRM_CONFIG = PRMConfig()
+HEAD = PRMConfig()
 IMAGE = 5
 GRID = (1, 8, 8)  # 64 patches, 16 tokens
 
@@ -78,7 +78,7 @@ ON_GPU = TrainConfig(bf16=True, per_device_meta_batch_size=8, meta_gradient_at="
 def built(config: Qwen2VLConfig, lora: LoraOptions | None, frozen_bf16: bool) -> PRM:
     dtype = torch.bfloat16 if lora and frozen_bf16 else torch.float32
     backbone = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype)
-    model = PRM(backbone, None, PRM_CONFIG)
+    model = PRM(backbone, None, HEAD)
     if lora:
         add_lora(model, lora)
     return model.train()
@@ -149,7 +149,7 @@ def test_activation_bytes_are_those_that_autograd_saves(
     if checkpointing:
         model.gradient_checkpointing_enable()
     run = Pass(2, tokens, 64, bool(padding), bf16, frozen_bf16, checkpointing, cuda=False)
-    estimated = saved_bytes(read_shapes(config, PRM_CONFIG, lora), run)
+    estimated = saved_bytes(read_shapes(config, HEAD, lora), run)
     measured = measured_bytes(model, tokens, padding, bf16)
     # With both, little is saved, and small things count that are not estimated.
     tolerance = (0.15 if checkpointing else 0.08) if lora else 0.01
@@ -163,7 +163,7 @@ def test_other_architectures_are_estimated_as_well(name: str, lora: LoraOptions 
     model = PRM(backbone, processor)
     if lora:
         add_lora(model, lora)
-    shapes = read_shapes(backbone.config, PRM_CONFIG, lora)
+    shapes = read_shapes(backbone.config, HEAD, lora)
     assert shapes.total == sum(p.numel() for p in model.parameters())
     assert shapes.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -220,38 +220,36 @@ def test_flops_are_those_that_torch_counts() -> None:
             image_grid_thw=torch.tensor([GRID] * 2),
             use_cache=False,
         )
-    shapes = read_shapes(config, PRM_CONFIG)
+    shapes = read_shapes(config, HEAD)
     text, vision = forward_flops(shapes, Pass(2, 150, 64))
     above_diagonal = 2 * 150 * shapes.text.layers * 2 * shapes.text.query * 150
     assert text + vision + above_diagonal == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_the_published_2b_model_has_its_published_size() -> None:
-    assert read_shapes(QWEN2_VL_2B, PRM_CONFIG).total == 2_208_985_600 + 1537
+    assert read_shapes(QWEN2_VL_2B, HEAD).total == 2_208_985_600 + 1537
 
 
 def test_full_training_of_2b_fits_80_gb_only_with_the_meta_gradient_at_the_start() -> None:
-    shapes = read_shapes(QWEN2_VL_2B, PRM_CONFIG)
+    shapes = read_shapes(QWEN2_VL_2B, HEAD)
     config = replace(ON_GPU, gradient_checkpointing=True)
-    end = plan_training(shapes, PRM_CONFIG, config, TRAJECTORIES, domains=15)
+    end = plan_training(shapes, HEAD, config, TRAJECTORIES, domains=15)
     at_start = replace(config, meta_gradient_at="start")
-    start = plan_training(shapes, PRM_CONFIG, at_start, TRAJECTORIES, domains=15)
+    start = plan_training(shapes, HEAD, at_start, TRAJECTORIES, domains=15)
     # 15 stored gradients of 8.8 GB; one.
     assert end.peak > 15 * 4 * shapes.trainable > 80e9
     assert start.peak * 1.1 < 80e9
     assert start.peak > 24e9
-    [(name, peak)] = cheaper(shapes, PRM_CONFIG, config, TRAJECTORIES, domains=15)
+    [(name, peak)] = cheaper(shapes, HEAD, config, TRAJECTORIES, domains=15)
     assert (name, peak) == ("meta_gradient_at start", start.peak)
 
 
 def test_adapters_on_2b_fit_24_gb_with_checkpointing_and_80_gb_without() -> None:
     lora = LoraOptions(r=16)
-    shapes = read_shapes(QWEN2_VL_2B, PRM_CONFIG, lora)
-    plain = plan_training(shapes, PRM_CONFIG, ON_GPU, TRAJECTORIES, domains=15, frozen_bf16=True)
+    shapes = read_shapes(QWEN2_VL_2B, HEAD, lora)
+    plain = plan_training(shapes, HEAD, ON_GPU, TRAJECTORIES, domains=15, frozen_bf16=True)
     config = replace(ON_GPU, gradient_checkpointing=True)
-    checkpointed = plan_training(
-        shapes, PRM_CONFIG, config, TRAJECTORIES, domains=15, frozen_bf16=True
-    )
+    checkpointed = plan_training(shapes, HEAD, config, TRAJECTORIES, domains=15, frozen_bf16=True)
     assert 24e9 < plain.peak < 80e9 / 1.1
     assert checkpointed.peak * 1.1 < 24e9
     assert plain.activations == checkpointed.activations_plain
@@ -259,11 +257,9 @@ def test_adapters_on_2b_fit_24_gb_with_checkpointing_and_80_gb_without() -> None
 
 
 def test_sharding_divides_what_is_stored_but_not_activations() -> None:
-    shapes = read_shapes(QWEN2_VL_2B, PRM_CONFIG)
+    shapes = read_shapes(QWEN2_VL_2B, HEAD)
     one, eight = (
-        plan_training(
-            shapes, PRM_CONFIG, ON_GPU, TRAJECTORIES, domains=15, world=world, sharded=True
-        )
+        plan_training(shapes, HEAD, ON_GPU, TRAJECTORIES, domains=15, world=world, sharded=True)
         for world in (1, 8)
     )
     assert eight.moments == one.moments / 8
@@ -273,26 +269,26 @@ def test_sharding_divides_what_is_stored_but_not_activations() -> None:
 
 
 def test_extra_work_of_the_upper_level_is_what_the_design_says() -> None:
-    shapes = read_shapes(QWEN2_VL_2B, PRM_CONFIG)
+    shapes = read_shapes(QWEN2_VL_2B, HEAD)
     # A meta batch of 64 every 3 steps of 40 trajectories.
-    plan = plan_training(shapes, PRM_CONFIG, TrainConfig(), TRAJECTORIES, domains=15)
+    plan = plan_training(shapes, HEAD, TrainConfig(), TRAJECTORIES, domains=15)
     assert plan.overhead == pytest.approx(64 / 40 / 3)
     no_upper = TrainConfig(learn_weights=False)
-    assert plan_training(shapes, PRM_CONFIG, no_upper, TRAJECTORIES, domains=15).overhead == 0
+    assert plan_training(shapes, HEAD, no_upper, TRAJECTORIES, domains=15).overhead == 0
     paper = TrainConfig(estimator="finite_difference")
-    two_forwards = plan_training(shapes, PRM_CONFIG, paper, TRAJECTORIES, domains=15)
+    two_forwards = plan_training(shapes, HEAD, paper, TRAJECTORIES, domains=15)
     assert two_forwards.overhead == pytest.approx(plan.overhead + 2 / 3)
 
 
 def test_time_follows_from_the_speed_given() -> None:
-    shapes = read_shapes(config_of(), PRM_CONFIG)
+    shapes = read_shapes(config_of(), HEAD)
     config = TrainConfig(max_steps=10)
     plan = plan_training(
-        shapes, PRM_CONFIG, config, TRAJECTORIES, domains=2, flops_per_second=1e12, efficiency=0.5
+        shapes, HEAD, config, TRAJECTORIES, domains=2, flops_per_second=1e12, efficiency=0.5
     )
     assert plan.seconds == pytest.approx(plan.flops / 0.5e12)
     assert plan.seconds_total == pytest.approx(10 * plan.flops / 0.5e12)
-    untimed = plan_training(shapes, PRM_CONFIG, config, TRAJECTORIES, domains=2)
+    untimed = plan_training(shapes, HEAD, config, TRAJECTORIES, domains=2)
     assert untimed.seconds is None
 
 
@@ -316,12 +312,10 @@ def test_lengths_are_measured_by_encoding(layout: Any, sequences: int) -> None:
 
 
 def test_the_table_says_what_fits_and_what_would() -> None:
-    shapes = read_shapes(QWEN2_VL_2B, PRM_CONFIG)
+    shapes = read_shapes(QWEN2_VL_2B, HEAD)
     config = replace(ON_GPU, gradient_checkpointing=True)
-    plan = plan_training(
-        shapes, PRM_CONFIG, config, TRAJECTORIES, domains=15, flops_per_second=4e14
-    )
-    options = cheaper(shapes, PRM_CONFIG, config, TRAJECTORIES, domains=15)
+    plan = plan_training(shapes, HEAD, config, TRAJECTORIES, domains=15, flops_per_second=4e14)
+    options = cheaper(shapes, HEAD, config, TRAJECTORIES, domains=15)
     text = render_plan(plan, 80e9, options)
     assert "2.209 B" in text
     assert "does not fit the device's 80 GB" in text
@@ -338,9 +332,7 @@ def test_a_run_on_ones_own_data_is_described_without_loading_weights(
     question = Question(id="q", domain="d", text="What is shown?", answer="c")
     t = Trajectory(question_id="q", sample_index=0, steps=(" a", " b", " c"), answer="c")
     data = TrainData(("d",), {"d": [(question, t)] * 100}, [[(question, t)]])
-    text = describe_run(
-        "tiny", PRM_CONFIG, TrainConfig(), data, lora=LoraOptions(r=4), measure=False
-    )
+    text = describe_run("tiny", HEAD, TrainConfig(), data, lora=LoraOptions(r=4), measure=False)
     assert "trainable" in text
     assert "time of" not in text
 
@@ -351,4 +343,4 @@ def test_speed_of_this_machine_is_measured() -> None:
 
 def test_an_unknown_backbone_is_one_line() -> None:
     with pytest.raises(DreamPRMError, match="cannot read the config of './nowhere'"):
-        read_shapes("./nowhere", PRM_CONFIG)
+        read_shapes("./nowhere", HEAD)
