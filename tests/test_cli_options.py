@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from dreamprm.cli import VERBS, evaluate, main, parsing, train
+from dreamprm.cli import VERBS, evaluate, label, main, parsing, select, train
+from dreamprm.cli.groups import GROUPS, MAIN_INPUT
 from dreamprm.train.config import preset
 
 
@@ -24,15 +28,22 @@ def test_help_of_the_program_and_of_every_verb_comes_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for verb in verbs:
-        assert f"usage: dreamprm {verb} [options]" in done.stdout
+        assert f"usage: dreamprm {verb} [" in done.stdout
 
 
 def test_help_shows_the_note_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    for name in parsing.option_names(train.Config):
-        assert f"--{name}" in text
     assert "lower steps between two upper steps" in " ".join(text.split())
+    assert r"(default: '\n')" in text  # --step_tag
+    titles = [f"\n{title}:\n" for title in GROUPS["train"]]
+    assert [text.count(title) for title in titles] == [1] * len(titles)
+    *groups, rest = re.split("|".join([*titles, "\noptions:\n"]), text)[1:]
+    assert [re.findall(r"^  --(\w+)", group, re.M) for group in groups] == [
+        *map(list, GROUPS["train"].values())
+    ]
+    assert set(parsing.option_kinds(train.Config)) == {*chain(*GROUPS["train"].values())}
+    assert "--config" in rest
 
 
 def test_an_unknown_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,6 +57,10 @@ def test_an_unknown_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
         (["--trajectory", "t.jsonl"], "did you mean trajectories?"),
         (["--n", "eight"], "--n: expected int. Got value: eight"),
         (["--method", "beam"], "did you mean beam_search"),
+        (["--prompt", "question"], "expected one of five_steps, plain, bare. Got value: question"),
+        (["--output"], "--output needs a value"),
+        (["q.jsonl", "more.jsonl"], "'more.jsonl' belongs to no option; questions is 'q.jsonl'"),
+        (["q.jsonl", "--questions", "p.jsonl"], "'q.jsonl' belongs to no option"),
         (["--question", "q.jsonl"], "did you mean questions?"),
         (["--config", "{folder}/unknown.yaml"], "did you mean aggregation?"),
         (["--config", "{folder}/type.yaml"], "--n: expected int. Got value: eight"),
@@ -81,6 +96,24 @@ def test_options_may_have_hyphens_lists_are_plain_words_and_keys_of_a_dict_stay(
     assert config.trajectories == [Path("t.jsonl")]
     assert config.scores == {"my-prm": Path("s.jsonl")}
     assert config.main_method == "my-prm"
+
+
+def test_the_main_input_may_stand_without_its_option() -> None:
+    words = ["q.jsonl", "--single_steps", "--output", "o.jsonl"]
+    config = parsing.parse("select", select, words)
+    assert (config.questions, config.single_steps) == (Path("q.jsonl"), True)
+    words = ["a.jsonl", "b.jsonl", "--questions", "q.jsonl"]
+    assert parsing.parse("evaluate", evaluate, words).trajectories == [
+        Path("a.jsonl"),
+        Path("b.jsonl"),
+    ]
+    words = ["--questions=q", "--domain_completions.my-set", "3", "t.jsonl", "--output", "o"]
+    config = parsing.parse("label", label, words)
+    assert config.trajectories == Path("t.jsonl")
+    assert config.domain_completions == {"my-set": 3}
+    for verb, option in MAIN_INPUT.items():
+        module = importlib.import_module(f"dreamprm.cli.{verb}")
+        assert option in parsing.option_kinds(module.Config)
 
 
 def test_a_preset_gives_way_to_yaml_and_yaml_to_an_option(tmp_path: Path) -> None:

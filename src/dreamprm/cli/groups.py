@@ -1,0 +1,63 @@
+"""The main input of each verb, and the groups of `--help` where a verb has many options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+MAIN_INPUT: Mapping[str, str] = {
+    "questions": "source",
+    "sample": "questions",
+    "label": "trajectories",
+    "meta": "trajectories",
+    "status": "store",
+    "convert": "input",
+    "validate": "input",
+    "weigh": "trajectories",
+    "train": "train_file",
+    "score": "trajectories",
+    "select": "questions",
+    "evaluate": "trajectories",
+    "benchmark": "benchmark",
+    "compare": "results",
+    "report": "results",
+    "push": "model_name_or_path",
+}
+"""Verb -> the option that words without an option's name are values of."""
+
+_TRAIN = {
+    "data": """train_file train_questions train_trajectories meta_file meta_questions
+        meta_trajectories image_root""",
+    "model": """model_name_or_path use_peft lora_r lora_alpha head layout objective step_tag
+        max_length lora_dropout lora_target_modules lora_vision""",
+    "training": """preset max_steps learning_rate head_learning_rate per_device_train_batch_size
+        gradient_accumulation_steps lower_loss seed lr_scheduler_type warmup_steps weight_decay
+        max_grad_norm lr_step_size lr_gamma hard_threshold group_by_length""",
+    "weights": """meta_learning_rate unroll_steps meta_batch_questions meta_batch_candidates
+        meta_loss weighting label_correction weights_file learn_weights meta_aggregation
+        meta_warmup_steps meta_weight_decay estimator instance_weight_min instance_weight_max
+        meta_gradient_at preconditioning momentum solver_steps solver_damping""",
+    "hardware": """dry_run device bf16 dtype gradient_checkpointing per_device_meta_batch_size
+        dataloader_num_workers""",
+    "output": """output_dir save_steps save_total_limit resume_from_checkpoint logging_steps
+        report_to push_to_hub hub_model_id hub_private_repo""",
+}
+_POLICY = {
+    "policy": "model_name_or_path base_urls prompt temperature max_new_tokens seed answer_tokens",
+    "local model": "per_device_batch_size device dtype",
+    "served model": """concurrency api_key_env continuation max_n timeout_s max_attempts
+        extra_body judge_model judge_urls""",
+    "store and budget": """store budget_tokens budget_cost prompt_token_price
+        completion_token_price""",
+}
+
+
+def _split(groups: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+    return {title: names.split() for title, names in groups.items()}
+
+
+GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "train": _split(_TRAIN),
+    **dict.fromkeys(("sample", "label", "select"), _split(_POLICY)),
+}
+"""Verb -> title -> options, those that are rarely set last. Options that are not named come first,
+under the title of the verb."""
