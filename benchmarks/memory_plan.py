@@ -16,10 +16,10 @@ from transformers import Qwen2VLConfig
 from benchmarks.training_setup import QWEN2_VL_2B
 from dreamprm.prm.lora import LoraOptions
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.estimate.lengths import Lengths
-from dreamprm.train.estimate.plan import plan_training
-from dreamprm.train.estimate.shapes import read_shapes
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.estimate.lengths import Lengths
+from dreamprm.training.estimate.plan import plan_training
+from dreamprm.training.estimate.shapes import read_shapes
 
 DOMAINS = 15
 TRAJECTORIES = Lengths(tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8)

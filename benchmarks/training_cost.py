@@ -32,11 +32,11 @@ from dreamprm.bilevel.parallel import SINGLE
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import unwrapped
 from dreamprm.prm.model import PRM
-from dreamprm.train.batches import LowerBatch, MetaBatch, on_device
-from dreamprm.train.config import TrainConfig, preset
-from dreamprm.train.data import Pair, TrainData
-from dreamprm.train.learned import make_upper
-from dreamprm.train.problem import PRMProblem
+from dreamprm.training.batches import LowerBatch, MetaBatch, on_device
+from dreamprm.training.config import TrainConfig, preset
+from dreamprm.training.data import Pair, TrainData
+from dreamprm.training.learned import make_upper
+from dreamprm.training.problem import PRMProblem
 
 Unit = Callable[[], None]
 """A piece of training: a window of ours or plain's, `steps` windows of the paper's."""

@@ -27,10 +27,10 @@ from benchmarks.training_setup import wide_model
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.parallel import SINGLE
 from dreamprm.prm.model import PRM
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.data import TrainData
-from dreamprm.train.learned import make_upper
-from dreamprm.train.problem import PRMProblem
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import TrainData
+from dreamprm.training.learned import make_upper
+from dreamprm.training.problem import PRMProblem
 from tests.prm_data import small_data
 
 DOMAINS = ("clean", "inverted", "noise", "clean too", "clean as well")

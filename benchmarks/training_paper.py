@@ -16,8 +16,8 @@ from torch import Tensor
 from dreamprm.bilevel.hypergradient import FiniteDifference, LowerStep
 from dreamprm.bilevel.hypergradient.direction import copy_of
 from dreamprm.bilevel.meta_loss import aggregate
-from dreamprm.train.batches import MetaBatch
-from dreamprm.train.problem import PRMProblem
+from dreamprm.training.batches import MetaBatch
+from dreamprm.training.problem import PRMProblem
 
 
 class PrefixPasses(PRMProblem):

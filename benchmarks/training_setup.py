@@ -22,7 +22,7 @@ from dreamprm.prm.model import PRM
 from dreamprm.records import Question, StepLabel, Trajectory
 from dreamprm.tiny.model import SPECIAL, build_model, build_processor
 from dreamprm.tiny.scene import to_png
-from dreamprm.train.data import TrainData, prepare_data
+from dreamprm.training.data import TrainData, prepare_data
 
 WORDS = ["red", "blue", "green", "is", "plus", "look", "at", "and", "larger", "3", "5", "7"]
 CANDIDATES, COMPLETIONS = 4, 8

@@ -37,7 +37,7 @@ from dreamprm.bilevel import (
     TrainConfig,
     UpperLevel,
 )
-from dreamprm.train.sampler import items_at
+from dreamprm.training.sampler import items_at
 
 ANNOTATORS = {"expert": 0.0, "careful": 0.1, "hasty": 0.5, "guessing": 0.75, "mistaken": 0.95}
 """Name and share of wrong labels. A wrong label is any other class; the last one's is the next."""

@@ -54,9 +54,9 @@ from dreamprm.tiny.world import (
     build_world,
     write_world,
 )
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.learned import GivenWeights, without_zeros
-from dreamprm.train.training import TrainData, prepare_data, train
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.learned import GivenWeights, without_zeros
+from dreamprm.training.training import TrainData, prepare_data, train
 
 SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
 TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 2, 8, 16, 8

@@ -18,9 +18,9 @@ import torch
 from dreamprm.prm.lora import LoraOptions, add_lora
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.engine import leave_together
-from dreamprm.train.training import train
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.engine import leave_together
+from dreamprm.training.training import train
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 

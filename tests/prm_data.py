@@ -7,7 +7,7 @@ import random
 from dreamprm.records import Question, StepLabel, Trajectory
 from dreamprm.tiny.reasoning import OPERATIONS, Slips, random_task, reason
 from dreamprm.tiny.scene import random_scene, render, to_png
-from dreamprm.train.training import TrainData, prepare_data
+from dreamprm.training.training import TrainData, prepare_data
 
 SLIPS = Slips(misconception=0.5, reading=0.2, arithmetic=0.2)
 

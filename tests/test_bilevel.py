@@ -25,11 +25,11 @@ from dreamprm.bilevel.meta_loss import (
 from dreamprm.bilevel.parallel import Parallel
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.records import Question, StepLabel, Trajectory
-from dreamprm.train.checkpoint import checkpoints
-from dreamprm.train.config import TrainConfig, preset
-from dreamprm.train.problem import PRMProblem
-from dreamprm.train.sampler import contrasting, domains_at, grouped_items_at, items_at
-from dreamprm.train.training import TrainData, prepare_data, train
+from dreamprm.training.checkpoint import checkpoints
+from dreamprm.training.config import TrainConfig, preset
+from dreamprm.training.problem import PRMProblem
+from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
+from dreamprm.training.training import TrainData, prepare_data, train
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 

@@ -18,7 +18,7 @@ from dreamprm.prm import hub
 from dreamprm.prm.card import MARKER, model_card, non_default, read_facts
 from dreamprm.prm.hub import push_to_hub, write_card
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import TrainConfig
+from dreamprm.training.config import TrainConfig
 
 ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
 SUMMARY = {

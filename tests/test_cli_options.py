@@ -13,7 +13,7 @@ import pytest
 
 from dreamprm.cli import VERBS, evaluate, label, main, parsing, select, train
 from dreamprm.cli.groups import GROUPS, MAIN_INPUT
-from dreamprm.train.config import preset
+from dreamprm.training.config import preset
 
 
 def test_help_of_the_program_and_of_every_verb_comes_without_torch() -> None:

@@ -16,9 +16,9 @@ from dreamprm.prm.layout import Encoder, LayoutConfig
 from dreamprm.prm.lora import LoraOptions, add_lora, unwrapped
 from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.records import Question, Trajectory
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.data import TrainData
-from dreamprm.train.estimate import (
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import TrainData
+from dreamprm.training.estimate import (
     Lengths,
     cheaper,
     describe_run,
@@ -28,7 +28,7 @@ from dreamprm.train.estimate import (
     read_shapes,
     render_plan,
 )
-from dreamprm.train.estimate.activations import Pass, forward_flops, saved_bytes
+from dreamprm.training.estimate.activations import Pass, forward_flops, saved_bytes
 from tests.tiny_backbones import BUILDERS
 
 HEAD = PRMConfig()

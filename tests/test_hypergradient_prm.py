@@ -15,9 +15,9 @@ from dreamprm.bilevel.parallel import SINGLE
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.prm.model import PRM, PRMConfig
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.learned import make_upper
-from dreamprm.train.problem import PRMProblem
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.learned import make_upper
+from dreamprm.training.problem import PRMProblem
 from tests.prm_data import small_data
 from tests.test_hypergradient import cosine, relative_error
 from tests.tiny_models import processor, random_prm

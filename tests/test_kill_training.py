@@ -14,7 +14,7 @@ from tests.cli_samples import read_rows, save_tiny_model, train_words
 from tests.forked_commands import ForkedCommands
 from tests.prm_data import small_data
 
-PRELOAD = ["dreamprm.cli.train", "dreamprm.train.training", "dreamprm.cli.models"]
+PRELOAD = ["dreamprm.cli.train", "dreamprm.training.training", "dreamprm.cli.models"]
 PRELOAD += ["dreamprm.cli.inputs", "transformers.models.qwen2_vl.modeling_qwen2_vl", "peft"]
 STEPS = 16
 KillNow = Callable[[], bool]

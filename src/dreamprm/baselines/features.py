@@ -18,8 +18,8 @@ from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.prm.layout import Batch, Encoder
 from dreamprm.prm.lora import unwrapped
 from dreamprm.prm.model import PRM
-from dreamprm.train.config import LowerLoss
-from dreamprm.train.data import Pair
+from dreamprm.training.config import LowerLoss
+from dreamprm.training.data import Pair
 
 Progress = Callable[[int], None]
 

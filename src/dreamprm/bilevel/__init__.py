@@ -21,10 +21,10 @@ if TYPE_CHECKING:
         UpperLevel,
         Weighting,
     )
-    from dreamprm.train.config import TrainConfig
+    from dreamprm.training.config import TrainConfig
 
 _HOMES = {
-    "dreamprm.train.config": ("TrainConfig",),
+    "dreamprm.training.config": ("TrainConfig",),
     "dreamprm.bilevel.hypergradient": ("LowerOutput", "Problem"),
     "dreamprm.bilevel.loop": ("BilevelLoop",),
     "dreamprm.bilevel.weights": (

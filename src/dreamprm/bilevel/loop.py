@@ -27,7 +27,7 @@ from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.bilevel.table_adam import make_upper_optimizer
 from dreamprm.bilevel.weights import UpperLevel
 from dreamprm.errors import DreamPRMError
-from dreamprm.train.config import TrainConfig
+from dreamprm.training.config import TrainConfig
 
 LowerBatches = Callable[[int], Sequence[Any]]
 """Lower step -> its micro-batches, each of one domain (`hypergradient.base.LowerBatch`)."""

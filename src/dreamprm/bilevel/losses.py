@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamprm.train.config import LowerLoss
+from dreamprm.training.config import LowerLoss
 
 
 def trajectory_losses(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamprm.train.config import MetaLossName
+from dreamprm.training.config import MetaLossName
 
 MetaLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(aggregated logits (trajectories,), outcomes (trajectories,), question index (trajectories,))."""

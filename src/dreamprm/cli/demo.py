@@ -22,7 +22,7 @@ import yaml
 from dreamprm.cli import label, sample, score, train
 from dreamprm.data.files import atomic_write
 from dreamprm.errors import DreamPRMError
-from dreamprm.train.config import TrainConfig
+from dreamprm.training.config import TrainConfig
 
 METHODS = ("orm", "prm_uniform", "prm_oracle", "dreamprm")
 SAMPLING: dict[str, Any] = {"prompt": "bare", "max_new_tokens": 48, "per_device_batch_size": 512}

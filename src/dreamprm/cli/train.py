@@ -26,8 +26,8 @@ from dreamprm.cli.training_inputs import (
     read_weights,
 )
 from dreamprm.errors import DreamPRMError
-from dreamprm.train.config import PRESETS as BILEVEL_PRESETS
-from dreamprm.train.config import (  # the names of types: jsonargparse looks them up here
+from dreamprm.training.config import PRESETS as BILEVEL_PRESETS
+from dreamprm.training.config import (  # the names of types: jsonargparse looks them up here
     EstimatorName,  # noqa: F401
     LowerLoss,  # noqa: F401
     MetaLossName,  # noqa: F401
@@ -108,7 +108,7 @@ def run(config: Config) -> None:
     bilevel = config.bilevel(learn)
     data = read_data(config, config.objective, learn)
     if given is not None and not all(isinstance(key, str) for key in given):
-        from dreamprm.train.learned import without_zeros
+        from dreamprm.training.learned import without_zeros
 
         data, given = without_zeros(data, given)  # type: ignore[arg-type]
     if config.dry_run:
@@ -118,8 +118,8 @@ def run(config: Config) -> None:
     import torch
 
     from dreamprm.cli.models import trainable_prm
-    from dreamprm.train.engine import leave_together
-    from dreamprm.train.training import train
+    from dreamprm.training.engine import leave_together
+    from dreamprm.training.training import train
 
     torch.manual_seed(config.seed)  # adapters begin at random
 
@@ -185,8 +185,8 @@ def lora(config: Config) -> Any:
 
 def _show_plan(config: Config, bilevel: TrainConfig, data: Any) -> None:
     from dreamprm.cli.models import device_of, quiet_transformers
-    from dreamprm.train import sharding
-    from dreamprm.train.estimate.dry_run import describe_run
+    from dreamprm.training import sharding
+    from dreamprm.training.estimate.dry_run import describe_run
 
     quiet_transformers()
     print(

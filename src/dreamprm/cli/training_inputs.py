@@ -117,7 +117,7 @@ def read_data(config: TrainingInputs, objective: Literal["prm", "orm"], learn: b
             "meta_trajectories; or --learn_weights false for plain training"
         )
     questions, trajectories = train_pair
-    from dreamprm.train.data import prepare_data
+    from dreamprm.training.data import prepare_data
 
     if objective == "orm":
         from dreamprm.baselines.outcome import outcome_labels

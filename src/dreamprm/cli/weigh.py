@@ -20,7 +20,7 @@ from dreamprm.cli.terminal import progress
 from dreamprm.data import check_images
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question, Trajectory
-from dreamprm.train.config import LowerLoss
+from dreamprm.training.config import LowerLoss
 
 if TYPE_CHECKING:
     from dreamprm.baselines.pool import Floats, Pool

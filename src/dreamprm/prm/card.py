@@ -18,7 +18,7 @@ import yaml
 from dreamprm import __version__
 from dreamprm.data.files import load_json_object
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.train.config import TrainConfig
+from dreamprm.training.config import TrainConfig
 
 CARD_FILE, PRM_FILE, WEIGHTS_FILE = "README.md", "prm_config.json", "weights.json"
 TRAINING_FILE = "training_config.json"

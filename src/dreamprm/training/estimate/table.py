@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dreamprm.train.estimate.plan import Plan
+from dreamprm.training.estimate.plan import Plan
 
 MARGIN = 0.1  # fragments and work space, which are not counted
 _MOMENTS = {

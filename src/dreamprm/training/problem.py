@@ -17,10 +17,10 @@ from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import PRM
-from dreamprm.train.batches import LowerBatch, MetaBatch, owners_of_rows
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.data import Pair, TrainData
-from dreamprm.train.sampler import contrasting, domains_at, grouped_items_at, items_at
+from dreamprm.training.batches import LowerBatch, MetaBatch, owners_of_rows
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import Pair, TrainData
+from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 
 SEPARATE = ("mse", "mse_steps", "bce_steps")  # meta losses that are means over candidates
 FEATURES = 4  # what an instance net sees of a trajectory, see `PRMProblem.lower_losses`

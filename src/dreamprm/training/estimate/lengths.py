@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.layout import Encoder
 from dreamprm.records import Question, Trajectory
-from dreamprm.train.estimate.activations import Pass
+from dreamprm.training.estimate.activations import Pass
 
 _SAMPLE = 64  # trajectories that `measure_lengths` looks at
 

@@ -13,12 +13,12 @@ from dreamprm.models.loading import load_processor
 from dreamprm.prm.layout import Encoder
 from dreamprm.prm.lora import LoraOptions
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.data import TrainData
-from dreamprm.train.estimate.lengths import measure_lengths
-from dreamprm.train.estimate.plan import cheaper, measure_flops, plan_training
-from dreamprm.train.estimate.shapes import read_shapes
-from dreamprm.train.estimate.table import render_plan
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import TrainData
+from dreamprm.training.estimate.lengths import measure_lengths
+from dreamprm.training.estimate.plan import cheaper, measure_flops, plan_training
+from dreamprm.training.estimate.shapes import read_shapes
+from dreamprm.training.estimate.table import render_plan
 
 
 def describe_run(

@@ -17,12 +17,12 @@ from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.prm.model import PRM
-from dreamprm.train.batches import Ahead, on_device
-from dreamprm.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.data import TrainData, prepare_data
-from dreamprm.train.engine import Engine
-from dreamprm.train.learned import (
+from dreamprm.training.batches import Ahead, on_device
+from dreamprm.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import TrainData, prepare_data
+from dreamprm.training.engine import Engine
+from dreamprm.training.learned import (
     GivenWeights,
     Learned,
     domain_weights,
@@ -30,7 +30,7 @@ from dreamprm.train.learned import (
     make_upper,
     write_learned,
 )
-from dreamprm.train.problem import PRMProblem
+from dreamprm.training.problem import PRMProblem
 
 __all__ = ["TrainData", "TrainResult", "prepare_data", "train"]
 

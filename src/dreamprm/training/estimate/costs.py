@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.estimate.activations import backward_flops, forward_flops
-from dreamprm.train.estimate.lengths import Lengths
-from dreamprm.train.estimate.shapes import Shapes
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.estimate.activations import backward_flops, forward_flops
+from dreamprm.training.estimate.lengths import Lengths
+from dreamprm.training.estimate.shapes import Shapes
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 print(describe_run("Qwen/Qwen2-VL-2B-Instruct", PRMConfig(), config, data, device="cuda"))
 """
 
-from dreamprm.train.estimate.dry_run import describe_run
-from dreamprm.train.estimate.lengths import Lengths, measure_lengths
-from dreamprm.train.estimate.plan import Plan, cheaper, measure_flops, plan_training
-from dreamprm.train.estimate.shapes import Shapes, read_shapes
-from dreamprm.train.estimate.table import render_plan
+from dreamprm.training.estimate.dry_run import describe_run
+from dreamprm.training.estimate.lengths import Lengths, measure_lengths
+from dreamprm.training.estimate.plan import Plan, cheaper, measure_flops, plan_training
+from dreamprm.training.estimate.shapes import Shapes, read_shapes
+from dreamprm.training.estimate.table import render_plan
 
 __all__ = [
     "Lengths",

@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from dreamprm.bilevel.loop import BilevelLoop
 from dreamprm.bilevel.meta_loss import AffineNuisance, MetaLoss
 from dreamprm.errors import DreamPRMError
-from dreamprm.train.config import TrainConfig
+from dreamprm.training.config import TrainConfig
 
 TENSORS, STATE = "state.safetensors", "state.json"
 # Fields that may differ between the run that wrote a checkpoint and the run that goes on from it.

@@ -21,8 +21,8 @@ from torch import distributed as dist
 from dreamprm.bilevel.parallel import Parallel
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.model import PRM
-from dreamprm.train import sharding
-from dreamprm.train.config import TrainConfig
+from dreamprm.training import sharding
+from dreamprm.training.config import TrainConfig
 
 
 def leave_together() -> None:

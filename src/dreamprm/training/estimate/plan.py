@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from dreamprm.prm.model import PRMConfig
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.estimate.activations import Pass, recomputed_bytes, saved_bytes
-from dreamprm.train.estimate.costs import step_flops, vectors
-from dreamprm.train.estimate.lengths import Lengths
-from dreamprm.train.estimate.shapes import Shapes
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.estimate.activations import Pass, recomputed_bytes, saved_bytes
+from dreamprm.training.estimate.costs import step_flops, vectors
+from dreamprm.training.estimate.lengths import Lengths
+from dreamprm.training.estimate.shapes import Shapes
 
 EFFICIENCY = 0.4  # of a large matrix product's speed, reached in training by models of a few B
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dreamprm.train.estimate.shapes import Shapes, Stack
+from dreamprm.training.estimate.shapes import Shapes, Stack
 
 # Which of a layer's linear layers read the same tensor, by the names that transformers gives them.
 _READS = {

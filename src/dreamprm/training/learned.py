@@ -25,9 +25,9 @@ from dreamprm.bilevel.weights import (
 from dreamprm.data.files import atomic_write
 from dreamprm.data.trajectory_weights import write_weights
 from dreamprm.errors import DataWarning, DreamPRMError
-from dreamprm.train.config import TrainConfig
-from dreamprm.train.data import TrainData
-from dreamprm.train.problem import FEATURES, PRMProblem
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import TrainData
+from dreamprm.training.problem import FEATURES, PRMProblem
 
 Instance = tuple[str, int]  # question id, sample index
 GivenWeights = Mapping[str, float] | Mapping[Instance, float]
