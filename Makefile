@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint setup testbed clean
+.PHONY: demo test lint coverage setup testbed clean
 
 # One thread: the model is small, and two that wait for each other are slow beside other work.
 demo: $(STAMP)
@@ -21,6 +21,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check src tests experiments benchmarks examples
 	$(BIN)/ruff format --check src tests experiments benchmarks examples
 	$(BIN)/mypy src
+
+# Which lines no test enters; the page is htmlcov/index.html.
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --cov=dreamprm --cov-report=term:skip-covered --cov-report=html
 
 setup: $(STAMP)
 
@@ -42,4 +46,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf demo dist
+	rm -rf demo dist htmlcov .coverage

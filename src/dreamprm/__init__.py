@@ -1,3 +1,48 @@
-"""DreamPRM: multimodal process reward models with learned domain weights."""
+"""DreamPRM: multimodal process reward models with learned domain weights.
+
+The public API. What a name needs (torch among it) is imported when the name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dreamprm.errors import DataError, DreamPRMError
+    from dreamprm.prm.model import PRM
+    from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+    from dreamprm.training.config import TrainConfig
 
 __version__ = "0.1.0"
+__all__ = [
+    "PRM",
+    "DataError",
+    "DreamPRMError",
+    "Question",
+    "StepLabel",
+    "StepScores",
+    "TrainConfig",
+    "Trajectory",
+]
+
+_HOMES = {
+    "errors": ("DataError", "DreamPRMError"),
+    "prm.model": ("PRM",),
+    "records": ("Question", "StepLabel", "StepScores", "Trajectory"),
+    "training.config": ("TrainConfig",),
+}
+
+if not TYPE_CHECKING:  # a type checker would take it to know every name
+
+    def __getattr__(name: str) -> object:
+        for home, names in _HOMES.items():
+            if name in names:
+                value = getattr(importlib.import_module(f"dreamprm.{home}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module 'dreamprm' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -94,15 +94,15 @@ def _parser(verb: str, module: ModuleType, kinds: Mapping[str, Any]) -> jsonargp
         if _is(kinds.get(name), list):
             action.metavar = "ITEM ..."
             action.option_strings = action.option_strings[:1]  # not --name+
-    # argparse has no call that moves an option to another group.
-    general = next(g for g in parser._action_groups if actions["config"] in g._group_actions)
+    all_groups: Any = parser._action_groups  # argparse has no call that moves an option
+    general = next(group for group in all_groups if actions["config"] in group._group_actions)
     for title, names in GROUPS.get(verb, {}).items():
         moved = [actions[name] for name in names if name in actions]
-        for group in parser._action_groups:
+        for group in all_groups:
             group._group_actions = [a for a in group._group_actions if a not in moved]
         parser.add_argument_group(title)._group_actions = moved
-    parser._action_groups.remove(general)
-    parser._action_groups.append(general)
+    all_groups.remove(general)
+    all_groups.append(general)
     return parser
 
 
