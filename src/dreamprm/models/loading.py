@@ -35,7 +35,7 @@ def resolve(path: str) -> str:
     if path == TINY:
         path = f"{TINY}/backbone"
     if path.startswith(f"{TINY}/") and not Path(path).exists():
-        folder = Path(__file__).parent / "tiny" / "checkpoints" / path.removeprefix(f"{TINY}/")
+        folder = Path(__file__).parents[1] / "tiny" / "checkpoints" / path.removeprefix(f"{TINY}/")
         if not folder.is_dir():
             known = sorted(f"{TINY}/{p.name}" for p in folder.parent.glob("*") if p.is_dir())
             raise DreamPRMError(f"no embedded model '{path}'; there are: {', '.join(known)}")
