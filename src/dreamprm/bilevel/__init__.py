@@ -1,60 +1,33 @@
-"""Bi-level training: the lower level fits a model, the upper level weighs its data.
+"""The method, for any model: weights of training data, learned by bi-level optimisation.
 
-Usable without the rest of dreamprm: give `BilevelLoop` a `Problem` (a model that returns one loss
-per trajectory, and a meta loss) and an `UpperLevel`. See `examples/noisy_classes.py`.
+A lower level fits a model on weighted data; an upper level fits the weights so that the model does
+well on a separate meta set. Read in this order: `loop` (the two levels in turn), `weights` (what is
+learned), `hypergradient` (why it is an inner product), `jacobian` (what the optimiser does to it),
+`losses`. `examples/noisy_classes.py` uses it on its own.
 """
 
-from __future__ import annotations
+from dreamprm.bilevel.hypergradient import Estimator, Hypergradient, MicroBatch
+from dreamprm.bilevel.loop import ESTIMATORS, Bilevel, Step
+from dreamprm.bilevel.weights import (
+    DomainWeights,
+    FixedWeights,
+    InstanceNet,
+    InstanceTable,
+    LabelCorrection,
+    Weights,
+)
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dreamprm.bilevel.hypergradient import LowerOutput, Problem
-    from dreamprm.bilevel.loop import BilevelLoop
-    from dreamprm.bilevel.weights import (
-        DomainWeights,
-        FixedWeights,
-        InstanceNet,
-        InstanceTable,
-        LabelCorrection,
-        UpperLevel,
-        Weighting,
-    )
-    from dreamprm.training.config import TrainConfig
-
-_HOMES = {
-    "dreamprm.training.config": ("TrainConfig",),
-    "dreamprm.bilevel.hypergradient": ("LowerOutput", "Problem"),
-    "dreamprm.bilevel.loop": ("BilevelLoop",),
-    "dreamprm.bilevel.weights": (
-        "DomainWeights",
-        "FixedWeights",
-        "InstanceNet",
-        "InstanceTable",
-        "LabelCorrection",
-        "UpperLevel",
-        "Weighting",
-    ),
-}
 __all__ = [
-    "BilevelLoop",
+    "ESTIMATORS",
+    "Bilevel",
     "DomainWeights",
+    "Estimator",
     "FixedWeights",
+    "Hypergradient",
     "InstanceNet",
     "InstanceTable",
     "LabelCorrection",
-    "LowerOutput",
-    "Problem",
-    "TrainConfig",
-    "UpperLevel",
-    "Weighting",
+    "MicroBatch",
+    "Step",
+    "Weights",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import when asked for: the command line reads `config` and must not wait for torch."""
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module 'dreamprm.bilevel' has no attribute '{name}'")

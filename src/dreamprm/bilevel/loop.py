@@ -5,179 +5,245 @@
             for each of its one-domain micro-batches b:
                 g_b = grad mean_i w_i L_i
             phi <- AdamW(phi, 1/D sum_b g_b)
-        h = d meta loss / d alpha                              # the hypergradient
-        alpha <- AdamW(alpha, h)                               # alpha: weights, labels
+        h = d meta loss / d w                                  # the hypergradient
+        alpha <- AdamW(alpha, h)                               # what the weights are made of
 
-Give it any `Problem`: a model that returns a loss per trajectory and a loss of a meta batch.
+Any model will do:
+
+    weights = DomainWeights(5)
+    loop = Bilevel(model, lower_losses, meta_loss, weights, lr=1e-3, meta_lr=1e-2, window=3)
+    for step in range(600):
+        loop.step(batches(step), meta_batch)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from dreamprm.bilevel.hypergradient import ESTIMATORS, Estimator, LowerStep, Problem, Settings
-from dreamprm.bilevel.hypergradient.base import gradients, local, trainable
+from dreamprm.bilevel.hypergradient import (
+    Estimator,
+    Hypergradient,
+    InnerProduct,
+    Levels,
+    MicroBatch,
+    Settings,
+)
+from dreamprm.bilevel.jacobian import Momentum, Preconditioning
 from dreamprm.bilevel.parallel import SINGLE, Parallel
-from dreamprm.bilevel.table_adam import make_upper_optimizer
-from dreamprm.bilevel.weights import UpperLevel
+from dreamprm.bilevel.parameters import add_scaled, gradients, local, trainable
+from dreamprm.bilevel.per_trajectory import FiniteDifference, Ghost, Jvp
+from dreamprm.bilevel.table_adam import TableAdam
+from dreamprm.bilevel.weights import LabelCorrection, Weights
 from dreamprm.errors import DreamPRMError
-from dreamprm.training.config import TrainConfig
 
-LowerBatches = Callable[[int], Sequence[Any]]
-"""Lower step -> its micro-batches, each of one domain (`hypergradient.base.LowerBatch`)."""
-MetaBatches = Callable[[int], Any]
-"""Upper step -> meta batch."""
+ESTIMATORS: dict[str, type[Estimator]] = {
+    "inner_product": InnerProduct,
+    "finite_difference": FiniteDifference,
+    "jvp": Jvp,
+    "ghost": Ghost,
+}
+CHEAPEST = ("inner_product", "ghost", "jvp")  # for domains, for trajectories, for labels
 EXPLODED = 1e6  # a loss of this size comes from logits that nothing will bring back
 
 
 @dataclass(frozen=True)
-class WindowLog:
-    """What happened in one window.
+class Step:
+    """What happened in a lower step, and in the upper step where a window ended with it.
 
     Attributes:
-        step: lower steps taken so far.
-        lower_loss: mean unweighted loss of the window's micro-batches.
-        meta_loss: at the window's end; None where no upper step was taken.
-        trajectories: seen by the lower level in this window, all processes together.
+        losses: L_i of each micro-batch, (B,) each, unweighted.
+        meta_loss: of the window's meta batch; None within a window, or where nothing is learned.
+        hypergradient: of the window; None as well where the optimiser had no state to take a
+            direction with (the first window).
+        window: the window's micro-batches, in the hypergradient's order.
     """
 
-    step: int
-    lower_loss: float
-    meta_loss: float | None
-    trajectories: int
+    losses: list[Tensor]
+    meta_loss: float | None = None
+    hypergradient: Hypergradient | None = None
+    window: tuple[MicroBatch, ...] = ()
 
 
-class BilevelLoop:
-    """State of both levels.
+class Bilevel:
+    """State of both levels, and the step that moves it.
 
     Args:
-        problem: model and losses.
-        upper: the upper level's variables; with `config.learn_weights` False they stay as given.
-        lower_batches, meta_batches: data, as functions of the step.
-        config: settings.
-        domains: names, for messages; by default their indices.
-        learning_rates: of parameters that do not have `config.learning_rate`, by identity (`id`).
+        model: its trainable parameters are phi.
+        lower_losses: micro-batch -> L_i of each trajectory, (B,), unweighted. For an `InstanceNet`:
+            a pair of these and features, (B, features). Where labels are learned it is called with
+            the corrected labels, (B, steps), as a second argument.
+        meta_loss: meta batch -> scalar.
+        weights: what the upper level learns; `FixedWeights` for plain training.
+        labels: label corrections, where labels are learned too.
+        lr: of AdamW on phi.
+        optimizer: of phi, in place of AdamW with `lr`: AdamW, or SGD with preconditioning `none`.
+        schedule: step -> factor of the lower learning rate.
+        max_grad_norm: the lower gradient is clipped to this norm; 0 does not clip.
+        meta_lr, meta_weight_decay: of the upper level's optimiser.
+        window: lower steps between two upper steps.
+        meta_warmup: lower steps before the first window that is learned from.
+        max_steps: end of the run, which may cut the last window short.
+        estimator: of the hypergradient: a name, or a subclass of `Estimator`; `auto` takes
+            `inner_product` for domains, `ghost` for trajectories and `jvp` for labels.
+        meta_gradient_at: `start` of the window, or its `end`; see `hypergradient.py`.
+        preconditioning, momentum: how the optimiser's step is differentiated; see `jacobian.py`.
+        meta_backward, row_owners: see `Levels`.
+        domains: names, for messages.
         parallel: the processes that share the work.
+
+    A micro-batch is any object with a `domain`, the index of the domain that all its trajectories
+    are of; for weights of trajectories also with `items`, (B,), the index of each trajectory.
     """
 
     def __init__(
         self,
-        problem: Problem,
-        upper: UpperLevel,
-        lower_batches: LowerBatches,
-        meta_batches: MetaBatches,
-        config: TrainConfig,
+        model: nn.Module,
+        lower_losses: Callable[..., Tensor | tuple[Tensor, Tensor]],
+        meta_loss: Callable[[Any], Tensor],
+        weights: Weights,
+        *,
+        labels: LabelCorrection | None = None,
+        lr: float = 1e-3,
+        optimizer: torch.optim.Optimizer | None = None,
+        schedule: Callable[[int], float] = lambda step: 1.0,
+        max_grad_norm: float = 0.0,
+        meta_lr: float = 1e-2,
+        meta_weight_decay: float = 0.0,
+        window: int = 3,
+        meta_warmup: int = 0,
+        max_steps: int | None = None,
+        estimator: str | type[Estimator] = "auto",
+        meta_gradient_at: Literal["start", "end"] = "start",
+        preconditioning: Preconditioning = "adam",
+        momentum: Momentum = "whole",
+        meta_backward: Callable[[Any, float], float] | None = None,
+        row_owners: Callable[[Any, Tensor], Tensor | None] | None = None,
         domains: Sequence[str] = (),
-        learning_rates: Mapping[int, float] | None = None,
         parallel: Parallel = SINGLE,
     ) -> None:
-        self.problem, self.upper, self.config, self.parallel = problem, upper, config, parallel
-        self.lower_batches, self.meta_batches = lower_batches, meta_batches
-        self.domains = tuple(domains)
-        self.parameters = trainable(problem.model)
-        groups: dict[float, list[nn.Parameter]] = {}
-        for p in self.parameters:
-            rate = (learning_rates or {}).get(id(p), config.learning_rate)
-            groups.setdefault(rate, []).append(p)
-        self.lower_optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": rate, "base_lr": rate} for rate, group in groups.items()],
-            weight_decay=config.weight_decay,
+        self.model, self.weights, self.labels = model, weights, labels
+        self.levels = Levels(model, lower_losses, meta_loss, meta_backward, row_owners)
+        self.parameters = trainable(model)
+        self.lower_optimizer = optimizer or torch.optim.AdamW(
+            self.parameters, lr=lr, weight_decay=0.0
         )
-        self.upper_optimizer = make_upper_optimizer(
-            upper, config.meta_learning_rate, config.meta_weight_decay
+        for group in self.lower_optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.schedule, self.max_grad_norm = schedule, max_grad_norm
+        self.window_length, self.meta_warmup, self.max_steps = window, meta_warmup, max_steps
+        self.domains = tuple(domains) or tuple(getattr(weights, "domains", ()))
+        self.parallel = parallel
+        learned = [*weights.parameters(), *(labels.parameters() if labels else ())]
+        self.learns = bool(learned)
+        tables = [module for module in (weights, labels) if module and [*module.parameters()]]
+        by_entry = all(module.is_table for module in tables)
+        kind = TableAdam if by_entry and tables else torch.optim.AdamW
+        self.upper_optimizer: torch.optim.Optimizer = kind(
+            learned or [nn.Parameter(torch.zeros(1))], lr=meta_lr, weight_decay=meta_weight_decay
         )
-        name = upper.estimator if config.estimator == "auto" else config.estimator
-        self.estimator: Estimator = self.make_estimator(name)
-        self.step = 0
-        self.upper_step = 0
+        needed = 2 if labels is not None else 0 if weights.by_domain else 1
+        if isinstance(estimator, str):
+            estimator = ESTIMATORS[CHEAPEST[needed] if estimator == "auto" else estimator]
+        if self.learns and estimator.finest < needed:
+            raise DreamPRMError(
+                f"estimator {estimator.__name__} cannot tell "
+                f"{('domains', 'trajectories', 'labels of steps')[needed]} apart; use "
+                f"{CHEAPEST[needed]}"
+            )
+        settings = Settings(meta_gradient_at, preconditioning, momentum, parallel)
+        self.estimator = estimator(self.levels, self.lower_optimizer, settings)
+        self.steps = 0
+        self.upper_steps = 0
+        self._window: list[MicroBatch] = []
+        self._remaining = 0  # lower steps until the window ends; 0 between windows
+        self._learning = False  # from this window
 
-    def make_estimator(self, name: str) -> Estimator:
-        """An estimator of this run's hypergradient."""
-        c = self.config
-        settings = Settings(
-            c.preconditioning,
-            c.momentum,
-            c.meta_gradient_at,
-            c.solver_steps,
-            c.solver_damping,
-            self.parallel,
-        )
-        return ESTIMATORS[name](self.problem, self.lower_optimizer, self.upper, settings)
+    @property
+    def needs_meta_batch(self) -> bool:
+        """Does the next step begin a window that is learned from?"""
+        return self._remaining == 0 and self.learns and self.steps >= self.meta_warmup
 
-    def windows(self) -> Iterator[WindowLog]:
-        """Train to `config.max_steps`, one window at a time."""
-        while self.step < self.config.max_steps:
-            yield self.window()
+    def step(self, batches: Sequence[Any], meta_batch: Any = None) -> Step:
+        """One lower step, and the upper step where a window ends.
 
-    def window(self) -> WindowLog:
-        """One window of lower steps and, where weights are learned, one upper step."""
-        length = min(self.config.unroll_steps, self.config.max_steps - self.step)
-        learning = self.config.learn_weights and self.step >= self.config.meta_warmup_steps
-        meta_batch = None
-        if learning:
-            meta_batch = self.meta_batches(self.upper_step)
-            self.start_window(meta_batch)
-        losses: list[Tensor] = []
-        for remaining in range(length, 0, -1):
-            losses += self.lower_step(remaining, learning)
-        meta_loss = self._upper_step(meta_batch) if learning else None
-        together = self.parallel.mean(torch.stack([part.mean() for part in losses]).mean())
-        seen = sum(len(part) for part in losses) * self.parallel.world
-        return WindowLog(self.step, float(together), meta_loss, seen)
+        Args:
+            batches: the step's micro-batches, each of one domain.
+            meta_batch: read at the first step of a window (`needs_meta_batch`), for the whole of
+                it; within a window it may be left out.
+        """
+        if self._remaining == 0:
+            self._start_window(meta_batch)
+        losses = self._lower_step(batches)
+        self._remaining -= 1
+        if self._remaining or not self._learning:
+            return Step(losses)
+        return self._upper_step(losses)
 
-    def start_window(self, meta_batch: Any) -> None:
-        """Tell upper level and estimator that a window begins."""
-        self._set_learning_rate()  # what a direction that is taken now is scaled with
-        self.upper.start_window()
-        self.estimator.start_window(meta_batch)
-        self.lower_optimizer.zero_grad()
+    def _start_window(self, meta_batch: Any) -> None:
+        left = self.window_length if self.max_steps is None else self.max_steps - self.steps
+        self._learning = self.needs_meta_batch
+        self._remaining = max(1, min(self.window_length, left))
+        if self._learning:
+            self._meta_batch, self._window = meta_batch, []
+            self._set_learning_rate()  # a direction that is taken now is scaled with it
+            self.estimator.start(meta_batch)
+            self.lower_optimizer.zero_grad()
 
-    def lower_step(self, remaining: int, learning: bool) -> list[Tensor]:
-        """One step of phi; returns the losses L_i of each micro-batch, (B,) each."""
-        batches = tuple(self.lower_batches(self.step))
-        by_domain = self.upper.weighting.by_domain
+    def _lower_step(self, batches: Sequence[Any]) -> list[Tensor]:
+        """Phi <- optimiser(phi, 1/D sum_b grad mean_i w_i L_i); returns the L_i."""
+        by_domain = self.weights.by_domain
         shares = [1.0 / len(batches)] * len(batches)
+        factors = shares  # of each micro-batch's gradient in the sum
         if by_domain:  # all at once: each asks the device to finish what it does
-            w_k = torch.stack([self.upper.weights(b, b.items[:, None])[0] for b in batches])
-            shares = [share * w for share, w in zip(shares, w_k.tolist(), strict=True)]
+            w_k = torch.stack([self._domain_weight(batch) for batch in batches])
+            factors = [share * w for share, w in zip(shares, w_k.tolist(), strict=True)]
         total: list[Tensor | None] = [None] * len(self.parameters)
-        features, losses = [], []
-        for index, batch in enumerate(batches):
-            output = self.problem.lower_losses(batch, self.upper.corrected(batch))
-            seen = output.seen()
-            losses.append(output.losses.detach())
-            if by_domain:  # unweighted: the estimator wants grad L_k itself
-                gradient = gradients(output.losses.mean(), self.parameters)
-            else:
-                w = self.upper.weights(batch, seen).to(output.losses.dtype)  # (B,)
-                gradient = gradients((w * output.losses).mean(), self.parameters)
-            _add(total, gradient, shares[index])
-            if learning:
-                self.estimator.observe(index, batch, seen, gradient)
-            del gradient, output  # not beside those of the next micro-batch
-            features.append(seen)
+        micros, losses = [], []
+        for batch, share, factor in zip(batches, shares, factors, strict=True):
+            with torch.no_grad():
+                labels = None if self.labels is None else self.labels(batch)
+            of_each, features = self.levels.losses(batch, labels)  # (B,), (B, features)
+            with torch.no_grad():
+                w = self.weights(batch, features).to(of_each.dtype)  # (B,)
+            # Of a domain unweighted: the estimator wants grad L_k itself.
+            objective = of_each.mean() if by_domain else (w * of_each).mean()
+            losses.append(of_each.detach())
+            gradient = gradients(objective, self.parameters)
+            add_scaled(total, gradient, factor)
+            micros.append(MicroBatch(batch, features, w, labels, share))
+            if self._learning:
+                self.estimator.observe(micros[-1], gradient)
+            del gradient, of_each, objective  # not beside those of the next micro-batch
         names = [self._name(batch) for batch in batches]
-        for value, name in zip(
-            torch.stack([x.mean() for x in losses]).tolist(), names, strict=True
-        ):
-            self._finite(value, name)
-        scale = self._apply(total, names)
-        if learning:
-            self.estimator.after_step(LowerStep(batches, tuple(features), remaining, scale))
+        means = torch.stack([x.mean() for x in losses]).tolist()
+        for value, name in zip(means, names, strict=True):
+            self._check_finite(value, name)
+        clipped_by = self._apply(total, names)
+        for micro in micros:
+            micro.share *= clipped_by
+        if self._learning:
+            self.estimator.after_step(micros, self._remaining)
+            self._window += micros
         self.lower_optimizer.zero_grad()
-        self.step += 1
+        self.steps += 1
         return losses
+
+    @torch.no_grad()
+    def _domain_weight(self, batch: Any) -> Tensor:
+        w: Tensor = self.weights(batch, torch.zeros(1, 1))
+        return w[0]
 
     def _apply(self, total: list[Tensor | None], domains: list[str]) -> float:
         """Move phi by the step's gradient; returns the factor by which it was clipped."""
         if self.parallel.world > 1:  # a parameter may be unused here and used elsewhere
-            here = torch.tensor([float(g is not None) for g in total], device=self._device)
+            device = self.parameters[0].device
+            here = torch.tensor([float(g is not None) for g in total], device=device)
             used_by = self.parallel.total(here).tolist()
             total = [
                 torch.zeros_like(p) if g is None and count else g
@@ -186,77 +252,53 @@ class BilevelLoop:
         used = [local(g) for g in total if g is not None]
         self.parallel.average_gradients(used)
         norm = float(self.parallel.norm(used))
-        self._finite(norm, " and ".join(dict.fromkeys(domains)), "norm of the gradient")
-        limit = self.config.max_grad_norm if self.config.max_grad_norm > 0 else math.inf
-        scale = min(1.0, limit / (norm + 1e-6))
-        if scale < 1:
-            torch._foreach_mul_(used, scale)
+        self._check_finite(norm, " and ".join(dict.fromkeys(domains)), "norm of the gradient")
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
+        clipped_by = min(1.0, limit / (norm + 1e-6))
+        if clipped_by < 1:
+            torch._foreach_mul_(used, clipped_by)
         for p, g in zip(self.parameters, total, strict=True):
             p.grad = g
         self._set_learning_rate()
         self.lower_optimizer.step()
-        return scale
+        return clipped_by
 
     def _set_learning_rate(self) -> None:
         for group in self.lower_optimizer.param_groups:
-            group["lr"] = group["base_lr"] * lr_factor(self.config, self.step)
+            group["lr"] = group["initial_lr"] * self.schedule(self.steps)
 
-    def _upper_step(self, meta_batch: Any) -> float:
-        found = self.estimator.compute(meta_batch)
-        self._finite(found.meta_loss, "the meta set")
-        if found.surrogate is not None:
+    def _upper_step(self, losses: list[Tensor]) -> Step:
+        """Alpha <- optimiser(alpha, hypergradient chained through the weights)."""
+        meta_loss, hypergradient = self.estimator.finish(self._meta_batch)
+        self._check_finite(meta_loss, "the meta set")
+        window, self._window, self._meta_batch = tuple(self._window), [], None
+        if hypergradient is not None:
             self.upper_optimizer.zero_grad()
-            self.upper.set_gradient(found.surrogate)
-            for p in self.upper.parameters():
-                if p.grad is not None:
-                    largest = float(p.grad.abs().max())
-                    self._finite(largest, "the meta set", "hypergradient")
+            if any(True for _ in self.weights.parameters()):
+                seen = [(micro.batch, micro.features) for micro in window]
+                self.weights.set_gradient(seen, hypergradient.weights, self.parallel)
+            if self.labels is not None:
+                batches = [micro.batch for micro in window]
+                self.labels.set_gradient(batches, hypergradient.labels, self.parallel)
+            for group in self.upper_optimizer.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        largest = float(p.grad.abs().max())
+                        self._check_finite(largest, "the meta set", "hypergradient")
             self.upper_optimizer.step()
-            self.upper.project()
-        self.upper_step += 1
-        return found.meta_loss
-
-    @property
-    def _device(self) -> torch.device:
-        return self.parameters[0].device
+            self.weights.project()
+            if self.labels is not None:
+                self.labels.project()
+        self.upper_steps += 1
+        return Step(losses, meta_loss, hypergradient, window)
 
     def _name(self, batch: Any) -> str:
         return self.domains[batch.domain] if self.domains else f"domain {batch.domain}"
 
-    def _finite(self, value: float, where: str, what: str = "loss") -> None:
+    def _check_finite(self, value: float, where: str, what: str = "loss") -> None:
         if not abs(value) < EXPLODED and (what == "loss" or not math.isfinite(value)):
             raise DreamPRMError(
-                f"{what} is {value:.3g} at step {self.step + 1} on {where}: training has diverged; "
-                "start anew in another output_dir with a lower learning_rate or "
-                "head_learning_rate, or with max_grad_norm; earlier checkpoints are intact"
+                f"{what} is {value:.3g} at step {self.steps + 1} on {where}: training has diverged;"
+                " start anew (in another output_dir) with a lower learning rate, of the head too, "
+                "or with max_grad_norm; earlier checkpoints are intact"
             )
-
-
-def _add(total: list[Tensor | None], gradient: Sequence[Tensor | None], share: float) -> None:
-    """Total += share * gradient, in place."""
-    held: list[Tensor] = []
-    more: list[Tensor] = []
-    for i, g in enumerate(gradient):
-        if g is not None:
-            before = total[i]
-            if before is None:
-                total[i] = g * share
-            else:
-                held.append(before)
-                more.append(g)
-    if held:
-        torch._foreach_add_(held, more, alpha=share)
-
-
-def lr_factor(config: TrainConfig, step: int) -> float:
-    """Factor of the lower learning rate at a step counted from 0."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    factors = {
-        "constant": 1.0,
-        "linear": 1.0 - done,
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
-        "step": float(config.lr_gamma ** (step // config.lr_step_size)),
-    }
-    return factors[config.lr_scheduler_type]

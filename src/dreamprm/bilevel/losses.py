@@ -1,22 +1,36 @@
-"""The lower level's loss: step logits against Monte Carlo labels."""
+"""The losses of both levels, on step logits.
+
+Lower level: each step's logit against its label. Upper level: the logits of a whole solution are
+aggregated as at inference, and the aggregated logit is compared with the solution's outcome.
+
+The paper's squared error answers to calibration before ranking: labels without any information pull
+the mean score toward the meta set's base rate, and the squared error rewards them for it. The other
+meta losses look only at what best-of-N uses. `affine_*` fits scale and shift of the aggregated
+logit to the outcomes and takes the gradient past them (profiling a nuisance out); `pairwise` and
+`listwise` compare candidates of one question, where a shift cancels by itself.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamprm.training.config import LowerLoss
+LowerLoss = Literal["mse", "bce", "hard"]
+Aggregation = Literal["mean", "sum"]
 
 
 def trajectory_losses(
     logits: Tensor, labels: Tensor, mask: Tensor, kind: LowerLoss = "mse", threshold: float = 0.0
 ) -> Tensor:
-    """Mean loss over the labelled steps of each trajectory.
+    """The lower level's loss: mean over the labelled steps of each trajectory.
 
     Args:
         logits: raw step scores, (trajectories, steps).
-        labels: Monte Carlo label p of each step, in [0, 1], (trajectories, steps).
+        labels: p of each step, in [0, 1], (trajectories, steps).
         mask: True where a step is labelled, (trajectories, steps).
         kind: `mse` on the probability (the paper, eq. of the lower level); `bce` with the soft
             label; `hard`, BCE with the label p > threshold.
@@ -34,3 +48,196 @@ def trajectory_losses(
         losses = F.binary_cross_entropy_with_logits(logits, hard, reduction="none")
     losses = torch.where(mask, losses, 0.0)  # (trajectories, steps)
     return losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def aggregate(logits: Tensor, mask: Tensor, how: Aggregation) -> Tensor:
+    """A of each trajectory from its step logits, (trajectories, steps) -> (trajectories,).
+
+    The paper's text has the sum, its code the mean.
+    """
+    total = torch.where(mask, logits, 0.0).sum(dim=1)
+    return total / mask.sum(dim=1).clamp(min=1) if how == "mean" else total
+
+
+class MetaLoss:
+    """A loss of scored candidates: `score` each, then call with the scores of all.
+
+    Attributes:
+        separable: the mean of a loss of each candidate by itself (`of_each`), so that a batch may
+            be differentiated in parts.
+        compares_candidates: of one question; a question whose candidates are all right or all wrong
+            teaches nothing.
+    """
+
+    separable = False
+    compares_candidates = False
+
+    def __init__(self, aggregation: Aggregation = "mean") -> None:
+        self.aggregation = aggregation
+
+    def score(self, logits: Tensor, mask: Tensor, outcome: Tensor) -> Tensor:
+        """What the loss looks at: the aggregated logit of each candidate.
+
+        Args:
+            logits: (candidates, steps).
+            mask: True where there is a step, (candidates, steps).
+            outcome: 1.0 where the final answer is right, (candidates,).
+
+        Returns:
+            (candidates,).
+        """
+        return aggregate(logits, mask, self.aggregation)
+
+    def of_each(self, scores: Tensor, outcome: Tensor) -> Tensor:
+        """Loss of each candidate, (candidates,), where the loss is separable."""
+        raise TypeError(f"{type(self).__name__} is not a mean over candidates")
+
+    def __call__(self, scores: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
+        """The loss, a scalar; all arguments are (candidates,), `question` an index."""
+        return self.of_each(scores, outcome).mean()
+
+
+class SquaredError(MetaLoss):
+    """The paper's: mean (sigmoid(A) - outcome)^2."""
+
+    separable = True
+
+    def of_each(self, scores: Tensor, outcome: Tensor) -> Tensor:
+        return (scores.sigmoid() - outcome) ** 2
+
+
+class OfSteps(MetaLoss):
+    """Every step of a solution against its outcome: nothing is aggregated but the losses.
+
+    The paper's ablation without the aggregation loss (its upper level then looks as the lower one).
+    """
+
+    separable = True
+
+    def __init__(self, loss: Literal["mse", "bce"]) -> None:
+        super().__init__()
+        self.loss: LowerLoss = loss
+
+    def score(self, logits: Tensor, mask: Tensor, outcome: Tensor) -> Tensor:
+        target = outcome.to(logits.dtype)[:, None].expand_as(logits)
+        return trajectory_losses(logits, target, mask, self.loss)
+
+    def of_each(self, scores: Tensor, outcome: Tensor) -> Tensor:
+        return scores
+
+
+class Pairwise(MetaLoss):
+    """-log sigmoid(A_right - A_wrong) over right-wrong pairs of a question, mean over questions.
+
+    0 (with zero gradient) where no question of the batch has both kinds.
+    """
+
+    compares_candidates = True
+
+    def __call__(self, scores: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
+        right = outcome > 0.5
+        pairs = (question[:, None] == question[None]) & right[:, None] & ~right[None]  # (T, T)
+        margin = scores[:, None] - scores[None]  # (T, T)
+        per_row = torch.where(pairs, F.softplus(-margin), 0.0).sum(dim=1)  # (T,)
+        losses = [
+            per_row[mine].sum() / pairs[mine].sum()
+            for mine in (question == q for q in question.unique())
+            if pairs[mine].any()
+        ]
+        return torch.stack(losses).mean() if losses else scores.sum() * 0.0
+
+
+class Listwise(MetaLoss):
+    """-log of the softmax mass on a question's right candidates, mean over questions.
+
+    The softmax over candidates is a smooth best-of-N: with growing logits the mass becomes the
+    indicator that the chosen candidate is right.
+    """
+
+    compares_candidates = True
+
+    def __call__(self, scores: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
+        right = outcome > 0.5
+        losses = []
+        for q in question.unique():
+            mine = question == q
+            good = mine & right
+            if good.any() and not right[mine].all():
+                losses.append(scores[mine].logsumexp(0) - scores[good].logsumexp(0))
+        return torch.stack(losses).mean() if losses else scores.sum() * 0.0
+
+
+class Affine(MetaLoss):
+    """BCE or MSE of sigmoid(a A + b), where a and b are fitted to the outcomes and held fixed.
+
+    Two things keep it from collapsing. The slope a is bounded below: best-of-N takes the highest
+    score, so a fit with a negative slope would reward a model for ranking upside down and, once
+    there, hold it there. And the slope has a memory of earlier meta batches, because that of a few
+    dozen outcomes is mostly noise. The shift b has none: it is fitted to each batch given the
+    slope, or else a shift of all scores would be rewarded again.
+
+    Attributes:
+        slope: a of the last meta batch: state of a run, kept in checkpoints.
+    """
+
+    MIN_SLOPE = 0.1
+    MEMORY = 0.8  # share of the previous slope that is kept at each meta batch
+
+    def __init__(self, loss: Literal["bce", "mse"], aggregation: Aggregation = "mean") -> None:
+        super().__init__(aggregation)
+        self.loss = loss
+        self.slope: float | None = None
+
+    def __call__(self, scores: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
+        fixed = scores.detach()
+        a = max(fit_affine(fixed, outcome)[0], self.MIN_SLOPE)
+        if self.slope is not None:
+            a = self.MEMORY * self.slope + (1 - self.MEMORY) * a
+        self.slope = a
+        _, b = fit_affine(fixed, outcome, slope=a)
+        if self.loss == "bce":
+            return F.binary_cross_entropy_with_logits(a * scores + b, outcome)
+        return (((a * scores + b).sigmoid() - outcome) ** 2).mean()
+
+
+def fit_affine(
+    scores: Tensor,
+    outcome: Tensor,
+    *,
+    slope: float | None = None,
+    ridge: float = 1e-2,
+    steps: int = 25,
+) -> tuple[float, float]:
+    """Logistic regression of outcomes on one score: a, b of sigmoid(a * score + b), by Newton.
+
+    Args:
+        scores, outcome: (candidates,), detached.
+        slope: a, where it is given and only b is fitted.
+        ridge: pulls a toward 1 (and, a hundred times weaker, b toward 0); keeps the fit finite
+            where the batch is separable.
+        steps: of Newton's method.
+    """
+    x = torch.stack([scores.double(), torch.ones_like(scores, dtype=torch.double)], dim=1)  # (T, 2)
+    y, prior = outcome.double(), x.new_tensor([1.0 if slope is None else slope, 0.0])
+    free = x.new_tensor([0.0 if slope is not None else 1.0, 1.0])
+    x_free = x * free  # a fixed slope has no gradient
+    theta, pull = prior.clone(), ridge * x.new_tensor([1.0, 0.01])
+    for _ in range(steps):
+        p = (x @ theta).sigmoid()
+        gradient = x_free.T @ (p - y) / len(y) + pull * (theta - prior)
+        hessian = (x_free * (p * (1 - p))[:, None]).T @ x_free / len(y) + pull.diag()
+        move = torch.linalg.solve(hessian, gradient)
+        theta = theta - move * min(1.0, 2.0 / float(move.norm().clamp(min=1e-12)))
+    return float(theta[0]), float(theta[1])
+
+
+META_LOSSES: dict[str, Callable[[Aggregation], MetaLoss]] = {
+    "mse": SquaredError,
+    "affine_bce": lambda how: Affine("bce", how),
+    "affine_mse": lambda how: Affine("mse", how),
+    "pairwise": Pairwise,
+    "listwise": Listwise,
+    "mse_steps": lambda how: OfSteps("mse"),
+    "bce_steps": lambda how: OfSteps("bce"),
+}
+"""Makers by the names of `TrainConfig.meta_loss`; made anew for each run, as some have a memory."""

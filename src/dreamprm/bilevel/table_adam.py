@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamprm.bilevel.weights import InstanceTable, UpperLevel
 
 
 class TableAdam(torch.optim.Optimizer):
@@ -67,17 +66,3 @@ class TableAdam(torch.optim.Optimizer):
         p[visited] -= group["lr"] * (move + group["weight_decay"] * p[visited])
 
 
-def make_upper_optimizer(
-    upper: UpperLevel, lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """`TableAdam` for what has an entry per trajectory or label, AdamW for anything else.
-
-    An instance table beside corrected labels: both are tables. A network or domain weights beside
-    corrected labels: AdamW moves all, as two optimisers would be one too many to explain.
-    """
-    parameters = list(upper.parameters()) or [nn.Parameter(torch.zeros(1))]  # fixed: none
-    of_weights = list(upper.weighting.parameters())
-    tables = isinstance(upper.weighting, InstanceTable) or not of_weights
-    if tables and (of_weights or upper.correction is not None):
-        return TableAdam(parameters, lr=lr, weight_decay=weight_decay)
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)

@@ -1,9 +1,12 @@
-"""The upper level's weights of training data: of domains, of trajectories, by a small network.
+"""What the upper level learns: weights of domains or of trajectories, and corrected labels.
 
-All share one rule: only how the weights compare is learned. A hypergradient that is the same for
-all says "learn faster", which is the lower optimiser's business, so the weighted mean of the
-window is taken out of it before it reaches alpha. A weight that the window did not see gets no push
-that way either.
+All weights share one rule: only how they compare is learned. A hypergradient that is the same for
+all says "learn faster", which is the lower optimiser's business, so its weighted mean over the
+window is subtracted before it reaches alpha. A weight that the window did not see is then not
+pushed either.
+
+A new weighting is a subclass of `Weights`: parameters alpha, and `forward` from a micro-batch to
+w_i, (B,). The estimator's d meta loss / d w_i reaches alpha by autograd.
 """
 
 from __future__ import annotations
@@ -19,74 +22,67 @@ from torch.nn import functional as F
 from dreamprm.bilevel.parallel import SINGLE, Parallel
 
 
-class Weighting(nn.Module, ABC):
+class Weights(nn.Module, ABC):
     """w_i of each trajectory; its parameters are alpha.
 
     Attributes:
         by_domain: all trajectories of a micro-batch have the same weight.
+        is_table: alpha has an entry for each trajectory.
     """
 
     by_domain = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._leaves: list[tuple[Tensor, Tensor]] = []
+    is_table = False
 
     @abstractmethod
     def forward(self, batch: Any, features: Tensor) -> Tensor:
         """Weights of a micro-batch with gradient to alpha, (B,)."""
 
-    def start_window(self) -> None:
-        self._leaves = []
+    def set_gradient(
+        self,
+        window: Sequence[tuple[Any, Tensor]],
+        hypergradient: Sequence[Tensor],
+        parallel: Parallel = SINGLE,
+    ) -> None:
+        """Chain d meta loss / d w into the gradients of alpha.
 
-    def leaf(self, batch: Any, features: Tensor) -> Tensor:
-        """The same as a fresh variable for the estimator to differentiate by, (B,)."""
-        with torch.enable_grad():
-            w: Tensor = self(batch, features)
-        variable = w.detach().requires_grad_()
-        self._leaves.append((variable, w))
-        return variable
-
-    def leaves(self) -> list[Tensor]:
-        """What was handed out in this window."""
-        return [variable for variable, _ in self._leaves]
-
-    def set_gradient(self, hypergradient: Sequence[Tensor], parallel: Parallel = SINGLE) -> None:
-        """Chain d meta loss / d leaf, one tensor per leaf, into the gradients of alpha."""
+        Args:
+            window: its micro-batches with their features.
+            hypergradient: d meta loss / d w_i of each micro-batch, (B,).
+            parallel: the processes that share the work.
+        """
         for p in self.parameters():
             p.grad = None
-        if not self._leaves:
-            return
-        h = torch.cat(list(hypergradient))  # (trajectories of the window,)
-        w = torch.cat(self.leaves()).detach()
+        with torch.enable_grad():
+            outputs = [self(batch, features) for batch, features in window]
+        h, w = torch.cat(list(hypergradient)), torch.cat(outputs).detach()  # (window's B,) each
         sums = parallel.total(torch.stack([(h * w).sum(), w.sum()]))
         # sum(h w) / sum(w): the direction in which all weights grow alike. Weights below zero could
         # make it infinite; then the plain mean has to do.
         common = sums[0] / sums[1] if sums[1] > 1e-6 * len(w) else parallel.mean(h.mean())
-        outputs = [output for _, output in self._leaves]
-        torch.autograd.backward(outputs, [g - common for g in hypergradient])
-        found = [p.grad for p in self.parameters() if p.grad is not None]
-        parallel.average(found)
+        torch.autograd.backward(outputs, [part - common for part in hypergradient])
+        parallel.average([p.grad for p in self.parameters() if p.grad is not None])
 
     @torch.no_grad()
     def project(self) -> None:
         """Bring alpha back into its range after an upper step."""
 
 
-class DomainWeights(Weighting):
+class DomainWeights(Weights):
     """w_k = K softplus(alpha_k) / sum_j softplus(alpha_j): positive, mean 1, all 1.0 at the start.
 
     Fixing the mean keeps the weights from acting as a learning rate, which the lower optimiser
     already has; only how the domains compare is left to learn.
 
     Args:
-        domains: names, in the order of the weight vector.
+        domains: how many, or their names in the order of the weight vector.
     """
 
     by_domain = True
 
-    def __init__(self, domains: Sequence[str]) -> None:
+    def __init__(self, domains: int | Sequence[str]) -> None:
         super().__init__()
+        if isinstance(domains, int):
+            domains = [f"domain {k}" for k in range(domains)]
         self.domains = tuple(domains)
         self.alpha = nn.Parameter(torch.zeros(len(self.domains)))
 
@@ -100,7 +96,7 @@ class DomainWeights(Weighting):
         return self.table()[batch.domain].expand(len(features))
 
 
-class InstanceTable(Weighting):
+class InstanceTable(Weights):
     """One weight per trajectory, 1.0 at the start, clipped (DreamPRM-1.5, arXiv 2509.05542).
 
     w_i = 1 + alpha_i. Alpha is clipped after the step instead of w in the forward pass, so that a
@@ -111,7 +107,9 @@ class InstanceTable(Weighting):
         low, high: range of w.
     """
 
-    def __init__(self, count: int, low: float, high: float) -> None:
+    is_table = True
+
+    def __init__(self, count: int, low: float = 0.0, high: float = 3.0) -> None:
         super().__init__()
         self.low, self.high = low, high
         self.alpha = nn.Parameter(torch.zeros(count))
@@ -128,7 +126,7 @@ class InstanceTable(Weighting):
         self.alpha.clamp_(self.low - 1.0, self.high - 1.0)
 
 
-class InstanceNet(Weighting):
+class InstanceNet(Weights):
     """w_i = 2 sigmoid(net(x_i)): a small network that reads what the model says of a trajectory.
 
     DreamPRM-1.5 (arXiv 2509.05542), there without the factor, which makes weights start at 1.0
@@ -147,11 +145,11 @@ class InstanceNet(Weighting):
         self.net = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), last)
 
     def forward(self, batch: Any, features: Tensor) -> Tensor:
-        found: Tensor = 2.0 * self.net(features)[:, 0].sigmoid()
-        return found
+        w: Tensor = 2.0 * self.net(features)[:, 0].sigmoid()
+        return w
 
 
-class FixedWeights(Weighting):
+class FixedWeights(Weights):
     """Weights that are given: learned before, planted, or of a selection baseline.
 
     Args:
@@ -165,8 +163,7 @@ class FixedWeights(Weighting):
         self.by_domain = by_domain
 
     def forward(self, batch: Any, features: Tensor) -> Tensor:
-        found: Tensor = self.get_buffer("w")[batch.items]
-        return found
+        return self.get_buffer("w")[batch.items]
 
 
 class LabelCorrection(nn.Module):
@@ -178,6 +175,8 @@ class LabelCorrection(nn.Module):
         labels: p of all trajectories, (trajectories, steps).
     """
 
+    is_table = True
+
     def __init__(self, labels: Tensor) -> None:
         super().__init__()
         self.register_buffer("given", labels)
@@ -185,83 +184,23 @@ class LabelCorrection(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Labels of a micro-batch with gradient to delta, (B, steps)."""
-        found: Tensor = (self.get_buffer("given") + self.delta)[batch.items]
-        return found[:, : batch.labels.shape[1]]
+        return self.table()[batch.items][:, : batch.labels.shape[1]]
 
     def table(self) -> Tensor:
         """All corrected labels, (trajectories, steps)."""
         return self.get_buffer("given") + self.delta
 
+    def set_gradient(
+        self, window: Sequence[Any], hypergradient: Sequence[Tensor], parallel: Parallel = SINGLE
+    ) -> None:
+        """D meta loss / d label of each micro-batch, (B, steps), into the gradient of delta."""
+        self.delta.grad = None
+        with torch.enable_grad():
+            outputs = [self(batch) for batch in window]
+        torch.autograd.backward(outputs, list(hypergradient))
+        parallel.average([g for g in [self.delta.grad] if g is not None])
+
     @torch.no_grad()
     def project(self) -> None:
         given = self.get_buffer("given")
         self.delta.copy_((given + self.delta).clamp(0.0, 1.0) - given)
-
-
-class UpperLevel(nn.Module):
-    """All upper-level variables of a run.
-
-    Args:
-        weighting: of the trajectories.
-        correction: of the labels, if they are learned.
-        parallel: the processes that share the work.
-    """
-
-    def __init__(
-        self,
-        weighting: Weighting,
-        correction: LabelCorrection | None = None,
-        parallel: Parallel = SINGLE,
-    ) -> None:
-        super().__init__()
-        self.weighting, self.correction, self.parallel = weighting, correction, parallel
-
-    @property
-    def estimator(self) -> str:
-        """The cheapest estimator that tells these variables apart."""
-        if self.correction is not None:
-            return "jvp"
-        return "inner_product" if self.weighting.by_domain else "ghost"
-
-    def start_window(self) -> None:
-        self.weighting.start_window()
-
-    def leaf(self, batch: Any, features: Tensor) -> Tensor:
-        return self.weighting.leaf(batch, features)
-
-    def labels(self, batch: Any) -> Tensor | None:
-        return None if self.correction is None else self.correction(batch)
-
-    @torch.no_grad()
-    def weights(self, batch: Any, features: Tensor) -> Tensor:
-        """w_i of a micro-batch as they are now, (B,), without gradient."""
-        w: Tensor = self.weighting(batch, features)
-        return w
-
-    @torch.no_grad()
-    def corrected(self, batch: Any) -> Tensor | None:
-        """Labels of a micro-batch as they are now; None: the batch's own."""
-        return self.labels(batch)
-
-    def hypergradient(self, surrogate: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """D meta loss / d w of each micro-batch of the window, and d meta loss / d delta."""
-        leaves = self.weighting.leaves()
-        delta = [] if self.correction is None else [self.correction.delta]
-        found = torch.autograd.grad(
-            surrogate, [*leaves, *delta], allow_unused=True, materialize_grads=True
-        )
-        return list(found[: len(leaves)]), found[-1] if delta else None
-
-    def set_gradient(self, surrogate: Tensor) -> None:
-        """Turn an estimator's result into gradients of alpha and delta."""
-        of_weights, of_labels = self.hypergradient(surrogate)
-        if any(p.requires_grad for p in self.weighting.parameters()):
-            self.weighting.set_gradient(of_weights, self.parallel)
-        if self.correction is not None and of_labels is not None:
-            self.parallel.average([of_labels])
-            self.correction.delta.grad = of_labels
-
-    def project(self) -> None:
-        self.weighting.project()
-        if self.correction is not None:
-            self.correction.project()

@@ -10,12 +10,15 @@ with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient also lives on in the moments: o
 that are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2)
 about r (1 - b2), taking the second moment to be steady within a window.
 
-Momentum carries a gradient past the window's end too. Cut there (`window`), a domain that came up
-in the last step of a window counts 1 - b1 = 0.1, one that came up two steps earlier 0.27, by
-chance. Counted whole (`whole`), each counts 1: what its gradient moves in the end. The first is
-what the unrolled oracle says; the second compares domains without that noise, and is what training
-uses. `whole` leaves the second term out: in a run of any length it is a hundredth of the first, but
-in the first three steps of a fresh optimiser, where the second moment knows three gradients, it is
+Momentum carries a gradient past the window's end too, and there are two ways to count that.
+
+`window` cuts it off at the window's end, as the unrolled oracle does. A domain that came up in the
+last step of a window then counts 1 - b1 = 0.1 and one that came up two steps earlier 0.27, which is
+chance and says nothing about the domains.
+
+`whole` counts everything that a gradient moves in the end, so that each counts 1. Training uses
+this one. It leaves the second term out: in a long run that term is a hundredth of the first, but in
+the first three steps of a fresh optimiser, whose second moment has seen three gradients, it is
 larger than the first and turns the sign.
 """
 
@@ -25,9 +28,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dreamprm.bilevel.hypergradient.base import local
+from dreamprm.bilevel.parameters import local
 from dreamprm.errors import DreamPRMError
 
 Preconditioning = Literal["none", "adam"]
@@ -36,19 +39,19 @@ Momentum = Literal["window", "whole"]
 
 def step_jacobian(
     optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-    kind: Preconditioning,
-    remaining: int = 1,
+    parameters: list[nn.Parameter],
+    preconditioning: Preconditioning,
     momentum: Momentum = "window",
+    remaining: int = 1,
 ) -> Iterator[Tensor | float]:
     """Diagonal of -d phi_end / d g for the optimiser's last step, one entry per parameter.
 
     Args:
         optimizer: just after its step; `p.grad` still holds the gradient of that step.
         parameters: phi, in order.
-        kind: `none`: the learning rate alone (exact for SGD); `adam`: exact for AdamW.
-        remaining: steps until the end of the window, the last step included.
-        momentum: how much of a gradient's life in the first moment counts, see the module's text.
+        preconditioning: `none`: the learning rate alone (exact for SGD); `adam`: exact for AdamW.
+        momentum: how much of a gradient's life in the first moment counts; see above.
+        remaining: steps until the end of the window, the last step included (`window` only).
 
     Yields:
         Per parameter a tensor of its shape, or a plain factor; one at a time, so that a caller that
@@ -58,7 +61,7 @@ def step_jacobian(
     for p in parameters:
         group = groups[id(p)]
         lr = float(group["lr"])
-        if kind == "none":
+        if preconditioning == "none":
             yield lr
             continue
         state = optimizer.state.get(p)
@@ -78,8 +81,8 @@ def step_jacobian(
         first = 1.0
         if momentum == "window":
             first = sum((1 - b1) * b1**i / (1 - b1 ** (t + i)) for i in range(remaining))
-        # vhat = 0: g = 0 here and always before, as for tokens that nobody used yet. 1 / eps would
-        # let the first gradient there drown all others.
+        # Where vhat is 0 the gradient has always been 0, as for tokens that nothing used yet. There
+        # 1 / eps would let the first gradient drown all others.
         diagonal = torch.where(root > 0, first / below, 0.0)
         if p.grad is not None and momentum == "window":
             second = sum((1 - b2) * b2**i / (1 - b2 ** (t + i)) for i in range(remaining))
