@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.table_adam import TableAdam, make_upper_optimizer
-from dreamprm.bilevel.weights import (
+from dreamprm.bilevel import (
+    Bilevel,
     DomainWeights,
     FixedWeights,
     InstanceNet,
     InstanceTable,
     LabelCorrection,
-    UpperLevel,
-    Weighting,
+    Weights,
 )
-from tests.small_problem import Batch
+from dreamprm.bilevel.table_adam import TableAdam
+from tests.small_problem import Batch, Classifier
 
 
 def batch(domain: int, items: list[int]) -> Batch:
@@ -24,18 +26,28 @@ def batch(domain: int, items: list[int]) -> Batch:
     return Batch(domain, rows, torch.zeros(len(items), 2), torch.zeros(len(items), 1))
 
 
-def push(weighting: Weighting, *seen: tuple[Batch, list[float]]) -> None:
+def push(weights: Weights, *seen: tuple[Batch, list[float]]) -> None:
     """Set alpha's gradient from d meta loss / d w_i of each micro-batch of a window."""
-    weighting.start_window()
-    for one, _ in seen:
-        weighting.leaf(one, torch.zeros(len(one.items), 1))
-    weighting.set_gradient([torch.tensor(values) for _, values in seen])
+    window = [(one, torch.zeros(len(one.items), 1)) for one, _ in seen]
+    weights.set_gradient(window, [torch.tensor(values) for _, values in seen])
 
 
-def gradient(parameter: Tensor) -> list[float]:
+def upper_optimizer(weights: Weights, labels: LabelCorrection | None = None) -> Any:
+    problem = Classifier()
+    loop = Bilevel(
+        problem.model,
+        problem.lower_losses,
+        problem.meta_loss,
+        weights,
+        labels=labels,
+        meta_lr=0.1,
+    )
+    return loop.upper_optimizer
+
+
+def gradient(parameter: Tensor) -> list[Any]:
     assert parameter.grad is not None
-    found: list[float] = parameter.grad.tolist()
-    return found
+    return list(parameter.grad.tolist())
 
 
 def test_domain_weights_start_at_exactly_one_and_keep_their_mean() -> None:
@@ -51,7 +63,7 @@ def test_a_hypergradient_that_is_the_same_for_all_moves_nothing() -> None:
     weights = DomainWeights(["a", "b", "c"])
     push(weights, *((batch(k, [2 * k, 2 * k + 1]), [7.0, 7.0]) for k in range(3)))
     assert gradient(weights.alpha) == pytest.approx([0, 0, 0], abs=1e-6)
-    table = InstanceTable(4, 0.0, 3.0)
+    table = InstanceTable(4)
     push(table, (batch(0, [0, 1]), [7.0, 7.0]), (batch(1, [2, 3]), [7.0, 7.0]))
     assert gradient(table.alpha) == pytest.approx([0] * 4, abs=1e-6)
 
@@ -88,9 +100,7 @@ def test_an_instance_net_starts_at_one_and_tells_trajectories_apart_after_a_step
     one = batch(0, [0, 1])
     assert net(one, features).tolist() == [1.0, 1.0]
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
-    net.start_window()
-    net.leaf(one, features)
-    net.set_gradient([torch.tensor([1.0, -1.0])])
+    net.set_gradient([(one, features)], [torch.tensor([1.0, -1.0])])
     optimizer.step()
     low, high = net(one, features).tolist()
     assert low < high
@@ -106,17 +116,15 @@ def test_corrected_labels_stay_probabilities() -> None:
 
 def test_labels_of_a_micro_batch_are_those_of_its_trajectories() -> None:
     labels = LabelCorrection(torch.tensor([[0.1], [0.2], [0.3]]))
-    upper = UpperLevel(FixedWeights(torch.ones(3)), labels)
-    corrected = upper.corrected(batch(0, [2, 0]))
-    assert corrected is not None
-    torch.testing.assert_close(corrected, torch.tensor([[0.3], [0.1]]))
-    assert not corrected.requires_grad
+    torch.testing.assert_close(labels(batch(0, [2, 0])), torch.tensor([[0.3], [0.1]]))
+    labels.set_gradient([batch(0, [2, 0])], [torch.tensor([[1.0], [-2.0]])])
+    assert gradient(labels.delta) == [[-2.0], [0.0], [1.0]]
 
 
 def test_a_table_entry_moves_at_its_visits_as_adam_would() -> None:
     """Whatever happens to the others in between."""
-    table, alone = InstanceTable(3, 0.0, 3.0), torch.nn.Parameter(torch.zeros(1))
-    optimizer = make_upper_optimizer(UpperLevel(table), lr=0.1, weight_decay=0.0)
+    table, alone = InstanceTable(3), torch.nn.Parameter(torch.zeros(1))
+    optimizer = upper_optimizer(table)
     assert isinstance(optimizer, TableAdam)
     adam = torch.optim.Adam([alone], lr=0.1)
     for g in (1.0, -0.5, 1.0):
@@ -133,13 +141,16 @@ def test_a_table_entry_moves_at_its_visits_as_adam_would() -> None:
 
 
 def test_hypergradients_whose_squares_are_zero_still_move_a_table() -> None:
-    table = InstanceTable(2, 0.0, 3.0)
-    optimizer = make_upper_optimizer(UpperLevel(table), lr=0.1, weight_decay=0.0)
+    table = InstanceTable(2)
+    optimizer = upper_optimizer(table)
     table.alpha.grad = torch.tensor([1e-30, -1e-30])
     optimizer.step()
     assert table.alpha.tolist() == pytest.approx([-0.1, 0.1], rel=1e-4)
 
 
-def test_few_shared_weights_are_moved_by_adamw() -> None:
-    upper = UpperLevel(DomainWeights(["a", "b"]))
-    assert isinstance(make_upper_optimizer(upper, 0.1, 0.0), torch.optim.AdamW)
+def test_few_shared_weights_are_moved_by_adamw_and_tables_by_their_own() -> None:
+    labels = LabelCorrection(torch.zeros(4, 1))
+    assert isinstance(upper_optimizer(DomainWeights(["a", "b"])), torch.optim.AdamW)
+    assert isinstance(upper_optimizer(DomainWeights(["a", "b"]), labels), torch.optim.AdamW)
+    assert isinstance(upper_optimizer(InstanceTable(4), labels), TableAdam)
+    assert isinstance(upper_optimizer(FixedWeights(torch.ones(4)), labels), TableAdam)

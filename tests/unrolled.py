@@ -1,8 +1,7 @@
-"""The oracle: differentiate through the lower steps themselves.
+"""The oracle of the estimators: differentiate through the lower steps themselves.
 
-The window is replayed from its start as one differentiable function of w, optimiser included, and
-autograd does the rest. Exact, and as costly in memory as the window is long: tests and
-`benchmarks/` hold the other estimators to it.
+The window is replayed from its start as one differentiable function of the weights, optimiser
+included, and autograd does the rest. Exact, and as costly in memory as the window is long.
 """
 
 from __future__ import annotations
@@ -13,76 +12,70 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.hypergradient.base import Hypergradient, LowerStep, Problem, Upper
-from dreamprm.bilevel.hypergradient.direction import Settings
-from dreamprm.bilevel.hypergradient.products import LossCall, differentiable_attention
-from dreamprm.errors import DreamPRMError
+from dreamprm.bilevel.hypergradient import Estimator, Hypergradient, MicroBatch
+from dreamprm.bilevel.per_trajectory import LossCall, differentiable_attention
 
 Parameters = dict[str, Tensor]
 Moments = dict[str, tuple[Tensor, Tensor, float]]  # exp_avg, exp_avg_sq, steps taken
 
 
-class Unrolled:
-    """See the module's text; of the settings only `parallel` has a say, and must be one process."""
+class Unrolled(Estimator):
+    """Follows AdamW, and SGD without momentum."""
 
-    def __init__(
-        self, problem: Problem, optimizer: torch.optim.Optimizer, upper: Upper, settings: Settings
-    ) -> None:
-        plain_sgd = isinstance(optimizer, torch.optim.SGD) and not optimizer.defaults["momentum"]
-        if not (plain_sgd or isinstance(optimizer, torch.optim.AdamW)):
-            raise DreamPRMError("the unrolled oracle follows AdamW and SGD without momentum only")
-        if settings.parallel.world > 1:
-            raise DreamPRMError("the unrolled oracle runs on one process; use another estimator")
-        self.problem, self.optimizer, self.upper = problem, optimizer, upper
-        self._steps: list[LowerStep] = []
-        self._groups: list[dict[str, dict[str, Any]]] = []
-        self._start: tuple[Parameters, Moments] = ({}, {})
+    finest = 2
 
-    def start_window(self, meta_batch: Any) -> None:
-        self._steps.clear()
-        self._groups.clear()
-        named = dict(self.problem.model.named_parameters())
-        start = {n: p.detach().clone() for n, p in named.items() if p.requires_grad}
-        moments: Moments = {}
-        for name in start:
+    def start(self, meta_batch: Any) -> None:
+        sgd = (
+            isinstance(self.optimizer, torch.optim.SGD) and not self.optimizer.defaults["momentum"]
+        )
+        assert sgd or isinstance(self.optimizer, torch.optim.AdamW)
+        self._steps: list[tuple[Sequence[MicroBatch], dict[str, dict[str, Any]]]] = []
+        named = dict(self.levels.model.named_parameters())
+        self._phi = {n: p.detach().clone() for n, p in named.items() if p.requires_grad}
+        self._moments: Moments = {}
+        for name in self._phi:
             state = self.optimizer.state.get(named[name])
             if state and "exp_avg" in state:
                 average, square = state["exp_avg"].clone(), state["exp_avg_sq"].clone()
-                moments[name] = (average, square, float(state["step"]))
-        self._start = (start, moments)
+                self._moments[name] = (average, square, float(state["step"]))
 
-    def observe(
-        self, index: int, batch: Any, features: Tensor, gradient: Sequence[Tensor | None]
-    ) -> None:
-        pass  # takes its own
+    def observe(self, micro: MicroBatch, gradient: list[Tensor | None]) -> None:
+        pass  # takes its own gradients
 
-    def after_step(self, step: LowerStep) -> None:
-        names = {id(p): n for n, p in self.problem.model.named_parameters()}
+    def after_step(self, micros: Sequence[MicroBatch], remaining: int) -> None:
+        names = {id(p): n for n, p in self.levels.model.named_parameters()}
         settings = {
             names[id(p)]: {k: v for k, v in group.items() if k != "params"}
             for group in self.optimizer.param_groups
             for p in group["params"]
-            if id(p) in names
         }
-        self._steps.append(step)
-        self._groups.append(settings)
+        self._steps.append((micros, settings))
 
-    def compute(self, meta_batch: Any) -> Hypergradient:
-        phi, moments = {n: p.requires_grad_() for n, p in self._start[0].items()}, self._start[1]
+    def finish(self, meta_batch: Any) -> tuple[float, Hypergradient | None]:
+        phi, moments = {n: p.requires_grad_() for n, p in self._phi.items()}, self._moments
+        weights: list[Tensor] = []
+        labels: list[Tensor] = []
         with torch.enable_grad(), differentiable_attention():
-            for step, settings in zip(self._steps, self._groups, strict=True):
+            for micros, settings in self._steps:
                 objective = torch.zeros(())
-                for batch, features in zip(step.batches, step.features, strict=True):
-                    w, labels = self.upper.leaf(batch, features), self.upper.labels(batch)
-                    objective = objective + (w * self._call(phi, batch, labels)).mean() * step.share
-                found = torch.autograd.grad(
+                for micro in micros:
+                    w = micro.w.detach().clone().requires_grad_()
+                    p = None if micro.labels is None else micro.labels.clone().requires_grad_()
+                    weights.append(w)
+                    labels += [] if p is None else [p]
+                    losses = self._call(phi, micro.batch, p)
+                    objective = objective + (w * losses).mean() * micro.share
+                parts = torch.autograd.grad(
                     objective, list(phi.values()), create_graph=True, allow_unused=True
                 )
-                gradients = {n: g for n, g in zip(phi, found, strict=True) if g is not None}
-                phi, moments = self._update(phi, gradients, moments, settings)
+                taken = {n: g for n, g in zip(phi, parts, strict=True) if g is not None}
+                phi, moments = self._update(phi, taken, moments, settings)
             meta = self._call(phi, meta_batch, meta=True)
-        self._steps.clear()
-        return Hypergradient(meta, float(meta.detach()))
+        slopes = torch.autograd.grad(
+            meta, [*weights, *labels], allow_unused=True, materialize_grads=True
+        )
+        of_weights, of_labels = slopes[: len(weights)], slopes[len(weights) :]
+        return float(meta.detach()), Hypergradient(list(of_weights), list(of_labels))
 
     def _update(
         self,
@@ -114,6 +107,6 @@ class Unrolled:
         """Losses of a batch, computed with phi in place of the model's own parameters."""
         named = {f"model.{name}": p for name, p in phi.items()}
         result: Tensor = torch.func.functional_call(
-            LossCall(self.problem), named, (batch, labels, meta)
+            LossCall(self.levels), named, (batch, labels, meta)
         )
         return result

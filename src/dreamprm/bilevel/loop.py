@@ -169,6 +169,11 @@ class Bilevel:
         """Does the next step begin a window that is learned from?"""
         return self._remaining == 0 and self.learns and self.steps >= self.meta_warmup
 
+    @property
+    def between_windows(self) -> bool:
+        """Has a window just ended? Nothing is in the estimator's hands then."""
+        return self._remaining == 0
+
     def step(self, batches: Sequence[Any], meta_batch: Any = None) -> Step:
         """One lower step, and the upper step where a window ends.
 

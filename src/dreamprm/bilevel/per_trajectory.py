@@ -302,5 +302,3 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def differentiable_attention() -> Any:
     """The attention kernel that has forward-mode and second derivatives; the fused ones do not."""
     return sdpa_kernel(SDPBackend.MATH)
-
-

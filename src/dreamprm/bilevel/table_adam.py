@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 
-
 class TableAdam(torch.optim.Optimizer):
     """Adam (arXiv 1412.6980) whose steps are an entry's visits, with decoupled weight decay.
 
@@ -64,5 +63,3 @@ class TableAdam(torch.optim.Optimizer):
         state["visits"][visited], state["exp_avg"][visited], state["exp_avg_sq"][visited] = n, m, v
         move = (m / (1 - b1**n)) / ((v / (1 - b2**n)).sqrt() + 1e-8)
         p[visited] -= group["lr"] * (move + group["weight_decay"] * p[visited])
-
-

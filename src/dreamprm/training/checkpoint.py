@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from dreamprm.bilevel.loop import BilevelLoop
-from dreamprm.bilevel.meta_loss import AffineNuisance, MetaLoss
+from dreamprm.bilevel.loop import Bilevel
+from dreamprm.bilevel.losses import Affine, MetaLoss
 from dreamprm.errors import DreamPRMError
 from dreamprm.training.config import TrainConfig
 
@@ -33,7 +33,8 @@ FREE = {"save_steps", "save_total_limit", "dataloader_num_workers", "logging_ste
 
 
 def save_checkpoint(
-    loop: BilevelLoop,
+    loop: Bilevel,
+    config: TrainConfig,
     profile: MetaLoss,
     folder: Path,
     run: dict[str, Any],
@@ -50,18 +51,18 @@ def save_checkpoint(
     tensors = _tensors(loop)  # every process takes part in gathering shards
     if loop.parallel.rank > 0:
         return
-    target = folder / f"checkpoint-{loop.step}"
-    partial = folder / f".checkpoint-{loop.step}.partial"
+    target = folder / f"checkpoint-{loop.steps}"
+    partial = folder / f".checkpoint-{loop.steps}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(tensors, partial / TENSORS)
         state = {
-            "step": loop.step,
-            "upper_step": loop.upper_step,
+            "step": loop.steps,
+            "upper_step": loop.upper_steps,
             "domains": loop.domains,
-            "config": asdict(loop.config),
-            "slope": profile.slope if isinstance(profile, AffineNuisance) else None,
+            "config": asdict(config),
+            "slope": profile.slope if isinstance(profile, Affine) else None,
             "run": run,
             "history": history,
         }
@@ -76,7 +77,7 @@ def save_checkpoint(
     for old in stale:
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
-    for old in checkpoints(folder)[: -loop.config.save_total_limit]:
+    for old in checkpoints(folder)[: -config.save_total_limit]:
         shutil.rmtree(old)
     for rest in folder.glob(".checkpoint-*.partial"):  # of a run that was killed while writing
         shutil.rmtree(rest, ignore_errors=True)
@@ -89,7 +90,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    loop: BilevelLoop, profile: MetaLoss, path: Path, run: dict[str, Any]
+    loop: Bilevel, config: TrainConfig, profile: MetaLoss, path: Path, run: dict[str, Any]
 ) -> dict[str, Any]:
     """Put a run into the state of a checkpoint; returns its JSON part.
 
@@ -104,7 +105,7 @@ def load_checkpoint(
             f"{path}: cannot read the checkpoint: {error}; remove this folder to go on from an "
             "earlier one"
         ) from error
-    _refuse_other_run(state, loop.config, loop.domains, path)
+    _refuse_other_run(state, config, loop.domains, path)
     for name, value in run.items():
         if state["run"].get(name) != value:
             raise DreamPRMError(
@@ -120,19 +121,17 @@ def load_checkpoint(
     device = loop.parameters[0].device
     if "cuda_rng" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda_rng"], device)
-    if isinstance(profile, AffineNuisance):
+    if isinstance(profile, Affine):
         profile.slope = state["slope"]
-    loop.step, loop.upper_step = state["step"], state["upper_step"]
+    loop.steps, loop.upper_steps = state["step"], state["upper_step"]
     return state
 
 
-def _tensors(loop: BilevelLoop) -> dict[str, Tensor]:
+def _tensors(loop: Bilevel) -> dict[str, Tensor]:
     tensors = {
-        f"model.{name}": _whole(p)
-        for name, p in loop.problem.model.named_parameters()
-        if p.requires_grad
+        f"model.{name}": _whole(p) for name, p in loop.model.named_parameters() if p.requires_grad
     }
-    tensors |= {f"upper.{name}": _whole(p) for name, p in loop.upper.named_parameters()}
+    tensors |= {f"upper.{name}": _whole(p) for name, p in _upper(loop)}
     tensors["rng"] = torch.get_rng_state()
     device = loop.parameters[0].device
     if device.type == "cuda":
@@ -144,12 +143,12 @@ def _tensors(loop: BilevelLoop) -> dict[str, Tensor]:
     return tensors
 
 
-def _restore(loop: BilevelLoop, tensors: dict[str, Tensor]) -> None:
+def _restore(loop: Bilevel, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, p in loop.problem.model.named_parameters():
+        for name, p in loop.model.named_parameters():
             if p.requires_grad:
                 p.copy_(_sharded_as(p, tensors[f"model.{name}"]))
-        for name, p in loop.upper.named_parameters():
+        for name, p in _upper(loop):
             p.copy_(tensors[f"upper.{name}"])
     for name, optimizer in _optimizers(loop):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -177,7 +176,13 @@ def _sharded_as(p: Tensor, whole: Tensor) -> Tensor:
     return whole
 
 
-def _optimizers(loop: BilevelLoop) -> list[tuple[str, torch.optim.Optimizer]]:
+def _upper(loop: Bilevel) -> list[tuple[str, Tensor]]:
+    """Alpha and label corrections by name."""
+    labels = [] if loop.labels is None else list(loop.labels.named_parameters(prefix="labels"))
+    return [*loop.weights.named_parameters(prefix="weights"), *labels]
+
+
+def _optimizers(loop: Bilevel) -> list[tuple[str, torch.optim.Optimizer]]:
     return [("lower", loop.lower_optimizer), ("upper", loop.upper_optimizer)]
 
 

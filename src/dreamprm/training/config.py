@@ -24,9 +24,6 @@ EstimatorName = Literal[
     "finite_difference",
     "jvp",
     "ghost",
-    "neumann",
-    "conjugate_gradient",
-    "unrolled",
 ]
 
 
@@ -72,12 +69,10 @@ class TrainConfig:
         instance_weight_max: upper end.
         estimator: of the hypergradient; `auto` takes inner_product for domains, ghost for
             instances and jvp for labels.
-        meta_gradient_at: `start` of the window (keeps one vector) or its `end` (what the unrolled
-            oracle does; keeps a gradient per domain).
+        meta_gradient_at: `start` of the window (keeps one vector) or its `end` (closer to what the
+            window does; keeps a gradient per domain).
         preconditioning: `adam` takes the lower optimiser into account, `none` does not.
         momentum: of a domain's gradient in the hypergradient: `whole`, or cut at the `window` end.
-        solver_steps: of neumann and conjugate_gradient.
-        solver_damping: added to the Hessian's diagonal in conjugate_gradient.
         learn_weights: False keeps the given weights (plain training).
         seed: of data order and initialisation.
         save_steps: lower steps between checkpoints; 0 saves none.
@@ -120,8 +115,6 @@ class TrainConfig:
     meta_gradient_at: Literal["end", "start"] = "start"
     preconditioning: Literal["none", "adam"] = "adam"
     momentum: Literal["window", "whole"] = "whole"
-    solver_steps: int = 5
-    solver_damping: float = 0.01
     learn_weights: bool = True
     seed: int = 0
     save_steps: int = 0
@@ -142,7 +135,6 @@ class TrainConfig:
             "meta_batch_questions",
             "meta_batch_candidates",
             "save_total_limit",
-            "solver_steps",
             "logging_steps",
             "lr_step_size",
         ):
@@ -158,7 +150,6 @@ class TrainConfig:
             "meta_learning_rate",
             "meta_weight_decay",
             "meta_warmup_steps",
-            "solver_damping",
             "save_steps",
             "dataloader_num_workers",
         ):
@@ -185,11 +176,6 @@ class TrainConfig:
             raise DreamPRMError(
                 "label_correction moves labels by the slope of the loss, and lower_loss hard has "
                 "none by the label; use mse or bce"
-            )
-        if self.estimator == "unrolled" and self.gradient_checkpointing:
-            raise DreamPRMError(
-                "estimator unrolled differentiates twice, which gradient_checkpointing does not "
-                "allow; set one of them differently"
             )
         if self.momentum == "window" and self.meta_gradient_at == "start":
             raise DreamPRMError(

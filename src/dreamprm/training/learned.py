@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.parallel import Parallel
 from dreamprm.bilevel.weights import (
     DomainWeights,
     FixedWeights,
     InstanceNet,
     InstanceTable,
     LabelCorrection,
-    UpperLevel,
-    Weighting,
+    Weights,
 )
 from dreamprm.data.files import atomic_write
 from dreamprm.data.trajectory_weights import write_weights
@@ -50,12 +48,12 @@ class Learned:
     labels: list[list[float | None]] | None = None
 
 
-def make_upper(
-    config: TrainConfig, data: TrainData, given: GivenWeights | None, parallel: Parallel
-) -> UpperLevel:
+def make_weights(
+    config: TrainConfig, data: TrainData, given: GivenWeights | None = None
+) -> tuple[Weights, LabelCorrection | None]:
     """The upper-level variables that the settings ask for."""
     count = len(data.items)
-    weighting: Weighting
+    weighting: Weights
     if given is not None:
         by_domain = all(isinstance(key, str) for key in given)
         weighting = FixedWeights(_table(given, data), by_domain)
@@ -70,12 +68,11 @@ def make_upper(
     correction = None
     if config.learn_weights and config.label_correction:
         correction = LabelCorrection(data.label_table()[0])
-    return UpperLevel(weighting, correction, parallel)
+    return weighting, correction
 
 
-def domain_weights(upper: UpperLevel, data: TrainData) -> dict[str, float]:
+def domain_weights(weighting: Weights, data: TrainData) -> dict[str, float]:
     """Weight of each domain as it is now; empty for an instance net, which has no table."""
-    weighting = upper.weighting
     if isinstance(weighting, DomainWeights):
         return dict(zip(data.domains, weighting.table().tolist(), strict=True))
     if isinstance(weighting, InstanceTable):
@@ -86,30 +83,32 @@ def domain_weights(upper: UpperLevel, data: TrainData) -> dict[str, float]:
 
 
 @torch.no_grad()
-def learned(problem: PRMProblem, upper: UpperLevel) -> Learned:
+def learned(problem: PRMProblem, weighting: Weights, correction: LabelCorrection | None) -> Learned:
     """The upper level's result at the end of a run."""
-    data, weighting = problem.data, upper.weighting
+    data = problem.data
     instances: Tensor | None = None
     if isinstance(weighting, InstanceTable):
         instances = weighting.table()
     elif isinstance(weighting, FixedWeights) and not weighting.by_domain:
         instances = weighting.get_buffer("w")
     elif isinstance(weighting, InstanceNet):
-        instances = _of_net(problem, upper)
+        instances = _of_net(problem, weighting, correction)
     labels = None
-    if upper.correction is not None:
-        corrected, labelled = upper.correction.table(), data.label_table()[1]
+    if correction is not None:
+        corrected, labelled = correction.table(), data.label_table()[1]
         labels = [
             [float(row[s]) if mask[s] else None for s in range(len(t.steps))]
             for row, mask, (_, t) in zip(corrected.cpu(), labelled, data.items, strict=True)
         ]
     if instances is None:
-        return Learned(domain_weights(upper, data), None, labels)
+        return Learned(domain_weights(weighting, data), None, labels)
     instances = instances.cpu() / instances.mean().clamp(min=1e-12).cpu()
     return Learned(_means(instances, data), instances.tolist(), labels)
 
 
-def _of_net(problem: PRMProblem, upper: UpperLevel) -> Tensor:
+def _of_net(
+    problem: PRMProblem, weighting: InstanceNet, correction: LabelCorrection | None
+) -> Tensor:
     """What the final net says of every trajectory: one forward pass of all of them."""
     found = torch.zeros(len(problem.data.items))
     size = problem.config.per_device_train_batch_size
@@ -118,8 +117,9 @@ def _of_net(problem: PRMProblem, upper: UpperLevel) -> Tensor:
         for start in range(0, len(pairs), size):
             batch = problem.batch_of(domain, list(range(start, min(start + size, len(pairs)))))
             batch = batch.to(problem.model.device)
-            output = problem.lower_losses(batch, upper.corrected(batch))
-            found[batch.items.cpu()] = upper.weights(batch, output.seen()).cpu()
+            labels = None if correction is None else correction(batch)
+            _, features = problem.lower_losses(batch, labels)
+            found[batch.items.cpu()] = weighting(batch, features).cpu()
     return found
 
 

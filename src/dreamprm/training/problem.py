@@ -1,4 +1,4 @@
-"""A PRM and its data as a bi-level `Problem`: batches, losses, and who owns which row."""
+"""A PRM and its data for the bi-level loop: batches, losses, and which row is whose."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamprm.bilevel.hypergradient.base import LowerOutput
-from dreamprm.bilevel.losses import trajectory_losses
-from dreamprm.bilevel.meta_loss import MetaLoss, aggregate, make_meta_loss, steps_loss
+from dreamprm.bilevel.losses import META_LOSSES, MetaLoss, aggregate, trajectory_losses
 from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
@@ -22,12 +20,11 @@ from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
 from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 
-SEPARATE = ("mse", "mse_steps", "bce_steps")  # meta losses that are means over candidates
 FEATURES = 4  # what an instance net sees of a trajectory, see `PRMProblem.lower_losses`
 
 
 class PRMProblem:
-    """See the module's text.
+    """Makes batches of both levels and computes their losses.
 
     Args:
         model: the reward model.
@@ -45,7 +42,7 @@ class PRMProblem:
     ) -> None:
         self.model, self.data, self.config, self.parallel = model, data, config, parallel
         self.encode = model.encoder()
-        self.profile: MetaLoss = make_meta_loss(config.meta_loss)
+        self.of_candidates: MetaLoss = META_LOSSES[config.meta_loss](config.meta_aggregation)
         self._labels, self._labelled = data.label_table()
         self._contrast = [group for group in data.meta if len({t.outcome for _, t in group}) == 2]
         self._lengths = {
@@ -63,8 +60,7 @@ class PRMProblem:
             raise DataError(
                 "learning weights needs a meta set; give one or set learn_weights false"
             )
-        ranking = self.config.meta_loss in ("pairwise", "listwise")
-        if ranking and not self._contrast:
+        if self.of_candidates.compares_candidates and not self._contrast:
             raise DataError(
                 f"meta_loss '{self.config.meta_loss}' compares right and wrong candidates of one, "
                 "and the meta set has no question with both; use meta_loss affine_bce or mse"
@@ -147,10 +143,10 @@ class PRMProblem:
         Where there are enough of them to fill a batch, the others are left aside.
         """
         config = self.config
-        ranking = config.meta_loss in ("pairwise", "listwise")
         contrast = len(self._contrast) >= config.meta_batch_questions
         enough = config.meta_batch_candidates > 1 and contrast
-        return self._contrast if ranking or enough else self.data.meta
+        only_contrast = self.of_candidates.compares_candidates or enough
+        return self._contrast if only_contrast else self.data.meta
 
     def meta_batch(self, upper_step: int) -> MetaBatch:
         """This process's share of a meta batch, on the CPU; a function of seed and step."""
@@ -188,8 +184,10 @@ class PRMProblem:
             torch.tensor([number for number, _ in picked]),
         )
 
-    def lower_losses(self, batch: LowerBatch, labels: Tensor | None = None) -> LowerOutput:
-        """L_i, and for an instance net: loss, mean logit, last logit, mean label."""
+    def lower_losses(
+        self, batch: LowerBatch, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """L_i, (B,), and what an instance net reads: loss, mean and last logit, mean label."""
         logits = self._logits(batch.tokens)  # (B, steps)
         p = (batch.labels if labels is None else labels).to(logits.dtype)
         losses = trajectory_losses(
@@ -199,76 +197,67 @@ class PRMProblem:
             mask = batch.tokens.mask
             last = logits.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0))[:, 0]
             mean_label = aggregate(p, batch.labelled, "mean")
-            found = [losses, aggregate(logits, mask, "mean"), last, mean_label]
-            features = torch.stack([part.detach() for part in found], dim=1)  # (B, FEATURES)
-        return LowerOutput(losses, features)
+            parts = [losses, aggregate(logits, mask, "mean"), last, mean_label]
+            features = torch.stack([part.detach() for part in parts], dim=1)  # (B, FEATURES)
+        return losses, features
 
     def meta_loss(self, batch: MetaBatch) -> Tensor:
         """Of all processes' candidates, with the gradient of one's own."""
         with without_dropout(self.model):
             parts = [
-                self._candidates(chunk, outcomes)
+                self._scores(chunk, outcomes)
                 for chunk, outcomes in zip(batch.chunks, batch.outcomes_of_chunks(), strict=True)
             ]
-        return self._of_candidates(torch.cat(parts), batch)
+        return self._of_all(torch.cat(parts), batch)
 
     def meta_backward(self, batch: MetaBatch, scale: float) -> float:
-        """Add the gradient of scale * meta loss to `.grad`; returns the loss. See `_backward`."""
-        with without_dropout(self.model):
-            return self._backward(batch, scale)
-
-    def _backward(self, batch: MetaBatch, scale: float) -> float:
         """Add the gradient of scale * meta loss to `.grad` with one chunk in memory at a time.
 
         A loss that compares candidates needs the scores of all before it can be differentiated by
         any: all chunks but the last are scored without graph first, and again for their backward
-        pass (the idea of gradient caching, arXiv 2101.06983). A loss that does not goes through
-        once.
+        pass (the idea of gradient caching, arXiv 2101.06983). A separable one goes through once.
 
         Returns:
             The meta loss.
         """
+        with without_dropout(self.model):
+            if self.of_candidates.separable:
+                return self._separately(batch, scale)
+            return self._with_cached_scores(batch, scale)
+
+    def _separately(self, batch: MetaBatch, scale: float) -> float:
+        count = self.parallel.total(batch.outcomes.new_tensor(len(batch.outcomes)))
+        sums = []
+        for chunk, outcomes in zip(batch.chunks, batch.outcomes_of_chunks(), strict=True):
+            losses = self.of_candidates.of_each(self._scores(chunk, outcomes), outcomes)
+            (scale * losses.sum() / count).backward()
+            sums.append(losses.detach().sum())
+        return float(self.parallel.total(torch.stack(sums).sum()) / count)
+
+    def _with_cached_scores(self, batch: MetaBatch, scale: float) -> float:
         chunks, targets = batch.chunks, batch.outcomes_of_chunks()
-        if self.config.meta_loss in SEPARATE:
-            count = self.parallel.total(batch.outcomes.new_tensor(len(batch.outcomes)))
-            sums = []
-            for chunk, outcomes in zip(chunks, targets, strict=True):
-                found = self._candidates(chunk, outcomes)
-                losses = (found.sigmoid() - outcomes) ** 2 if self._aggregates else found
-                (scale * losses.sum() / count).backward()
-                sums.append(losses.detach().sum())
-            return float(self.parallel.total(torch.stack(sums).sum()) / count)
         with torch.no_grad():
             before = zip(chunks[:-1], targets[:-1], strict=True)
-            known = [self._candidates(chunk, outcomes) for chunk, outcomes in before]
-        last = self._candidates(chunks[-1], targets[-1])
+            known = [self._scores(chunk, outcomes) for chunk, outcomes in before]
+        last = self._scores(chunks[-1], targets[-1])
         scores = torch.cat([*known, last.detach()]).requires_grad_()
-        loss = self._of_candidates(scores, batch)
+        loss = self._of_all(scores, batch)
         (slopes,) = torch.autograd.grad(scale * loss, scores)
         *parts, of_last = slopes.split([len(chunk.mask) for chunk in chunks])
         last.backward(of_last)
         for chunk, outcomes, slope in zip(chunks[:-1], targets[:-1], parts, strict=True):
-            self._candidates(chunk, outcomes).backward(slope)
+            self._scores(chunk, outcomes).backward(slope)
         return float(loss.detach())
 
-    def _of_candidates(self, own: Tensor, batch: MetaBatch) -> Tensor:
-        """The meta loss from what `_candidates` says of this process's candidates."""
-        per_candidate = self.parallel.gather(own)
-        if not self._aggregates:
-            return per_candidate.mean()
-        outcomes = self.parallel.gather(batch.outcomes).to(per_candidate.dtype)
-        return self.profile(per_candidate, outcomes, self.parallel.gather(batch.question))
+    def _of_all(self, own: Tensor, batch: MetaBatch) -> Tensor:
+        """The meta loss from the scores of this process's candidates and of the others'."""
+        scores = self.parallel.gather(own)
+        outcomes = self.parallel.gather(batch.outcomes).to(scores.dtype)
+        return self.of_candidates(scores, outcomes, self.parallel.gather(batch.question))
 
-    def _candidates(self, tokens: Batch, outcomes: Tensor) -> Tensor:
-        """Aggregated logit of each candidate, (candidates,); its own loss for `*_steps`."""
-        logits = self._logits(tokens)
-        if not self._aggregates:
-            return steps_loss(logits, tokens.mask, outcomes, self.config.meta_loss)
-        return aggregate(logits, tokens.mask, self.config.meta_aggregation)
-
-    @property
-    def _aggregates(self) -> bool:
-        return self.config.meta_loss not in ("mse_steps", "bce_steps")
+    def _scores(self, tokens: Batch, outcomes: Tensor) -> Tensor:
+        """What the meta loss looks at of each candidate, (candidates,)."""
+        return self.of_candidates.score(self._logits(tokens), tokens.mask, outcomes)
 
     def _logits(self, tokens: Batch) -> Tensor:
         with self._compute():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from dreamprm.bilevel.loop import BilevelLoop
+from dreamprm.bilevel import Bilevel, Estimator, LabelCorrection, Weights
+from dreamprm.bilevel.parameters import trainable
 from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.prm.model import PRM
@@ -27,7 +30,7 @@ from dreamprm.training.learned import (
     Learned,
     domain_weights,
     learned,
-    make_upper,
+    make_weights,
     write_learned,
 )
 from dreamprm.training.problem import PRMProblem
@@ -88,45 +91,34 @@ def train(
         raise DreamPRMError("weights are given and learn_weights is true; set it to false")
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    head_rate = config.head_learning_rate or config.learning_rate
     engine = Engine(model.train(), config, output_dir)
     model = engine.model
     problem = PRMProblem(model, data, config, engine.parallel)
-    upper = make_upper(config, data, weights, engine.parallel).to(model.device)
-    loop = BilevelLoop(
-        problem,
-        upper,
-        problem.lower_batches,
-        problem.meta_batch,
-        config,
-        data.domains,
-        {id(p): head_rate for p in model.head.parameters()},
-        engine.parallel,
-    )
+    weighting, correction = make_weights(config, data, weights)
+    loop = make_loop(problem, weighting, correction)
     folder = output_dir / "checkpoints" if output_dir else None
     run = _identity(model, data, weights, engine.parallel.world)
     history: list[dict[str, Any]] = []
     stale = checkpoints(folder) if folder and not resume else []
     if folder and resume and checkpoints(folder):
-        state = load_checkpoint(loop, problem.profile, checkpoints(folder)[-1], run)
+        newest = checkpoints(folder)[-1]
+        state = load_checkpoint(loop, config, problem.of_candidates, newest, run)
         history = state["history"]
-        progress(loop.step)
+        progress(loop.steps)
     _warn_of_nothing_learned(config, data)
-    _prefetch(loop, problem)
-    before = saved = logged = loop.step
-    for log in loop.windows():
-        history.append(asdict(log) | {"weights": domain_weights(upper, data)})
-        progress(log.step - before)
-        before = log.step
-        if log.step - logged >= config.logging_steps:
-            engine.log(_figures(history[-1]), log.step)
-            logged = log.step
-        if folder and config.save_steps and log.step - saved >= config.save_steps:
-            save_checkpoint(loop, problem.profile, folder, run, history, stale)
+    saved = logged = loop.steps
+    for row in windows(loop, problem):
+        history.append(row | {"weights": domain_weights(weighting, data)})
+        progress(loop.steps - (history[-2]["step"] if len(history) > 1 else 0))
+        if loop.steps - logged >= config.logging_steps:
+            engine.log(_figures(history[-1]), loop.steps)
+            logged = loop.steps
+        if folder and config.save_steps and loop.steps - saved >= config.save_steps:
+            save_checkpoint(loop, config, problem.of_candidates, folder, run, history, stale)
             engine.wait()
             stale = []
-            saved = log.step
-    result = TrainResult(learned(problem, upper), history, engine.is_main)
+            saved = loop.steps
+    result = TrainResult(learned(problem, weighting, correction), history, engine.is_main)
     if output_dir:
         whole = engine.whole_state()
         if engine.is_main:
@@ -151,12 +143,88 @@ def _warn_of_nothing_learned(config: TrainConfig, data: TrainData) -> None:
         warnings.warn(f"no weights are learned: {reason}", DataWarning, stacklevel=3)
 
 
-def _prefetch(loop: BilevelLoop, problem: PRMProblem) -> None:
-    """Make batches where they are needed: ahead if asked for, on the model's device."""
-    config, device = loop.config, problem.model.device
-    lower = Ahead(problem.lower_batches, loop.step, config.max_steps, config.dataloader_num_workers)
-    loop.lower_batches = lambda step: on_device(lower(step), device)
-    loop.meta_batches = lambda step: problem.meta_batch(step).to(device)
+def make_loop(
+    problem: PRMProblem,
+    weighting: Weights,
+    correction: LabelCorrection | None = None,
+    estimator: type[Estimator] | None = None,
+) -> Bilevel:
+    """The bi-level loop of a run; `estimator` stands in for that of the settings."""
+    model, config = problem.model, problem.config
+    for module in (weighting, correction):
+        if module is not None:
+            module.to(model.device)
+    head = {id(p) for p in model.head.parameters()}
+    groups = [
+        {"params": [p for p in trainable(model) if id(p) not in head], "lr": config.learning_rate},
+        {
+            "params": [p for p in trainable(model) if id(p) in head],
+            "lr": config.head_learning_rate or config.learning_rate,
+        },
+    ]
+    return Bilevel(
+        model,
+        problem.lower_losses,
+        problem.meta_loss,
+        weighting,
+        labels=correction,
+        optimizer=torch.optim.AdamW(
+            [group for group in groups if group["params"]], weight_decay=config.weight_decay
+        ),
+        schedule=lambda step: lr_factor(config, step),
+        max_grad_norm=config.max_grad_norm,
+        meta_lr=config.meta_learning_rate,
+        meta_weight_decay=config.meta_weight_decay,
+        window=config.unroll_steps,
+        meta_warmup=config.meta_warmup_steps,
+        max_steps=config.max_steps,
+        estimator=estimator or config.estimator,
+        meta_gradient_at=config.meta_gradient_at,
+        preconditioning=config.preconditioning,
+        momentum=config.momentum,
+        meta_backward=problem.meta_backward,
+        row_owners=problem.owners,
+        domains=problem.data.domains,
+        parallel=problem.parallel,
+    )
+
+
+def windows(loop: Bilevel, problem: PRMProblem) -> Iterator[dict[str, Any]]:
+    """Train to the end; per window its last step, mean loss, meta loss and trajectories seen."""
+    config, device = problem.config, problem.model.device
+    ahead = Ahead(
+        problem.lower_batches, loop.steps, config.max_steps, config.dataloader_num_workers
+    )
+    losses: list[Tensor] = []
+    while loop.steps < config.max_steps:
+        meta_batch = None
+        if loop.needs_meta_batch:
+            meta_batch = problem.meta_batch(loop.upper_steps).to(device)
+        step = loop.step(on_device(ahead(loop.steps), device), meta_batch)
+        losses += step.losses
+        if loop.between_windows:
+            mean = problem.parallel.mean(torch.stack([x.mean() for x in losses]).mean())
+            yield {
+                "step": loop.steps,
+                "lower_loss": float(mean),
+                "meta_loss": step.meta_loss,
+                "trajectories": sum(len(x) for x in losses) * problem.parallel.world,
+            }
+            losses = []
+
+
+def lr_factor(config: TrainConfig, step: int) -> float:
+    """Factor of the lower learning rate at a step counted from 0."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
+    factors = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
+        "step": float(config.lr_gamma ** (step // config.lr_step_size)),
+    }
+    return factors[config.lr_scheduler_type]
 
 
 def _figures(row: dict[str, Any]) -> dict[str, float]:
