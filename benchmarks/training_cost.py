@@ -1,7 +1,7 @@
 """The cost part of `benchmarks.training`: time, tokens and memory of a window of each procedure.
 
 - `plain`: mixed-domain batches without weights, one AdamW, at several micro-batch sizes.
-- `ours`: `BilevelLoop` with one-domain micro-batches and `inner_product`, at each of plain's sizes:
+- `ours`: `Bilevel` with one-domain micro-batches and `inner_product`, at each of plain's sizes:
   the same number of trajectories in a step, of fewer domains where micro-batches are larger. The
   meta batch is as large as a lower step; it is taken in chunks of a micro-batch, of which all but
   one are scored twice, or (`meta at once`) in one piece.
@@ -25,18 +25,18 @@ from torch import Tensor
 
 from benchmarks.training_paper import LastBatchDifference, PrefixPasses
 from benchmarks.training_setup import CANDIDATES, Setting, make_data, make_model
-from dreamprm.bilevel.hypergradient.base import trainable
-from dreamprm.bilevel.loop import BilevelLoop
+from dreamprm.bilevel import Bilevel
 from dreamprm.bilevel.losses import trajectory_losses
-from dreamprm.bilevel.parallel import SINGLE
+from dreamprm.bilevel.parameters import trainable
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import unwrapped
 from dreamprm.prm.model import PRM
 from dreamprm.training.batches import LowerBatch, MetaBatch, on_device
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import Pair, TrainData
-from dreamprm.training.learned import make_upper
+from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem
+from dreamprm.training.training import make_loop
 
 Unit = Callable[[], None]
 """A piece of training: a window of ours or plain's, `steps` windows of the paper's."""
@@ -156,40 +156,29 @@ class Bench:
             estimator="inner_product", meta_gradient_at=at, per_device_meta_batch_size=meta_chunk
         )
         problem = PRMProblem(self.model, self.data, config)
-        loop = self._loop(problem, lambda step: steps[step % len(steps)], config)
-        loop.meta_batches = lambda step: self.meta[meta_chunk].to(self.model.device)
-        return lambda: void(loop.window())
+        meta_batch = self.meta[meta_chunk].to(self.model.device)
+        loop = make_loop(problem, *make_weights(config, self.data))
+        return lambda: self._window(loop, lambda step: steps[step % len(steps)], meta_batch)
 
     def paper(self) -> Unit:
         """As many windows of batch 1 as a trajectory has steps, so that all prefixes come up."""
         s = self.setting
         config = preset("paper", max_steps=10**9, unroll_steps=s.window, bf16=s.bf16)
         problem = PrefixPasses(self.model, self.data, config)
-        loop = self._loop(problem, lambda step: [self.rows[step % len(self.rows)]], config)
-        loop.meta_batches = lambda step: self.prefix_meta.to(self.model.device)
-        settings = loop.estimator.settings  # type: ignore[attr-defined]
-        loop.estimator = LastBatchDifference(problem, loop.lower_optimizer, loop.upper, settings)
+        loop = make_loop(problem, *make_weights(config, self.data), LastBatchDifference)
+        meta_batch = self.prefix_meta.to(self.model.device)
 
         def unit() -> None:
             for _ in range(s.steps):
-                loop.window()
+                self._window(loop, lambda step: [self.rows[step % len(self.rows)]], meta_batch)
 
         return unit
 
-    def _loop(
-        self,
-        problem: PRMProblem,
-        batches: Callable[[int], Sequence[LowerBatch]],
-        config: TrainConfig,
-    ) -> BilevelLoop:
-        device = self.model.device
-        return BilevelLoop(
-            problem,
-            make_upper(config, self.data, None, SINGLE).to(device),
-            lambda step: on_device(batches(step), device),
-            problem.meta_batch,
-            config,
-        )
+    def _window(
+        self, loop: Bilevel, batches: Callable[[int], Sequence[LowerBatch]], meta_batch: MetaBatch
+    ) -> None:
+        for _ in range(self.setting.window):
+            loop.step(on_device(batches(loop.steps), self.model.device), meta_batch)
 
     def _regrouped(self, step: int, size: int) -> list[LowerBatch]:
         """A step's trajectories in micro-batches of mixed domains."""
@@ -239,10 +228,6 @@ class Bench:
         """One sequence, judged at its end alone: a row of the `prefix` layout without padding."""
         b = self.problem.encode([(question, steps)])
         return Batch(b.inputs, b.positions[:, -1:], b.rows[:, -1:], b.mask[:, -1:])
-
-
-def void(_: Any) -> None:
-    """Forget a result."""
 
 
 def measure_times(bench: Bench) -> dict[str, list[float]]:

@@ -4,8 +4,7 @@ A model is warmed up in float64. Its parameters and AdamW's moments, rounded to 
 is looked at, are what the oracle (in float64) and every estimator start from, so that nothing but
 the estimator differs. Compared are the hypergradients of a window, by domain and, where an
 estimator tells them apart, by trajectory: their cosine after removing the mean, which weights of
-mean 1 cannot follow. `neumann` and `conjugate_gradient` answer another question (where the lower
-level would converge to), so their distance is no error.
+mean 1 cannot follow.
 
 `bf16 compute` is autocast on fp32 parameters; `bf16 parameters` holds the parameters, gradients and
 moments in bf16 too, as the paper's code holds its model.
@@ -24,14 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.training_setup import wide_model
-from dreamprm.bilevel.loop import BilevelLoop
-from dreamprm.bilevel.parallel import SINGLE
+from dreamprm.bilevel import Bilevel, Estimator
 from dreamprm.prm.model import PRM
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData
-from dreamprm.training.learned import make_upper
+from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem
+from dreamprm.training.training import make_loop
 from tests.prm_data import small_data
+from tests.unrolled import Unrolled
 
 DOMAINS = ("clean", "inverted", "noise", "clean too", "clean as well")
 ESTIMATORS = [
@@ -41,8 +41,6 @@ ESTIMATORS = [
     ("ghost", "end"),
     ("ghost", "start"),
     ("finite_difference", "end"),
-    ("neumann", "end"),
-    ("conjugate_gradient", "end"),
 ]
 IN_BF16 = [("inner_product", "end"), ("inner_product", "start"), ("finite_difference", "end")]
 
@@ -86,7 +84,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Found:
+class OfWindow:
     """D meta loss / d w.
 
     Attributes:
@@ -117,9 +115,9 @@ def settings(**changes: Any) -> TrainConfig:
 def warmed_up(model: PRM, data: TrainData, steps: int) -> Start:
     """Train plainly in float64."""
     model = model.double().train()
-    loop = _loop(model, data, settings(learn_weights=False))
-    for _ in range(steps):
-        loop.lower_step(1, learning=False)
+    loop, problem = _loop(model, data, settings(learn_weights=False))
+    for step in range(steps):
+        loop.step(problem.lower_batches(step))
     return Start(model, loop.lower_optimizer.state_dict(), data, steps)
 
 
@@ -137,38 +135,30 @@ def rounded(start: Start, dtype: torch.dtype) -> Start:
 
 
 def hypergradient(
-    start: Start, estimator: str, at: str, window: int, precision: Precision
-) -> Found:
+    start: Start, estimator: str | type[Estimator], at: str, window: int, precision: Precision
+) -> OfWindow:
     """What an estimator says of the window that begins there."""
     by_domain = estimator == "inner_product"
     config = settings(
-        estimator=estimator,
         meta_gradient_at=at,
         unroll_steps=window,
         weighting="domain" if by_domain else "instance_table",
         bf16=precision.autocast,
+        **({"estimator": estimator} if isinstance(estimator, str) else {}),
     )
     model = copy.deepcopy(start.model).to(precision.parameters)
-    loop = _loop(model, start.data, config)
+    other = None if isinstance(estimator, str) else estimator
+    loop, problem = _loop(model, start.data, config, other, precision is EXACT)
     loop.lower_optimizer.load_state_dict(copy.deepcopy(start.optimizer))
-    loop.step = start.step
-    if precision is EXACT:
-        loop.upper.to(torch.float64)
-    meta_batch = loop.meta_batches(0)
-    loop.start_window(meta_batch)
-    seen = [b for step in range(window) for b in loop.lower_batches(start.step + step)]
-    for remaining in range(window, 0, -1):
-        loop.lower_step(remaining, learning=True)
-    found = loop.estimator.compute(meta_batch)
-    assert found.surrogate is not None, "AdamW has no state"
-    of_weights, _ = loop.upper.hypergradient(found.surrogate)
+    loop.steps = start.step
+    for step in range(start.step, start.step + window):
+        result = loop.step(problem.lower_batches(step), problem.meta_batch(0))
+    assert result.hypergradient is not None, "AdamW has no state"
+    of_weights = result.hypergradient.weights
     domains = torch.zeros(len(start.data.domains), dtype=torch.float64)
-    # Neumann and conjugate gradients ask for weights to make the Hessian, before those of the
-    # window: only the last ones are part of the result.
-    of_weights = of_weights[-len(seen) :]
-    for of_batch, batch in zip(of_weights, seen, strict=True):
-        domains[batch.domain] += of_batch.double().sum()
-    return Found(domains, None if by_domain else torch.cat(of_weights).double())
+    for of_batch, micro in zip(of_weights, result.window, strict=True):
+        domains[micro.batch.domain] += of_batch.double().sum()
+    return OfWindow(domains, None if by_domain else torch.cat(of_weights).double())
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -186,7 +176,7 @@ def compare(
     rows = []
     for precision in precisions:
         begun = [rounded(start, precision.parameters) for start in starts]
-        exact = [hypergradient(start, "unrolled", "end", window, EXACT) for start in begun]
+        exact = [hypergradient(start, Unrolled, "end", window, EXACT) for start in begun]
         for estimator, at in estimators:
             found = [hypergradient(start, estimator, at, window, precision) for start in begun]
             domains = [cosine(f.domains, e.domains) for f, e in zip(found, exact, strict=True)]
@@ -241,10 +231,16 @@ def _start(model: PRM, seed: int, warm_steps: int) -> Start:
     return warmed_up(model, small_data(DOMAINS, 8, seed), warm_steps)
 
 
-def _loop(model: PRM, data: TrainData, config: TrainConfig) -> BilevelLoop:
+def _loop(
+    model: PRM,
+    data: TrainData,
+    config: TrainConfig,
+    estimator: type[Estimator] | None = None,
+    double: bool = False,
+) -> tuple[Bilevel, PRMProblem]:
     problem = PRMProblem(model, data, config)
-    upper = make_upper(config, data, None, SINGLE)
-    return BilevelLoop(problem, upper, problem.lower_batches, problem.meta_batch, config)
+    weights, _ = make_weights(config, data)
+    return make_loop(problem, weights.double() if double else weights, None, estimator), problem
 
 
 def _figures(cosines: list[float]) -> dict[str, float]:

@@ -8,14 +8,16 @@ paper's code the difference is taken on the window's last batch alone, which is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dreamprm.bilevel.hypergradient import FiniteDifference, LowerStep
-from dreamprm.bilevel.hypergradient.direction import copy_of
-from dreamprm.bilevel.meta_loss import aggregate
+from dreamprm.bilevel import MicroBatch
+from dreamprm.bilevel.losses import aggregate
+from dreamprm.bilevel.parameters import copy_of
+from dreamprm.bilevel.per_trajectory import FiniteDifference
 from dreamprm.training.batches import MetaBatch
 from dreamprm.training.problem import PRMProblem
 
@@ -28,17 +30,21 @@ class PrefixPasses(PRMProblem):
     def meta_loss(self, batch: MetaBatch) -> Tensor:
         logits = torch.cat([self._logits(chunk)[:, -1] for chunk in batch.chunks])[None]  # (1, S)
         score = aggregate(logits, torch.ones_like(logits, dtype=torch.bool), "mean")
-        return self.profile(score, batch.outcomes, batch.question)
+        return self.of_candidates(score, batch.outcomes, batch.question)
 
 
 class LastBatchDifference(FiniteDifference):
     """The paper's code: differences of the window's last batch at phi_end, no copy before."""
 
-    def start_window(self, meta_batch: Any) -> None:
-        self._steps.clear()
+    def start(self, meta_batch: Any) -> None:
+        super().start(meta_batch)
+        self._phi = []
 
     @torch.no_grad()
-    def after_step(self, step: LowerStep) -> None:
-        if step.remaining == 1:
-            jacobian = list(self.direction.jacobian(1))
-            self._steps.append((step, jacobian, copy_of(self.parameters)))
+    def after_step(self, micros: Sequence[MicroBatch], remaining: int) -> None:
+        if remaining == 1:
+            self._phi = copy_of(self.parameters)
+            super().after_step(micros, remaining)
+        else:  # earlier batches have no say
+            self._micros += micros
+            self._parts += [(torch.zeros_like(micro.w), None) for micro in micros]

@@ -28,16 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamprm.bilevel import (
-    BilevelLoop,
+    Bilevel,
     DomainWeights,
     FixedWeights,
     InstanceTable,
     LabelCorrection,
-    LowerOutput,
-    TrainConfig,
-    UpperLevel,
+    Weights,
 )
-from dreamprm.training.sampler import items_at
 
 ANNOTATORS = {"expert": 0.0, "careful": 0.1, "hasty": 0.5, "guessing": 0.75, "mistaken": 0.95}
 """Name and share of wrong labels. A wrong label is any other class; the last one's is the next."""
@@ -46,7 +43,7 @@ CLASSES, POINTS, CLEAN, BATCH = 4, 200, 100, 40  # points of each annotator; cle
 
 @dataclass(frozen=True)
 class Batch:
-    """Points of one annotator. The loop reads `domain` and `items`; the rest is for the problem."""
+    """Points of one annotator. The loop reads `domain` and `items`; the rest is for the losses."""
 
     domain: int  # which annotator
     items: Tensor  # index of each point among all training points, (B,)
@@ -55,22 +52,22 @@ class Batch:
 
 
 class NoisyClasses:
-    """The problem: a model and the losses of the two levels. The loop needs nothing else."""
+    """A model and the losses of the two levels: all that the loop needs."""
 
     def __init__(self) -> None:
         self.model = nn.Sequential(
             nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, CLASSES)
         )
 
-    def lower_losses(self, batch: Batch, labels: Tensor | None = None) -> LowerOutput:
+    def lower_losses(self, batch: Batch, labels: Tensor | None = None) -> Tensor:
         """One loss per example, unweighted: weighing is the loop's work. (B,)"""
         y = batch.labels if labels is None else labels  # corrected ones, where they are learned
         logits = self.model(batch.x)  # (B, CLASSES)
-        return LowerOutput(F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(1))
+        return F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(1)
 
     def meta_loss(self, batch: Batch) -> Tensor:
         """What the upper level wants to be low: the loss on clean points."""
-        return self.lower_losses(batch).losses.mean()
+        return self.lower_losses(batch).mean()
 
 
 def sample(count: int) -> tuple[Tensor, Tensor]:
@@ -111,37 +108,50 @@ def make_world(seed: int) -> World:
     given = given.flatten()
 
     def lower_batches(step: int) -> list[Batch]:
-        found = []
-        for k, name in enumerate(ANNOTATORS):
-            items = torch.tensor(items_at(step, POINTS, BATCH, name)) + k * POINTS
-            found.append(Batch(k, items, x[items], one_hot(given[items])))
-        return found
+        batches = []
+        for k in range(len(ANNOTATORS)):
+            order = torch.randperm(POINTS, generator=torch.Generator().manual_seed(step))
+            items = order[:BATCH] + k * POINTS
+            batches.append(Batch(k, items, x[items], one_hot(given[items])))
+        return batches
 
     clean_x, clean_true = sample(CLEAN)
     clean = Batch(0, torch.arange(CLEAN), clean_x, one_hot(clean_true))
     return World(true, given, clean, *sample(4000), lower_batches)
 
 
-def fit(world: World, upper: UpperLevel, config: TrainConfig) -> float:
-    """Train; what `upper` holds is learned in place. Returns the accuracy on fresh points."""
+def fit(
+    world: World,
+    weights: Weights,
+    max_steps: int,
+    labels: LabelCorrection | None = None,
+    meta_lr: float = 0.01,
+) -> float:
+    """Train; what `weights` and `labels` hold is learned in place.
+
+    Returns:
+        The accuracy on fresh points.
+    """
     torch.manual_seed(1)
     problem = NoisyClasses()
-    loop = BilevelLoop(
-        problem,
-        upper,
-        lower_batches=world.lower_batches,
-        meta_batches=lambda upper_step: world.clean,
-        config=config,
-        domains=tuple(ANNOTATORS),
+    loop = Bilevel(
+        problem.model,
+        problem.lower_losses,
+        problem.meta_loss,
+        weights,
+        labels=labels,
+        lr=3e-3,
+        meta_lr=meta_lr,
+        window=3,
     )
-    for _window in loop.windows():  # each has the losses of both levels
-        pass
+    for step in range(max_steps):
+        loop.step(world.lower_batches(step), world.clean)
     with torch.no_grad():
         return float((problem.model(world.test_x).argmax(1) == world.test_true).float().mean())
 
 
 @dataclass(frozen=True)
-class Found:
+class Results:
     """Results of one seed."""
 
     accuracy: dict[str, float]
@@ -150,37 +160,28 @@ class Found:
     labels: Tensor  # learned labels, (N, CLASSES)
 
 
-def compare(world: World, max_steps: int) -> Found:
+def compare(world: World, max_steps: int) -> Results:
     """Every way of training on the same data."""
-    plain = TrainConfig(
-        max_steps=max_steps,
-        learning_rate=3e-3,
-        gradient_accumulation_steps=len(ANNOTATORS),
-        learn_weights=False,
-    )
     right = world.given == world.true
     ones = torch.ones(len(right))
-    accuracy = {"all weights 1": fit(world, UpperLevel(FixedWeights(ones)), plain)}
+    accuracy = {"all weights 1": fit(world, FixedWeights(ones), max_steps)}
     only_clean = replace(world, lower_batches=lambda step: [world.clean])
-    accuracy["clean points alone"] = fit(only_clean, UpperLevel(FixedWeights(ones)), plain)
+    accuracy["clean points alone"] = fit(only_clean, FixedWeights(ones), max_steps)
 
     # A few shared weights: the inner product of the annotators' gradients with the meta gradient.
-    learning = replace(plain, learn_weights=True, meta_learning_rate=0.01)
     annotators = DomainWeights(list(ANNOTATORS))
-    accuracy["weights of annotators"] = fit(world, UpperLevel(annotators), learning)
+    accuracy["weights of annotators"] = fit(world, annotators, max_steps)
 
     # A weight per example: `auto` takes the ghost product, which needs no gradient per example.
-    learning = replace(learning, meta_learning_rate=0.03)
     examples = InstanceTable(len(right), low=0.0, high=3.0)
-    accuracy["weights of examples"] = fit(world, UpperLevel(examples), learning)
+    accuracy["weights of examples"] = fit(world, examples, max_steps, meta_lr=0.03)
 
     # Labels are inside the loss, so `auto` takes forward-mode differentiation (jvp).
-    learning = replace(learning, weighting="none", label_correction=True)
     labels = LabelCorrection(one_hot(world.given))
-    accuracy["corrected labels"] = fit(world, UpperLevel(FixedWeights(ones), labels), learning)
+    accuracy["corrected labels"] = fit(world, FixedWeights(ones), max_steps, labels, meta_lr=0.03)
 
-    accuracy["oracle"] = fit(world, UpperLevel(FixedWeights(right.float())), plain)
-    return Found(
+    accuracy["oracle"] = fit(world, FixedWeights(right.float()), max_steps)
+    return Results(
         accuracy, annotators.table().detach(), examples.table().detach(), labels.table().detach()
     )
 
@@ -192,20 +193,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # so small a model gains nothing from more
     world = make_world(options.seed)
-    found = compare(world, options.max_steps)
+    results = compare(world, options.max_steps)
     wrong = world.given != world.true
     print("annotator   wrong labels   weight   mean weight of the examples: right, wrong")
-    for k, (name, weight) in enumerate(zip(ANNOTATORS, found.annotators, strict=True)):
+    for k, (name, weight) in enumerate(zip(ANNOTATORS, results.annotators, strict=True)):
         mine = slice(k * POINTS, (k + 1) * POINTS)
-        bad, table = wrong[mine], found.examples[mine]
+        bad, table = wrong[mine], results.examples[mine]
         parts = [f"{float(table[part].mean()):.2f}" if part.any() else "-" for part in (~bad, bad)]
         share, *numbers = f"{float(bad.float().mean()):.0%}", f"{float(weight):.2f}", *parts
         print(f"{name:<12}{share:>11}{numbers[0]:>10}{numbers[1]:>33}{numbers[2]:>7}")
-    mended = (found.labels.argmax(1) == world.true).float()
+    mended = (results.labels.argmax(1) == world.true).float()
     print(f"\n{float(mended[wrong].mean()):.0%} of the wrong labels were put right,", end=" ")
     print(f"{1 - float(mended[~wrong].mean()):.0%} of the right ones spoiled\n")
     print("accuracy on fresh points")
-    for name, value in found.accuracy.items():
+    for name, value in results.accuracy.items():
         print(f"  {value:.3f}  {name}")
 
 

@@ -37,13 +37,7 @@ from torch import Tensor, nn
 
 from dreamprm.bilevel.jacobian import Momentum, Preconditioning, step_jacobian
 from dreamprm.bilevel.parallel import SINGLE, Parallel
-from dreamprm.bilevel.parameters import (
-    dot,
-    gradients,
-    local,
-    taken_gradients,
-    trainable,
-)
+from dreamprm.bilevel.parameters import dot, gradients, local, taken_gradients, trainable
 
 
 @dataclass(frozen=True)
@@ -92,10 +86,6 @@ class MicroBatch:
     w: Tensor
     labels: Tensor | None
     share: float
-
-    @property
-    def size(self) -> int:
-        return len(self.features)
 
 
 @dataclass(frozen=True)
@@ -262,4 +252,4 @@ class InnerProduct(Estimator):
 
 def _evenly(of_micros: list[tuple[MicroBatch, Tensor]]) -> Hypergradient:
     """D meta loss / d w_i of trajectories that share a weight: each has 1 / B of the sum."""
-    return Hypergradient([(h / m.size).to(m.w).expand(m.size) for m, h in of_micros], [])
+    return Hypergradient([(h / len(m.w)).to(m.w).expand(len(m.w)) for m, h in of_micros], [])

@@ -30,13 +30,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dreamprm.bilevel.hypergradient import (
-    Estimator,
-    Hypergradient,
-    Levels,
-    MicroBatch,
-    Settings,
-)
+from dreamprm.bilevel.hypergradient import Estimator, Hypergradient, Levels, MicroBatch, Settings
 from dreamprm.bilevel.jacobian import step_jacobian
 from dreamprm.bilevel.parameters import copy_of, dot, gradients, move_to, trainable
 from dreamprm.errors import DreamPRMError
@@ -97,7 +91,7 @@ class PerTrajectory(Estimator):
             return self._meta_loss, None
         pairs = list(zip(self._micros, self._parts, strict=True))
         return self._meta_loss, Hypergradient(
-            [(-m.share / m.size * products).to(m.w) for m, (products, _) in pairs],
+            [(-m.share / len(m.w) * products).to(m.w) for m, (products, _) in pairs],
             [-m.share * slopes for m, (_, slopes) in pairs if slopes is not None],
         )
 
