@@ -69,8 +69,6 @@ def _exactness(exactness: dict[str, Any]) -> list[str]:
         "Cosine with the unrolled oracle in float64 after removing the mean: by domain / by "
         f"trajectory. Medians of {exactness['seeds']} seeds, lowest in brackets; "
         f"{exactness['warm_steps']} steps of AdamW before; {_machine(exactness)}.",
-        "`neumann` and `conjugate_gradient` ask where the lower level would converge to, the "
-        "oracle does not.",
         "",
         f"| estimator | {' | '.join(heads)} |",
         f"|---|{'---|' * len(heads)}",

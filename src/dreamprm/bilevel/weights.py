@@ -198,7 +198,8 @@ class LabelCorrection(nn.Module):
         with torch.enable_grad():
             outputs = [self(batch) for batch in window]
         torch.autograd.backward(outputs, list(hypergradient))
-        parallel.average([g for g in [self.delta.grad] if g is not None])
+        if self.delta.grad is not None:
+            parallel.average([self.delta.grad])
 
     @torch.no_grad()
     def project(self) -> None:

@@ -148,8 +148,8 @@ def _restore(loop: Bilevel, tensors: dict[str, Tensor]) -> None:
         for name, p in loop.model.named_parameters():
             if p.requires_grad:
                 p.copy_(_sharded_as(p, tensors[f"model.{name}"]))
-        for name, p in _upper(loop):
-            p.copy_(tensors[f"upper.{name}"])
+        for name, variable in _upper(loop):
+            variable.copy_(tensors[f"upper.{name}"])
     for name, optimizer in _optimizers(loop):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         restored = optimizer.state_dict()
