@@ -32,8 +32,8 @@ from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.rollouts.work import work_through
-from dreamprm.search.answer import TREES, SearchOptions, answer
-from dreamprm.search.ask import Asked
+from dreamprm.search.choosing import TREES
+from dreamprm.search.search import Search, SearchOptions
 
 COMPLETIONS = 1000  # no limit: width and expand decide
 
@@ -89,19 +89,17 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
 
     async def session(setting: Setting, sampler: Sampler) -> list[dict[str, Any]]:
         rows: dict[str, dict[str, Any]] = {}
-        scoring = asyncio.Lock()
 
         async def do(question: Question) -> None:
-            asked = Asked(
+            search = Search(
                 question=question,
                 sampler=sampler,
                 judge=judge if setting.options.needs_judge else None,
                 count_tokens=count,
                 max_completions=setting.options.n,
                 one_step=setting.options.stops_at_steps,
-                scoring=scoring,
             )
-            result = await answer(asked, setting.options)
+            result = await search.run(setting.options)
             rows[question.id] = {
                 "benchmark": question.domain,
                 "right": bool(result.chosen.trajectory.outcome),

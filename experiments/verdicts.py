@@ -25,7 +25,7 @@ from dreamprm.data.sources.known import read_known
 from dreamprm.data.visualprm import read_visualprm
 from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, right
 from dreamprm.records import Trajectory
-from dreamprm.search.selection import best_of_n, majority_vote
+from dreamprm.search.choosing import highest_score, majority_vote
 
 GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 MATHVISTA_FILES = ("output_bard.json", "output_gpt4_2shot_solution_use_ocr.json")
@@ -185,7 +185,9 @@ def math_figures(data: Path, *, stored: bool) -> dict[str, list[float]]:
     return {
         "majority": [_percent(majority_vote(s[:n]).outcome for s in samples) for n in NS],
         "reward model": [
-            _percent(best_of_n(s[:n], p[:n]).outcome for s, p in zip(samples, scores, strict=True))
+            _percent(
+                highest_score(s[:n], p[:n]).outcome for s, p in zip(samples, scores, strict=True)
+            )
             for n in NS
         ],
         "any right": [_percent(any(t.outcome for t in s[:n]) for s in samples) for n in NS],

@@ -11,7 +11,7 @@ from dreamprm.data import read_scores, read_trajectories, write_questions
 from dreamprm.evaluation.choices_result import token_curve
 from dreamprm.evaluation.results import read_result
 from dreamprm.records import UNKNOWN_ANSWER, Question
-from dreamprm.search.choice import Change, Choice
+from dreamprm.search.choosing import Change, Choice
 from tests.cli_samples import read_rows
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, scripted

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dreamprm
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.endpoint import EndpointPolicy
@@ -21,9 +22,8 @@ from dreamprm.prompts import opening, step_end, step_stops
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
-from dreamprm.search.answer import METHODS, TREES, Found, SearchOptions, answer
-from dreamprm.search.ask import Asked
-from dreamprm.search.parallel import agreement
+from dreamprm.search.choosing import METHODS, TREES
+from dreamprm.search.search import Search, SearchOptions, SearchResult, agreement
 from tests.fake_endpoint import FakeEndpoint, Writer
 from tests.scripted_policy import Scripted
 
@@ -71,11 +71,11 @@ def search(
     policy: Scripted | None = None,
     seed: int = 0,
     **more: object,
-) -> tuple[Found, Asked]:
-    async def session() -> tuple[Found, Asked]:
+) -> tuple[SearchResult, Search]:
+    async def session() -> tuple[SearchResult, Search]:
         with RolloutStore(folder / "rollouts.db") as store:
             sampler = Sampler(policy or Scripted(digits, most=1), store, seed)
-            asked = Asked(
+            asked = Search(
                 question=QUESTION,
                 sampler=sampler,
                 judge=Judge() if options.needs_judge else None,
@@ -84,7 +84,7 @@ def search(
                 one_step=options.stops_at_steps,
                 **more,  # type: ignore[arg-type]
             )
-            return await answer(asked, options), asked
+            return await asked.run(options), asked
 
     return asyncio.run(session())
 
@@ -171,7 +171,7 @@ def test_a_policy_that_stops_without_a_word_ends_the_search(tmp_path: Path) -> N
     assert len(policy.asked) < 20
 
 
-async def served_search(method: str, write: Writer, folder: Path) -> tuple[Found, Asked]:
+async def served_search(method: str, write: Writer, folder: Path) -> tuple[SearchResult, Search]:
     """By single steps, on a server that writes so behind the user's text and a prefix."""
     with (
         FakeEndpoint(continues="assistant", writer=write) as server,
@@ -180,10 +180,10 @@ async def served_search(method: str, write: Writer, folder: Path) -> tuple[Found
         policy = EndpointPolicy(
             model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
         )
-        asked = Asked(
+        asked = Search(
             QUESTION, Sampler(policy, store), Flat(), len, max_completions=40, one_step=True
         )
-        found = await answer(asked, SearchOptions(method, 40, single_steps=True))
+        found = await asked.run(SearchOptions(method, 40, single_steps=True))
         await policy.close()
         return found, asked
 
@@ -255,9 +255,9 @@ def test_whatever_a_policy_writes_a_search_ends_within_its_budget(
     async def session(folder: str) -> None:
         with RolloutStore(Path(folder) / "r.db") as store:
             sampler = Sampler(Anything(say), store, seed)
-            asked = Asked(QUESTION, sampler, Flat(), len, max_completions=24, one_step=True)
+            asked = Search(QUESTION, sampler, Flat(), len, max_completions=24, one_step=True)
             found = await asyncio.wait_for(
-                answer(asked, SearchOptions(method, 24, single_steps=True)), 20
+                asked.run(SearchOptions(method, 24, single_steps=True)), 20
             )
             assert asked.sampled <= 24
             assert found.candidates
@@ -359,7 +359,47 @@ def test_a_method_that_needs_a_judge_says_so(tmp_path: Path) -> None:
     async def session() -> None:
         with RolloutStore(tmp_path / "r.db") as store:
             sampler = Sampler(Scripted(digits), store, 0)
-            await answer(Asked(QUESTION, sampler, None, len), SearchOptions("best_of_n"))
+            await Search(QUESTION, sampler, None, len).run(SearchOptions("best_of_n"))
 
     with pytest.raises(DreamPRMError, match="needs a reward model"):
         asyncio.run(session())
+
+
+# ---- the public functions
+
+
+@pytest.mark.parametrize("name", ["best_of_n", "weighted_vote", "beam_search"])
+def test_one_call_answers_a_question_also_where_an_event_loop_is_running(name: str) -> None:
+    policy = Scripted(digits, most=1)
+    plain, awaited = getattr(dreamprm, name), getattr(dreamprm, f"a{name}")
+
+    async def notebook() -> list[SearchResult]:
+        one, two = await asyncio.gather(*(awaited(QUESTION, policy, Judge(), 6) for _ in range(2)))
+        assert one == two
+        return [plain(QUESTION, policy, Judge(), n=6), one]
+
+    results = [plain(QUESTION, policy, Judge(), n=6), *asyncio.run(notebook())]
+    assert results[0] == results[1] == results[2]
+    result = results[0]
+    assert 1 <= len(result.candidates) <= 6
+    assert result.answer == result.trajectory.answer
+    assert result.chosen in result.candidates
+    assert result.score == sum(result.chosen.logits) / LENGTH
+    assert plain(QUESTION, policy, Judge(), n=6, seed=1).candidates != result.candidates
+    if name == "best_of_n":
+        assert result.score == max(sum(c.logits) / LENGTH for c in result.candidates)
+    assert all(0 < p < 1 for p in result.chosen.step_scores)
+
+
+def test_a_weighted_vote_counts_scores_and_not_heads() -> None:
+    def two_answers(request: Request, seed: int, index: int) -> str:
+        return f"Step 1: {int(index > 0)}\nFinal answer: {int(index > 0)}"
+
+    class Sure(Judge):
+        def score_steps(
+            self, question: Question, candidates: Sequence[Sequence[str]]
+        ) -> list[tuple[float, ...]]:
+            return [(4.0,) if steps[0].endswith("0") else (-4.0,) for steps in candidates]
+
+    policy = Scripted(two_answers)
+    assert dreamprm.weighted_vote(QUESTION, policy, Sure(), n=8).answer == "0"

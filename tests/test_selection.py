@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
 from dreamprm.records import Trajectory
-from dreamprm.search.selection import (
+from dreamprm.search.choosing import (
     any_right,
-    best_of_n,
     first_sample,
+    heaviest_vote,
+    highest_score,
     majority_vote,
-    weighted_vote,
 )
 
 
@@ -28,13 +28,13 @@ def candidates(*answers: str | None, right: str = "A") -> list[Trajectory]:
 
 
 def test_best_of_n_takes_the_highest_score() -> None:
-    assert best_of_n(candidates("A", "B", "C"), [0.1, 0.9, 0.5]).answer == "B"
+    assert highest_score(candidates("A", "B", "C"), [0.1, 0.9, 0.5]).answer == "B"
 
 
 def test_best_of_n_settles_ties_by_sample_index_whatever_the_order_of_the_list() -> None:
     some = candidates("A", "B", "C")
-    assert best_of_n(some, [1.0, 1.0, 0.0]).sample_index == 0
-    assert best_of_n(some[::-1], [0.0, 1.0, 1.0]).sample_index == 0
+    assert highest_score(some, [1.0, 1.0, 0.0]).sample_index == 0
+    assert highest_score(some[::-1], [0.0, 1.0, 1.0]).sample_index == 0
 
 
 def test_first_sample_goes_by_sample_index_not_by_position() -> None:
@@ -53,18 +53,18 @@ def test_the_vote_returns_the_first_candidate_with_the_winning_answer() -> None:
 
 def test_a_missing_answer_never_beats_a_real_one() -> None:
     assert majority_vote(candidates(None, None, None, "B")).answer == "B"
-    assert weighted_vote(candidates(None, "B"), [9.0, 0.0]).answer == "B"
+    assert heaviest_vote(candidates(None, "B"), [9.0, 0.0]).answer == "B"
     assert majority_vote(candidates(None, None)).sample_index == 0
 
 
 def test_weights_can_overturn_the_majority() -> None:
-    assert weighted_vote(candidates("B", "B", "A"), [0.2, 0.2, 0.9]).answer == "A"
+    assert heaviest_vote(candidates("B", "B", "A"), [0.2, 0.2, 0.9]).answer == "A"
 
 
 def test_equal_sums_of_weights_tie_in_spite_of_rounding() -> None:
     assert sum([0.1, 0.2, 0.3]) > sum([0.3, 0.2, 0.1])
     weights = [0.3, 0.2, 0.1, 0.1, 0.2, 0.3]
-    assert weighted_vote(candidates("A", "A", "A", "B", "B", "B"), weights).answer == "A"
+    assert heaviest_vote(candidates("A", "A", "A", "B", "B", "B"), weights).answer == "A"
 
 
 def test_a_key_makes_equal_answers_vote_together() -> None:
@@ -83,11 +83,11 @@ def test_any_right_is_true_for_one_right_candidate_and_needs_all_outcomes() -> N
 
 def test_bad_numbers_are_refused() -> None:
     with pytest.raises(DataError, match="2 scores, 1 candidates"):
-        best_of_n(candidates("A"), [0.0, 1.0])
+        highest_score(candidates("A"), [0.0, 1.0])
     with pytest.raises(DataError, match="not finite"):
-        best_of_n(candidates("A"), [float("nan")])
+        highest_score(candidates("A"), [float("nan")])
     with pytest.raises(DataError, match="not logits"):
-        weighted_vote(candidates("A"), [-1.0])
+        heaviest_vote(candidates("A"), [-1.0])
 
 
 def test_a_question_without_candidates_is_refused() -> None:
@@ -95,7 +95,7 @@ def test_a_question_without_candidates_is_refused() -> None:
         with pytest.raises(DataError, match="no candidates"):
             choose([])
     with pytest.raises(DataError, match="no candidates"):
-        best_of_n([], [])
+        highest_score([], [])
 
 
 @given(st.permutations(range(6)), st.lists(st.sampled_from("ABC"), min_size=6, max_size=6))
@@ -103,9 +103,9 @@ def test_no_choice_depends_on_the_order_of_the_list(order: list[int], answers: l
     some = candidates(*answers)
     scores = [0.1, 0.3, 0.3, 0.2, 0.3, 0.1]
     shuffled, shuffled_scores = [some[i] for i in order], [scores[i] for i in order]
-    assert best_of_n(shuffled, shuffled_scores) == best_of_n(some, scores)
+    assert highest_score(shuffled, shuffled_scores) == highest_score(some, scores)
     assert majority_vote(shuffled) == majority_vote(some)
-    assert weighted_vote(shuffled, shuffled_scores) == weighted_vote(some, scores)
+    assert heaviest_vote(shuffled, shuffled_scores) == heaviest_vote(some, scores)
 
 
 def test_math_rm_maj_gives_the_published_figures(real_data: Path) -> None:
@@ -127,7 +127,7 @@ def test_math_rm_maj_gives_the_published_figures(real_data: Path) -> None:
                 for i in range(n)
             ]
             m += bool(majority_vote(some).outcome)
-            b += bool(best_of_n(some, [row["pred_score"][i][-1] for i in range(n)]).outcome)
+            b += bool(highest_score(some, [row["pred_score"][i][-1] for i in range(n)]).outcome)
             c += any_right(some)
         majority.append(m)
         best.append(b)

@@ -23,7 +23,7 @@ from dreamprm.evaluation.statistics import (
     paired_difference,
 )
 from dreamprm.records import Trajectory
-from dreamprm.search.selection import best_of_n, majority_vote
+from dreamprm.search.choosing import highest_score, majority_vote
 
 
 def candidates(answers: str, right: str = "A") -> list[Trajectory]:
@@ -201,7 +201,7 @@ def test_best_of_n_is_the_mean_over_all_subsets(outcomes: list[bool], data: st.D
     scores = data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=m, max_size=m))
     some = candidates("".join("A" if o else "B" for o in outcomes))
     wins = [
-        bool(best_of_n([some[i] for i in s], [scores[i] for i in s]).outcome)
+        bool(highest_score([some[i] for i in s], [scores[i] for i in s]).outcome)
         for s in itertools.combinations(range(m), n)
     ]
     assert best_of_n_expectation(scores, outcomes, n) == pytest.approx(sum(wins) / len(wins))

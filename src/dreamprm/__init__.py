@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from dreamprm.errors import DataError, DreamPRMError
     from dreamprm.prm.model import PRM
     from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+    from dreamprm.search.api import (
+        abeam_search,
+        abest_of_n,
+        aweighted_vote,
+        beam_search,
+        best_of_n,
+        weighted_vote,
+    )
     from dreamprm.training.config import TrainConfig
 
 __version__ = "0.1.0"
@@ -24,12 +32,22 @@ __all__ = [
     "StepScores",
     "TrainConfig",
     "Trajectory",
+    "abeam_search",
+    "abest_of_n",
+    "aweighted_vote",
+    "beam_search",
+    "best_of_n",
+    "weighted_vote",
 ]
 
 _HOMES = {
     "errors": ("DataError", "DreamPRMError"),
     "prm.model": ("PRM",),
     "records": ("Question", "StepLabel", "StepScores", "Trajectory"),
+    "search.api": (
+        *("best_of_n", "weighted_vote", "beam_search"),
+        *("abest_of_n", "aweighted_vote", "abeam_search"),
+    ),
     "training.config": ("TrainConfig",),
 }
 

@@ -16,18 +16,24 @@ with the curve over tokens, for `dreamprm report --results` and `dreamprm compar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dreamprm.cli.policy_options import PolicyOptions
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DataWarning, DreamPRMError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dreamprm.records import Question
-    from dreamprm.search.choice import Choice
+    from dreamprm.data.jsonl import JsonlAppender
+    from dreamprm.records import Question, StepScores, Trajectory
+    from dreamprm.rollouts.store import RolloutStore
+    from dreamprm.rollouts.work import Outcome
+    from dreamprm.search.choosing import Choice
+    from dreamprm.search.search import SearchOptions, SearchResult, StepJudge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,72 +114,361 @@ def run(config: Config) -> None:
     if config.n is not None and config.n < 1:
         raise DataError(f"n is {config.n}; it must be above 0")
     if config.trajectories is not None:
-        from dreamprm.cli.select_stored import select_stored
-
-        if config.prm is not None:
-            raise DreamPRMError(
-                "--prm scores what the policy writes; score the file first: "
-                "`dreamprm score`, then give --scores"
-            )
-        if config.candidates_output or config.scores_output:
-            raise DreamPRMError(
-                "--candidates_output and --scores_output are of a search; the candidates are in "
-                "--trajectories"
-            )
-        select_stored(config)
+        _choose_stored(config, config.trajectories)
     else:
-        from dreamprm.cli.select_search import select_by_search
-
-        if config.scores is not None:
-            raise DreamPRMError("--scores belong to --trajectories; give these too")
-        select_by_search(config)
+        _search(config)
 
 
-def told_accuracy(outcomes: Iterable[bool | None]) -> str:
-    """The end of the last line: accuracy with its interval, where outcomes are known."""
-    from dreamprm.evaluation.statistics import estimate
+def _choose_stored(config: Config, trajectories: Path) -> None:
+    from dreamprm.cli.inputs import read_candidates
+    from dreamprm.cli.resume import recorded_aggregation
+    from dreamprm.data import read_scores, write_records
+    from dreamprm.search.choosing import PARALLEL, TREES, VOTES, Choice, choose_stored
 
-    known = [float(o) for o in outcomes if o is not None]
-    if not known:
-        return ""
-    found = estimate(known)
-    return (
-        f"; accuracy {found.mean:.1%} (95% interval {found.lo:.1%} to {found.hi:.1%}) of the "
-        f"{found.n} with known outcomes"
+    if config.prm is not None:
+        raise DreamPRMError(
+            "--prm scores what the policy writes; score the file first: "
+            "`dreamprm score`, then give --scores"
+        )
+    if config.candidates_output or config.scores_output:
+        raise DreamPRMError(
+            "--candidates_output and --scores_output are of a search; the candidates are in "
+            "--trajectories"
+        )
+    if config.method in TREES:
+        raise DreamPRMError(
+            f"method {config.method} asks the policy for more; leave --trajectories out, or choose "
+            f"among {', '.join(PARALLEL)}"
+        )
+    if config.method not in VOTES and config.scores is None:
+        raise DataError(f"method {config.method} needs scores; give --scores of `dreamprm score`")
+    aggregation = config.aggregation
+    if aggregation is None:
+        aggregation = recorded_aggregation(config.scores) if config.scores else "mean_logit"
+    questions, candidates = read_candidates([config.questions], [trajectories])
+    scores = read_scores(config.scores) if config.scores else None
+    choices = choose_stored(
+        questions, candidates, scores, method=config.method, aggregation=aggregation, n=config.n
+    )
+    write_records(config.output, choices, Choice)
+    _write_result(config, choices, questions, config.n, aggregation)
+    print(f"{config.output}: {len(choices)} choices by {config.method}{_accuracy(choices)}")
+
+
+def _search(config: Config) -> None:
+    """Search, writing rows as questions finish."""
+    import asyncio
+
+    from dreamprm.cli.resume import resumable
+    from dreamprm.cli.sampling import tell
+    from dreamprm.cli.terminal import progress
+    from dreamprm.data import check_images, read_questions
+    from dreamprm.records import UNKNOWN_ANSWER
+    from dreamprm.rollouts.store import RolloutStore
+    from dreamprm.rollouts.work import Outcome
+    from dreamprm.search.choosing import Choice
+
+    options = _options(config)
+    questions = read_questions(config.questions, image_root=config.image_root)
+    if not questions:
+        raise DataError("holds no question", file=config.questions)
+    check_images(questions, config.questions)
+    if config.result is not None and all(q.answer == UNKNOWN_ANSWER for q in questions):
+        raise DataError("--result needs questions with known answers", file=config.questions)
+    settings, aggregation = _settings(config, options)
+    with (
+        resumable(config.output, "select", settings, Choice) as (out, written),
+        RolloutStore(config.store_of(config.output)) as store,
+        _keeping(config, settings, {row.question_id for row in written}) as keep,
+    ):
+        done = {row.question_id for row in written}
+        left = [q for q in questions if q.id not in done]
+        judge, count_tokens = _judge(config)
+        rows: list[Choice] = []
+
+        def write(result: SearchResult) -> None:
+            keep(result)
+            rows.append(_row(result, counted=count_tokens is not None))
+            out.append(rows[-1])
+
+        with progress("questions answered", len(questions)) as advance:
+            advance(len(done))
+            outcome = Outcome()
+            if left:
+                outcome = asyncio.run(
+                    _answer_all(
+                        config,
+                        options,
+                        aggregation,
+                        left,
+                        store,
+                        judge,
+                        count_tokens,
+                        write,
+                        advance,
+                    )
+                )
+    choices = [*written, *rows]
+    cut = sum(c.step_scores is not None and len(c.step_scores) < len(c.steps) for c in choices)
+    if cut:
+        _warn(
+            f"{cut:,} of {len(choices):,} chosen reasonings are longer than the reward model's "
+            "context; their last steps were not judged"
+        )
+    tokens = [c.tokens for c in choices if c.tokens is not None]
+    each = f", {sum(tokens) / len(tokens):.0f} tokens each" if tokens else ""
+    print(f"{config.output}: {len(choices)} answers by {config.method}{each}{_accuracy(choices)}")
+    if any(c.outcome is not None for c in choices):
+        _write_result(config, choices, questions, options.n, aggregation)
+    tell(outcome, "questions")
+
+
+def _options(config: Config) -> SearchOptions:
+    """What the search does; refuses options that do not go together."""
+    from dreamprm.cli.policy_options import require_positive
+    from dreamprm.search.choosing import TREES
+    from dreamprm.search.search import SearchOptions
+
+    if config.scores is not None:
+        raise DreamPRMError("--scores belong to --trajectories; give these too")
+    config.check()
+    require_positive(config, "width", "expand", "score_batch_size")
+    options = SearchOptions(
+        method=config.method,
+        n=config.n or (64 if config.single_steps else 8),
+        width=config.width,
+        expand=config.expand,
+        early_stop=config.early_stop,
+        single_steps=config.single_steps,
+    )
+    if config.single_steps and config.method not in TREES:
+        raise DreamPRMError(f"single_steps is of {', '.join(TREES)}, not of {config.method}")
+    if options.needs_judge and config.prm is None:
+        raise DreamPRMError(
+            f"method {config.method} needs a reward model; give --prm (or --trajectories and "
+            "--scores to choose among candidates that are there)"
+        )
+    if config.max_tokens is not None and config.prm is None:
+        raise DreamPRMError("max_tokens needs --prm: tokens are counted by its tokenizer")
+    if config.scores_output is not None and config.prm is None:
+        raise DreamPRMError("scores_output needs --prm, which gives the scores")
+    return options
+
+
+def _settings(config: Config, options: SearchOptions) -> tuple[dict[str, Any], str]:
+    """What all rows of an output must have in common, and the aggregation."""
+    from dreamprm.cli.prm_folder import identity, trained_aggregation
+
+    settings = config.settings() | asdict(options) | {"max_tokens": config.max_tokens}
+    if not options.single_steps:  # outputs of before there was the choice go on
+        del settings["single_steps"]
+    if config.prm is None:
+        return settings, config.aggregation or "mean_logit"
+    aggregation = config.aggregation or trained_aggregation(config.prm)
+    return settings | {"prm": identity(config.prm), "aggregation": aggregation}, aggregation
+
+
+def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int] | None]:
+    """The reward model, and its tokenizer, which counts what the policy wrote."""
+    if config.prm is None:
+        return None, None
+    from dreamprm.cli.models import load_prm
+    from dreamprm.search.api import as_judge
+
+    judge, count_tokens, _ = as_judge(load_prm(config.prm, config.device), config.score_batch_size)
+    return judge, count_tokens
+
+
+async def _answer_all(
+    config: Config,
+    options: SearchOptions,
+    aggregation: str,
+    questions: list[Question],
+    store: RolloutStore,
+    judge: StepJudge | None,
+    count_tokens: Callable[[str], int] | None,
+    write: Callable[[SearchResult], None],
+    advance: Callable[[int], None],
+) -> Outcome:
+    from dreamprm.cli.policies import open_sampler
+    from dreamprm.rollouts.work import work_through
+    from dreamprm.search.search import Search
+
+    async with open_sampler(config, store) as sampler:
+
+        async def do(question: Question) -> None:
+            search = Search(
+                question=question,
+                sampler=sampler,
+                judge=judge,
+                count_tokens=count_tokens,
+                aggregation=aggregation,
+                max_completions=options.n,
+                max_tokens=config.max_tokens,
+                one_step=options.stops_at_steps,
+            )
+            write(await search.run(options))
+
+        outcome = await work_through(questions, do, sampler.alive, advance)
+    if sampler.unstarted:
+        _warn(
+            f"behind {sampler.unstarted:,} prefixes the policy stopped before the first word of a "
+            "step (a chat template may take the line's end from a prefix); whole continuations "
+            "were sampled there"
+        )
+    if sampler.refusals:
+        _warn(
+            f"the policy refused to go on from {len(sampler.refusals):,} prefixes, where their "
+            f"lines ended; the first: {sampler.refusals[0]}"
+        )
+    return outcome
+
+
+def _row(result: SearchResult, counted: bool) -> Choice:
+    from dreamprm.search.choosing import Change, Choice
+
+    t, logits = result.trajectory, result.chosen.logits
+    changes = tuple(
+        Change(
+            tokens=tokens,
+            sample_index=index,
+            outcome=result.candidates[index].trajectory.outcome,
+        )
+        for tokens, index in result.trace
+    )
+    return Choice(
+        question_id=t.question_id,
+        answer=t.answer,
+        sample_index=t.sample_index,
+        score=result.score,
+        step_scores=result.chosen.step_scores if logits else None,
+        tokens=result.tokens if counted else None,
+        completions=result.completions,
+        outcome=t.outcome,
+        steps=t.steps,
+        changes=changes if counted else (),
     )
 
 
-def write_choices(
+@contextmanager
+def _keeping(
+    config: Config, settings: Mapping[str, Any], done: set[str]
+) -> Iterator[Callable[[SearchResult], None]]:
+    """Open the files of all finished candidates and of their scores, where these are wanted.
+
+    Candidates are written before the choice of their question, so that a question with a choice has
+    them all; what a kill left of other questions is removed. A file belongs to one output, which
+    its settings name.
+
+    Args:
+        settings: see `resume.resumable`.
+        done: questions whose choice is written.
+
+    Raises:
+        DataError: one of the files is of another output or of other settings, or lacks questions
+            whose choice is written.
+    """
+    from dreamprm.cli.resume import appending, guard
+    from dreamprm.records import StepScores, Trajectory
+
+    outputs = (config.output, config.candidates_output, config.scores_output)
+    paths = [path for path in outputs if path is not None]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise DataError("output, candidates_output and scores_output must be different files")
+    settings = {**settings, "choices": config.output.name}
+    with ExitStack() as stack:
+
+        def opened(
+            path: Path | None, kind: type[Trajectory] | type[StepScores]
+        ) -> JsonlAppender | None:
+            if path is None:
+                return None
+            if path.exists():
+                guard(path, "select", settings)
+            _tidy(path, kind, done)
+            return stack.enter_context(appending(path, "select", settings))
+
+        candidates = opened(config.candidates_output, Trajectory)
+        scores = opened(config.scores_output, StepScores)
+
+        def keep(result: SearchResult) -> None:
+            for c in result.candidates:
+                if candidates is not None:
+                    candidates.append(c.trajectory)
+                if scores is not None:
+                    scores.append(StepScores.of(c.trajectory, c.logits))
+
+        yield keep
+
+
+def _tidy(path: Path, kind: type[Trajectory] | type[StepScores], done: set[str]) -> None:
+    """Remove rows of questions without a choice; refuse a file that lacks one with a choice."""
+    from dreamprm.data.files import atomic_write
+    from dreamprm.data.jsonl import JsonlAppender, iterate_jsonl, to_line
+
+    kept: set[str] = set()
+    if path.exists():
+        with JsonlAppender(path):  # drops a last line that a kill cut off
+            pass
+        kept = {row.question_id for row in iterate_jsonl(path, kind)}
+    if missing := sorted(done - kept):
+        raise DataError(
+            f"lacks the candidates of {len(missing):,} questions that the output has answers to, "
+            f"'{missing[0]}' first: give another --output to have them too (what is in the store "
+            "costs nothing)",
+            file=path,
+        )
+    if kept - done:
+        with atomic_write(path) as file:
+            for row in iterate_jsonl(path, kind):
+                if row.question_id in done:
+                    file.write(to_line(row, path.parent))
+
+
+def _accuracy(choices: Sequence[Choice]) -> str:
+    """The end of the last line: accuracy with its interval, where outcomes are known."""
+    from dreamprm.evaluation.statistics import estimate
+
+    known = [float(c.outcome) for c in choices if c.outcome is not None]
+    if not known:
+        return ""
+    e = estimate(known)
+    return (
+        f"; accuracy {e.mean:.1%} (95% interval {e.lo:.1%} to {e.hi:.1%}) of the {e.n} with known "
+        "outcomes"
+    )
+
+
+def _write_result(
     config: Config,
     choices: Sequence[Choice],
     questions: Sequence[Question],
-    *,
     n: int | None,
     aggregation: str,
 ) -> None:
-    """The result file, where one is wanted.
-
-    Args:
-        n, aggregation: that were used.
-    """
+    """The result file, where one is wanted."""
     if config.result is None:
         return
     from dreamprm.evaluation.choices_result import choices_result
     from dreamprm.evaluation.results import write_result
 
-    found: dict[str, Any] = {"method": config.method, "n": n, "aggregation": aggregation}
-    found |= {"questions": str(config.questions)}
+    settings: dict[str, Any] = {"method": config.method, "n": n, "aggregation": aggregation}
+    settings |= {"questions": str(config.questions)}
     if config.trajectories is not None:
-        found["trajectories"] = str(config.trajectories)
+        settings["trajectories"] = str(config.trajectories)
     else:
         names = ("width", "expand", "single_steps", "early_stop", "max_tokens", "prompt")
-        found |= {name: getattr(config, name) for name in (*names, "temperature", "seed")}
-        found |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
+        settings |= {name: getattr(config, name) for name in (*names, "temperature", "seed")}
+        settings |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
     result = choices_result(
         choices,
         questions,
         name=config.name or config.result.stem,
         method=config.method,
-        settings=found,
+        settings=settings,
     )
     write_result(config.result, result)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, DataWarning, stacklevel=3)

@@ -13,7 +13,7 @@ from dreamprm.evaluation.selection_result import AVERAGE, check_name, metric
 from dreamprm.evaluation.statistics import Estimate, estimate, estimate_average
 from dreamprm.evaluation.summary import estimate_json
 from dreamprm.records import Question
-from dreamprm.search.choice import Choice
+from dreamprm.search.choosing import Choice
 
 POINTS = 24  # of the curve over tokens
 

@@ -30,7 +30,13 @@ from dreamprm.evaluation.statistics import (
 )
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION, aggregate, get_aggregation
-from dreamprm.search.selection import AnswerKey, any_right, best_of_n, first_sample, majority_vote
+from dreamprm.search.choosing import (
+    AnswerKey,
+    any_right,
+    first_sample,
+    highest_score,
+    majority_vote,
+)
 
 UNSCORED_METHODS = ("first_sample", "self_consistency", "any_right")
 DEFAULT_NS = (1, 2, 4, 8, 16)
@@ -146,7 +152,7 @@ def evaluate_methods(
         record("first_sample", question_id, sample, sample.outcome)
         record("self_consistency", question_id, vote, vote.outcome)
         for method, numbers in aggregated.items():
-            best = best_of_n(first_n, [numbers[question_id, c.sample_index] for c in first_n])
+            best = highest_score(first_n, [numbers[question_id, c.sample_index] for c in first_n])
             record(method, question_id, best, best.outcome)
         record("any_right", question_id, None, any_right(first_n))
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dreamprm.errors import DataError
 from dreamprm.records import Trajectory
-from dreamprm.search.selection import AnswerKey, majority_vote
+from dreamprm.search.choosing import AnswerKey, majority_vote
 
 
 def best_of_n_expectation(scores: Sequence[float], outcomes: Sequence[bool], n: int) -> float:

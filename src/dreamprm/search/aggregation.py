@@ -1,14 +1,9 @@
 """Step logits of one trajectory -> one number that candidates are ranked by (higher is better).
 
-Everything starts from logits. A step score is sigmoid(z), which is exactly 0.0 or 1.0 in floating
-point once |z| is large, so neither the probabilities nor their products are ever formed: the
-functions below stay in log-space. Each returns a *logit* too, so that `sigmoid(aggregate)` is the
-aggregated step score: `sigmoid(product(z))` is the product of the step scores, and so on
-(`sum_logit` is the one that has no such reading; it is the sum in the paper's text, while the
-paper's code takes the mean).
-
-Checked on stored step scores of two published reward models (RewardMATH, MIT licence), see
-tests/test_aggregation.py.
+A step score is sigmoid(z), which is exactly 0.0 or 1.0 in floating point once |z| is large. So the
+functions work on logits in log-space, and each returns a *logit* too: `sigmoid(product(z))` is the
+product of the step scores, and so on. Only `sum_logit` has no such reading; it is the sum in the
+paper's text, while the paper's code takes the mean.
 """
 
 from __future__ import annotations
@@ -26,6 +21,12 @@ Logits = NDArray[np.float64]  # (steps,)
 def log_sigmoid(z: Logits) -> Logits:
     """log(sigmoid(z)) without overflow, elementwise."""
     return -np.logaddexp(0.0, -z)
+
+
+def step_scores(logits: ArrayLike) -> list[float]:
+    """Logits as probabilities in [0, 1]."""
+    p: list[float] = np.exp(log_sigmoid(np.asarray(logits, dtype=np.float64))).tolist()
+    return p
 
 
 def _log_sum_exp(x: Logits) -> float:

@@ -1,0 +1,184 @@
+"""Best-of-N, weighted voting and beam search in one call: a question, a policy, a reward model.
+
+Each function exists twice: plain, which also works where an event loop is running (a notebook), and
+as a coroutine with an `a` in front, of which many may be awaited at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dreamprm.policy import Policy
+from dreamprm.prm.model import PRM
+from dreamprm.prm.scorer import StepScorer
+from dreamprm.records import Question
+from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.store import RolloutStore
+from dreamprm.search.aggregation import DEFAULT_AGGREGATION
+from dreamprm.search.search import Search, SearchOptions, SearchResult, StepJudge
+
+T = TypeVar("T")
+Judge = PRM | StepJudge
+
+
+def best_of_n(
+    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+) -> SearchResult:
+    """Sample n reasonings, score every step, and choose the one with the highest score.
+
+    Args:
+        question: text, images and options; its gold answer is not looked at by the choice.
+        policy: who writes; stays open.
+        prm: the reward model, or anything that has its `score_steps`.
+        n: reasonings to choose among.
+        options: aggregation (of step logits to one score, see `search.aggregation`; by default what
+            the model was trained for), max_tokens (sampled at most, see `Search`), seed.
+
+    Returns:
+        The answer, the chosen trajectory, and all candidates with their step scores.
+
+    >>> from dreamprm.policy.local import LocalPolicy
+    >>> policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=32)
+    >>> prm = PRM.from_backbone("tiny")  # not trained: a real one is PRM.from_pretrained(folder)
+    >>> question = Question(id="q", domain="d", text="What is 2 + 2?", answer="4")
+    >>> result = best_of_n(question, policy, prm, n=4)
+    >>> len(result.candidates), result.answer == result.trajectory.answer
+    (4, True)
+    >>> len(result.chosen.step_scores) == len(result.trajectory.steps)
+    True
+    """
+    return wait_for(abest_of_n(question, policy, prm, n, **options))
+
+
+def weighted_vote(
+    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+) -> SearchResult:
+    """Sample n reasonings; each votes for its answer with the weight of its score.
+
+    The first candidate with the winning answer is chosen. Arguments are those of `best_of_n`.
+    """
+    return wait_for(aweighted_vote(question, policy, prm, n, **options))
+
+
+def beam_search(
+    question: Question,
+    policy: Policy,
+    prm: Judge,
+    n: int = 8,
+    *,
+    width: int = 2,
+    expand: int = 2,
+    **options: Any,
+) -> SearchResult:
+    """Search over steps: keep the best prefixes, continue each, until the reasonings are finished.
+
+    Args:
+        n: continuations sampled at most.
+        width: prefixes that are kept at each depth.
+        expand: continuations of each.
+        options: those of `best_of_n`, and single_steps (see `SearchOptions`).
+    """
+    return wait_for(abeam_search(question, policy, prm, n, width=width, expand=expand, **options))
+
+
+async def abest_of_n(
+    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+) -> SearchResult:
+    """`best_of_n`, to be awaited."""
+    async with searching(question, policy, prm, n, **options) as search:
+        await search.sample_parallel(n)  # prompts, samples, scores every step
+        return await search.result("best_of_n")  # chooses
+
+
+async def aweighted_vote(
+    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+) -> SearchResult:
+    """`weighted_vote`, to be awaited."""
+    async with searching(question, policy, prm, n, **options) as search:
+        await search.sample_parallel(n)
+        return await search.result("weighted_vote")
+
+
+async def abeam_search(
+    question: Question,
+    policy: Policy,
+    prm: Judge,
+    n: int = 8,
+    *,
+    width: int = 2,
+    expand: int = 2,
+    single_steps: bool = False,
+    **options: Any,
+) -> SearchResult:
+    """`beam_search`, to be awaited."""
+    async with searching(question, policy, prm, n, one_step=single_steps, **options) as search:
+        return await search.run(SearchOptions("beam_search", n, width, expand))
+
+
+@asynccontextmanager
+async def searching(
+    question: Question,
+    policy: Policy,
+    prm: Judge,
+    n: int,
+    *,
+    aggregation: str | None = None,
+    max_tokens: int | None = None,
+    one_step: bool = False,
+    seed: int = 0,
+) -> AsyncIterator[Search]:
+    """A search of one question, with a store of its own that is gone afterwards."""
+    judge, count_tokens, trained_for = as_judge(prm)
+    with (
+        tempfile.TemporaryDirectory(prefix="dreamprm-") as folder,
+        RolloutStore(Path(folder) / "rollouts.db") as store,
+    ):
+        yield Search(
+            question=question,
+            sampler=Sampler(policy, store, seed),
+            judge=judge,
+            count_tokens=count_tokens,
+            aggregation=aggregation or trained_for,
+            max_completions=n,
+            max_tokens=max_tokens,
+            one_step=one_step,
+        )
+
+
+def as_judge(
+    prm: Judge, batch_size: int = 16
+) -> tuple[StepJudge, Callable[[str], int] | None, str]:
+    """A judge of steps, a counter of tokens, and the aggregation that the model is trained for."""
+    if not isinstance(prm, PRM):
+        return prm, None, DEFAULT_AGGREGATION
+    tokenizer = prm.processor.tokenizer
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False).input_ids)
+
+    return StepScorer(prm, batch_size), count_tokens, prm.config.aggregation
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, also for callers inside a running event loop."""
+    future = asyncio.run_coroutine_threadsafe(work, _background_loop())
+    try:
+        return future.result()
+    except BaseException:  # an interrupt: stop sampling
+        future.cancel()
+        raise
+
+
+@functools.cache
+def _background_loop() -> asyncio.AbstractEventLoop:
+    """One loop for all calls, in a thread of its own, so that a policy keeps its connections."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="dreamprm", daemon=True).start()
+    return loop
