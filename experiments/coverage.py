@@ -20,8 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamprm.evaluation.bootstrap import paired_bootstrap
-from dreamprm.evaluation.statistics import estimate_average, paired_difference
+from dreamprm.evaluation.statistics import (
+    estimate_average,
+    paired_bootstrap,
+    paired_difference,
+)
 
 REPEATS = 2000
 RANGE = (0.93, 0.97)

@@ -24,7 +24,6 @@ from scipy.stats import spearmanr
 
 from dreamprm import __version__
 from dreamprm.evaluation.evaluate import Evaluation, combine_seeds
-from dreamprm.evaluation.summary import difference_json, estimate_json
 from dreamprm.tiny.demo_report import evaluate_folder
 from dreamprm.tiny.world import DOMAINS
 from experiments.testbed import COMPARED, CONFIG, METHODS
@@ -86,17 +85,17 @@ def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]
     ready = [c for c in controls if _done(c, "dreamprm") and _done(c, "prm_uniform")]
     return {
         "n": together.n,
-        "accuracy": {m: estimate_json(e) for m, e in together.average.items()},
+        "accuracy": {m: e.as_json() for m, e in together.average.items()},
         "per_benchmark": {
-            b: {m: estimate_json(e) for m, e in by_method.items()}
+            b: {m: e.as_json() for m, e in by_method.items()}
             for b, by_method in together.accuracy.items()
         },
         "per_seed": {m: [float(e.average[m].mean) for e in default] for m in together.average},
         "scaling": {
-            m: {str(n): estimate_json(e) for n, e in curve.items()}
+            m: {str(n): e.as_json() for n, e in curve.items()}
             for m, curve in together.scaling.items()
         },
-        "strong_accuracy": {m: estimate_json(e) for m, e in together_strong.average.items()},
+        "strong_accuracy": {m: e.as_json() for m, e in together_strong.average.items()},
         "differences": _differences(together),
         "strong_differences": _differences(together_strong),
         "meta_losses": {
@@ -158,7 +157,7 @@ def _in_part(folders: Sequence[Path], method: str) -> dict[str, Any]:
     found = combine_seeds([evaluate_folder(f, "candidates", methods) for f in folders])
     return {
         "seeds": [f.name for f in folders],
-        "accuracy": {m: estimate_json(found.average[m]) for m in methods},
+        "accuracy": {m: found.average[m].as_json() for m in methods},
     }
 
 
@@ -168,7 +167,7 @@ def _meta_loss(folders: Sequence[Path], method: str) -> dict[str, Any]:
     found = [evaluate_folder(f, "candidates", methods, limit=COMPARED) for f in folders]
     return {
         "seeds": [f.name for f in folders],
-        "accuracy": estimate_json(combine_seeds(found).average[method]),
+        "accuracy": combine_seeds(found).average[method].as_json(),
         "won_back": won_back(found, method),
         "spearman": [_rank(_weights(f, method)) for f in folders],
     }
@@ -181,8 +180,8 @@ def _control(folders: Sequence[Path]) -> dict[str, Any]:
     )
     return {
         "seeds": [f.name for f in folders],
-        "accuracy": {m: estimate_json(e) for m, e in control.average.items()},
-        "dreamprm - prm_uniform": difference_json(control.difference("dreamprm", "prm_uniform")),
+        "accuracy": {m: e.as_json() for m, e in control.average.items()},
+        "dreamprm - prm_uniform": control.difference("dreamprm", "prm_uniform").as_json(),
     }
 
 
@@ -190,7 +189,7 @@ def _differences(evaluation: Evaluation) -> dict[str, Any]:
     pairs = [("dreamprm", m) for m in evaluation.values if m != "dreamprm"]
     pairs.append(("prm_oracle", "prm_uniform"))
     pairs = [(a, b) for a, b in pairs if a in evaluation.values and b in evaluation.values]
-    return {f"{a} - {b}": difference_json(evaluation.difference(a, b)) for a, b in pairs}
+    return {f"{a} - {b}": evaluation.difference(a, b).as_json() for a, b in pairs}
 
 
 def won_back(evaluations: Sequence[Evaluation], method: str, draws: int = 4000) -> dict[str, Any]:

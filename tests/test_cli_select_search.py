@@ -8,8 +8,7 @@ import pytest
 
 from dreamprm.cli import main
 from dreamprm.data import read_scores, read_trajectories, write_questions
-from dreamprm.evaluation.choices_result import token_curve
-from dreamprm.evaluation.results import read_result
+from dreamprm.evaluation.results import read_result, token_curve
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.search.choosing import Change, Choice
 from tests.cli_samples import read_rows

@@ -12,15 +12,18 @@ import pytest
 from dreamprm.cli import main
 from dreamprm.data import read_questions, write_questions
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.evaluation.aggregation_choice import (
-    check_apart,
-    choose_aggregation,
-    split_questions,
+from dreamprm.evaluation.compare import (
+    Run,
+    _spread,
+    compare,
+    main_runs,
+    mcnemar,
+    pair,
+    questions_needed,
+    runs_of,
+    smallest_difference,
 )
-from dreamprm.evaluation.bootstrap import paired_bootstrap
-from dreamprm.evaluation.compare import Run, _spread, compare, main_runs, pair, runs_of
-from dreamprm.evaluation.mcnemar import mcnemar
-from dreamprm.evaluation.power import questions_needed, smallest_difference, spread_of
+from dreamprm.evaluation.evaluate import check_apart, choose_aggregation, split_questions
 from dreamprm.evaluation.results import (
     QuestionResult,
     Result,
@@ -28,7 +31,7 @@ from dreamprm.evaluation.results import (
     read_result,
     write_result,
 )
-from dreamprm.evaluation.statistics import paired_difference
+from dreamprm.evaluation.statistics import paired_bootstrap, paired_difference
 from dreamprm.records import Question, StepScores, Trajectory
 from tests.cli_samples import make_project
 
@@ -85,19 +88,17 @@ def test_the_bootstrap_agrees_with_the_formula_on_many_questions() -> None:
 
 
 def test_questions_and_detectable_difference_are_inverse() -> None:
-    spread = spread_of(disagreement=0.3, difference=0.04)
+    spread = math.sqrt(0.3 - 0.04**2)
     n = questions_needed(0.04, spread)
     assert smallest_difference(n, spread) == pytest.approx(0.04, abs=1e-4)
     with pytest.raises(DreamPRMError, match="difference of 0"):
         questions_needed(0.0, 0.5)
-    with pytest.raises(DreamPRMError, match="power is 1"):
-        questions_needed(0.1, 0.5, power=1)
 
 
 def test_so_many_questions_show_the_difference_as_often_as_promised() -> None:
     rng = np.random.default_rng(0)
     only_a, only_b = 0.25, 0.15
-    n = questions_needed(0.1, spread_of(0.4, 0.1))
+    n = questions_needed(0.1, math.sqrt(0.4 - 0.1**2))
     found = 0
     for _ in range(600):
         draw = rng.choice(3, size=n, p=[only_a, only_b, 1 - only_a - only_b])

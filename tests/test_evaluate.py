@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.evaluation.evaluate import Evaluation, combine_seeds, evaluate_methods
+from dreamprm.evaluation.evaluate import Evaluation, combine_seeds
+from dreamprm.evaluation.evaluate import evaluate as evaluate_all
 from dreamprm.evaluation.summary import SUMMARY_METHODS, Domain, summary_json, write_summary
 from dreamprm.records import Question, StepScores, Trajectory
 
@@ -55,7 +56,7 @@ def evaluate(**options: Any) -> Evaluation:
         "n": 4,
         "ns": (1, 2, 4, 8),
     }
-    return evaluate_methods(**(given | options))
+    return evaluate_all(**(given | options))
 
 
 def means(evaluation: Evaluation, method: str) -> list[float]:
@@ -129,7 +130,7 @@ def test_seeds_are_stacked_and_averaged() -> None:
     [
         ({"trajectories": trajectories()[:-4]}, "question g2 has no candidates"),
         ({"trajectories": trajectories()[:-1]}, "g2 has 3 candidates, fewer than n = 4"),
-        ({"scores": {"dreamprm": scores()[:-1]}}, "dreamprm: question g2, candidate 3 has no sc"),
+        ({"scores": {"dreamprm": scores()[:-1]}}, "dreamprm: question 'g2', candidate 3 has no"),
         ({"scores": {"dreamprm": scores() * 2}}, "scored twice"),
         ({"scores": {"any_right": scores()}}, "takes no scores"),
         ({"trajectories": trajectories() * 2}, "candidate 0 is given twice"),
@@ -155,10 +156,10 @@ def test_a_candidate_that_was_never_verified_is_refused() -> None:
 def test_a_wrong_number_of_step_scores_is_refused() -> None:
     some = scores()
     some[0] = some[0].model_copy(update={"logits": (0.0,)})
-    with pytest.raises(DataError, match="question d1, candidate 0 has 1 logits for 2 steps"):
+    with pytest.raises(DataError, match="question 'd1', candidate 0 has 1 scores for 2 steps"):
         evaluate(scores={"dreamprm": some})
     some[0] = some[0].model_copy(update={"logits": (0.0, float("nan"))})
-    with pytest.raises(DataError, match="question d1, candidate 0: logit of step 2"):
+    with pytest.raises(DataError, match="question 'd1', candidate 0: logit of step 2"):
         evaluate(scores={"dreamprm": some})
 
 
@@ -238,7 +239,7 @@ def test_mmmu_pro_candidates_give_the_published_best_of_n_figures(real_data: Pat
     assert len(some) == 414
     ceiling = []
     for n in (1, 2, 3, 4):
-        result = evaluate_methods(some, candidates, {}, n=n, ns=())
+        result = evaluate_all(some, candidates, {}, n=n, ns=())
         ceiling.append(round(100 * result.average["any_right"].mean, 2))
         assert round(100 * result.average["first_sample"].mean, 2) == 52.17
     assert ceiling == [52.17, 60.87, 65.22, 67.87]

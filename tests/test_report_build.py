@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.evaluate import Evaluation, evaluate_methods
+from dreamprm.evaluation.evaluate import Evaluation, evaluate
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.report.build import accuracy_table, examples
 from dreamprm.report.data import Example, ReportData
@@ -47,7 +47,7 @@ def scores(wrong_on: str) -> list[StepScores]:
 
 def evaluation() -> Evaluation:
     by_method = {"dreamprm": scores("q2"), "prm_uniform": scores("q1")}
-    return evaluate_methods(QUESTIONS, TRAJECTORIES, by_method, n=2, ns=(1, 2))
+    return evaluate(QUESTIONS, TRAJECTORIES, by_method, n=2, ns=(1, 2))
 
 
 def picked(limit: int) -> tuple[Example, ...]:

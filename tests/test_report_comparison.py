@@ -13,7 +13,7 @@ from dreamprm.cli import main
 from dreamprm.data import write_questions
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import calibration
-from dreamprm.evaluation.evaluate import evaluate_methods
+from dreamprm.evaluation.evaluate import evaluate
 from dreamprm.evaluation.results import QuestionResult, new_result, write_result
 from dreamprm.records import Question, StepLabel, StepScores, Trajectory
 from dreamprm.report.build import calibrations, fates, step_calibrations
@@ -55,7 +55,7 @@ def evaluated() -> tuple[Any, list[Trajectory]]:
         StepScores(question_id=t.question_id, sample_index=t.sample_index, logits=(z,))
         for t, z in zip(trajectories, [2.0, 0.0] * 3, strict=True)
     ]
-    return evaluate_methods(questions, trajectories, {"prm": scores}, n=2), trajectories
+    return evaluate(questions, trajectories, {"prm": scores}, n=2), trajectories
 
 
 def test_step_scores_are_compared_with_the_labels_that_there_are() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dreamprm.errors import DataError, DreamPRMError
+    from dreamprm.evaluation.evaluate import evaluate
     from dreamprm.prm.model import PRM
     from dreamprm.records import Question, StepLabel, StepScores, Trajectory
     from dreamprm.search.api import (
@@ -37,11 +38,13 @@ __all__ = [
     "aweighted_vote",
     "beam_search",
     "best_of_n",
+    "evaluate",
     "weighted_vote",
 ]
 
 _HOMES = {
     "errors": ("DataError", "DreamPRMError"),
+    "evaluation.evaluate": ("evaluate",),
     "prm.model": ("PRM",),
     "records": ("Question", "StepLabel", "StepScores", "Trajectory"),
     "search.api": (

@@ -39,29 +39,22 @@ class Config(EvaluationInputs):
 def run(config: Config) -> None:
     """Evaluate, print and write."""
     from dreamprm.cli import inputs
-    from dreamprm.evaluation.results import write_result
-    from dreamprm.evaluation.selection_result import selection_result
 
-    found = inputs.evaluate(config)
-    for method, choice in found.choices.items():
+    evaluation = inputs.evaluate(config)
+    for method, choice in evaluation.choices.items():
         others = ", ".join(f"{name} {100 * a:.1f}" for name, a in choice.accuracy.items())
         print(
             f"{method}: aggregation {choice.name}, chosen on {choice.questions} validation "
             f"questions ({others})"
         )
     if config.output is not None:
-        settings = json.loads(json.dumps(asdict(config), default=str))
-        result = selection_result(
-            found.evaluation,
-            found.questions,
-            found.trajectories,
+        evaluation.save(
+            config.output,
             name=config.name or config.output.stem,
             main_method=config.main(),
-            settings=settings,
-            choices=found.choices,
+            settings=json.loads(json.dumps(asdict(config), default=str)),
         )
-        write_result(config.output, result)
-    print_table(found.evaluation)
+    print_table(evaluation)
 
 
 def print_table(evaluation: Evaluation) -> None:
@@ -83,7 +76,7 @@ def print_table(evaluation: Evaluation) -> None:
         count = next(iter(column.values())).n
         table.add_column(Text(f"{name}\n{count} questions"), justify="right")
     for method in evaluation.values:
-        found = [column[method] for column in columns.values()]
-        cells = [f"{100 * e.mean:.1f} [{100 * e.lo:.1f}, {100 * e.hi:.1f}]" for e in found]
+        estimates = [column[method] for column in columns.values()]
+        cells = [f"{100 * e.mean:.1f} [{100 * e.lo:.1f}, {100 * e.hi:.1f}]" for e in estimates]
         table.add_row(Text(method), *map(Text, cells))
     console.print(table)

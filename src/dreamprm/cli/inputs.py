@@ -14,7 +14,6 @@ from dreamprm.errors import DataError
 from dreamprm.records import Question, StepScores, Trajectory
 
 if TYPE_CHECKING:
-    from dreamprm.evaluation.aggregation_choice import AggregationChoice
     from dreamprm.evaluation.evaluate import Evaluation
 
 
@@ -76,29 +75,18 @@ class EvaluationInputs:
         return self.main_method
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """The inputs as read, and the result."""
-
-    questions: list[Question]
-    trajectories: list[Trajectory]
-    scores: dict[str, list[StepScores]]
-    evaluation: Evaluation
-    choices: dict[str, AggregationChoice] = field(default_factory=dict)
-
-
 def read_candidates(
     questions: Sequence[Path], trajectories: Sequence[Path], image_root: Path | None = None
 ) -> tuple[list[Question], list[Trajectory]]:
     """Questions and trajectories of some files; every trajectory has its question."""
     with held_warnings():
         asked = [q for path in questions for q in read_questions(path, image_root=image_root)]
-        found: list[Trajectory] = []
+        candidates: list[Trajectory] = []
         for path in trajectories:
             part = read_trajectories(path)
             check_references(asked, part, path)
-            found += part
-    return asked, found
+            candidates += part
+    return asked, candidates
 
 
 def read_method_scores(
@@ -113,39 +101,38 @@ def read_method_scores(
     }
 
 
-def evaluate(inputs: EvaluationInputs) -> Evaluated:
+def evaluate(inputs: EvaluationInputs) -> Evaluation:
     """Read and evaluate."""
-    from dreamprm.evaluation.aggregation_choice import candidates_of, scores_of
-    from dreamprm.evaluation.evaluate import combine_seeds, evaluate_methods
+    from dreamprm.evaluation.evaluate import evaluate
 
     inputs.main()
     questions, trajectories = read_candidates(inputs.questions, inputs.trajectories)
-    by_seed = [read_method_scores(files) for files in _by_seed(inputs)]
-    if unknown := [method for method in inputs.aggregations if method not in by_seed[0]]:
-        raise DataError(f"aggregations: method '{unknown[0]}' has no scores")
-    aggregations = {
-        method: recorded_aggregation(files[0] if isinstance(files, list) else files)
-        for method, files in inputs.scores.items()
-    } | inputs.aggregations
-    kept, choices = _choose_aggregations(inputs, questions, trajectories, by_seed[0], aggregations)
-    if len(kept) < len(questions):
-        trajectories = candidates_of(kept, trajectories)
-        by_seed = [scores_of(kept, scores) for scores in by_seed]
-        questions = kept
-    evaluations = [
-        evaluate_methods(
-            questions,
-            trajectories,
-            scores,
-            aggregations=aggregations | {m: choice.name for m, choice in choices.items()},
-            n=inputs.n,
-            ns=inputs.curve,
-            seed=inputs.seed,
+    given = (inputs.validation_questions, inputs.validation_trajectories, inputs.validation_scores)
+    validation = None
+    if all(given):
+        validation = (
+            *read_candidates(inputs.validation_questions, inputs.validation_trajectories),
+            read_method_scores(inputs.validation_scores),
         )
-        for scores in by_seed
-    ]
-    together = combine_seeds(evaluations) if len(evaluations) > 1 else evaluations[0]
-    return Evaluated(questions, trajectories, by_seed[0], together, choices)
+    elif any(given):
+        raise DataError(
+            "give validation_questions, validation_trajectories and validation_scores together"
+        )
+    return evaluate(
+        questions,
+        trajectories,
+        [read_method_scores(files) for files in _by_seed(inputs)],
+        aggregations=inputs.aggregations,
+        trained_for={
+            method: recorded_aggregation(files[0] if isinstance(files, list) else files)
+            for method, files in inputs.scores.items()
+        },
+        n=inputs.n,
+        ns=inputs.curve,
+        seed=inputs.seed,
+        validation_share=inputs.validation_share,
+        validation=validation,
+    )
 
 
 def _by_seed(inputs: EvaluationInputs) -> list[dict[str, Path | list[Path]]]:
@@ -162,42 +149,3 @@ def _by_seed(inputs: EvaluationInputs) -> list[dict[str, Path | list[Path]]]:
         )
     seeds = range(next(iter(counts.values())))
     return [{m: f[seed] if len(f) > 1 else f[0] for m, f in files.items()} for seed in seeds]
-
-
-def _choose_aggregations(
-    inputs: EvaluationInputs,
-    questions: list[Question],
-    trajectories: list[Trajectory],
-    scores: dict[str, list[StepScores]],
-    defaults: dict[str, str],
-) -> tuple[list[Question], dict[str, AggregationChoice]]:
-    """The questions that are left for the test, and what the others chose."""
-    from dreamprm.evaluation import aggregation_choice as choice
-
-    given = (inputs.validation_questions, inputs.validation_trajectories, inputs.validation_scores)
-    if inputs.validation_share is not None:
-        if any(given):
-            raise DataError("give validation_share or validation files, not both")
-        validation, kept = choice.split_questions(questions, inputs.validation_share, inputs.seed)
-        candidates = choice.candidates_of(validation, trajectories)
-        theirs = choice.scores_of(validation, scores)
-    elif any(given):
-        if not all(given):
-            raise DataError(
-                "give validation_questions, validation_trajectories and validation_scores together"
-            )
-        if unknown := [m for m in inputs.validation_scores if m not in scores]:
-            raise DataError(f"validation_scores: method '{unknown[0]}' has no scores on the test")
-        validation, candidates = read_candidates(
-            inputs.validation_questions, inputs.validation_trajectories
-        )
-        theirs, kept = read_method_scores(inputs.validation_scores), questions
-    else:
-        return questions, {}
-    choice.check_apart(validation, kept)
-    fixed = inputs.aggregations  # said by the user: not to be chosen
-    return kept, {
-        m: choice.choose_aggregation(validation, candidates, rows, n=inputs.n, default=defaults[m])
-        for m, rows in theirs.items()
-        if m not in fixed
-    }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamprm import __version__
-from dreamprm.cli.inputs import Evaluated, EvaluationInputs
+from dreamprm.cli.inputs import EvaluationInputs
 from dreamprm.cli.policy_options import is_embedded
 from dreamprm.data import check_images, read_questions
 from dreamprm.data.files import atomic_write, open_for_reading
@@ -106,18 +106,19 @@ def _evaluate(config: Config) -> None:
     from dreamprm.report.data import METHOD_LABELS, ReportData
     from dreamprm.report.render import render
 
-    found = inputs.evaluate(config)
-    check_images(found.questions, ", ".join(map(str, config.questions)))
-    main, evaluation = config.main(), found.evaluation
+    evaluation, main = inputs.evaluate(config), config.main()
+    check_images(evaluation.questions, ", ".join(map(str, config.questions)))
     domains, history = _training(config.training_dir) if config.training_dir else ((), ())
     shown: tuple[Example, ...] = ()
-    if main in found.scores:
-        rivals = [m for m in ("prm_uniform", *found.scores) if m in found.scores and m != main]
+    if main in evaluation.scores:
+        rivals = [
+            m for m in ("prm_uniform", *evaluation.scores) if m in evaluation.scores and m != main
+        ]
         shown = examples(
             evaluation,
-            found.questions,
-            found.trajectories,
-            found.scores[main],
+            evaluation.questions,
+            evaluation.trajectories,
+            evaluation.scores[main],
             main_method=main,
             rival=rivals[0] if rivals else "self_consistency",
             limit=config.max_examples,
@@ -125,7 +126,7 @@ def _evaluate(config: Config) -> None:
     data = ReportData(
         title=config.title,
         headline=_headline(evaluation, main, METHOD_LABELS.get(main, main)),
-        notice=_notice(config, found),
+        notice=_notice(config, evaluation),
         facts={"dreamprm": __version__, "made": time.strftime("%Y-%m-%d %H:%M")} | _versions(),
         settings=_settings(config),
         tables=(accuracy_table(evaluation, f"Accuracy among {config.n}", main_method=main),),
@@ -133,8 +134,8 @@ def _evaluate(config: Config) -> None:
         history=history,
         scaling=evaluation.scaling,
         fates=fates(evaluation),
-        calibration=calibrations(evaluation, found.trajectories),
-        step_calibration=step_calibrations(found.scores, found.trajectories),
+        calibration=calibrations(evaluation, evaluation.trajectories),
+        step_calibration=step_calibrations(evaluation.scores, evaluation.trajectories),
         examples=shown,
         main_method=main,
     )
@@ -143,8 +144,8 @@ def _evaluate(config: Config) -> None:
     print(f"{config.output}: {data.headline}")
 
 
-def _notice(config: Config, found: Evaluated) -> str:
-    toy = any(is_embedded(t.policy) for t in found.trajectories)
+def _notice(config: Config, evaluation: Evaluation) -> str:
+    toy = any(is_embedded(t.policy) for t in evaluation.trajectories)
     return " ".join(part for part in (config.notice, TOY if toy else "") if part)
 
 

@@ -449,8 +449,7 @@ def _write_result(
     """The result file, where one is wanted."""
     if config.result is None:
         return
-    from dreamprm.evaluation.choices_result import choices_result
-    from dreamprm.evaluation.results import write_result
+    from dreamprm.evaluation.results import choices_result, write_result
 
     settings: dict[str, Any] = {"method": config.method, "n": n, "aggregation": aggregation}
     settings |= {"questions": str(config.questions)}

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, sqrt
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
+from scipy.special import ndtri  # type: ignore[import-untyped]
+from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-from dreamprm.errors import DataError
-from dreamprm.evaluation.bootstrap import paired_bootstrap
-from dreamprm.evaluation.mcnemar import McNemar, mcnemar
-from dreamprm.evaluation.power import questions_needed, smallest_difference
+from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.evaluation.results import QuestionResult, Result
-from dreamprm.evaluation.statistics import Difference, paired_difference
+from dreamprm.evaluation.statistics import Difference, Values, paired_bootstrap, paired_difference
 
 OF_STEPS = (
     "rows of a step benchmark are solutions: differences are of the share of them (or of their "
     "steps) that is judged right, not of the F1 that the benchmark reports"
 )
 
-Values = dict[str, NDArray[np.float64]]  # benchmark -> (seeds, questions)
+Table = dict[str, Values]  # benchmark -> (seeds, questions)
+
+_QUANTILES = float(ndtri(0.975) + ndtri(0.8))  # two-sided 5%, power 80%
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _compare(run: Run, base: Run) -> Comparison:
     )
 
 
-def _spread(a: Values, b: Values) -> float:
+def _spread(a: Table, b: Table) -> float:
     """Of the differences, such that spread / sqrt(n) is what the questions add to the error of the
     mean over benchmarks; more questions are meant in the proportions at hand.
     """
@@ -163,7 +166,7 @@ def _spread(a: Values, b: Values) -> float:
     return float(np.sqrt(n * sum(d.var() / len(d) for d in parts)) / len(parts))
 
 
-def pair(run: Run, base: Run) -> tuple[Values, Values, int]:
+def pair(run: Run, base: Run) -> tuple[Table, Table, int]:
     """Values of both on the questions and seeds that both have, and how many questions are left.
 
     A run without seeds (one that was not trained) stands beside every seed of the other.
@@ -177,7 +180,7 @@ def pair(run: Run, base: Run) -> tuple[Values, Values, int]:
         )
     seeds = [{seed for key in shared for seed in side[key]} for side in sides]
     used = sorted(seeds[0] & seeds[1] if min(map(len, seeds)) > 1 else seeds[0] | seeds[1])
-    values: list[Values] = []
+    values: list[Table] = []
     for side in sides:
         columns: dict[str, list[list[float]]] = {}
         for benchmark, question in shared:
@@ -235,3 +238,62 @@ def as_json(found: Sequence[Comparison]) -> list[Mapping[str, object]]:
         }
         for c in found
     ]
+
+
+class McNemar(NamedTuple):
+    """Questions that only a, only b has right, and the two-sided p of no difference."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
+    """McNemar's exact test (1947): do two methods differ on the same questions?
+
+    Only questions on which they disagree tell anything. If neither is better, each disagreement
+    falls to either with probability one half, which is a sign test.
+
+    Args:
+        a: (questions,) 1 where method a is right, else 0.
+        b: (questions,) the same questions in the same order.
+
+    >>> mcnemar([1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0]).p
+    0.0625
+    """
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise DataError(f"cannot pair values of shapes {x.shape} and {y.shape}")
+    if not (np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all()):
+        raise DataError("McNemar's test is of right and wrong; these are fractions: use intervals")
+    only_a, only_b = int((x > y).sum()), int((y > x).sum())
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, p)
+
+
+def questions_needed(difference: float, spread: float) -> int:
+    """Questions with which a difference shows (p < 0.05) with a probability of 80%.
+
+    The standard error of a mean difference is spread / sqrt(n). The normal approximation of a
+    two-sided test is used; below some 50 questions it flatters.
+
+    Args:
+        difference: that is to be shown, in [-1, 1], not 0.
+        spread: standard deviation of a - b over questions. For right and wrong it follows from how
+            often the two disagree: sqrt(disagreement - difference^2) (Connor, 1987).
+
+    >>> questions_needed(0.05, 0.5)
+    785
+    """
+    if difference == 0:
+        raise DreamPRMError("a difference of 0 shows with no number of questions; give another")
+    return max(2, ceil((_QUANTILES * spread / difference) ** 2))
+
+
+def smallest_difference(questions: int, spread: float) -> float:
+    """The smallest difference that so many questions show with a probability of 80%.
+
+    >>> round(smallest_difference(785, 0.5), 3)
+    0.05
+    """
+    return _QUANTILES * spread / sqrt(questions)

@@ -4,44 +4,76 @@ Three methods need no scores: `first_sample` (what one sample of the policy give
 `self_consistency` (majority vote) and `any_right` (the ceiling). Every other method is best-of-N by
 its own step scores. The accuracy table uses the first `n` candidates of each question; the curve
 over N uses all of them (see `n_curve`), so the two agree exactly only at N = M.
+
+The best of seven aggregations on the very questions that are reported is better than any of them by
+luck alone, so an aggregation is chosen on other questions, the validation split.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dreamprm.data.overlap import find_overlap, hash_images, question_key
 from dreamprm.errors import DataError
 from dreamprm.evaluation.n_curve import (
     any_right_expectation,
     best_of_n_expectation,
     vote_expectation,
 )
+from dreamprm.evaluation.results import (
+    AVERAGE,
+    Metric,
+    QuestionResult,
+    Result,
+    check_name,
+    metric,
+    new_result,
+    subject_of,
+    write_result,
+)
 from dreamprm.evaluation.statistics import (
     Difference,
     Estimate,
+    Values,
     estimate,
     estimate_average,
     paired_difference,
 )
 from dreamprm.records import Question, StepScores, Trajectory
-from dreamprm.search.aggregation import DEFAULT_AGGREGATION, aggregate, get_aggregation
+from dreamprm.search.aggregation import AGGREGATIONS, DEFAULT_AGGREGATION, get_aggregation
 from dreamprm.search.choosing import (
-    AnswerKey,
     any_right,
     first_sample,
     highest_score,
     majority_vote,
+    score_of,
 )
 
 UNSCORED_METHODS = ("first_sample", "self_consistency", "any_right")
 DEFAULT_NS = (1, 2, 4, 8, 16)
 
-Values = NDArray[np.float64]  # (seeds, questions)
+Scores = Mapping[str, Sequence[StepScores]]  # method -> step logits of every candidate
+
+
+@dataclass(frozen=True)
+class AggregationChoice:
+    """What validation questions chose for one method, and what all aggregations gave.
+
+    Attributes:
+        name: of the chosen aggregation.
+        accuracy: aggregation -> accuracy of best-of-N on the validation questions.
+        questions: how many these were.
+    """
+
+    name: str
+    accuracy: dict[str, float]
+    questions: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +88,8 @@ class Evaluation:
         chosen: method -> question id -> sample_index of the chosen candidate (first seed; not for
             `any_right`, which chooses nothing).
         aggregated: scored method -> (question id, sample_index) -> aggregated score (first seed).
+        questions, trajectories, scores: that were evaluated (first seed).
+        choices: method -> aggregation that validation questions chose.
     """
 
     n: int
@@ -64,6 +98,10 @@ class Evaluation:
     curve_values: dict[str, dict[int, dict[str, Values]]]
     chosen: dict[str, dict[str, int]]
     aggregated: dict[str, dict[tuple[str, int], float]]
+    questions: Sequence[Question]
+    trajectories: Sequence[Trajectory]
+    scores: Scores
+    choices: Mapping[str, AggregationChoice] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> dict[str, dict[str, Estimate]]:
@@ -90,39 +128,195 @@ class Evaluation:
         """Method a minus method b on the same questions, averaged over benchmarks."""
         return paired_difference(self.values[a], self.values[b])
 
+    def main_method(self) -> str:
+        """What the others are compared with: `dreamprm`, else the last method with scores."""
+        names = [*self.aggregated] or ["self_consistency"]
+        return "dreamprm" if "dreamprm" in names else names[-1]
 
-def evaluate_methods(
+    def save(self, path: str | Path, **options: Any) -> None:
+        """Write a result file, which `dreamprm compare` and `report` read.
+
+        Args:
+            options: of `result`; the name is that of the file by default.
+        """
+        path = Path(path)
+        write_result(path, self.result(**({"name": path.stem} | options)))
+
+    def result(
+        self,
+        name: str,
+        *,
+        main_method: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Every method's figures, and what it chose for every question, as a result file has them.
+
+        Metrics of a method are `average` (over benchmarks), one per benchmark and, where questions
+        have subjects, one per benchmark and subject.
+
+        Args:
+            name: of the run, as comparisons show it.
+            main_method: the others are compared with it.
+            settings: of the run.
+        """
+        main = main_method or self.main_method()
+        answers = {(t.question_id, t.sample_index): t.answer for t in self.trajectories}
+        by_id = {q.id: q for q in self.questions}
+        accuracy, average = self.accuracy, self.average
+        metrics: dict[str, dict[str, Metric]] = {}
+        rows: dict[str, list[QuestionResult]] = {}
+        for method, values in self.values.items():
+            figures = {AVERAGE: metric(average[method])}
+            rows[method] = []
+            for benchmark, ids in self.question_ids.items():
+                figures[check_name(benchmark)] = metric(accuracy[benchmark][method])
+                subjects: dict[str, list[int]] = {}
+                for place, question_id in enumerate(ids):
+                    groups = subject_of(by_id[question_id])
+                    for subject in groups.get("subject", ()):
+                        subjects.setdefault(subject, []).append(place)
+                    chosen = self.chosen.get(method, {}).get(question_id)
+                    for seed, value in enumerate(values[benchmark][:, place]):
+                        if seed:  # what other seeds chose is not kept
+                            chosen = None
+                        rows[method].append(
+                            QuestionResult(
+                                question_id=question_id,
+                                benchmark=benchmark,
+                                value=float(value),
+                                groups=groups,
+                                sample_index=chosen,
+                                answer=None if chosen is None else answers[question_id, chosen],
+                                seed=seed,
+                            )
+                        )
+                for subject, places in subjects.items():
+                    figures[f"{benchmark}/{subject}"] = metric(
+                        estimate(values[benchmark][:, places])
+                    )
+            metrics[method] = figures
+        return new_result(
+            name=name,
+            kind="selection",
+            settings=dict(settings or {}),
+            metrics=metrics,
+            questions={method: tuple(by_question) for method, by_question in rows.items()},
+            details={
+                "n": self.n,
+                "main_method": main,
+                "curve": {
+                    method: {str(n): e.as_json() for n, e in curve.items()}
+                    for method, curve in self.scaling.items()
+                },
+                "differences": {
+                    f"{main} - {m}": self.difference(main, m).as_json()
+                    for m in self.values
+                    if m != main
+                },
+                "aggregation_chosen": {m: asdict(c) for m, c in self.choices.items()},
+            },
+        )
+
+
+def evaluate(
     questions: Sequence[Question],
     trajectories: Sequence[Trajectory],
-    scores: Mapping[str, Sequence[StepScores]],
+    scores: Scores | Sequence[Scores] | None = None,
     *,
     aggregations: Mapping[str, str] | None = None,
+    trained_for: Mapping[str, str] | None = None,
     n: int = 8,
     ns: Sequence[int] = DEFAULT_NS,
     seed: int = 0,
-    vote_subsets: int = 64,
-    answer_key: AnswerKey | None = None,
+    validation_share: float | None = None,
+    validation: tuple[Sequence[Question], Sequence[Trajectory], Scores] | None = None,
 ) -> Evaluation:
-    """Evaluate all methods on the candidates of one policy.
+    """How often is each way of choosing among the candidates of one policy right?
 
     Args:
         questions: of one or more benchmarks; `domain` names the benchmark.
         trajectories: candidates with outcomes, at least `n` per question.
-        scores: method -> step logits of every candidate.
-        aggregations: method -> name in `search.aggregation`; others use the default.
+        scores: method -> step scores of every candidate, by a name of yours; or a sequence of such
+            mappings, one per repeated training, and intervals cover the chance in training too.
+        aggregations: method -> aggregation of its step scores, see `search.aggregation`.
+        trained_for: the same, where a validation split may choose another one.
         n: candidates per question for the accuracy table: the first n by sample_index.
         ns: points of the curve; those that some question has too few candidates for are left out.
-        seed: of the random subsets that the voting curve is averaged over.
-        vote_subsets: subsets per question and N, see `n_curve.vote_expectation`.
-        answer_key: tells which answers are the same in a vote; by default the same text.
+        seed: of the random subsets behind the curve of voting, and of `validation_share`.
+        validation_share: choose each method's aggregation on this share of the questions, and
+            report on the others only.
+        validation: choose it on these questions, candidates and scores instead; none of the
+            questions may be among `questions`, under whatever id.
 
     Raises:
         DataError: a question without candidates or with fewer than n, a candidate without outcome,
             without scores, given twice or of an unknown question.
+
+    >>> question = Question(id="q", domain="mathvista", text="What is 2 + 2?", answer="4")
+    >>> candidates = [
+    ...     Trajectory(question_id="q", steps=(f"It is {a}.",), answer=a, outcome=a == "4",
+    ...                sample_index=i)
+    ...     for i, a in enumerate("54")
+    ... ]
+    >>> scores = [StepScores(question_id="q", sample_index=i, logits=(i,)) for i in (0, 1)]
+    >>> result = evaluate([question], candidates, {"prm": scores}, n=2)
+    >>> result.average["first_sample"].mean, result.average["prm"].mean
+    (0.0, 1.0)
     """
-    aggregations = aggregations or {}
-    for name in aggregations.values():
+    by_seed = [scores] if isinstance(scores, Mapping) else list(scores or [{}])
+    fixed = dict(aggregations or {})
+    for name in (*fixed.values(), *(trained_for or {}).values()):
         get_aggregation(name)
+    if unknown := [method for method in fixed if method not in by_seed[0]]:
+        raise DataError(f"aggregations: method '{unknown[0]}' has no scores")
+    if validation_share is not None:
+        if validation is not None:
+            raise DataError("give validation_share or validation files, not both")
+        held_out, questions = split_questions(questions, validation_share, seed)
+        validation = (held_out, *_of(held_out, trajectories, by_seed[0]))
+        trajectories, _ = _of(questions, trajectories, {})
+        by_seed = [_of(questions, [], one)[1] for one in by_seed]
+    by_method = dict(trained_for or {}) | fixed
+    choices: dict[str, AggregationChoice] = {}
+    if validation is not None:
+        theirs, candidates, their_scores = validation
+        check_apart(theirs, questions)
+        if unknown := [m for m in their_scores if m not in by_seed[0]]:
+            raise DataError(f"validation_scores: method '{unknown[0]}' has no scores on the test")
+        for method, rows in their_scores.items():
+            if method not in fixed:
+                default = by_method.get(method, DEFAULT_AGGREGATION)
+                choice = choose_aggregation(theirs, candidates, rows, n=n, default=default)
+                choices[method] = choice
+        by_method |= {method: choice.name for method, choice in choices.items()}
+    evaluations = [
+        _evaluate(questions, trajectories, one, by_method, n, ns, seed) for one in by_seed
+    ]
+    together = combine_seeds(evaluations) if len(evaluations) > 1 else evaluations[0]
+    return replace(together, choices=choices)
+
+
+def _of(
+    questions: Sequence[Question], trajectories: Sequence[Trajectory], scores: Scores
+) -> tuple[list[Trajectory], dict[str, list[StepScores]]]:
+    """The candidates and scores of these questions."""
+    ids = {q.id for q in questions}
+    return (
+        [t for t in trajectories if t.question_id in ids],
+        {m: [s for s in rows if s.question_id in ids] for m, rows in scores.items()},
+    )
+
+
+def _evaluate(
+    questions: Sequence[Question],
+    trajectories: Sequence[Trajectory],
+    scores: Scores,
+    aggregations: Mapping[str, str],
+    n: int,
+    ns: Sequence[int],
+    seed: int,
+) -> Evaluation:
+    """One seed; arguments as of `evaluate`."""
     if clash := sorted(set(scores) & set(UNSCORED_METHODS)):
         raise DataError(f"method '{clash[0]}' takes no scores; name the scored method differently")
     candidates = group_candidates(questions, trajectories, n)
@@ -148,7 +342,7 @@ def evaluate_methods(
 
     for question_id, group in candidates.items():
         first_n = group[:n]
-        sample, vote = first_sample(first_n), majority_vote(first_n, answer_key)
+        sample, vote = first_sample(first_n), majority_vote(first_n)
         record("first_sample", question_id, sample, sample.outcome)
         record("self_consistency", question_id, vote, vote.outcome)
         for method, numbers in aggregated.items():
@@ -161,9 +355,7 @@ def evaluate_methods(
         for point in ns:
             at_n = {
                 "first_sample": sum(outcomes) / len(outcomes),  # the same at every N
-                "self_consistency": vote_expectation(
-                    group, point, rng, subsets=vote_subsets, key=answer_key
-                ),
+                "self_consistency": vote_expectation(group, point, rng),
                 **{
                     method: best_of_n_expectation(
                         [numbers[question_id, c.sample_index] for c in group], outcomes, point
@@ -188,6 +380,9 @@ def evaluate_methods(
         },
         chosen=chosen,
         aggregated=aggregated,
+        questions=questions,
+        trajectories=trajectories,
+        scores=scores,
     )
 
 
@@ -195,7 +390,7 @@ def combine_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Evaluations of repeated runs -> one whose intervals cover the chance in training too.
 
     All must hold the same benchmarks, methods and numbers of questions (the questions themselves
-    may differ from seed to seed). `chosen` and `aggregated` are of the first.
+    may differ from seed to seed). All else is of the first.
     """
     first, *others = evaluations
     for other in others:
@@ -207,9 +402,8 @@ def combine_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
         for p in next(iter(first.curve_values.values()), {})
         if all(p in next(iter(e.curve_values.values())) for e in evaluations)
     ]
-    return Evaluation(
-        n=first.n,
-        question_ids=first.question_ids,
+    return replace(
+        first,
         values={
             method: {b: np.vstack([e.values[method][b] for e in evaluations]) for b in by_benchmark}
             for method, by_benchmark in first.values.items()
@@ -224,15 +418,13 @@ def combine_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
             }
             for method, curve in first.curve_values.items()
         },
-        chosen=first.chosen,
-        aggregated=first.aggregated,
     )
 
 
 def group_candidates(
     questions: Sequence[Question], trajectories: Sequence[Trajectory], n: int = 1
 ) -> dict[str, list[Trajectory]]:
-    """Question id -> its candidates in order of sample_index, checked; see `evaluate_methods`."""
+    """Question id -> its candidates in order of sample_index, checked; see `evaluate`."""
     groups: dict[str, list[Trajectory]] = {}
     for question in questions:
         if question.id in groups:
@@ -268,9 +460,6 @@ def group_candidates(
     return groups
 
 
-OF_OTHERS = "the scores are of other candidates; score these into a new file"
-
-
 def _aggregate(
     method: str,
     rows: Sequence[StepScores],
@@ -282,25 +471,84 @@ def _aggregate(
     for row in rows:
         at = (row.question_id, row.sample_index)
         if at in scored:
-            raise DataError(f"{method}: question {at[0]}, candidate {at[1]} is scored twice")
+            raise DataError(f"{method}: question '{at[0]}', candidate {at[1]} is scored twice")
         scored[at] = row
-    result = {}
-    for question_id, group in candidates.items():
-        for t in group:
-            at = (question_id, t.sample_index)
-            what = f"scores of {method}: question {question_id}, candidate {t.sample_index}"
-            if at not in scored:
-                raise DataError(f"{what} has no scores; score it, or drop it")
-            logits = scored[at].logits
-            # Steps beyond the context were not judged; `dreamprm score` has told how many.
-            if aggregation != "last" and len(logits) + scored[at].cut != len(t.steps):
-                raise DataError(
-                    f"{what} has {len(logits)} logits for {len(t.steps)} steps: {OF_OTHERS}"
-                )
-            if not scored[at].are_of(t):
-                raise DataError(f"{what} has other steps than were judged: {OF_OTHERS}")
-            try:
-                result[at] = aggregate(logits, aggregation)
-            except DataError as error:
-                raise DataError(f"{what}: {error.message}", field=error.field) from None
-    return result
+    try:
+        return {
+            (question_id, t.sample_index): score_of(t, scored, aggregation)
+            for question_id, group in candidates.items()
+            for t in group
+        }
+    except DataError as error:
+        raise DataError(f"scores of {method}: {error.message}", field=error.field) from None
+
+
+# ---- the validation split
+
+
+def choose_aggregation(
+    questions: Sequence[Question],
+    trajectories: Sequence[Trajectory],
+    scores: Sequence[StepScores],
+    *,
+    n: int = 8,
+    default: str = DEFAULT_AGGREGATION,
+) -> AggregationChoice:
+    """The aggregation with the best best-of-N on validation questions, over all subsets of N.
+
+    Args:
+        questions: of the validation split.
+        trajectories: their candidates, with outcomes.
+        scores: step logits of these by the method.
+        n: candidates that are chosen among.
+        default: stays unless another is better; what the model was trained for.
+    """
+    methods = dict.fromkeys(AGGREGATIONS, scores)
+    names = {name: name for name in AGGREGATIONS}
+    curve = _evaluate(questions, trajectories, methods, names, n, (n,), seed=0).scaling
+    # The expectation over all subsets of N: less noise than one choice per question.
+    accuracy = {name: float(curve[name][n].mean) for name in AGGREGATIONS}
+    best = max(AGGREGATIONS, key=lambda name: (accuracy[name], name == default))
+    return AggregationChoice(best, accuracy, len(questions))
+
+
+def split_questions(
+    questions: Sequence[Question], share: float, seed: int = 0
+) -> tuple[list[Question], list[Question]]:
+    """Validation and test questions, drawn at random.
+
+    What a question asks decides, not its place: the split stays when others are added, and copies
+    of a question fall on one side.
+
+    Args:
+        share: of the questions for validation, in (0, 1).
+        seed: of the split.
+    """
+    if not 0 < share < 1:
+        raise DataError(f"validation_share is {share}; it must lie between 0 and 1")
+    sides: tuple[list[Question], list[Question]] = ([], [])
+    hashes = hash_images(image for question in questions for image in question.images)
+    for question in questions:
+        key = repr((seed, question_key(question, hashes))).encode()
+        place = np.random.default_rng(zlib.crc32(key)).random()
+        sides[int(place >= share)].append(question)
+    if not sides[0] or not sides[1]:
+        raise DataError(
+            f"{len(questions)} questions leave none for "
+            f"{'validation' if not sides[0] else 'the test'}; give validation files instead"
+        )
+    return sides
+
+
+def check_apart(validation: Sequence[Question], test: Sequence[Question]) -> None:
+    """Refuse a test question that the aggregation would be chosen on, under whatever id."""
+    ids = {q.id for q in validation}
+    both = [(q.id, q.id) for q in test if q.id in ids]
+    overlap = find_overlap(test, validation, same_images=False)
+    both += [(o.question_id, o.other_id) for o in overlap if o.counts]
+    if both:
+        raise DataError(
+            f"question '{both[0][0]}' is in the test and, as '{both[0][1]}', in the validation "
+            "set; an aggregation is not chosen on the questions that are reported: remove it from "
+            "one"
+        )

@@ -11,15 +11,19 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, FiniteFloat, JsonValue
 
 from dreamprm import __version__
 from dreamprm.data.files import atomic_write, load_json_object
 from dreamprm.errors import DataError
-from dreamprm.records import Record
+from dreamprm.evaluation.statistics import Estimate, estimate, estimate_average
+from dreamprm.records import Question, Record
+from dreamprm.search.choosing import Choice
 
 SCHEMA: Literal["dreamprm.result/1"] = "dreamprm.result/1"
 _PACKAGES = ("torch", "transformers", "math-verify", "numpy", "scipy")
@@ -126,6 +130,30 @@ def read_result(path: Path) -> Result:
         raise error.at(file=path) from None
 
 
+AVERAGE = "average"
+"""Metric of all benchmarks together."""
+
+
+def check_name(benchmark: str) -> str:
+    """The benchmark's name, if a metric can bear it."""
+    if benchmark == AVERAGE:
+        raise DataError(
+            f"a domain is called '{AVERAGE}', as the mean over domains is; rename it",
+            field="domain",
+        )
+    return benchmark
+
+
+def metric(e: Estimate) -> Metric:
+    """An estimate as a result file holds it."""
+    return Metric(value=e.mean, ci95=e.ci95, n=e.n)
+
+
+def subject_of(question: Question) -> dict[str, tuple[str, ...]]:
+    """The question's groups in a result file: its subject, where it has one."""
+    return {} if question.subject is None else {"subject": (question.subject,)}
+
+
 def main_figures(result: Result) -> dict[str, dict[str, dict[str, Any]]]:
     """Metric -> method -> {"n", "mean", "ci95"}, without the parts of a benchmark."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -178,3 +206,93 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if changed else "")
+
+
+# ---- answers that were chosen by `dreamprm select`
+
+POINTS = 24  # of the curve over tokens
+
+
+def choices_result(
+    choices: Sequence[Choice],
+    questions: Sequence[Question],
+    *,
+    name: str,
+    method: str,
+    settings: Mapping[str, Any],
+) -> Result:
+    """Choices as a result file: accuracy, and accuracy over tokens spent.
+
+    Questions whose outcome is not known are left out.
+
+    Raises:
+        DataError: no outcome is known.
+    """
+    by_id = {q.id: q for q in questions}
+    known = sorted(
+        (c for c in choices if c.outcome is not None and c.question_id in by_id),
+        key=lambda c: c.question_id,
+    )
+    if not known:
+        raise DataError("no answer is known to be right or wrong; give questions with answers")
+    groups: dict[str, list[Choice]] = {}
+    for choice in known:
+        groups.setdefault(by_id[choice.question_id].domain, []).append(choice)
+    values = {b: [float(bool(c.outcome)) for c in group] for b, group in groups.items()}
+    metrics = {AVERAGE: metric(estimate_average(values))}
+    metrics |= {check_name(b): metric(estimate(right)) for b, right in values.items()}
+    curve = token_curve(groups)
+    return new_result(
+        name=name,
+        kind="selection",
+        settings=dict(settings),
+        metrics={method: metrics},
+        questions={
+            method: tuple(_row(c, by_id[c.question_id]) for group in groups.values() for c in group)
+        },
+        details={
+            "main_method": method,
+            "asked": len(questions),
+            "answered": len(choices),
+            "token_curve": {method: {str(t): e.as_json() for t, e in curve.items()}},
+        },
+    )
+
+
+def token_curve(benchmarks: Mapping[str, Sequence[Choice]]) -> dict[int, Estimate]:
+    """Tokens that a question may cost -> accuracy if each had stopped there.
+
+    A question without an answer at that point counts as wrong. The last point is the whole search.
+
+    Args:
+        benchmarks: choices with known outcomes; no curve where one has no `changes`.
+    """
+    every = [c for group in benchmarks.values() for c in group]
+    if not all(c.changes for c in every):
+        return {}
+    first = min(c.changes[0].tokens for c in every)
+    last = max(c.tokens or c.changes[-1].tokens for c in every)
+    budgets = np.unique(np.geomspace(first, last, POINTS).round().astype(int))  # (points,)
+    return {
+        int(budget): estimate_average(
+            {b: [_right_by(c, budget) for c in group] for b, group in benchmarks.items()}
+        )
+        for budget in budgets
+    }
+
+
+def _right_by(choice: Choice, tokens: int) -> float:
+    so_far = [change for change in choice.changes if change.tokens <= tokens]
+    return float(bool(so_far and so_far[-1].outcome))
+
+
+def _row(choice: Choice, question: Question) -> QuestionResult:
+    return QuestionResult(
+        question_id=choice.question_id,
+        benchmark=question.domain,
+        value=float(bool(choice.outcome)),
+        groups=subject_of(question),
+        sample_index=choice.sample_index,
+        answer=choice.answer,
+        tokens=choice.tokens,
+    )

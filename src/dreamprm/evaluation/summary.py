@@ -19,7 +19,6 @@ from typing import Any
 
 from dreamprm.errors import DataError
 from dreamprm.evaluation.evaluate import Evaluation
-from dreamprm.evaluation.statistics import Difference, Estimate
 
 SUMMARY_METHODS = (
     "first_sample",
@@ -47,19 +46,6 @@ class Domain:
     quality: str
     planted: float | None
     weight: float
-
-
-def estimate_json(estimate: Estimate) -> dict[str, Any]:
-    return {"n": estimate.n, "mean": estimate.mean, "ci95": list(estimate.ci95)}
-
-
-def difference_json(difference: Difference) -> dict[str, Any]:
-    return {
-        "n": difference.n,
-        "mean": difference.mean,
-        "ci95": list(difference.ci95),
-        "p": difference.p,
-    }
 
 
 def summary_json(
@@ -93,7 +79,7 @@ def summary_json(
         "seed": seed,
         "wall_s": wall_s,
         "accuracy": {
-            benchmark: {m: estimate_json(by_method[m]) for m in order}
+            benchmark: {m: by_method[m].as_json() for m in order}
             for benchmark, by_method in accuracy.items()
         },
         "domains": [asdict(domain) for domain in domains],
@@ -101,9 +87,9 @@ def summary_json(
             m: {str(n): e.mean for n, e in scaling[m].items()} for m in order if m in scaling
         },
         "report": report,
-        "average": {m: estimate_json(average[m]) for m in order},
+        "average": {m: average[m].as_json() for m in order},
         "differences": {
-            f"{main_method} - {m}": difference_json(evaluation.difference(main_method, m))
+            f"{main_method} - {m}": evaluation.difference(main_method, m).as_json()
             for m in order
             if main_method in evaluation.values and m != main_method
         },

@@ -20,8 +20,7 @@ from dreamprm.evaluation.compare import (
     named,
     runs_of,
 )
-from dreamprm.evaluation.results import Metric, Result, read_result
-from dreamprm.evaluation.selection_result import AVERAGE
+from dreamprm.evaluation.results import AVERAGE, Metric, Result, read_result
 from dreamprm.evaluation.statistics import Difference, Estimate
 from dreamprm.records import Question
 from dreamprm.report.data import AccuracyTable, ReportData

@@ -16,8 +16,8 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from dreamprm import __version__
 from dreamprm.data import read_questions, read_scores, read_trajectories
-from dreamprm.evaluation.evaluate import Evaluation, evaluate_methods
-from dreamprm.evaluation.summary import Domain, estimate_json, summary_json, write_summary
+from dreamprm.evaluation.evaluate import Evaluation, evaluate
+from dreamprm.evaluation.summary import Domain, summary_json, write_summary
 from dreamprm.report.build import accuracy_table, calibrations, examples, fates
 from dreamprm.report.data import ReportData
 from dreamprm.report.render import write_report
@@ -50,7 +50,7 @@ def write_demo_report(
         wall_s=round(wall_s, 1),
         domains=domains,
         extra={
-            "strong_policy": {m: estimate_json(e) for m, e in strong.average.items()},
+            "strong_policy": {m: e.as_json() for m, e in strong.average.items()},
             "spearman_weight_planted": rank,
         },
     )
@@ -118,7 +118,7 @@ def evaluate_folder(
     def within(sample_index: int) -> bool:
         return limit is None or sample_index < limit
 
-    return evaluate_methods(
+    return evaluate(
         read_questions(folder / "test.jsonl"),
         [t for t in read_trajectories(folder / f"test.{kind}.jsonl") if within(t.sample_index)],
         {

@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.bootstrap import resampled_sums, spread
 from dreamprm.evaluation.results import Metric, QuestionResult
-from dreamprm.evaluation.statistics import Values, estimate
+from dreamprm.evaluation.statistics import Values, estimate, resampled_sums, spread
 from dreamprm.records import Question, StepScores, Trajectory
 
 NONE = -1

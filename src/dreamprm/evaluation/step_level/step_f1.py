@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dreamprm.errors import DataError
-from dreamprm.evaluation.bootstrap import resampled_sums, spread
 from dreamprm.evaluation.results import Metric, QuestionResult
-from dreamprm.evaluation.statistics import Values
+from dreamprm.evaluation.statistics import Values, resampled_sums, spread
 from dreamprm.evaluation.step_level.first_error import logit_of, scores_of
 from dreamprm.records import Question, StepScores, Trajectory
 
