@@ -19,7 +19,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from dreamprm.prm.lora import add_lora
 from dreamprm.prm.model import PRM
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from dreamprm.tiny.model import SPECIAL, build_model, build_processor
 from dreamprm.tiny.scene import to_png
 from dreamprm.training.data import TrainData, prepare_data
@@ -109,7 +109,7 @@ def make_data(setting: Setting) -> TrainData:
         for i in range(setting.per_domain):
             question, steps = _one(f"{domain}-{i}", f"domain {domain}", setting, rng)
             labels = tuple(
-                StepLabel(sum(rng.random() < quality for _ in range(COMPLETIONS)), COMPLETIONS)
+                Label.of(sum(rng.random() < quality for _ in range(COMPLETIONS)), COMPLETIONS)
                 for _ in steps
             )
             questions.append(question)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dreamprm.data import write_questions, write_scores, write_trajectories
-from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+from dreamprm.records import Label, Question, StepScores, Trajectory
 from dreamprm.tiny.model import build_model, build_processor
 
 DOMAINS = ("bars", "dials")
@@ -27,7 +27,7 @@ def save_tiny_model(folder: Path) -> str:
 def trajectory(question_id: str, index: int, *, labelled: bool = False) -> Trajectory:
     """Two steps; every second candidate is right."""
     right = index % 2 == 0
-    labels = (StepLabel(2, 4), StepLabel(4 if right else 0, 4)) if labelled else None
+    labels = (Label.of(2, 4), Label.of(4 if right else 0, 4)) if labelled else None
     return Trajectory(
         question_id=question_id,
         steps=("Step 1: red is 3", f"Step 2: 3 + 3 = {6 if right else 5}"),

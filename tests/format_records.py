@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from dreamprm.data.format import Format
 from dreamprm.prompts import question_text
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 from tests.record_strategies import question_lists, trajectories
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label(1.0), Label(0.0)
 TEXT_ONLY = {
     *("math_shepherd", "prm800k", "math_aps", "math_aps_tree", "processbench", "prmbench"),
 }
@@ -101,7 +101,7 @@ def _prepared(question: Question, plain: bool) -> Question:
     return question.model_copy(update={**one_line, "options": options})
 
 
-def _labels(name: str, trajectory: Trajectory) -> tuple[StepLabel | None, ...]:
+def _labels(name: str, trajectory: Trajectory) -> tuple[Label | None, ...]:
     labels = list(trajectory.labels or [RIGHT, WRONG] * 3)[: len(trajectory.steps)]
     labels += [None] * (len(trajectory.steps) - len(labels))
     if name in HARD:
@@ -116,8 +116,8 @@ def _labels(name: str, trajectory: Trajectory) -> tuple[StepLabel | None, ...]:
     return tuple(labels)
 
 
-def _hard(label: StepLabel) -> StepLabel:
-    return StepLabel(label.total if label.correct else 0, label.total)
+def _hard(label: Label) -> Label:
+    return Label.of(label.total if label.correct else 0, label.total)
 
 
 def held(
@@ -184,7 +184,7 @@ def _absolute(image: str | bytes) -> str | bytes:
     return os.path.abspath(image) if is_path else image
 
 
-def _value(known: Format, label: StepLabel | None) -> Any:
+def _value(known: Format, label: Label | None) -> Any:
     if label is None:
         return None
     return Fraction(*label) if "counts" in known.loses else tuple(label)

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from dreamprm.data.format import Format
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label(1.0), Label(0.0)
 LISTS = {"dreamprm_train", "dreamprm_meta", "processbench"}  # written as a JSON list
 _GIVEN: dict[str, list[dict[str, Any]]] = {
     "questions": [
@@ -64,7 +64,7 @@ def sample_records(name: str) -> tuple[list[Question], list[Trajectory]]:
     trajectories = []
     for number in range(6):
         hard = name not in {"dreamprm_train", "visualprm_raw", "trl_stepwise"}
-        last = WRONG if number % 3 == 0 else RIGHT if hard else StepLabel(3, 8)
+        last = WRONG if number % 3 == 0 else RIGHT if hard else Label.of(3, 8)
         pair: JsonValue
         pair = {"row": number // 2, "process": ("modified", "original")[number % 2]}
         is_original = name == "prmbench" and number % 2 == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from dreamprm.tiny.reasoning import OPERATIONS, Slips, random_task, reason
 from dreamprm.tiny.scene import random_scene, render, to_png
 from dreamprm.training.training import TrainData, prepare_data
@@ -26,7 +26,7 @@ def small_data(
             for label in t.labels or ():
                 right = label.correct if label else 0
                 value = {"inverted": 1 - right, "noise": rng.randint(0, 1)}.get(domain, right)
-                labels.append(StepLabel(value, 1))
+                labels.append(Label.of(value, 1))
             trajectories.append(t.model_copy(update={"labels": tuple(labels)}))
     meta_questions, meta = [], []
     for i in range(6):
@@ -52,6 +52,6 @@ def _one(name: str, domain: str, rng: random.Random) -> tuple[Question, Trajecto
     return question, Trajectory(
         question_id=name,
         steps=reasoning.steps,
-        labels=tuple(StepLabel(int(right), 1) for right in so_far),
+        labels=tuple(Label.of(int(right), 1) for right in so_far),
         outcome=so_far[-1],
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+from dreamprm.records import Label, Question, StepScores, Trajectory
 
 text = st.text(min_size=1, max_size=40).filter(lambda value: bool(value.strip()))
 image = st.binary(max_size=30) | st.sampled_from(["images/a.png", "https://example.org/a.png"])
 label = st.integers(1, 20).flatmap(
-    lambda total: st.builds(StepLabel, st.integers(0, total), st.just(total))
-)
+    lambda total: st.builds(Label.of, st.integers(0, total), st.just(total))
+) | st.builds(Label, st.floats(0, 1))
 extras = st.dictionaries(
     text,
     st.recursive(
@@ -48,6 +48,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
         answer=draw(st.none() | text),
         outcome=draw(st.none() | st.booleans()),
         labels=labels,
+        domain=draw(st.none() | text),
         policy=draw(text),
         sample_index=draw(st.integers(0, 1000)),
         extra=draw(extras),

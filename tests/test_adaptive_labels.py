@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreamprm.policy import Request, RequestRefused
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from dreamprm.rollouts.adaptive import FirstErrorSearch, SequentialStopping, posterior_deviation
 from dreamprm.rollouts.label import Plan, label_trajectories
 from dreamprm.rollouts.sample import sample_candidates, stored_candidates
@@ -51,7 +51,7 @@ def test_certain_prefixes_get_few_completions_and_open_ones_many(store: RolloutS
     [sure] = label(sampler, plan, chain("sure"))
     [coin] = label(sampler, plan, chain("coin"))
     assert sure.labels is not None and coin.labels is not None
-    assert sure.labels[0] == StepLabel(5, 5)
+    assert sure.labels[0] == Label.of(5, 5)
     assert coin.labels[0] is not None and coin.labels[0].total >= 12
     assert posterior_deviation(coin.labels[0]) <= 0.13
 
@@ -59,7 +59,7 @@ def test_certain_prefixes_get_few_completions_and_open_ones_many(store: RolloutS
 def test_sampling_ends_at_the_largest_number(store: RolloutStore) -> None:
     plan = SequentialStopping(precision=0.01, max_completions=6)
     [found] = label(Sampler(Scripted(by_step), store), plan, chain("sure"))
-    assert found.labels == (StepLabel(6, 6),)
+    assert found.labels == (Label.of(6, 6),)
 
 
 def test_completions_that_take_the_same_step_count_for_the_longer_prefix(
@@ -74,7 +74,7 @@ def test_completions_that_take_the_same_step_count_for_the_longer_prefix(
     plan = SequentialStopping(precision=0.15, max_completions=4)
     [found] = label(Sampler(policy, store), plan, chain("a", "b"))
     assert [(len(steps), n) for _, steps, n in policy.asked] == [(1, 2), (1, 2), (2, 2)]
-    assert found.labels == (StepLabel(4, 4), StepLabel(2 + 2, 2 + 2)), "two came from step 1"
+    assert found.labels == (Label.of(4, 4), Label.of(2 + 2, 2 + 2)), "two came from step 1"
     alone = Scripted(say, name="alone")
     plan = SequentialStopping(precision=0.15, max_completions=4, reuse=False)
     label(Sampler(alone, store), plan, chain("a", "b"))
@@ -98,7 +98,7 @@ def test_all_candidates_of_a_question_count_for_its_prefixes(store: RolloutStore
     found = candidates_of(policy, store, 8)
     plan = SequentialStopping(precision=0.3, max_completions=4)
     labelled = label(Sampler(policy, store), plan, *found)
-    assert [t.labels for t in labelled] == [(StepLabel(6, 8),)] * 8
+    assert [t.labels for t in labelled] == [(Label.of(6, 8),)] * 8
     assert len(policy.asked) == 1, "the eight candidates say enough"
 
 
@@ -106,7 +106,7 @@ def test_candidates_picked_by_somebody_do_not_count(store: RolloutStore) -> None
     policy = Scripted(always_the_same)
     wrong = [t for t in candidates_of(policy, store, 8) if not t.outcome]
     labelled = label(Sampler(policy, store), SequentialStopping(precision=0.3), *wrong)
-    assert labelled[0].labels == (StepLabel(2, 2),), "only completions of the prefix itself"
+    assert labelled[0].labels == (Label.of(2, 2),), "only completions of the prefix itself"
 
 
 def test_a_refused_prefix_stays_without_label(store: RolloutStore) -> None:
@@ -135,10 +135,10 @@ def test_the_search_finds_the_first_wrong_step(
     assert len(known) == len(policy.asked)
     for i, counts in known.items():
         wrong = first_error is not None and i >= first_error
-        assert counts == StepLabel(0 if wrong else 4, 4)
+        assert counts == Label.of(0 if wrong else 4, 4)
 
 
 def test_the_posterior_is_narrower_with_more_and_with_surer_completions() -> None:
-    assert posterior_deviation(StepLabel(8, 8)) < posterior_deviation(StepLabel(4, 4))
-    assert posterior_deviation(StepLabel(8, 8)) < posterior_deviation(StepLabel(4, 8))
-    assert posterior_deviation(StepLabel(0, 8)) == posterior_deviation(StepLabel(8, 8))
+    assert posterior_deviation(Label.of(8, 8)) < posterior_deviation(Label.of(4, 4))
+    assert posterior_deviation(Label.of(8, 8)) < posterior_deviation(Label.of(4, 8))
+    assert posterior_deviation(Label.of(0, 8)) == posterior_deviation(Label.of(8, 8))

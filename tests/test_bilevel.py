@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dreamprm.bilevel.parallel import Parallel
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from dreamprm.training.checkpoint import checkpoints
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.problem import PRMProblem
@@ -104,7 +104,7 @@ def test_fixed_weights_stay_and_a_domain_of_weight_zero_has_no_say() -> None:
     assert result.weights == pytest.approx({"clean": 2.0, "inverted": 0.0, "noise": 1.0})
     data = small_data()
     spoiled = [
-        (q, t.model_copy(update={"labels": tuple(StepLabel(1, 1) for _ in t.steps)}))
+        (q, t.model_copy(update={"labels": tuple(Label.of(1, 1) for _ in t.steps)}))
         for q, t in data.lower["inverted"]
     ]
     train(second, replace(data, lower=data.lower | {"inverted": spoiled}), config, weights=zero)
@@ -195,7 +195,7 @@ def test_an_unknown_domain_in_the_weights_is_refused_with_the_nearest_name() -> 
 def test_a_meta_set_of_one_class_is_refused() -> None:
     question = Question(id="a", domain="d", text="t", answer="1")
     meta = Question(id="b", domain="meta", text="t", answer="1")
-    t = Trajectory(question_id="a", steps=("s",), labels=(StepLabel(1, 1),))
+    t = Trajectory(question_id="a", steps=("s",), labels=(Label.of(1, 1),))
     right = Trajectory(question_id="b", steps=("s",), outcome=True)
     with pytest.raises(DataError, match="only outcomes that are True"):
         prepare_data([question], [t, t], [meta], [right])
@@ -203,7 +203,7 @@ def test_a_meta_set_of_one_class_is_refused() -> None:
 
 def test_a_question_in_both_sets_is_refused() -> None:
     question = Question(id="a", domain="d", text="t", answer="1")
-    t = Trajectory(question_id="a", steps=("s",), labels=(StepLabel(1, 1),))
+    t = Trajectory(question_id="a", steps=("s",), labels=(Label.of(1, 1),))
     both = [Trajectory(question_id="a", steps=("s",), outcome=o) for o in (True, False)]
     with pytest.raises(DataError, match="must be disjoint"):
         prepare_data([question], [t, t], [question], both)
@@ -221,7 +221,7 @@ def _one_rule_data() -> TrainData:
                 Trajectory(
                     question_id=f"{domain}-{i}",
                     steps=("good" if good else "bad",),
-                    labels=(StepLabel(int(right), 1),),
+                    labels=(Label.of(int(right), 1),),
                 )
             )
     for i in range(8):

@@ -16,15 +16,15 @@ from dreamprm.data import (
     write_questions,
     write_trajectories,
 )
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 
 QUESTION = Question(id="q", domain="charts", text="How many?", options=("7", "8"), answer="B")
 STEPS = ("Step 1: read 3", "Step 2: it is 8")
-SOFT = Trajectory(question_id="q", steps=STEPS, labels=(StepLabel(3, 4), StepLabel(2, 4)))
+SOFT = Trajectory(question_id="q", steps=STEPS, labels=(Label.of(3, 4), Label.of(2, 4)))
 HARD = Trajectory(
     question_id="q",
     steps=STEPS,
-    labels=(StepLabel(4, 4), StepLabel(0, 4)),
+    labels=(Label.of(4, 4), Label.of(0, 4)),
     outcome=False,
     policy="p",
     sample_index=1,

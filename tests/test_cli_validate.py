@@ -13,11 +13,11 @@ from dreamprm.cli import main
 from dreamprm.data import write_questions, write_scores, write_trajectories
 from dreamprm.data.audit.rows import kind_of
 from dreamprm.errors import DataError
-from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+from dreamprm.records import Label, Question, StepScores, Trajectory
 
 Found = dict[str, dict[str, Any]]
 Validate = Callable[..., tuple[dict[str, Any], Found, int]]
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label.of(1, 1), Label.of(0, 1)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def ours(
 def test_good_data_has_an_account_and_no_findings(
     validate: Validate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labels = [(RIGHT, StepLabel(3, 4)), (StepLabel(1, 2), StepLabel(0, 4))]
+    labels = [(RIGHT, Label.of(3, 4)), (Label.of(1, 2), Label.of(0, 4))]
     made = [trajectory(0, i, labels=labels[i], policy="p") for i in range(2)]
     words = ours(tmp_path, [question(answer="8", subject="sums")], made)
     account, found, code = validate(*words)
@@ -157,10 +157,10 @@ def test_missing_damaged_and_remote_images_are_told(
 
 @pytest.mark.parametrize(
     ("label", "outcomes", "severity"),
-    [(RIGHT, (True, False), "error"), (StepLabel(0, 4), (None, None), "warning")],
+    [(RIGHT, (True, False), "error"), (Label.of(0, 4), (None, None), "warning")],
 )
 def test_constant_labels_are_told(
-    label: StepLabel,
+    label: Label,
     outcomes: tuple[bool | None, ...],
     severity: str,
     validate: Validate,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreamprm.data.datasets_hub import from_dataset, to_dataset
 from dreamprm.errors import DataError
-from dreamprm.records import Question, Record, StepLabel, StepScores, Trajectory
+from dreamprm.records import Label, Question, Record, StepScores, Trajectory
 from tests import record_strategies
 
 datasets = pytest.importorskip("datasets")
@@ -113,6 +113,6 @@ def test_one_id_twice_is_refused() -> None:
 
 
 def test_counts_beyond_64_bits_are_refused() -> None:
-    label = StepLabel(1, 2**63)
+    label = Label.of(1, 2**63)
     with pytest.raises(DataError, match="row 1, field 'labels': is too large"):
         to_dataset([Trajectory(question_id="q", steps=("a",), labels=(label,))], Trajectory)

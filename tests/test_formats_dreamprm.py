@@ -17,7 +17,7 @@ from dreamprm.data.dreamprm_meta import read_meta, write_meta
 from dreamprm.data.dreamprm_train import read_train, write_train
 from dreamprm.errors import DataError
 from dreamprm.prompts import join_steps
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 from tests.test_formats_trl import MANY, check_broken, mutated, same
 
 ONE, TWO, THREE = "Step 1: read 3", "Step 2: read 5", "Step 3: sum is 8"
@@ -69,7 +69,7 @@ def test_prefix_rows_of_one_response_become_one_trajectory_with_counts(tmp_path:
         Trajectory(
             question_id="7",
             steps=(ONE, TWO, THREE),
-            labels=(StepLabel(7, 11), StepLabel(3, 4), StepLabel(1, 1)),
+            labels=(Label.of(7, 11), Label.of(3, 4), Label.of(1, 1)),
         )
     ]
 
@@ -77,7 +77,7 @@ def test_prefix_rows_of_one_response_become_one_trajectory_with_counts(tmp_path:
 def test_a_step_without_a_row_stays_unlabelled(tmp_path: Path) -> None:
     rows = [train_row(3, f"{ONE}\n{TWO}\n{THREE}", 1, 2), train_row(1, ONE, 2, 2)]
     _, [trajectory] = read_train(saved(tmp_path, rows))
-    assert trajectory.labels == (StepLabel(2, 2), None, StepLabel(1, 2))
+    assert trajectory.labels == (Label.of(2, 2), None, Label.of(1, 2))
 
 
 def test_responses_that_part_ways_become_two_trajectories_sharing_a_label(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_responses_that_part_ways_become_two_trajectories_sharing_a_label(tmp_pa
     ]
     _, trajectories = read_train(saved(tmp_path, rows))
     assert [(t.steps, t.labels, t.sample_index) for t in trajectories] == [
-        ((ONE, TWO), (StepLabel(2, 4), StepLabel(3, 4)), 0),
-        ((ONE, other), (StepLabel(2, 4), StepLabel(0, 4)), 1),
+        ((ONE, TWO), (Label.of(2, 4), Label.of(3, 4)), 0),
+        ((ONE, other), (Label.of(2, 4), Label.of(0, 4)), 1),
     ]
 
 
@@ -137,7 +137,7 @@ def test_one_id_for_two_questions_is_refused(tmp_path: Path) -> None:
 def test_the_papers_minimal_row_gets_the_fewest_counts_that_explain_it(tmp_path: Path) -> None:
     row = {"input": "Q", "add": ONE, "image_path": "a.png", "dataset": "d", "accuracy": 0.6363}
     [question], [trajectory] = read_train(saved(tmp_path, [row]))
-    assert trajectory.labels == (StepLabel(7, 11),)
+    assert trajectory.labels == (Label.of(7, 11),)
     assert question.answer == UNKNOWN_ANSWER
 
 
@@ -159,7 +159,7 @@ def pairs(draw: st.DrawFn) -> tuple[list[Question], list[Trajectory]]:
     question = Question(id="7", domain="meta", text=draw(words), options=options, answer="A")
     steps = tuple(f"Step {i}: {draw(words)}" for i in range(1, draw(st.integers(2, 12))))
     totals = [draw(st.integers(1, 9)) for _ in steps]
-    labels = tuple(StepLabel(draw(st.integers(0, total)), total) for total in totals)
+    labels = tuple(Label.of(draw(st.integers(0, total)), total) for total in totals)
     answer = "A" if options else "8"
     trajectory = Trajectory(
         question_id="7", steps=steps, answer=answer, outcome=draw(st.booleans()), labels=labels
@@ -347,7 +347,7 @@ def test_an_edited_meta_record_is_written_as_edited(tmp_path: Path) -> None:
 def test_an_edited_label_is_written_as_edited(tmp_path: Path) -> None:
     rows = [train_row(1, ONE, 7, 11, accuracy=0.636), train_row(2, f"{ONE}\n{TWO}", 3, 4)]
     [question], [trajectory] = read_train(saved(tmp_path, rows), image_root=tmp_path)
-    edits = {"labels": (StepLabel(1, 2), StepLabel(3, 4)), "steps": (ONE, "Step 2: read 6")}
+    edits = {"labels": (Label.of(1, 2), Label.of(3, 4)), "steps": (ONE, "Step 2: read 6")}
     asked = question.model_copy(update={"answer": "9"})
     assert written(tmp_path, write_train, ([asked], [trajectory.model_copy(update=edits)])) == [
         rows[0] | {"score": 1, "times": 2, "accuracy": 0.5, "ground_truth": "9"},
@@ -375,7 +375,7 @@ def test_what_meta_cannot_hold_is_refused(tmp_path: Path, pair: Any, message: st
         write_meta(tmp_path / "x.json", *pair)
 
 
-HALF = StepLabel(1, 2)
+HALF = Label.of(1, 2)
 
 
 @pytest.mark.parametrize(

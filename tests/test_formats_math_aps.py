@@ -18,7 +18,7 @@ from dreamprm.data.math_aps import (
     write_math_aps_tree,
 )
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 from tests.test_formats_processbench import (
     from_elsewhere,
     load,
@@ -184,7 +184,7 @@ def test_a_changed_leaf_is_written_from_the_record(tmp_path: Path) -> None:
     trajectories[2] = trajectories[2].model_copy(
         update={
             "steps": ("Multiply first.", "So 14."),
-            "labels": (StepLabel(15, 16), StepLabel(3, 4)),
+            "labels": (Label.of(15, 16), Label.of(3, 4)),
         }
     )
     question = question.model_copy(update={"text": "Sum?", "answer": "15"})
@@ -202,7 +202,7 @@ def test_a_shared_step_that_is_changed_in_one_trajectory_splits_the_tree(
     source = save(tmp_path, [TREE if "tree" in name else LIST])
     questions, trajectories = read(source)
     trajectories[2] = trajectories[2].model_copy(
-        update={"labels": (StepLabel(1, 2), StepLabel(0, 1))}
+        update={"labels": (Label.of(1, 2), Label.of(0, 1))}
     )
     write(tmp_path / "out.jsonl", questions, trajectories)
     again = read(tmp_path / "out.jsonl")[1]
@@ -215,7 +215,7 @@ def candidates() -> tuple[list[Question], list[Trajectory]]:
     """Three trajectories that no reader has made: two share a step, two are equal."""
     about: dict[str, Any] = {"math_aps": {"mc_value": 0.5}}
     question = Question(id="q", domain="d", text=Q, answer="14", extra=about)
-    label = StepLabel(3, 8)
+    label = Label.of(3, 8)
     return [question], [
         Trajectory(question_id="q", steps=steps, labels=(label, label), sample_index=i)
         for i, steps in enumerate([("a", "b"), ("a", "c"), ("a", "c")])
@@ -246,7 +246,7 @@ def test_candidates_from_elsewhere_make_a_list_that_reads_back(tmp_path: Path) -
     ("changes", "message"),
     [
         (
-            {"labels": (StepLabel(1, 2), None)},
+            {"labels": (Label.of(1, 2), None)},
             "trajectory 3 of question 'q' has no label on step 2",
         ),
         ({"labels": None}, "has no label on step 1"),

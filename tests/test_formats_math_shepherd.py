@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dreamprm.data.math_shepherd import read_math_shepherd, write_math_shepherd
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, StepLabel
+from dreamprm.records import UNKNOWN_ANSWER, Label
 from tests.test_formats_processbench import (
     from_elsewhere,
     load,
@@ -21,7 +21,7 @@ from tests.test_formats_processbench import (
     survives_or_is_refused,
 )
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label(1.0), Label(0.0)
 
 
 def row(tagged: str, signs: str, **more: Any) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def test_records_from_elsewhere_get_marks_and_their_answer(tmp_path: Path) -> No
     [
         ({"labels": None}, "trajectory 3 of question 'q' has no label on step 1"),
         ({"labels": (RIGHT, None)}, "has no label on step 2"),
-        ({"labels": (RIGHT, StepLabel(3, 4))}, "soft label 3 of 4 on step 2"),
+        ({"labels": (RIGHT, Label.of(3, 4))}, "soft label 3 of 4 on step 2"),
         ({"steps": ("a", "ки b")}, "holds 'ки' in its text"),
         ({"images": ("a.png",)}, "question 'q' has images"),
     ],
@@ -145,7 +145,7 @@ def test_what_the_format_cannot_hold_is_refused(
 
 
 def test_counts_that_agree_are_hard_labels(tmp_path: Path) -> None:
-    records = from_elsewhere(labels=(StepLabel(8, 8), StepLabel(0, 8)))
+    records = from_elsewhere(labels=(Label.of(8, 8), Label.of(0, 8)))
     write_math_shepherd(tmp_path / "out.jsonl", *records)
     assert load(tmp_path / "out.jsonl")[0]["label"].endswith("2 -")
 

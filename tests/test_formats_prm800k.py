@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dreamprm.answers import verify_answer
 from dreamprm.data.prm800k import read_prm800k, write_prm800k
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Trajectory
 from tests.test_formats_processbench import (
     from_elsewhere,
     load,
@@ -23,7 +23,7 @@ from tests.test_formats_processbench import (
     survives_or_is_refused,
 )
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label(1.0), Label(0.0)
 
 
 def said(text: str, rating: int | None, **more: Any) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def test_records_from_elsewhere_become_a_row_with_one_completion_per_step(tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": (StepLabel(1, 2), RIGHT)}, "trajectory 3 of .* soft label 1 of 2 on step 1"),
+        ({"labels": (Label.of(1, 2), RIGHT)}, "trajectory 3 of .* soft label 1 of 2 on step 1"),
         ({"images": ("a.png",)}, "question 'q' has images"),
         ({"question_id": "r"}, "question 'r', which is not among the questions"),
     ],

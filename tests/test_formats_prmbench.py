@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from dreamprm.data.prmbench import read_prmbench, write_prmbench
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, StepLabel
+from dreamprm.records import UNKNOWN_ANSWER, Label
 from tests.test_formats_processbench import (
     from_elsewhere,
     load,
@@ -20,7 +20,7 @@ from tests.test_formats_processbench import (
     survives_or_is_refused,
 )
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label(1.0), Label(0.0)
 ROW = {  # made up, in the published form
     "original_question": "How much are two pens at 3 each?",
     "modified_question": "How much are two pens at 3 each?",
@@ -112,7 +112,7 @@ def test_records_from_elsewhere_are_a_pair_when_their_extra_says_so(tmp_path: Pa
     ("changes", "message"),
     [
         ({"labels": (RIGHT, None, WRONG)}, "has no label on step 2"),
-        ({"labels": (StepLabel(1, 3), RIGHT, WRONG)}, "soft label 1 of 3 on step 1"),
+        ({"labels": (Label.of(1, 3), RIGHT, WRONG)}, "soft label 1 of 3 on step 1"),
         ({"extra": {}}, "has no partner"),
         ({"question_id": "r"}, "question 'r', which is not among the questions"),
     ],

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from dreamprm.data.processbench import read_processbench, write_processbench
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label(1.0), Label(0.0)
 ROW = {
     "id": "gsm8k-0",
     "generator": "Qwen2-7B-Instruct",
@@ -212,7 +212,7 @@ def test_records_from_elsewhere_get_an_id_their_options_and_their_answer(tmp_pat
         ({"outcome": None}, "trajectory 3 of question 'q' has no outcome; verify"),
         ({"labels": None}, "trajectory 3 of question 'q' has no label on step 1"),
         ({"labels": (None, RIGHT)}, "has no label on step 1"),
-        ({"labels": (StepLabel(1, 2), RIGHT)}, "soft label 1 of 2 on step 1"),
+        ({"labels": (Label.of(1, 2), RIGHT)}, "soft label 1 of 2 on step 1"),
         ({"labels": (WRONG, WRONG)}, "a label on step 2, behind the first wrong step 1"),
         ({"images": ("a.png",)}, "question 'q' has images, and this format holds text only"),
         ({"question_id": "r"}, "question 'r', which is not among the questions"),

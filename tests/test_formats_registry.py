@@ -18,11 +18,11 @@ from dreamprm.data import (
 from dreamprm.data.format import Format
 from dreamprm.data.losses import LOSSES, lost
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 from tests.format_rows import sample_rows, write_rows
 
 QUESTION = Question(id="q", domain="d", text="How many?", answer="8")
-TRAJECTORY = Trajectory(question_id="q", steps=("a", "b"), labels=(StepLabel(2, 4), None))
+TRAJECTORY = Trajectory(question_id="q", steps=("a", "b"), labels=(Label.of(2, 4), None))
 every = pytest.mark.parametrize("one", known.FORMATS.values(), ids=lambda one: one.name)
 
 
@@ -132,7 +132,7 @@ def test_what_a_format_loses_is_counted_in_the_records() -> None:
     assert "counts (only their ratio stays)" in told  # 2 of 4 becomes 1 of 2
     assert "outcomes" not in told
     unknown = QUESTION.model_copy(update={"answer": UNKNOWN_ANSWER})
-    plain = TRAJECTORY.model_copy(update={"labels": (StepLabel(1, 2), StepLabel(1, 1))})
+    plain = TRAJECTORY.model_copy(update={"labels": (Label.of(1, 2), Label.of(1, 1))})
     assert lost(("gold", "counts", "policies", "unanswered"), [unknown], [plain]) == ""
     assert lost(("unanswered",), [unknown], []) == "1 questions without a trajectory"
 

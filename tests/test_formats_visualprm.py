@@ -14,7 +14,7 @@ from dreamprm.data import DataWarning, read_pair
 from dreamprm.data.known import FORMATS
 from dreamprm.data.visualprm import read_visualprm, write_visualprm
 from dreamprm.errors import DataError
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
 
 QUESTION = "### Question:\nQuestion: How many?\n\nOptions: (A) 7 (B) 8"
@@ -41,7 +41,7 @@ def test_each_verdict_labels_the_step_before_it(tmp_path: Path) -> None:
     assert (question.text, question.options) == ("How many?", ("7", "8"))
     assert question.images == (str(tmp_path / "a.png"),)
     assert trajectory.steps == ("read 3", "read 4")
-    assert trajectory.labels == (StepLabel(1, 1), StepLabel(0, 1))
+    assert trajectory.labels == (Label(1.0), Label(0.0))
     assert (trajectory.answer, trajectory.outcome) == ("A", None)
 
 
@@ -55,7 +55,7 @@ def test_question_and_first_step_may_share_a_turn(tmp_path: Path) -> None:
 def test_a_turn_that_only_states_the_answer_is_no_step(tmp_path: Path) -> None:
     _, [trajectory] = read(tmp_path, row(QUESTION, "so 8", "+", "Answer: B", "-"))
     assert trajectory.steps == ("so 8",)
-    assert trajectory.labels == (StepLabel(1, 1),)
+    assert trajectory.labels == (Label(1.0),)
     assert trajectory.answer == "B"
 
 
@@ -151,7 +151,7 @@ def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
     [question], [trajectory] = read(tmp_path, source | {"true_false": True})
     edits = {
         "steps": ("read 3", "so 8"),
-        "labels": (StepLabel(1, 1), StepLabel(0, 1)),
+        "labels": (Label(1.0), Label(0.0)),
         "answer": "B",
         "outcome": False,
     }
@@ -178,7 +178,7 @@ def test_a_learned_gold_answer_is_not_written_but_a_given_one_is(tmp_path: Path)
 
 def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
     question = Question(id="7", domain="d", text="How many?", options=("7", "8"), answer="B")
-    labels = (StepLabel(1, 1), StepLabel(0, 1))
+    labels = (Label(1.0), Label(0.0))
     trajectory = Trajectory(
         question_id="7", steps=("read 3", "so 7"), answer="A", outcome=False, labels=labels
     )
@@ -192,9 +192,9 @@ def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
     ("labels", "images", "message"),
     [
         (None, (), "has no label at step 1"),
-        ((StepLabel(1, 1), None), (), "has no label at step 2"),
-        ((StepLabel(1, 1), StepLabel(1, 2)), (), "label of 1 of 2 at step 2.*set a threshold"),
-        ((StepLabel(1, 1), StepLabel(0, 1)), (b"png",), "image bytes"),
+        ((Label(1.0), None), (), "has no label at step 2"),
+        ((Label(1.0), Label.of(1, 2)), (), "label of 1 of 2 at step 2.*set a threshold"),
+        ((Label(1.0), Label(0.0)), (b"png",), "image bytes"),
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(
@@ -255,7 +255,7 @@ def test_a_last_step_that_only_answers_cannot_be_held(name: str, tmp_path: Path)
     question = Question(id="1", domain="d", text="How many?", answer="8")
     steps = ("We add.", "Final answer: 8")
     trajectory = Trajectory(
-        question_id="1", steps=steps, labels=(StepLabel(1, 1), StepLabel(1, 1)), outcome=True
+        question_id="1", steps=steps, labels=(Label(1.0), Label(1.0)), outcome=True
     )
     write = FORMATS[name].write
     assert write is not None

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from dreamprm.data.visualprm_raw import read_visualprm_raw, write_visualprm_raw
 from dreamprm.errors import DataError
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
 
 
@@ -54,17 +54,17 @@ def test_a_row_becomes_a_question_and_a_trajectory_with_counts(tmp_path: Path) -
     assert (question.text, question.options, question.answer) == ("How many?", ("7", "8"), "B")
     assert question.images == (str(tmp_path / "VisualPRM400K/Geometry3K/1.png"),)
     assert trajectories[0].steps == ("I see 3. ", "And 5.")
-    assert trajectories[0].labels == (StepLabel(7, 16), StepLabel(0, 16))
+    assert trajectories[0].labels == (Label.of(7, 16), Label.of(0, 16))
     assert trajectories[0].answer == "B"
     assert (bare.id, bare.answer) == ("7", "8")
-    assert trajectories[3].labels == (StepLabel(3333, 10000), StepLabel(1, 1))
-    assert trajectories[4].labels == (StepLabel(1, 3),)
+    assert trajectories[3].labels == (Label.of(3333, 10000), Label(1.0))
+    assert trajectories[4].labels == (Label.of(1, 3),)
 
 
 def test_a_step_that_nobody_sampled_from_has_no_label(tmp_path: Path) -> None:
     row = ROW | {"steps_with_score": [step("a", 0, 16), step("b", 0, 0)]}
     _, [trajectory] = read_visualprm_raw(saved(tmp_path, [row]))
-    assert trajectory.labels == (StepLabel(0, 16), None)
+    assert trajectory.labels == (Label.of(0, 16), None)
 
 
 @pytest.mark.parametrize("name", ["back.json", "back.jsonl"])
@@ -77,7 +77,7 @@ def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
 
 def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
     [question], [trajectory] = read_visualprm_raw(saved(tmp_path, [ROW]))
-    edits = {"steps": ("I see 4. ", "And 5."), "labels": (StepLabel(7, 8), None), "answer": "A"}
+    edits = {"steps": ("I see 4. ", "And 5."), "labels": (Label.of(7, 8), None), "answer": "A"}
     asked = question.model_copy(update={"answer": "A", "text": "How few?"})
     write_visualprm_raw(tmp_path / "back.json", [asked], [trajectory.model_copy(update=edits)])
     closing = step("Final answer: A", 0, 0)
@@ -95,7 +95,7 @@ def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
 
 def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
     question = Question(id="q", domain="visualprm_raw", text="How many?", answer="8")
-    labels = (StepLabel(7, 8), None)
+    labels = (Label.of(7, 8), None)
     trajectory = Trajectory(question_id="q", steps=("a", "b"), answer="8", labels=labels)
     write_visualprm_raw(tmp_path / "new.jsonl", [question], [trajectory])
     [asked], [back] = read_visualprm_raw(tmp_path / "new.jsonl")
@@ -133,7 +133,7 @@ def test_a_broken_row_is_named_and_can_be_passed_over(
 
 def test_image_bytes_cannot_be_written(tmp_path: Path) -> None:
     question = Question(id="q", domain="d", text="?", answer="8", images=(b"png",))
-    trajectory = Trajectory(question_id="q", steps=("a",), labels=(StepLabel(1, 2),))
+    trajectory = Trajectory(question_id="q", steps=("a",), labels=(Label.of(1, 2),))
     with pytest.raises(DataError, match="trajectory 0 of question 'q' .* image bytes"):
         write_visualprm_raw(tmp_path / "x.json", [question], [trajectory])
 

@@ -14,7 +14,7 @@ from dreamprm.data.visualprocessbench import (
     write_visualprocessbench,
 )
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
 
 STEPS = ["Let us see.\n", "So it is 8.", "Final answer: 8"]
@@ -42,7 +42,7 @@ def test_a_row_becomes_a_question_and_a_judged_trajectory(tmp_path: Path) -> Non
     assert question.images == (str(tmp_path / "images/MathVision/1.png"),)
     assert question.domain == "MathVision"
     assert trajectory.steps == tuple(STEPS)  # the step that states the answer is judged, too
-    assert trajectory.labels == (None, StepLabel(1, 1), StepLabel(0, 1))
+    assert trajectory.labels == (None, Label(1.0), Label(0.0))
     assert (trajectory.policy, trajectory.answer, trajectory.outcome) == ("GPT-4o", "8", None)
     assert [(t.question_id, t.sample_index) for t in trajectories[:2]] == [
         (question.id, 0),
@@ -62,7 +62,7 @@ def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
 
 def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
     [question], [trajectory] = read_visualprocessbench(saved(tmp_path, [ROW]))
-    labels = (StepLabel(1, 1), StepLabel(0, 1), None)
+    labels = (Label(1.0), Label(0.0), None)
     edited = trajectory.model_copy(update={"steps": ("a", "b", "c"), "labels": labels})
     asked = question.model_copy(update={"answer": "9", "text": "How few?", "options": ("7", "9")})
     write_visualprocessbench(tmp_path / "back.json", [asked], [edited])
@@ -106,7 +106,7 @@ def test_a_broken_row_is_named_and_can_be_passed_over(
     ("labels", "images", "message"),
     [
         (None, (), "has no labels"),
-        ((StepLabel(1, 2),), (), "has a label of 1 of 2 at step 1.*set a threshold"),
+        ((Label.of(1, 2),), (), "has a label of 1 of 2 at step 1.*set a threshold"),
         ((None,), (b"png",), "image bytes"),
     ],
 )

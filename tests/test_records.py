@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dreamprm.errors import DataError
-from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+from dreamprm.records import Label, Question, StepScores, Trajectory, domain_of
 
 QUESTION = {"id": "q1", "domain": "charts", "text": "How many?", "answer": "3"}
 
@@ -43,17 +43,37 @@ def test_there_must_be_as_many_labels_as_steps() -> None:
         Trajectory.parse({"question_id": "q1", "steps": ["a", "b"], "labels": [[1, 2]]})
 
 
-@pytest.mark.parametrize("label", [[3, 2], [-1, 2], [0, 0]])
-def test_a_label_outside_zero_to_one_is_refused(label: list[int]) -> None:
+@pytest.mark.parametrize(
+    "label", [[3, 2], [-1, 2], [0, 0], {"correct": 2, "total": 1}, 1.5, -0.1, float("nan")]
+)
+def test_a_label_outside_zero_to_one_is_refused(label: object) -> None:
     with pytest.raises(DataError, match="label of step 2 is .* outside 0-1"):
         Trajectory.parse({"question_id": "q1", "steps": ["a", "b"], "labels": [None, label]})
 
 
-def test_labels_keep_their_counts() -> None:
-    trajectory = Trajectory.parse({"question_id": "q1", "steps": ["a"], "labels": [[4, 8]]})
-    assert trajectory.labels == (StepLabel(4, 8),)
-    assert StepLabel(4, 8).value == 0.5
-    assert StepLabel(4, 8) != StepLabel(1, 2)
+@pytest.mark.parametrize("label", [True, "0.5", [1], [0.5, 1], {"score": 1}])
+def test_a_label_of_another_kind_is_refused(label: object) -> None:
+    with pytest.raises(DataError, match="label of step 1 is ") as caught:
+        Trajectory.parse({"question_id": "q1", "steps": ["a"], "labels": [label]})
+    assert caught.value.field == "labels"
+
+
+def test_labels_keep_their_counts_and_values_without_counts_stay_as_they_are() -> None:
+    written = [[4, 8], {"correct": 4, "total": 8}, 0.333333, {"value": 0.333333}, None]
+    row = {"question_id": "q1", "steps": ["a", "b", "c", "d", "e"], "labels": written}
+    labels = Trajectory.parse(row).labels
+    assert labels == (Label.of(4, 8), Label.of(4, 8), Label(0.333333), Label(0.333333), None)
+    assert Label.of(4, 8).value == Label(0.5).value
+    assert len({Label.of(4, 8), Label.of(1, 2), Label(0.5)}) == 3
+
+
+def test_the_domain_of_a_trajectory_is_its_own_or_its_questions() -> None:
+    question = Question.parse(QUESTION)
+    trajectory = Trajectory(question_id="q1", steps=("a",))
+    assert domain_of(question, trajectory) == "charts"
+    assert domain_of(question, trajectory.model_copy(update={"domain": "judge"})) == "judge"
+    with pytest.raises(DataError, match="domain is empty"):
+        Trajectory.parse({"question_id": "q1", "steps": ["a"], "domain": " "})
 
 
 @pytest.mark.parametrize("logit", [float("nan"), float("inf")])

@@ -15,7 +15,7 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.evaluate import evaluate
 from dreamprm.evaluation.results import QuestionResult, new_result, write_result
-from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+from dreamprm.records import Label, Question, StepScores, Trajectory
 from dreamprm.report.build import calibrations, fates, step_calibrations
 from dreamprm.report.comparison import comparison_report
 from dreamprm.report.data import Fate, ReportData
@@ -59,7 +59,7 @@ def evaluated() -> tuple[Any, list[Trajectory]]:
 
 
 def test_step_scores_are_compared_with_the_labels_that_there_are() -> None:
-    labels = (StepLabel(1, 4), None, StepLabel(3, 4))
+    labels = (Label.of(1, 4), None, Label.of(3, 4))
     trajectories = [
         Trajectory(question_id="a", steps=("x", "y", "z"), labels=labels),
         Trajectory(question_id="b", steps=("x",)),

@@ -11,7 +11,7 @@ import pytest
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Request, RequestRefused
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 from dreamprm.rollouts.label import FixedCompletions, Plan, label_trajectories
 from dreamprm.rollouts.sample import sample_candidates, stored_candidates
 from dreamprm.rollouts.sampler import Sampler
@@ -65,7 +65,7 @@ def test_labels_count_completions_that_reach_the_right_answer(store: RolloutStor
     trajectory = Trajectory(question_id="q0", steps=("Step 1: good", "Step 2: bad", "Step 3: good"))
     sampler = Sampler(Scripted(say, continuation="prompt"), store)
     _, [labelled] = label(sampler, [trajectory], FixedCompletions(4))
-    assert labelled.labels == (StepLabel(2, 4), StepLabel(0, 4), StepLabel(0, 4))
+    assert labelled.labels == (Label.of(2, 4), Label.of(0, 4), Label.of(0, 4))
     assert labelled.extra["labelled_by"] == {"policy": "scripted", "continuation": "prompt"}
 
 
@@ -85,7 +85,7 @@ def test_a_domain_can_have_its_own_number_of_completions(store: RolloutStore) ->
     trajectory = Trajectory(question_id="q0", steps=("Step 1: good",))
     sampler = Sampler(Scripted(right_after_good_steps), store)
     _, [found] = label(sampler, [trajectory], FixedCompletions(4, {"d": 1}))
-    assert found.labels == (StepLabel(1, 1),)
+    assert found.labels == (Label.of(1, 1),)
 
 
 def test_what_the_store_has_is_not_asked_for_again(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_refused_prefix_has_no_label_and_the_others_have(store: RolloutStore) 
     sampler = Sampler(Scripted(right_after_good_steps, fail=fail), store)
     trajectory = Trajectory(question_id="q0", steps=("Step 1: good", "Step 2: good"))
     _, [found] = label(sampler, [trajectory], FixedCompletions(2))
-    assert found.labels == (StepLabel(2, 2), None)
+    assert found.labels == (Label.of(2, 2), None)
     assert "too long" in sampler.refusals[0]
 
 
@@ -185,14 +185,14 @@ def test_an_answer_that_the_steps_state_already_counts(store: RolloutStore) -> N
         return "" if len(request.steps) == 2 else "Step 2: hm\nFinal answer: 8"
 
     _, [found] = label(Sampler(Scripted(say), store), [trajectory], FixedCompletions(4))
-    assert found.labels == (StepLabel(0, 4), StepLabel(4, 4))
+    assert found.labels == (Label.of(0, 4), Label.of(4, 4))
 
 
 def test_a_reasoning_that_was_cut_has_no_answer_from_its_steps(store: RolloutStore) -> None:
     trajectory = Trajectory(question_id="q0", steps=("Step 1: the answer is 7, I guess",))
     policy = Scripted(lambda request, seed, i: "Step 2: but wai", finish_reason="length")
     _, [found] = label(Sampler(policy, store), [trajectory], FixedCompletions(2))
-    assert found.labels == (StepLabel(0, 2),)
+    assert found.labels == (Label.of(0, 2),)
 
 
 def test_a_bug_is_told_as_itself(store: RolloutStore) -> None:

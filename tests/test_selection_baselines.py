@@ -17,7 +17,7 @@ from dreamprm.baselines.s1 import is_sound, solve_rates
 from dreamprm.baselines.selection import SELECTORS, select_weights
 from dreamprm.baselines.small_loss import effective_size
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 
 SUBSETS = ["random", "s1", "car", "bis"]
 
@@ -37,7 +37,7 @@ def pair(
     return question, Trajectory(
         question_id=name,
         steps=tuple(steps or (f"step {i}" for i in range(len(correct)))),
-        labels=tuple(StepLabel(c, 4) for c in correct),
+        labels=tuple(Label.of(c, 4) for c in correct),
         outcome=outcome,
         sample_index=index,
     )
@@ -113,7 +113,7 @@ def test_bis_scores_mixture_times_reliability() -> None:
     assert score(2, 1, 0, 0) == pytest.approx((0.25 + 0.05) * 0.375)
     assert score(4, 4, 4, 4) == score(0, 0, 0, 0) == pytest.approx(0.05)
     assert score(1, 1, 1, 1) == pytest.approx(0.05 / 4)
-    partly = pair("q", [4, 0, 0])[1].model_copy(update={"labels": (StepLabel(4, 4), None, None)})
+    partly = pair("q", [4, 0, 0])[1].model_copy(update={"labels": (Label.of(4, 4), None, None)})
     assert balanced_information(partly) == pytest.approx(0.05)
 
 

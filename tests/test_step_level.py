@@ -19,9 +19,9 @@ from dreamprm.evaluation.step_level.first_error import (
     predicted,
 )
 from dreamprm.evaluation.step_level.step_f1 import Counts, count, metrics_of
-from dreamprm.records import StepLabel, StepScores, Trajectory
+from dreamprm.records import Label, StepScores, Trajectory
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
+RIGHT, WRONG = Label(1.0), Label(0.0)
 
 
 def run(folder: Path, *words: object) -> Result:

@@ -18,7 +18,7 @@ from dreamprm.errors import DataError
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.prm.model import PRMConfig
 from dreamprm.prm.scorer import StepScorer
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from tests.cli_samples import make_project, read_rows, save_tiny_model
 from tests.test_selection_baselines import SUBSETS, pair
 from tests.tiny_models import STEPS, picture_question, random_prm
@@ -30,7 +30,7 @@ def model_pairs() -> list[tuple[Question, Trajectory]]:
     found = []
     for i, count in enumerate((2, 5, 1)):
         question = picture_question(f"q{i}", i, images=int(i != 2))
-        labels = tuple(StepLabel(s % 3, 4) if s != 1 else None for s in range(count))
+        labels = tuple(Label.of(s % 3, 4) if s != 1 else None for s in range(count))
         t = Trajectory(question_id=question.id, steps=tuple(STEPS[:count]), labels=labels)
         found.append((question, t))
     return found

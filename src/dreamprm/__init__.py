@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dreamprm.errors import DataError, DreamPRMError
     from dreamprm.evaluation.evaluate import evaluate
     from dreamprm.prm.model import PRM
-    from dreamprm.records import Question, StepLabel, StepScores, Trajectory
+    from dreamprm.records import Label, Question, StepScores, Trajectory
     from dreamprm.search.api import (
         abeam_search,
         abest_of_n,
@@ -28,8 +28,8 @@ __all__ = [
     "PRM",
     "DataError",
     "DreamPRMError",
+    "Label",
     "Question",
-    "StepLabel",
     "StepScores",
     "TrainConfig",
     "Trajectory",
@@ -46,7 +46,7 @@ _HOMES = {
     "errors": ("DataError", "DreamPRMError"),
     "evaluation.evaluate": ("evaluate",),
     "prm.model": ("PRM",),
-    "records": ("Question", "StepLabel", "StepScores", "Trajectory"),
+    "records": ("Label", "Question", "StepScores", "Trajectory"),
     "search.api": (
         *("best_of_n", "weighted_vote", "beam_search"),
         *("abest_of_n", "aweighted_vote", "abeam_search"),

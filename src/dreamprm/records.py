@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +19,8 @@ from pydantic import (
     Field,
     FiniteFloat,
     JsonValue,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     model_validator,
 )
@@ -28,16 +31,96 @@ UNKNOWN_ANSWER = "(unknown)"
 """Gold answer of a question whose source has outcomes but no gold answer (DreamPRM's meta set)."""
 
 
-class StepLabel(NamedTuple):
-    """Monte Carlo label of a prefix: `correct` of `total` completions reached the right answer."""
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Label of a prefix: how likely it leads to the right answer, in [0, 1].
 
-    correct: int
-    total: int
+    A Monte Carlo label keeps its counts (`Label.of`); that of a judge, a person or another model is
+    a value alone. In files it is `[correct, total]` or a bare number.
 
-    @property
-    def value(self) -> float:
-        """Estimated probability, in [0, 1], that the prefix leads to the right answer."""
-        return self.correct / self.total
+    Example:
+        >>> Label.of(3, 4).value, Label(0.75) == Label.of(3, 4)
+        (0.75, False)
+    """
+
+    value: float
+    correct: int | None = None
+    total: int | None = None
+
+    @classmethod
+    def of(cls, correct: int, total: int) -> Self:
+        """Of a Monte Carlo estimate: `correct` of `total` completions reached the right answer."""
+        return cls(correct / total, correct, total)
+
+    def counts(self) -> tuple[int, int]:
+        """`correct` and `total` of a Monte Carlo label; a ValueError for a value alone."""
+        if self.correct is None or self.total is None:
+            raise ValueError(f"the label {self.value:g} has no counts")
+        return self.correct, self.total
+
+    def to_json(self) -> float | list[int]:
+        """As it stands in files; `parse` is the way back."""
+        return self.value if self.total is None else list(self.counts())
+
+    @classmethod
+    def parse(cls, written: Any) -> Self:
+        """A label from a number, from `[correct, total]`, or from an object with these fields.
+
+        Raises:
+            ValueError: it is none of these, or outside 0-1.
+        """
+        if isinstance(written, Mapping):
+            counts = [written.get("correct"), written.get("total")]
+            written = written.get("value") if counts == [None, None] else counts
+        if isinstance(written, list | tuple) and len(written) == 2:
+            correct, total = written
+            if not (_is_whole(correct) and _is_whole(total)):
+                raise ValueError(f"is {correct!r} of {total!r}; both must be whole numbers")
+            if total < 1 or not 0 <= correct <= total:
+                raise ValueError(
+                    f"is {correct} of {total}, outside 0-1; need 0 <= correct <= total and "
+                    "total >= 1"
+                )
+            return cls.of(int(correct), int(total))
+        if isinstance(written, bool) or not isinstance(written, int | float):
+            raise ValueError(
+                f"is {written!r:.40}; give a number from 0 to 1, [correct, total] or null"
+            )
+        if not 0 <= written <= 1:
+            raise ValueError(f"is {written}, outside 0-1; correct it")
+        return cls(float(written))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+
+
+def _parse_labels(written: Any) -> tuple[Label | None, ...] | None:
+    if written is None:
+        return None
+    if not isinstance(written, list | tuple):
+        raise ValueError("must be a list with one label per step")
+    labels: list[Label | None] = []
+    for i, one in enumerate(written, start=1):
+        if one is None or type(one) is Label:
+            labels.append(one)
+            continue
+        try:
+            labels.append(Label.parse(one))
+        except ValueError as error:
+            raise ValueError(f"label of step {i} {error}") from None
+    return tuple(labels)
+
+
+def _labels_to_json(labels: tuple[Label | None, ...] | None) -> list[Any] | None:
+    return None if labels is None else [label and label.to_json() for label in labels]
+
+
+Labels = Annotated[
+    tuple[Label | None, ...] | None,
+    PlainValidator(_parse_labels),
+    PlainSerializer(_labels_to_json),
+]
 
 
 class Record(BaseModel):
@@ -101,7 +184,9 @@ class Trajectory(Record):
         steps: text of each step, in order, without the final-answer line.
         answer: the final answer as extracted from the text; None when there is none.
         outcome: is the final answer right; None when it was not verified.
-        labels: per step a Monte Carlo label or None (not labelled); None when no step is labelled.
+        labels: per step a label or None (not labelled); None when no step is labelled.
+        domain: where its labels come from, where that is not its question's domain; see
+            `domain_of`.
         policy: name of the model that wrote it.
         extra: what the source tells besides, by name, so that a converted file loses nothing.
     """
@@ -110,7 +195,8 @@ class Trajectory(Record):
     steps: tuple[str, ...]
     answer: str | None = None
     outcome: bool | None = None
-    labels: tuple[StepLabel | None, ...] | None = None
+    labels: Labels = None
+    domain: str | None = None
     policy: str = "unknown"
     sample_index: int = 0
     extra: dict[str, JsonValue] = Field(default_factory=dict)
@@ -122,23 +208,20 @@ class Trajectory(Record):
         for i, step in enumerate(self.steps, start=1):
             if not step.strip():
                 raise ValueError(f"steps: step {i} is empty; remove it, and its label")
+        if self.domain is not None and not self.domain.strip():
+            raise ValueError("domain is empty; give it a value or leave it out")
         _check_extra(self.extra)
-        if self.labels is None:
-            return self
-        if len(self.labels) != len(self.steps):
+        if self.labels is not None and len(self.labels) != len(self.steps):
             raise ValueError(
                 f"labels: {len(self.labels)} labels for {len(self.steps)} steps; give one per step "
                 "(null where a step is not labelled)"
             )
-        for i, label in enumerate(self.labels, start=1):
-            if label is None:
-                continue
-            if label.total < 1 or not 0 <= label.correct <= label.total:
-                raise ValueError(
-                    f"labels: label of step {i} is {label.correct} of {label.total}, outside 0-1; "
-                    "need 0 <= correct <= total and total >= 1"
-                )
         return self
+
+
+def domain_of(question: Question, trajectory: Trajectory) -> str:
+    """The domain whose weight a trajectory has: its own, or else its question's."""
+    return trajectory.domain or question.domain
 
 
 def _check_extra(extra: dict[str, JsonValue]) -> None:

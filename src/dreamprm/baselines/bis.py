@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from dreamprm.baselines.pool import Floats, Pool, kept, kept_count, known_labels
-from dreamprm.records import Trajectory
+from dreamprm.records import Trajectory, domain_of
 
 ALPHA = 0.05  # of the paper at a budget of 25%; 0.2 at 10%
 
@@ -35,8 +35,8 @@ def bis(
     scores = [balanced_information(t, alpha) for _, t in pool.pairs]
     ties = np.random.default_rng(seed).permutation(count)
     members: dict[str, list[int]] = {}
-    for i, (question, _) in enumerate(pool.pairs):
-        members.setdefault(question.domain if within_domain else "", []).append(i)
+    for i, pair in enumerate(pool.pairs):
+        members.setdefault(domain_of(*pair) if within_domain else "", []).append(i)
     quotas = _quotas({name: len(mine) for name, mine in members.items()}, budget)
     chosen: list[int] = []
     for name, mine in members.items():

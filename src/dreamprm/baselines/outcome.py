@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dreamprm.records import StepLabel, Trajectory
+from dreamprm.records import Label, Trajectory
 
 
 def outcome_labels(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -13,9 +13,7 @@ def outcome_labels(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     At inference the score of the last step is the solution's (aggregation `last`).
     """
     return [
-        t.model_copy(
-            update={"labels": (*[None] * (len(t.steps) - 1), StepLabel(int(t.outcome), 1))}
-        )
+        t.model_copy(update={"labels": (*[None] * (len(t.steps) - 1), Label(float(t.outcome)))})
         for t in trajectories
         if t.outcome is not None
     ]

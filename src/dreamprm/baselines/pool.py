@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +53,6 @@ def kept(chosen: NDArray[np.int64] | list[int], trajectories: int) -> Floats:
     return weights
 
 
-def known_labels(trajectory: Trajectory) -> list[StepLabel]:
-    """The Monte Carlo labels of the steps that have one, in order."""
+def known_labels(trajectory: Trajectory) -> list[Label]:
+    """The labels of the steps that have one, in order."""
     return [label for label in trajectory.labels or () if label is not None]

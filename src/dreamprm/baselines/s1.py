@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from dreamprm.baselines.pool import Floats, Pool, kept, kept_count, known_labels
-from dreamprm.records import Question, Trajectory
+from dreamprm.records import Question, Trajectory, domain_of
 
 TOO_EASY = 0.9
 _REFERS_TO_IMAGE = re.compile(
@@ -72,13 +72,15 @@ def solve_rates(pool: Pool) -> dict[str, float]:
     Counted are the completions of the first labelled step, the nearest that labels come to the
     question itself, and the outcomes of its trajectories, over all trajectories of the question.
     """
-    right: dict[str, int] = {}
+    right: dict[str, float] = {}
     tried: dict[str, int] = {}
     for _, t in pool.pairs:
         first = known_labels(t)[0]
         known = t.outcome is not None
-        right[t.question_id] = right.get(t.question_id, 0) + first.correct + int(bool(t.outcome))
-        tried[t.question_id] = tried.get(t.question_id, 0) + first.total + int(known)
+        total = first.total or 1  # a label without counts stands for one completion
+        solved = first.value * total + int(bool(t.outcome))
+        right[t.question_id] = right.get(t.question_id, 0.0) + solved
+        tried[t.question_id] = tried.get(t.question_id, 0) + total + int(known)
     return {name: right[name] / tried[name] for name in tried}
 
 
@@ -86,7 +88,7 @@ def _longest_first(pool: Pool, members: list[int], rates: dict[str, float]) -> d
     """Members of each domain, the longest and then the least solved at the front."""
     domains: dict[str, list[int]] = {}
     for i in members:
-        domains.setdefault(pool.pairs[i][0].domain, []).append(i)
+        domains.setdefault(domain_of(*pool.pairs[i]), []).append(i)
 
     def key(i: int) -> tuple[int, float]:
         question, t = pool.pairs[i]

@@ -49,7 +49,7 @@ class Written:
             self.unanswered += t.answer is None
             found = [label for label in t.labels or () if label is not None]
             self.labels += len(found)
-            self.completions += sum(label.total for label in found)
+            self.completions += sum(label.total or 0 for label in found)
             yield t
 
 

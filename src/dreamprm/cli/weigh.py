@@ -19,7 +19,7 @@ from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.terminal import progress
 from dreamprm.data import check_images
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.records import Question, Trajectory
+from dreamprm.records import Question, Trajectory, domain_of
 from dreamprm.training.config import LowerLoss
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def _tell(config: Config, pairs: Pairs, weights: Floats, without_label: int) -> 
     left_out = f"; {without_label} without label are left out" if without_label else ""
     print(f"{config.output}: weights of {len(pairs)} trajectories{left_out}")
     domains: dict[str, list[float]] = {}
-    for (question, _), weight in zip(pairs, weights.tolist(), strict=True):
-        domains.setdefault(question.domain, []).append(weight)
+    for pair, weight in zip(pairs, weights.tolist(), strict=True):
+        domains.setdefault(domain_of(*pair), []).append(weight)
     for name, mine in sorted(domains.items(), key=lambda item: -sum(item[1]) / len(item[1])):
         above = sum(weight > 0 for weight in mine)
         print(f"  {sum(mine) / len(mine):6.3f}  {name} ({above} of {len(mine)} above 0)")

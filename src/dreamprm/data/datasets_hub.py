@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dreamprm.data.files import R, check_new_id
@@ -104,9 +105,10 @@ def _features(kind: type[Record]) -> Features:
         more = {"options": List(text), "answer": text, "subject": text}
         return Features(first | more | extra)
     if kind is Trajectory:
-        label = {"correct": Value("int64"), "total": Value("int64")}
+        whole = Value("int64")
+        label = {"value": Value("float64"), "correct": whole, "total": whole}
         first = {"question_id": text, "steps": List(text), "answer": text, "outcome": Value("bool")}
-        more = {"labels": List(label), "policy": text, "sample_index": Value("int64")}
+        more = {"labels": List(label), "domain": text, "policy": text, "sample_index": whole}
         return Features(first | more | extra)
     if kind is StepScores:
         whole = Value("int64")
@@ -137,8 +139,8 @@ def _to_row(record: Record) -> dict[str, Any]:
     if isinstance(record, Trajectory):
         numbers = [record.sample_index]
         if record.labels is not None:
-            row["labels"] = [label and label._asdict() for label in record.labels]
-            numbers += [number for label in record.labels if label for number in label]
+            row["labels"] = [label and asdict(label) for label in record.labels]
+            numbers += [label.total for label in record.labels if label and label.total]
         if not all(number in _INTEGERS for number in numbers):
             field = "labels" if record.sample_index in _INTEGERS else "sample_index"
             raise DataError("is too large for 64 bits; correct it", field=field)
@@ -167,12 +169,6 @@ def _from_row(row: dict[str, Any], kind: type[Record]) -> dict[str, Any]:
         row["images"] = [_image(image) for image in several]
         if row.get("options", ()) is None:
             row["options"] = ()
-    labels = row.get("labels")
-    if isinstance(labels, list):
-        row["labels"] = [
-            (label.get("correct"), label.get("total")) if isinstance(label, dict) else label
-            for label in labels
-        ]
     if "extra" in kind.model_fields and not isinstance(extra := row.get("extra"), dict):
         try:
             row["extra"] = json.loads(extra) if extra else {}

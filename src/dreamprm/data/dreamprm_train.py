@@ -39,10 +39,10 @@ from dreamprm.data.rows import (
 from dreamprm.data.text import parse_question, parse_response, render_question
 from dreamprm.errors import DataError
 from dreamprm.prompts import question_text
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 
 _NAME = "dreamprm_train"
-_Rows = list[tuple[int, Row, StepLabel]]  # of one prefix: number, row, label
+_Rows = list[tuple[int, Row, Label]]  # of one prefix: number, row, label
 
 
 def read_train(
@@ -146,7 +146,7 @@ def write_train(
     questions = list(questions)
     by_id = {question.id: question for question in questions}
     rows: list[Row] = []
-    told: dict[tuple[str, str], StepLabel] = {}  # what rows of this question and prefix tell
+    told: dict[tuple[str, str], Label] = {}  # what rows of this question and prefix tell
     for trajectory in trajectories:
         question = question_of(trajectory, by_id)
         labels = trajectory.labels or (None,)
@@ -168,18 +168,18 @@ def write_train(
                 continue
             told[key] = label
             own = [note for note in own if "shared" not in note]
-            counts = [note.get("counts", list(label)) for note in own]
-            if [sum(column) for column in zip(*counts, strict=False)] != list(label):
-                own, counts = own[:1] or [{}], [list(label)]  # the label was changed
+            counts = [note.get("counts", list(label.counts())) for note in own]
+            if [sum(column) for column in zip(*counts, strict=False)] != list(label.counts()):
+                own, counts = own[:1] or [{}], [list(label.counts())]  # the label was changed
             for note, (correct, total) in zip(own, counts, strict=True):
-                part = StepLabel(correct, total)
+                part = Label.of(correct, total)
                 rows.append(_row(question, (trajectory, i, part), note, folder))
     for question in questions:
         rows += [_row(question, None, note, folder) for note in _notes_of(question)]
     write_json_rows(path, rows)
 
 
-_Step = tuple[Trajectory, int, StepLabel]  # of a trajectory, its 1-based number, its label
+_Step = tuple[Trajectory, int, Label]  # of a trajectory, its 1-based number, its label
 
 
 def _row(question: Question, step: _Step | None, note: Row, folder: Path) -> Row:
@@ -270,13 +270,15 @@ def _merge(
     written: set[str] = set()
     for index, whole in enumerate(ends):
         steps = steps_of[whole]
-        labels: list[StepLabel | None] = [None] * len(steps)
+        labels: list[Label | None] = [None] * len(steps)
         parts = [(prefix, rows) for prefix, rows in prefixes.items() if continues(whole, prefix)]
         for prefix, rows in parts:
             i = len(steps_of[prefix]) - 1
-            old = labels[i] or StepLabel(0, 0)
-            correct, total = (sum(column) for column in zip(*(x[2] for x in rows), strict=True))
-            labels[i] = StepLabel(old.correct + correct, old.total + total)
+            old = labels[i] or Label(0.0)
+            correct, total = (
+                sum(column) for column in zip(*(x[2].counts() for x in rows), strict=True)
+            )
+            labels[i] = Label.of((old.correct or 0) + correct, (old.total or 0) + total)
         trajectory = Trajectory(
             question_id=question.id, steps=steps, labels=tuple(labels), sample_index=index
         )
@@ -289,7 +291,7 @@ def _merge(
             written.add(prefix)
             for _, row, label in rows:
                 note = _note(row, question, (trajectory, number, label), folder, moved)
-                counts = {} if label == labels[number - 1] else {"counts": list(label)}
+                counts = {} if label == labels[number - 1] else {"counts": list(label.counts())}
                 notes.append(note | {"step": number} | counts)
         if any(set(note) != {"step"} for note in notes):
             extra = {f"{_NAME}_as_read": {"rows": notes}}
@@ -298,7 +300,7 @@ def _merge(
     return trajectories
 
 
-def _label(row: dict[str, Any]) -> StepLabel:
+def _label(row: dict[str, Any]) -> Label:
     """Counts of a training row, checked against each other."""
     values: dict[str, float] = {}
     for field in ("score", "times", "accuracy"):
@@ -322,7 +324,7 @@ def _label(row: dict[str, Any]) -> StepLabel:
         if accuracy is not None and abs(accuracy - correct / total) > 0.005:
             message = f"{accuracy} is not score / times = {correct} / {total}; correct one of them"
             raise DataError(message, field="accuracy")
-        return StepLabel(int(correct), int(total))
+        return Label.of(int(correct), int(total))
     if accuracy is None:
         raise DataError("is missing, and so are 'score' and 'times'", field="accuracy")
     fewest = next(
@@ -330,4 +332,4 @@ def _label(row: dict[str, Any]) -> StepLabel:
         for limit in (16, 64, 256, 10**6)
         if abs((fraction := Fraction(accuracy).limit_denominator(limit)) - accuracy) < 1e-3
     )
-    return StepLabel(fewest.numerator, fewest.denominator)
+    return Label.of(fewest.numerator, fewest.denominator)

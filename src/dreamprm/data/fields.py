@@ -6,13 +6,11 @@ Nothing is stripped here, because a file that is read and written again must com
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any, TypeGuard
 
 from dreamprm.errors import DataError
-from dreamprm.records import StepLabel, Trajectory
+from dreamprm.records import Label, Trajectory
 
 Row = dict[str, Any]
 
@@ -36,27 +34,12 @@ def step_texts(value: Any, field: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def label_of_score(score: Any, field: str) -> StepLabel:
-    """Counts of a label that is true, false or a probability: the smallest with the same value."""
-    if isinstance(score, bool) or (isinstance(score, int | float) and score in (0, 1)):
-        return StepLabel(int(score), 1)
-    if not isinstance(score, int | float) or not 0 <= score <= 1:
+def label_of_score(score: Any, field: str) -> Label:
+    """The label that true, false or a probability stands for."""
+    if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
         message = f"label {score!r} must be true, false, or a number from 0 to 1; correct it"
         raise DataError(message, field=field)
-    exact = Fraction(score)
-    below, above = Fraction(math.nextafter(score, 0)), Fraction(math.nextafter(score, 1))
-    fraction = _simplest((below + exact) / 2, (exact + above) / 2)
-    return StepLabel(fraction.numerator, fraction.denominator)
-
-
-def _simplest(low: Fraction, high: Fraction) -> Fraction:
-    """The fraction of smallest denominator strictly between two that are not negative."""
-    whole = math.floor(low)
-    if whole + 1 < high:
-        return Fraction(whole + 1)
-    if low == whole:
-        return whole + Fraction(1, math.floor(1 / (high - whole)) + 1)
-    return whole + 1 / _simplest(1 / (high - whole), 1 / (low - whole))
+    return Label(float(score))
 
 
 def exact_text(row: Mapping[str, Any], field: str) -> str:
@@ -81,8 +64,8 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-RIGHT, WRONG = StepLabel(1, 1), StepLabel(0, 1)
-"""Labels of a judge that says right or wrong, as counts: one completion, right or not."""
+RIGHT, WRONG = Label(1.0), Label(0.0)
+"""Labels of a judge that says right or wrong."""
 
 
 def is_right(trajectory: Trajectory, i: int) -> bool:
@@ -91,13 +74,13 @@ def is_right(trajectory: Trajectory, i: int) -> bool:
     if label is None:
         message = f"has no label on step {i + 1}, and this format needs one; label it or leave it"
         raise cannot_hold(trajectory, f"{message} out")
-    if 0 < label.correct < label.total:
+    if 0 < label.value < 1:
         raise cannot_hold(
             trajectory,
-            f"has the soft label {label.correct} of {label.total} on step {i + 1}, and this format "
+            f"has the soft label {label.value:g} on step {i + 1}, and this format "
             "holds right or wrong only; turn labels into (1, 1) and (0, 1) by a threshold",
         )
-    return label.correct > 0
+    return label.value > 0
 
 
 def cannot_hold(trajectory: Trajectory, message: str, field: str = "labels") -> DataError:

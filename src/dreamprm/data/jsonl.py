@@ -86,7 +86,7 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
 def to_line(record: Record, folder: Path) -> bytes:
     """One record as a line of a JSONL file that lies in `folder`."""
     row = record.model_dump()
-    for rare in ("extra", "cut", "steps_digest"):  # nearly always empty
+    for rare in ("extra", "domain", "cut", "steps_digest"):  # nearly always empty
         if not row.get(rare, True):
             del row[rare]
     if isinstance(record, Question):

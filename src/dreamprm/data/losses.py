@@ -51,7 +51,9 @@ def _with_extra(questions: Sequence[Question], trajectories: Sequence[Trajectory
 
 def _counts(trajectory: Trajectory) -> bool:
     """Is there a label whose value alone does not give its counts back?"""
-    return any(label and gcd(*label) > 1 for label in trajectory.labels or ())
+    return any(
+        label and label.total and gcd(*label.counts()) > 1 for label in trajectory.labels or ()
+    )
 
 
 LOSSES = {

@@ -28,7 +28,7 @@ from dreamprm.data.rows import (
     text_question,
 )
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 
 _NAME = "math_aps"
 _USED = ("question", "final_answer", "reasoning_steps")
@@ -39,7 +39,7 @@ class _Node:
     """A piece of reasoning; `number` tells nodes of a row apart that say the same."""
 
     text: str
-    label: StepLabel
+    label: Label
     number: str | None = None
     space: list[str] = field(default_factory=lambda: ["\n\n", ""])  # around it, in the list
     rest: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class _Node:
         return self.children.setdefault((child.number, child.text, child.label), child)
 
 
-_NOTHING = StepLabel(0, 1)  # label of a root, which is no step
+_NOTHING = Label.of(0, 1)  # label of a root, which is no step
 
 
 def read_math_aps(
@@ -310,7 +310,7 @@ def _nested(node: _Node) -> list[dict[str, Any]]:
     ]
 
 
-def _label(node: Any, number: int) -> StepLabel:
+def _label(node: Any, number: int) -> Label:
     """The smallest counts whose ratio is the `mc_value` of a node, to the last bit."""
     value = node.get("mc_value") if isinstance(node, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -318,7 +318,7 @@ def _label(node: Any, number: int) -> StepLabel:
     limits = (2**bits for bits in count(3))
     nearest = (Fraction(value).limit_denominator(limit) for limit in limits)
     found = next(one for one in nearest if one.numerator / one.denominator == value)
-    return StepLabel(found.numerator, found.denominator)
+    return Label.of(found.numerator, found.denominator)
 
 
 def _wrong(number: int, message: str) -> DataError:

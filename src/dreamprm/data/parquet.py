@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from dreamprm.records import Question, Record, StepScores, Trajectory
 _ROWS_AT_ONCE = 1000
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_LABEL = pa.struct([("correct", pa.int64()), ("total", pa.int64())])
+_LABEL = pa.struct([("value", pa.float64()), ("correct", pa.int64()), ("total", pa.int64())])
 
 SCHEMAS: dict[type[Record], pa.Schema] = {
     Question: pa.schema(
@@ -53,6 +54,7 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
             ("answer", pa.string()),
             ("outcome", pa.bool_()),
             ("labels", pa.list_(_LABEL)),
+            ("domain", pa.string()),
             ("policy", pa.string()),
             ("sample_index", pa.int64()),
             ("extra", pa.string()),  # JSON
@@ -155,7 +157,7 @@ def _to_arrow(record: Record, folder: Path) -> dict[str, Any]:
             for image in record.images
         ]
     if isinstance(record, Trajectory) and record.labels is not None:
-        values["labels"] = [label and label._asdict() for label in record.labels]
+        values["labels"] = [label and asdict(label) for label in record.labels]
     return values
 
 
@@ -167,8 +169,6 @@ def _from_arrow(values: dict[str, Any]) -> dict[str, Any]:
             values[field] = _extra(content)
         elif field == "images":
             values[field] = [_image(image) for image in content]
-        elif field == "labels" and content is not None:
-            values[field] = [label and (label["correct"], label["total"]) for label in content]
     return values
 
 

@@ -24,13 +24,13 @@ from dreamprm.data.rows import (
     text_question,
 )
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 
 _NAME = "prm800k"
 _ANSWER = "\n\n# Answer\n\n"
 _HUMAN = "human"
 _STEP = ("completions", "human_completion", "chosen_completion")
-_LABELS: dict[int | None, StepLabel | None] = {1: RIGHT, -1: WRONG, 0: None, None: None}
+_LABELS: dict[int | None, Label | None] = {1: RIGHT, -1: WRONG, 0: None, None: None}
 
 
 def read_prm800k(
@@ -144,7 +144,7 @@ class _Taken(NamedTuple):
     """A completion: what a record holds of it, and the rest of its fields."""
 
     text: str
-    label: StepLabel | None
+    label: Label | None
     rest: dict[str, Any]
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from dreamprm.data.files import atomic_write
 from dreamprm.data.jsonl import iterate_rows, to_line
 from dreamprm.errors import DataError
-from dreamprm.records import Question, Record, Trajectory
+from dreamprm.records import Question, Record, Trajectory, domain_of
 
 
 class TrajectoryWeight(Record):
@@ -48,7 +48,7 @@ def write_weights(
             facts = {
                 "question_id": t.question_id,
                 "sample_index": t.sample_index,
-                "domain": question.domain,
+                "domain": domain_of(question, t),
                 "weight": float(weight),
             }
             try:

@@ -33,7 +33,7 @@ from dreamprm.data.rows import learn_answer, outside_id, question_of_row, row_te
 from dreamprm.data.text import render_question, render_response
 from dreamprm.data.visualprm_raw import own_id, refuse_lone_answer, states_only_an_answer
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 
 _NAME = "visualprm"
 _SOLUTION = re.compile(r"\n*### Solution Process:\s*")
@@ -145,7 +145,7 @@ def _parse(row: Row, root: Path, domain: str) -> tuple[Question, Trajectory, Row
             "steps": steps,
             "answer": answer,
             "outcome": None if outcome is None else bool(outcome),
-            "labels": [StepLabel(int(verdict == "+"), 1) for verdict in verdicts],
+            "labels": [Label(float(verdict == "+")) for verdict in verdicts],
         }
     )
     return question, trajectory, layout
@@ -186,7 +186,7 @@ def _leave_out_empty_labels(found: list[tuple[int, Row, Trajectory, Row]], path:
     """Where all turns are +, wrong answers included, make them notes for the writer, no labels."""
     wrong = sum(trajectory.outcome is False for _, _, trajectory, _ in found)
     labels = [label for _, _, trajectory, _ in found for label in trajectory.labels or ()]
-    if not wrong or any(label is not None and label.correct == 0 for label in labels):
+    if not wrong or any(label is not None and label.value == 0 for label in labels):
         return
     warnings.warn(
         f"{path}: every turn is labelled +, also in all {wrong} responses with a wrong answer; the "
@@ -287,8 +287,6 @@ def _verdicts(trajectory: Trajectory) -> str:
             message = f"has no label at step {i}, and every turn needs one"
             raise cannot_hold(trajectory, f"{message}; label all steps, or leave it out")
         if label.value not in (0, 1):
-            message = (
-                f"has a label of {label.correct} of {label.total} at step {i}, and this format"
-            )
+            message = f"has a label of {label.value:g} at step {i}, and this format"
             raise cannot_hold(trajectory, f"{message} takes + or - only; set a threshold first")
-    return "".join("+" if label and label.correct else "-" for label in labels)
+    return "".join("+" if label and label.value else "-" for label in labels)

@@ -33,7 +33,7 @@ from dreamprm.data.row_images import image_references, images_of, kept_images
 from dreamprm.data.rows import outside_id, question_of_row, row_text
 from dreamprm.errors import DataError
 from dreamprm.prompts import question_text
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 
 _NAME = "visualprm_raw"
 _ANSWER = re.compile(r"\A[\s*#]*(?:final\s+)?answer[*\s]*:[^\n]*\s*\Z", re.IGNORECASE)
@@ -139,7 +139,7 @@ def _without_step(scored: Row) -> Row:
     return {field: value for field, value in scored.items() if field != "step"}
 
 
-def _label(scored: Any, number: int) -> StepLabel | None:
+def _label(scored: Any, number: int) -> Label | None:
     """The counts of one step, checked against each other; None for 0 of 0."""
     field = f"steps_with_score.{number}"
     if not isinstance(scored, dict) or not isinstance(scored.get("step"), str):
@@ -161,7 +161,7 @@ def _label(scored: Any, number: int) -> StepLabel | None:
     if from_score is not None and abs(from_score.value - value) > _ROUNDED:
         message = f"{score} is not {correct} of {total} completions; correct one of them"
         raise DataError(message, field=f"{field}.score")
-    return StepLabel(correct, total) if total else None
+    return Label.of(correct, total) if total else None
 
 
 def write_visualprm_raw(

@@ -17,12 +17,12 @@ from dreamprm.data.row_images import image_references, images_of, kept_images
 from dreamprm.data.rows import question_of_row, row_text
 from dreamprm.errors import DataError
 from dreamprm.prompts import question_text
-from dreamprm.records import UNKNOWN_ANSWER, Question, StepLabel, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
 
 _NAME = "visualprocessbench"
 _RESPONSE = ("steps", "process_correctness")
 _UNKNOWN_POLICY = "unknown"  # the record's default
-_JUDGED: dict[int, StepLabel | None] = {1: StepLabel(1, 1), -1: StepLabel(0, 1), 0: None}
+_JUDGED: dict[int, Label | None] = {1: Label(1.0), -1: Label(0.0), 0: None}
 
 
 def read_visualprocessbench(
@@ -105,9 +105,7 @@ def _row(question: Question, trajectory: Trajectory, folder: Path) -> Row:
     judged = []
     for i, label in enumerate(trajectory.labels, start=1):
         if label is not None and label.value not in (0, 1):
-            message = (
-                f"has a label of {label.correct} of {label.total} at step {i}, and this format"
-            )
+            message = f"has a label of {label.value:g} at step {i}, and this format"
             raise cannot_hold(trajectory, f"{message} takes right or wrong; set a threshold first")
         judged.append(0 if label is None else 1 if label.value else -1)
     more = layout.get("response")

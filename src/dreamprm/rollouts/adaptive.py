@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from dreamprm.policy import RequestRefused
 from dreamprm.prompts import split_steps
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from dreamprm.rollouts.label import Group, Steps, count, prefixes, with_labels
 from dreamprm.rollouts.sampler import Rollout, Sampler
 from dreamprm.rollouts.work import all_of
@@ -50,7 +50,7 @@ class SequentialStopping:
         """See `label.Plan`. A label's total counts all completions that it rests on."""
         question = group.question
         sampled: dict[Steps, list[tuple[Steps, bool]]] = {(): self._candidates(sampler, group)}
-        labels: dict[Steps, StepLabel | None] = {}
+        labels: dict[Steps, Label | None] = {}
         by_length: dict[int, list[Steps]] = {}
         for prefix in group.prefixes():
             by_length.setdefault(len(prefix), []).append(prefix)
@@ -64,9 +64,9 @@ class SequentialStopping:
         question: Question,
         level: Sequence[Steps],
         sampled: dict[Steps, list[tuple[Steps, bool]]],
-    ) -> dict[Steps, StepLabel | None]:
+    ) -> dict[Steps, Label | None]:
         """Labels of prefixes of one length; samples in rounds, and adds to `sampled`."""
-        labels: dict[Steps, StepLabel | None] = dict.fromkeys(level)
+        labels: dict[Steps, Label | None] = dict.fromkeys(level)
         unsettled = list(level)
         while unsettled:
             wanted = {}
@@ -107,9 +107,7 @@ class SequentialStopping:
             sampler.refusals.append(f"question '{question.id}', {len(prefix)} steps: {error}")
             sampled.pop(prefix, None)
 
-    def _count(
-        self, prefix: Steps, sampled: dict[Steps, list[tuple[Steps, bool]]]
-    ) -> StepLabel | None:
+    def _count(self, prefix: Steps, sampled: dict[Steps, list[tuple[Steps, bool]]]) -> Label | None:
         correct = total = 0
         for begun, paths in sampled.items():
             if begun == prefix:
@@ -119,29 +117,31 @@ class SequentialStopping:
             else:
                 continue
             correct, total = correct + sum(matching), total + len(matching)
-        return StepLabel(correct, total) if total else None
+        return Label.of(correct, total) if total else None
 
-    def _more(self, label: StepLabel | None, own: int) -> int:
+    def _more(self, label: Label | None, own: int) -> int:
         """How many more completions to ask for now; 0 when the label is known well enough."""
         left = self.max_completions - own
         if label is None:
             return min(_FEWEST_AT_ONCE, left)
         if posterior_deviation(label) <= self.precision:
             return 0
-        a, b = label.correct + 0.5, label.total - label.correct + 0.5
-        needed = a * b / (a + b) ** 2 / self.precision**2 - 2 - label.total
+        correct, total = label.counts()
+        a, b = correct + 0.5, total - correct + 0.5
+        needed = a * b / (a + b) ** 2 / self.precision**2 - 2 - total
         # Half of what the label seems to need: the next ones may show that it needs less.
         return min(left, max(_FEWEST_AT_ONCE, min(_MOST_AT_ONCE, math.ceil(needed / 2))))
 
 
-def posterior_deviation(label: StepLabel) -> float:
+def posterior_deviation(label: Label) -> float:
     """Standard deviation of Beta(correct + 1/2, wrong + 1/2), in (0, 0.36).
 
     Example:
-        >>> round(posterior_deviation(StepLabel(4, 8)), 2)
+        >>> round(posterior_deviation(Label.of(4, 8)), 2)
         0.16
     """
-    a, b = label.correct + 0.5, label.total - label.correct + 0.5
+    correct, total = label.counts()
+    a, b = correct + 0.5, total - correct + 0.5
     return math.sqrt(a * b / ((a + b) ** 2 * (a + b + 1)))
 
 
@@ -167,7 +167,7 @@ class FirstErrorSearch:
         self, sampler: Sampler, question: Question, trajectory: Trajectory
     ) -> Trajectory:
         path = list(prefixes(trajectory))
-        labels: dict[Steps, StepLabel | None] = {}
+        labels: dict[Steps, Label | None] = {}
         low, high = 0, len(path)  # the first wrong step is in [low, high]; len(path) means none
         while low < high:
             middle = (low + high) // 2

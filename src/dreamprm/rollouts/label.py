@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dreamprm.policy import RequestRefused
-from dreamprm.records import Question, StepLabel, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.work import Outcome, all_of, work_through
 
@@ -60,14 +60,14 @@ class FixedCompletions:
         return [with_labels(t, labels) for t in group.trajectories]
 
 
-async def count(sampler: Sampler, question: Question, prefix: Steps, k: int) -> StepLabel | None:
+async def count(sampler: Sampler, question: Question, prefix: Steps, k: int) -> Label | None:
     """Label of one prefix from its first k completions; None when the policy refuses it."""
     try:
         sampled = await sampler.rollouts(question, prefix, k)
     except RequestRefused as error:
         sampler.refusals.append(f"question '{question.id}', {len(prefix)} steps: {error}")
         return None
-    return StepLabel(sum(rollout.correct for rollout in sampled), k)
+    return Label.of(sum(rollout.correct for rollout in sampled), k)
 
 
 async def label_trajectories(
@@ -116,7 +116,7 @@ def prefixes(trajectory: Trajectory) -> Iterator[Steps]:
     return (trajectory.steps[:i] for i in range(1, len(trajectory.steps) + 1))
 
 
-def with_labels(trajectory: Trajectory, labels: Mapping[Steps, StepLabel | None]) -> Trajectory:
+def with_labels(trajectory: Trajectory, labels: Mapping[Steps, Label | None]) -> Trajectory:
     """The trajectory with those of `labels` that are its own."""
     return trajectory.model_copy(
         update={"labels": tuple(labels.get(prefix) for prefix in prefixes(trajectory))}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dreamprm.errors import DataError
-from dreamprm.records import Question, Trajectory
+from dreamprm.records import Question, Trajectory, domain_of
 
 Pair = tuple[Question, Trajectory]
 
@@ -76,7 +76,7 @@ def prepare_data(
     lower: dict[str, list[Pair]] = {}
     for pair in _join(questions, trajectories, source):
         if pair[1].labels is not None and any(label is not None for label in pair[1].labels):
-            lower.setdefault(pair[0].domain, []).append(pair)
+            lower.setdefault(domain_of(*pair), []).append(pair)
     if not lower:
         raise DataError("no trajectory has a step label; run `dreamprm label` first", file=source)
     for domain, pairs in lower.items():

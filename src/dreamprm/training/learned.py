@@ -23,6 +23,7 @@ from dreamprm.bilevel.weights import (
 from dreamprm.data.files import atomic_write
 from dreamprm.data.trajectory_weights import write_weights
 from dreamprm.errors import DataWarning, DreamPRMError
+from dreamprm.records import domain_of
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData
 from dreamprm.training.problem import FEATURES, PRMProblem
@@ -135,7 +136,7 @@ def write_learned(result: Learned, data: TrainData, folder: Path) -> None:
                 row = {
                     "question_id": question.id,
                     "sample_index": t.sample_index,
-                    "domain": question.domain,
+                    "domain": domain_of(question, t),
                     "labels": labels,
                 }
                 file.write((json.dumps(row) + "\n").encode())

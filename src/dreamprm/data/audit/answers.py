@@ -13,7 +13,7 @@ from dreamprm.answers.text import clean
 from dreamprm.data.audit.finding import Finding, Severity, place, share, shown
 from dreamprm.data.audit.loaded import Loaded
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER
+from dreamprm.records import UNKNOWN_ANSWER, domain_of
 
 _STATING = re.compile(
     r"\A[\s*#>(]*"
@@ -65,11 +65,11 @@ def _one_class(loaded: Loaded) -> Iterator[Finding]:
         )
         yield Finding(severity, "one_class", len(known), message)
         return
-    domains = {question.id: question.domain for question in loaded.questions}
+    by_id = {question.id: question for question in loaded.questions}
     outcomes: dict[str, list[bool]] = defaultdict(list)
     for t in loaded.trajectories:
-        if t.outcome is not None and t.question_id in domains:
-            outcomes[domains[t.question_id]].append(t.outcome)
+        if t.outcome is not None and t.question_id in by_id:
+            outcomes[domain_of(by_id[t.question_id], t)].append(t.outcome)
     single = [
         f"domain {domain}: all {len(found)} {'right' if found[0] else 'wrong'}"
         for domain, found in outcomes.items()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dreamprm.data.audit.loaded import Loaded
-from dreamprm.records import UNKNOWN_ANSWER
+from dreamprm.records import UNKNOWN_ANSWER, domain_of
 
 _TOP = 8  # domains, subjects, policies and label totals that are named
 
@@ -75,7 +75,12 @@ class LabelFacts:
 def facts(loaded: Loaded) -> Facts:
     """Count what was loaded."""
     questions, trajectories = loaded.questions, loaded.trajectories
-    domains = Counter(question.domain for question in questions)
+    by_id = {question.id: question for question in questions}
+    pairs = [(by_id[t.question_id], t) for t in trajectories if t.question_id in by_id]
+    domain_questions = {(question.id, domain_of(question, t)) for question, t in pairs}
+    tried = {t.question_id for t in trajectories}
+    domain_questions |= {(q.id, q.domain) for q in questions if q.id not in tried}
+    domains = Counter(domain for _, domain in domain_questions)
     subjects = Counter(q.subject for q in questions if q.subject is not None)
     lengths = [len(trajectory.steps) for trajectory in trajectories]
     claimed = [claim.outcome for _, claim in loaded.claims if claim.outcome is not None]
@@ -117,8 +122,8 @@ def _labels(loaded: Loaded) -> LabelFacts | None:
         mean=statistics.fmean(values),
         zeros=values.count(0.0) / len(values),
         ones=values.count(1.0) / len(values),
-        totals=_top(Counter(label.total for label in labels)),
-        with_wrong_step=sum(any(label.correct == 0 for label in one) for one in labelled),
+        totals=_top(Counter(label.total for label in labels if label.total)),
+        with_wrong_step=sum(any(label.value == 0 for label in one) for one in labelled),
     )
 
 

@@ -27,13 +27,13 @@ def check(loaded: Loaded) -> Iterator[Finding]:
             yield constant
     if constant is None:
         yield from _indifferent(labelled)
-    totals = {label.total for t in labelled for label in t.labels or () if label}
-    if totals == {1}:
-        count = sum(bool(label) for t in labelled for label in t.labels or ())
+    labels = [label for t in labelled for label in t.labels or () if label]
+    if all(label.total in (None, 1) and label.value in (0, 1) for label in labels):
         message = (
-            f"all {count} labels are of one verdict, right or wrong; none tells how sure it is"
+            f"all {len(labels)} labels are right or wrong and nothing between; none tells how sure "
+            "it is"
         )
-        yield Finding("note", "hard_labels", count, message)
+        yield Finding("note", "hard_labels", len(labels), message)
     yield from _against_outcome(labelled)
 
 
@@ -93,7 +93,7 @@ def _against_outcome(labelled: list[Trajectory]) -> Iterator[Finding]:
     judged = [t for t in labelled if t.outcome is not None]
 
     def has_zero(trajectory: Trajectory) -> bool:
-        return any(label and label.correct == 0 for label in trajectory.labels or ())
+        return any(label and label.value == 0 for label in trajectory.labels or ())
 
     right = [t for t in judged if t.outcome and has_zero(t)]
     if right:
