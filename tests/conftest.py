@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from PIL import Image
 
-from tests.cli_fixtures import model, project, refused  # noqa: F401 - for all test files
+from dreamprm.cli import main
+from tests.cli_samples import make_project, save_tiny_model, train_words
+from tests.forked_commands import ForkedCommands
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
+
+Refused = Callable[[Sequence[str]], str]
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +37,46 @@ def png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of the embedded architecture with random weights."""
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def prm(tmp_path_factory: pytest.TempPathFactory, model: str, png: bytes) -> Path:
+    """Folder that `dreamprm train` wrote on `project`; not to be changed."""
+    folder = make_project(tmp_path_factory.mktemp("trained"), png)
+    assert main(train_words(folder, model)) == 0
+    return folder / "prm"
+
+
+@pytest.fixture
+def project(tmp_path: Path, png: bytes) -> Path:
+    """Folder of questions, candidates and scores, see `make_project`."""
+    return make_project(tmp_path / "project", png)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must fail; gives its one line."""
+
+    def run(words: Sequence[str]) -> str:
+        capsys.readouterr()
+        assert main(words) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("dreamprm: error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[ForkedCommands]:
+    """Runs commands in processes that may be killed or see a full disk."""
+    running = ForkedCommands()
+    yield running
+    running.close()

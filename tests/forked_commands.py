@@ -1,16 +1,19 @@
 """Runs `dreamprm` commands one after another, each in a process of its own that may be killed.
 
 Importing torch and transformers takes far longer than a short training run. Here it happens once,
-in a process that forks a child per command (`python -m tests.forked_commands MODULE ...` preloads
-the modules). One line of JSON on standard input is a command; two lines come back: the child's
-process id at its start, and its exit code at its end (minus the signal, if a signal ended it).
+in a process that forks a child per command (`python -m tests.forked_commands`). One line of JSON on
+standard input is a command; two lines come back: the child's process id at its start, and its exit
+code at its end (minus the signal, if a signal ended it).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import pkgutil
+import resource
 import select
 import signal
 import subprocess
@@ -19,39 +22,62 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+import dreamprm
 from dreamprm.cli import main
 
 POLL_S = 0.001
+HEAVY = ("transformers.models.qwen2_vl.modeling_qwen2_vl", "peft", "openai.resources.chat")
 
 
 class ForkedCommands:
     """The other end of this file: starts the process that forks.
 
-    Args:
-        preload: modules that commands need.
-        log: file that gets what the commands print.
+    Attributes:
+        said: what the last command wrote to standard error.
     """
 
-    def __init__(self, preload: Sequence[str], log: Path) -> None:
+    said = ""
+
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked_commands", *preload],
+            [sys.executable, "-m", "tests.forked_commands"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log.open("wb"),
+            stderr=subprocess.PIPE,
             bufsize=0,
             cwd=Path(__file__).parents[1],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
-    def run(self, words: Sequence[str], kill_now: Callable[[], bool] = lambda: False) -> int:
-        """Exit code of a command; -9 if it was killed because `kill_now` said so."""
-        requests, replies = _pipe(self._process.stdin), _pipe(self._process.stdout)
-        requests.write(json.dumps(list(words)).encode() + b"\n")
-        child = int(replies.readline())
-        while not select.select([replies], [], [], POLL_S)[0]:
-            if kill_now():
-                os.kill(child, signal.SIGKILL)
+    def run(
+        self,
+        words: Sequence[str],
+        kill_now: Callable[[], bool] = lambda: False,
+        largest_file: int | None = None,
+        stdout: str = os.devnull,
+    ) -> int:
+        """Exit code of a command; -9 if it was killed because `kill_now` said so.
+
+        Args:
+            words: of the command.
+            kill_now: asked every millisecond.
+            largest_file: bytes beyond which no file can be written: a disk that runs full.
+            stdout: file that stands for standard output.
+        """
+        replies, errors = _pipe(self._process.stdout), _pipe(self._process.stderr)
+        request = {"words": list(words), "largest_file": largest_file, "stdout": stdout}
+        _pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
+        child, said, killed = int(replies.readline()), b"", False
+        while True:
+            ready = select.select([replies, errors], [], [], POLL_S)[0]
+            if errors in ready:
+                said += os.read(errors.fileno(), 1 << 16)
+            elif replies in ready:
                 break
+            if not killed and kill_now():
+                os.kill(child, signal.SIGKILL)
+                killed = True
+        self.said = said.decode()
         return int(replies.readline())
 
     def close(self) -> None:
@@ -65,15 +91,29 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def _serve() -> None:
-    for name in sys.argv[1:]:
+    for module in pkgutil.walk_packages(dreamprm.__path__, "dreamprm."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in HEAVY:
         importlib.import_module(name)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            os.dup2(2, 1)  # what the command prints belongs into the log
-            os._exit(main(json.loads(line)))
+            os._exit(_run(**json.loads(line)))
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _run(words: list[str], largest_file: int | None, stdout: str) -> int:
+    os.dup2(os.open(stdout, os.O_WRONLY), 1)
+    if largest_file is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a failed write, not a signal
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    code = main(words)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dreamprm.cli import main
-from tests.cli_fixtures import Refused
 from tests.cli_samples import DOMAINS, read_rows, train_words
+from tests.conftest import Refused
 
 torch.set_num_threads(1)
 

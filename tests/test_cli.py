@@ -13,25 +13,14 @@ from dreamprm.cli.prm_folder import identity
 from dreamprm.data import read_scores, read_trajectories, write_trajectories
 from dreamprm.evaluation.results import read_result
 from tests.cli_samples import (
-    make_project,
     paper_meta_rows,
     paper_train_rows,
     read_rows,
-    save_tiny_model,
     train_words,
 )
+from tests.conftest import Refused
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def project(tmp_path: Path, png: bytes) -> Path:
-    return make_project(tmp_path / "project", png)
 
 
 def sample_words(project: Path, model: str, *more: str) -> list[str]:
@@ -50,8 +39,8 @@ def evaluate_words(project: Path, verb: str, output: str) -> list[str]:
     ]
 
 
-def test_sample_goes_on_where_it_was_killed_and_does_nothing_when_done(
-    project: Path, model: str, monkeypatch: pytest.MonkeyPatch
+def test_sample_goes_on_where_it_was_killed_with_the_same_settings_only(
+    project: Path, model: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     out = project / "out.jsonl"
     assert main(sample_words(project, model)) == 0
@@ -66,16 +55,9 @@ def test_sample_goes_on_where_it_was_killed_and_does_nothing_when_done(
     monkeypatch.setattr("dreamprm.policy.local.load_backbone", None)  # loading would now fail
     assert main(sample_words(project, model)) == 0
     assert out.read_bytes() == whole
-
-
-def test_sample_refuses_to_go_on_with_other_settings(
-    project: Path, model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(sample_words(project, model)) == 0
-    before = (project / "out.jsonl").read_bytes()
-    assert main(sample_words(project, model, "--temperature", "0.5")) == 1
-    assert "temperature 1.0, now it is 0.5" in capsys.readouterr().err
-    assert (project / "out.jsonl").read_bytes() == before
+    line = refused(sample_words(project, model, "--temperature", "0.5"))
+    assert "temperature 1.0, now it is 0.5" in line
+    assert out.read_bytes() == whole
 
 
 def test_label_labels_every_step_and_resumes(project: Path, model: str) -> None:
@@ -124,12 +106,11 @@ def test_train_learns_weights_and_score_reads_the_model(project: Path, model: st
 
 
 def test_scores_of_other_candidates_are_told_apart_by_their_text(
-    project: Path, model: str, capsys: pytest.CaptureFixture[str]
+    project: Path, prm: Path, refused: Refused
 ) -> None:
-    assert main(train_words(project, model)) == 0
     candidates, scores = project / "test_candidates.jsonl", project / "s.jsonl"
     words = [
-        *("score", "--model_name_or_path", str(project / "prm")),
+        *("score", "--model_name_or_path", str(prm)),
         *("--questions", str(project / "test.jsonl"), "--output", str(scores)),
     ]
     assert main([*words, "--trajectories", str(candidates)]) == 0
@@ -140,16 +121,15 @@ def test_scores_of_other_candidates_are_told_apart_by_their_text(
         for t in read_trajectories(candidates)
     ]
     write_trajectories(others, changed)
-    assert main([*words, "--trajectories", str(others)]) == 1
-    assert "or has other steps there; give another output" in capsys.readouterr().err
+    line = refused([*words, "--trajectories", str(others)])
+    assert "or has other steps there; give another output" in line
     assert scores.read_bytes() == before
     asked = ["--questions", str(project / "test.jsonl"), "--trajectories", str(others)]
     for verb in (
         ["select", *asked, "--scores", str(scores), "--output", str(project / "c.jsonl")],
         ["evaluate", *asked, "--scores.prm", str(scores), "--n", "4"],
     ):
-        assert main(verb) == 1
-        assert "has other steps than were judged" in capsys.readouterr().err
+        assert "has other steps than were judged" in refused(verb)
 
 
 def test_score_never_mixes_two_models_in_one_file(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,7 @@ from dreamprm.records import StepScores, Trajectory
 from tests.forked_commands import ForkedCommands
 from tests.tiny_models import picture_question, random_prm
 
-PRELOAD = ["dreamprm.cli.score", "dreamprm.prm.scorer", "dreamprm.cli.models"]
-PRELOAD += ["transformers.models.qwen2_vl.modeling_qwen2_vl", "peft"]
 QUESTIONS, EACH, BATCH = 40, 8, 8
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
-    running = ForkedCommands(PRELOAD, tmp_path_factory.mktemp("log") / "commands.log")
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")

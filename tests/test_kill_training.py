@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +14,8 @@ from tests.cli_samples import read_rows, save_tiny_model, train_words
 from tests.forked_commands import ForkedCommands
 from tests.prm_data import small_data
 
-PRELOAD = ["dreamprm.cli.train", "dreamprm.training.training", "dreamprm.cli.models"]
-PRELOAD += ["dreamprm.cli.inputs", "transformers.models.qwen2_vl.modeling_qwen2_vl", "peft"]
 STEPS = 16
 KillNow = Callable[[], bool]
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
-    running = ForkedCommands(PRELOAD, tmp_path_factory.mktemp("log") / "commands.log")
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")
