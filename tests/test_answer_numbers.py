@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from dreamprm.answers import Verdict, verdict, verdict_on
-from dreamprm.answers.numbers import parse_quantity
+from dreamprm.answers.quantities import parse_quantity
 from dreamprm.errors import DataError
 from dreamprm.records import Question
 

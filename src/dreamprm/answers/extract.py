@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dreamprm.answers.formula import looks_like_math, same_math
-from dreamprm.answers.letters import letter_in, letter_index, without_lead
 from dreamprm.answers.math_equal import NoReply
-from dreamprm.answers.numbers import parse_quantity, same_quantity
-from dreamprm.answers.options import find_option, gold_option, position_of
-from dreamprm.answers.spans import same_span
+from dreamprm.answers.options import (
+    find_option,
+    gold_option,
+    letter_in,
+    letter_index,
+    position_of,
+    without_lead,
+)
+from dreamprm.answers.quantities import parse_quantity, same_quantity, same_span
 from dreamprm.answers.text import clean, last_boxed, polarity, same_text, yes_no
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question
@@ -34,7 +39,7 @@ class Verdict(NamedTuple):
             `span` (two clock times, ranges or dates), `math` (math-verify), `no_match` (nothing
             above could compare the two). `timeout` says nothing about the answer, and is never
             correct: math-verify needed too long. A judge adds `judge` and `judge_unclear`, see
-            `rollouts.judge`; MathVista's own rules add `nearest_choice`, see `answer_mathvista`.
+            `rollouts.judge`; MathVista's own rules add `nearest_choice`, see `answers.mathvista`.
     """
 
     correct: bool
@@ -186,13 +191,12 @@ def verdict_on(question: Question, answer: str | None) -> Verdict:
         DataError: as `verdict`, or something in `extra` has the wrong type.
     """
     accepted, unit, precision = _wanted(question)
-    found = [
+    verdicts = [
         verdict(answer, gold, question.options, unit=unit, precision=precision) for gold in accepted
     ]
-    decided = [one for one in found if one.correct] or [
-        one for one in found if one.rule == "timeout"
-    ]
-    return (decided or found)[0]
+    right = [one for one in verdicts if one.correct]
+    undecided = [one for one in verdicts if one.rule == "timeout"]
+    return (right or undecided or verdicts)[0]
 
 
 def check_gold(question: Question) -> None:

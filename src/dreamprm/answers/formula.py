@@ -10,9 +10,8 @@ import re
 from typing import NamedTuple
 
 from dreamprm.answers.math_equal import math_equal
-from dreamprm.answers.spans import is_span, same_span
+from dreamprm.answers.quantities import Unit, is_span, parse_unit, same_span
 from dreamprm.answers.text import DOLLAR
-from dreamprm.answers.units import Unit, parse_unit
 
 _MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from dreamprm.answers.extract import Verdict
-from dreamprm.answers.letters import letter_index
+from dreamprm.answers.options import letter_index
 from dreamprm.errors import DataError
 
 _LETTER = re.compile(r"\(([A-Za-z])\)")

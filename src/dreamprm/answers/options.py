@@ -1,8 +1,10 @@
-"""Options of a question: which one does a text mean, and how to shuffle them safely.
+"""Options of a question: which one a text means, and how to shuffle them safely.
 
-A letter means nothing without the order of options that it belongs to. MMMU-Pro, for one, shows the
-options of MMMU in another order and with more of them; so whatever crosses from one order to
-another goes by the option's text.
+A text names an option by its letter ("B", "(b)", "Option B: 4 cm", "4 cm (B)"), by its text or by
+an equal value. A letter outranks the text beside it: "(A) 4 cm" where B is 4 cm chooses A. Two
+different letters ("A, E", "(A) and (B)") choose nothing. A letter means nothing without the order
+of options that it belongs to: MMMU-Pro shows the options of MMMU in another order and with more of
+them, so whatever crosses from one order to another goes by the option's text.
 """
 
 from __future__ import annotations
@@ -13,13 +15,100 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dreamprm.answers.formula import same_math
-from dreamprm.answers.letters import letter_beside_text, letter_in, letter_index, without_lead
 from dreamprm.answers.math_equal import NoReply
-from dreamprm.answers.numbers import parse_quantity, same_quantity
+from dreamprm.answers.quantities import parse_quantity, same_quantity
 from dreamprm.answers.text import clean, polarity, same_text, squeeze, yes_no
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
+
+_OPENING = r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+)?(?:(?:correct|right|best|final)\s+)*"
+_STATING = re.compile(
+    rf"{_OPENING}(?:answer|option|choice)\s*(?:is\b|:)\s*:?\s*(?=\S)", re.IGNORECASE
+)
+_NAMING = re.compile(
+    rf"{_OPENING}(?:answer|option|choice)\s+(?=[(\[]?[A-Z][)\]]?(?![A-Z]))", re.IGNORECASE
+)
+_LETTER = re.compile(
+    r"\(([A-Za-z])\)|\[([A-Za-z])\]|([a-z])(?=$|\))"
+    r"|([A-Z])(?=$|[):,]|\.(?![A-Za-z])|\s+[(\[]|\s+is\s+(?:the\s+)?(?:correct|right|best)\b)"
+)
+_ONE = r"(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?![A-Za-z']))"
+_ANOTHER = re.compile(rf"[)\].:,\s]*(?:[,;&/]|(?:and|or)\b)\s*{_ONE}")
+_NOTHING_BUT_LETTERS = re.compile(rf"(?:[\s,;:.&/)\]]|\b(?:and|or)\b|{_ONE})+")
+_WITH_TEXT = re.compile(r"([A-Za-z])([\s.,:)\]\u2013\u2014-]+)(.+)", re.DOTALL)
+_BEHIND = re.compile(
+    r"(.+?)(?:\s+|\s*[,;:\u2013\u2014-]\s*)"
+    r"(?:[(\[]([A-Za-z])[)\]]|(?:option|choice|answer)\s+[(\[]?([A-Z])[)\]]?)",
+    re.DOTALL,
+)
+
+
+def letter_index(letter: str) -> int:
+    """A -> 0, B -> 1, ..."""
+    return ord(letter) - ord("A")
+
+
+def without_lead(text: str) -> str:
+    """A text without what only announces an answer.
+
+    Example:
+        >>> without_lead("The correct answer is: option B")
+        'B'
+    """
+    stated = clean(_STATING.sub("", text, count=1)) if _STATING.match(text) else text
+    return clean(_NAMING.sub("", stated, count=1)) if _NAMING.match(stated) else stated
+
+
+def letter_in(text: str) -> str | None:
+    """The letter that a text begins with as one names an option; None where it goes on to others.
+
+    Example:
+        >>> letter_in("Option B: 4 cm"), letter_in("A, E"), letter_in("A beautiful city")
+        ('B', None, None)
+    """
+    text = without_lead(text)
+    match = _LETTER.match(text)
+    if match is None:
+        return None
+    letter = _first(match)
+    rest = text[match.end() :]
+    following = [_ANOTHER.match(rest)]
+    if _NOTHING_BUT_LETTERS.fullmatch(rest):
+        following += re.finditer(_ONE, rest)
+    return letter if all(_first(other) == letter for other in following if other) else None
+
+
+def letter_beside_text(text: str, texts: Sequence[str]) -> str | None:
+    """The letter before or behind the text of an option, whichever option's text that is.
+
+    Args:
+        text: without lead, see `without_lead`.
+        texts: of the options, cleaned.
+    """
+
+    def is_option(part: str, options: Sequence[str]) -> bool:
+        part = clean(part)
+        return any(same_text(part, one) or squeeze(part) == squeeze(one) for one in options)
+
+    before = _WITH_TEXT.fullmatch(text.lstrip("(["))
+    if before is not None:
+        letter, between, rest = before.groups()
+        index = letter_index(letter.upper())
+        if is_option(rest, texts[index : index + 1]):
+            return letter.upper()
+        may_be_article = letter in "aA" and between.isspace() and rest[0].isalpha()
+        if letter.isupper() and not may_be_article and is_option(rest, texts):
+            return letter
+    behind = _BEHIND.fullmatch(text)
+    if behind is not None and is_option(behind[1], texts):
+        return (behind[2] or behind[3]).upper()
+    return None
+
+
+def _first(match: re.Match[str]) -> str:
+    return str(next(filter(None, match.groups()))).upper()
+
 
 _ABOUT_OTHERS = re.compile(
     r"\b(?i:of (?:the|these) (?:above|below|others?|options)|both of (?:them|these))\b"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from dreamprm.answers.letters import letter_index
+from dreamprm.answers.options import letter_index
 from dreamprm.data.files import refuse
 from dreamprm.data.row_files import each_row
 from dreamprm.errors import DataError

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 from dreamprm.answers import extract_answer
-from dreamprm.answers.letters import letter_index
 from dreamprm.answers.mathvista import mathvista_verdict
+from dreamprm.answers.options import letter_index
 from dreamprm.data.files import load_json_object
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response
