@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import Qwen2VLConfig
 
 from benchmarks.training_setup import QWEN2_VL_2B
-from dreamprm.prm.lora import LoraOptions
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRMConfig
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.estimate.lengths import Lengths
@@ -24,7 +24,7 @@ from dreamprm.training.estimate.shapes import read_shapes
 DOMAINS = 15
 TRAJECTORIES = Lengths(tokens=(1200,) * 8, patches=(1024,) * 8, steps=(5,) * 8, sequences=(1,) * 8)
 START = TrainConfig(bf16=True, per_device_meta_batch_size=8)
-CASES: dict[str, tuple[LoraOptions | None, TrainConfig]] = {
+CASES: dict[str, tuple[Lora | None, TrainConfig]] = {
     "full, checkpointing": (None, replace(START, gradient_checkpointing=True)),
     "full, checkpointing, meta gradient at the end": (
         None,
@@ -32,10 +32,10 @@ CASES: dict[str, tuple[LoraOptions | None, TrainConfig]] = {
     ),
     "full": (None, START),
     "LoRA r = 16, bfloat16 base, checkpointing": (
-        LoraOptions(r=16),
+        Lora(r=16),
         replace(START, gradient_checkpointing=True),
     ),
-    "LoRA r = 16, bfloat16 base": (LoraOptions(r=16), START),
+    "LoRA r = 16, bfloat16 base": (Lora(r=16), START),
 }
 
 

@@ -40,7 +40,7 @@ from benchmarks.shared_prefix import make_model
 from dreamprm.data import write_questions, write_trajectories
 from dreamprm.prm.layout import Encoder, LayoutConfig
 from dreamprm.prm.model import PRM
-from dreamprm.prm.shared_prefix import share, shared_logits
+from dreamprm.prm.shared_prefix import share
 from dreamprm.records import Question, Trajectory
 from dreamprm.tiny.model import build_processor
 
@@ -101,7 +101,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         return lambda: torch.cat([model(b) for b in batches])
 
     runs: dict[str, Run] = {
-        "shared": lambda: shared_logits(model, shared),
+        "shared": lambda: model(shared),
         "long": lambda: model(long),
         "trajectory": lambda: model(per_candidate),
         "prefix": by_prefix(1),

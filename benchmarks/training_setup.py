@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from dreamprm.prm.lora import add_lora
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM
 from dreamprm.records import Label, Question, Trajectory
 from dreamprm.tiny.model import SPECIAL, build_model, build_processor
@@ -135,11 +135,12 @@ def make_model(setting: Setting) -> PRM:
     torch.manual_seed(0)
     if setting.model == "qwen2-vl-2b":
         model = _qwen2_vl_2b(setting)
+        if setting.lora:
+            model.add_lora()
     else:
         dtype = torch.bfloat16 if setting.lora and setting.bf16 else torch.float32
-        model = PRM.from_backbone(setting.model, dtype=dtype)
-    if setting.lora:
-        add_lora(model)
+        lora = Lora() if setting.lora else None
+        model = PRM.from_backbone(setting.model, lora=lora, dtype=dtype)
     if setting.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if isinstance(model.head, nn.Linear):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from dreamprm.prm.lora import LoraOptions, add_lora
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.training.config import TrainConfig
@@ -33,7 +33,7 @@ def main() -> None:
     if lora:
         model = PRM.from_backbone("tiny")
         torch.manual_seed(0)
-        add_lora(model, LoraOptions(r=4))
+        model.add_lora(Lora(r=4))
     model = model.double()  # what is left is arithmetic; in fp32 AdamW's first steps magnify it
     config = TrainConfig(max_steps=6, save_steps=2, **settings)
     done = 0

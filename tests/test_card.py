@@ -14,11 +14,17 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from dreamprm.cli import main
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.prm import hub
-from dreamprm.prm.card import MARKER, model_card, non_default, read_facts
-from dreamprm.prm.hub import push_to_hub, write_card
 from dreamprm.prm.model import PRMConfig
+from dreamprm.training import hub
 from dreamprm.training.config import TrainConfig
+from dreamprm.training.hub import (
+    MARKER,
+    model_card,
+    non_default,
+    push_to_hub,
+    read_facts,
+    write_card,
+)
 
 ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
 SUMMARY = {

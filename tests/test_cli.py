@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dreamprm.cli import main
-from dreamprm.cli.prm_folder import identity
 from dreamprm.data import read_scores, read_trajectories, write_trajectories
 from dreamprm.evaluation.results import read_result
+from dreamprm.prm.folder import identity
 from tests.cli_samples import (
     paper_meta_rows,
     paper_train_rows,

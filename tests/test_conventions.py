@@ -14,7 +14,9 @@ from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2Mo
 from dreamprm.cli import main
 from dreamprm.data import read_scores, write_questions, write_trajectories
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.prm.conventions import QWEN_SYSTEM, load_convention
+from dreamprm.prm.conventions import QWEN_SYSTEM
+from dreamprm.prm.model import PRM
+from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, Trajectory
 from tests.tiny_backbones import save_backbone
 from tests.tiny_models import picture_question
@@ -40,6 +42,10 @@ def words(*extra: str) -> Any:
     )
     found.add_tokens([AddedToken(text, special=False) for text in extra])
     return found
+
+
+def scorer(convention: str, path: str) -> StepScorer:
+    return StepScorer(PRM.from_pretrained(path, convention=convention))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_math_shepherd_compares_two_tokens_at_each_tag(shepherd: Path) -> None:
-    found = load_convention("math_shepherd", str(shepherd)).score_steps(QUESTION, STEPS)
+    found = scorer("math_shepherd", str(shepherd)).score_steps(QUESTION, STEPS)
     model, tokens = MistralForCausalLM.from_pretrained(shepherd).eval(), words("ки")
     candidates = [tokens("+").input_ids[-1], tokens("-").input_ids[-1]]
     for logits, steps in zip(found, STEPS, strict=True):
@@ -85,7 +91,7 @@ def test_math_shepherd_compares_two_tokens_at_each_tag(shepherd: Path) -> None:
 
 
 def test_qwen_math_prm_reads_two_classes_at_each_separator(qwen: Path) -> None:
-    found = load_convention("qwen_math_prm", str(qwen)).score_steps(QUESTION, STEPS)
+    found = scorer("qwen_math_prm", str(qwen)).score_steps(QUESTION, STEPS)
     model, tokens = Qwen2Model.from_pretrained(qwen).eval(), words("<extra_0>")
     state = load_file(qwen / "model.safetensors")
     for logits, steps in zip(found, STEPS, strict=True):
@@ -106,8 +112,8 @@ def test_qwen_math_prm_reads_two_classes_at_each_separator(qwen: Path) -> None:
 
 def test_visualprm_is_our_turns_layout_with_the_token_head(tmp_path: Path) -> None:
     save_backbone("internvl", tmp_path)
-    scorer = load_convention("visualprm", str(tmp_path))
-    found = scorer.score_steps(picture_question("q", 1), STEPS)
+    theirs = scorer("visualprm", str(tmp_path))
+    found = theirs.score_steps(picture_question("q", 1), STEPS)
     assert [len(row) for row in found] == [2, 1]
 
 
@@ -122,7 +128,7 @@ def test_the_command_line_scores_with_a_model_of_others(shepherd: Path, tmp_path
     line += ["--trajectories", str(tmp_path / "t.jsonl")]
     assert main(line) == 0
     found = {s.sample_index: s.logits for s in read_scores(tmp_path / "s.jsonl")}
-    expected = load_convention("math_shepherd", str(shepherd)).score_steps(QUESTION, STEPS)
+    expected = scorer("math_shepherd", str(shepherd)).score_steps(QUESTION, STEPS)
     for i, logits in enumerate(expected):
         assert found[i] == pytest.approx(logits, abs=1e-5)
 
@@ -131,13 +137,13 @@ def test_what_does_not_fit_a_convention_is_one_line(
     shepherd: Path, qwen: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DreamPRMError, match="did you mean math_shepherd"):
-        load_convention("math_sheperd", str(shepherd))
+        scorer("math_sheperd", str(shepherd))
     with pytest.raises(DreamPRMError, match="no two-class head"):
-        load_convention("qwen_math_prm", str(shepherd))
+        scorer("qwen_math_prm", str(shepherd))
     with pytest.raises(DreamPRMError, match="cannot be loaded as math_shepherd"):
-        load_convention("math_shepherd", str(tmp_path))
-    scorer = load_convention("math_shepherd", str(shepherd))
+        scorer("math_shepherd", str(tmp_path))
+    theirs = scorer("math_shepherd", str(shepherd))
     with pytest.raises(DataError, match="has images, which this reward model cannot see"):
-        scorer.score_steps(picture_question("q", 1), STEPS)
+        theirs.score_steps(picture_question("q", 1), STEPS)
     with pytest.raises(DataError, match="2 step tags for 1 steps"):
-        scorer.score_steps(QUESTION, [("a ки b",)])
+        theirs.score_steps(QUESTION, [("a ки b",)])

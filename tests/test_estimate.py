@@ -13,7 +13,7 @@ from benchmarks.training_setup import QWEN2_VL_2B as PUBLISHED
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import load_processor
 from dreamprm.prm.layout import Encoder, LayoutConfig
-from dreamprm.prm.lora import LoraOptions, add_lora, unwrapped
+from dreamprm.prm.lora import Lora, unwrapped
 from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.records import Question, Trajectory
 from dreamprm.training.config import TrainConfig
@@ -75,12 +75,12 @@ TRAJECTORIES = Lengths(
 ON_GPU = TrainConfig(bf16=True, per_device_meta_batch_size=8, meta_gradient_at="end")
 
 
-def built(config: Qwen2VLConfig, lora: LoraOptions | None, frozen_bf16: bool) -> PRM:
+def built(config: Qwen2VLConfig, lora: Lora | None, frozen_bf16: bool) -> PRM:
     dtype = torch.bfloat16 if lora and frozen_bf16 else torch.float32
     backbone = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype)
     model = PRM(backbone, None, HEAD)
     if lora:
-        add_lora(model, lora)
+        model.add_lora(lora)
     return model.train()
 
 
@@ -128,9 +128,9 @@ def saved_by_autograd(model: PRM, inputs: dict[str, Any], bf16: bool) -> int:
     "lora",
     [
         None,
-        LoraOptions(r=8),
-        LoraOptions(r=8, target_modules=("q_proj", "down_proj")),
-        LoraOptions(r=8, vision=True),
+        Lora(r=8),
+        Lora(r=8, target_modules=("q_proj", "down_proj")),
+        Lora(r=8, vision=True),
     ],
 )
 @pytest.mark.parametrize(("width", "tokens", "padding"), [(128, 150, 0), (256, 300, 7)])
@@ -138,7 +138,7 @@ def test_activation_bytes_are_those_that_autograd_saves(
     frozen_bf16: bool,
     bf16: bool,
     checkpointing: bool,
-    lora: LoraOptions | None,
+    lora: Lora | None,
     width: int,
     tokens: int,
     padding: int,
@@ -156,13 +156,13 @@ def test_activation_bytes_are_those_that_autograd_saves(
     assert estimated == pytest.approx(measured, rel=tolerance)
 
 
-@pytest.mark.parametrize("lora", [None, LoraOptions(r=4), LoraOptions(r=4, vision=True)])
+@pytest.mark.parametrize("lora", [None, Lora(r=4), Lora(r=4, vision=True)])
 @pytest.mark.parametrize("name", BUILDERS)
-def test_other_architectures_are_estimated_as_well(name: str, lora: LoraOptions | None) -> None:
+def test_other_architectures_are_estimated_as_well(name: str, lora: Lora | None) -> None:
     backbone, processor = BUILDERS[name]()
     model = PRM(backbone, processor)
     if lora:
-        add_lora(model, lora)
+        model.add_lora(lora)
     shapes = read_shapes(backbone.config, HEAD, lora)
     assert shapes.total == sum(p.numel() for p in model.parameters())
     assert shapes.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -181,16 +181,16 @@ def test_other_architectures_are_estimated_as_well(name: str, lora: LoraOptions 
     assert saved_bytes(shapes, run) == pytest.approx(measured, rel=0.08)
 
 
-@pytest.mark.parametrize("lora", [None, LoraOptions(), LoraOptions(vision=True)])
+@pytest.mark.parametrize("lora", [None, Lora(), Lora(vision=True)])
 @pytest.mark.parametrize("head", ["value", "vocab"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_parameters_are_counted_exactly(lora: LoraOptions | None, head: Any, tied: bool) -> None:
+def test_parameters_are_counted_exactly(lora: Lora | None, head: Any, tied: bool) -> None:
     config = config_of()
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     backbone = Qwen2VLForConditionalGeneration._from_config(config)
     model = PRM(backbone, None, PRMConfig(head=head))
     if lora:
-        add_lora(model, lora)
+        model.add_lora(lora)
     shapes = read_shapes(config, PRMConfig(head=head), lora)
     assert shapes.total == sum(p.numel() for p in model.parameters())
     assert shapes.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -245,7 +245,7 @@ def test_full_training_of_2b_fits_80_gb_only_with_the_meta_gradient_at_the_start
 
 
 def test_adapters_on_2b_fit_24_gb_with_checkpointing_and_80_gb_without() -> None:
-    lora = LoraOptions(r=16)
+    lora = Lora(r=16)
     shapes = read_shapes(QWEN2_VL_2B, HEAD, lora)
     plain = plan_training(shapes, HEAD, ON_GPU, TRAJECTORIES, domains=15, frozen_bf16=True)
     config = replace(ON_GPU, gradient_checkpointing=True)
@@ -332,7 +332,7 @@ def test_a_run_on_ones_own_data_is_described_without_loading_weights(
     question = Question(id="q", domain="d", text="What is shown?", answer="c")
     t = Trajectory(question_id="q", sample_index=0, steps=(" a", " b", " c"), answer="c")
     data = TrainData(("d",), {"d": [(question, t)] * 100}, [[(question, t)]])
-    text = describe_run("tiny", HEAD, TrainConfig(), data, lora=LoraOptions(r=4), measure=False)
+    text = describe_run("tiny", HEAD, TrainConfig(), data, lora=Lora(r=4), measure=False)
     assert "trainable" in text
     assert "time of" not in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from transformers import (
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.heads import token_head
-from dreamprm.prm.layout import Batch
-from dreamprm.prm.lora import LoraOptions, add_lora
+from dreamprm.prm.layout import Batch, LayoutConfig
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.tiny.model import build_model
 from tests.tiny_models import STEPS, picture_question, processor, random_prm
@@ -93,11 +94,9 @@ def test_softcapped_logits_are_followed() -> None:
 
 
 def test_a_backbone_that_rescales_its_logits_is_refused() -> None:
-    class Config:
-        model_type = "granite4_vision"
-
+    config = SimpleNamespace(model_type="granite4_vision")
     with pytest.raises(DreamPRMError, match="rescales its logits; use head 'value'"):
-        token_head(Config(), 1, 2)
+        token_head(config, processor(), ("+", "-"), LayoutConfig())
 
 
 def test_only_two_rows_of_the_output_embedding_are_computed() -> None:
@@ -163,15 +162,15 @@ def test_an_output_embedding_is_frozen_where_the_head_does_not_use_it(
 @pytest.mark.parametrize(
     "options",
     [
-        LoraOptions(r=4, target_modules=("q_proj", "lm_head"), vision=True),
-        LoraOptions(r=4, modules_to_save=("lm_head",)),
+        Lora(r=4, target_modules=("q_proj", "lm_head"), vision=True),
+        Lora(r=4, modules_to_save=("lm_head",)),
     ],
 )
-def test_an_adapted_output_embedding_is_followed(options: LoraOptions) -> None:
+def test_an_adapted_output_embedding_is_followed(options: Lora) -> None:
     model = PRM(untied(), processor(), TOKEN)
     batch = model.encoder()(PAIRS)
     before = model(batch)
-    add_lora(model.eval(), options)
+    model.eval().add_lora(options)
     for name, p in model.named_parameters():
         if "lm_head" in name and p.requires_grad:
             torch.nn.init.normal_(p, std=0.1)

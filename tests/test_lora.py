@@ -14,12 +14,12 @@ from transformers import AutoModelForImageTextToText
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import resolve
 from dreamprm.prm.layout import Batch, LayoutConfig
-from dreamprm.prm.lora import LoraOptions, add_lora
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM, PRMConfig
 from tests.tiny_models import STEPS, picture_question, random_prm
 
 PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), STEPS[:3])]
-SMALL = LoraOptions(r=4, alpha=8)
+SMALL = Lora(r=4, alpha=8)
 CONFIGS = {
     "value": PRMConfig(head="value"),
     "vocab": PRMConfig(head="vocab"),
@@ -27,13 +27,10 @@ CONFIGS = {
 }
 
 
-def lora_prm(
-    head: str = "value", options: LoraOptions = SMALL, base: str = "tiny", **kwargs: Any
-) -> PRM:
+def lora_prm(head: str = "value", options: Lora = SMALL, base: str = "tiny", **kwargs: Any) -> PRM:
     """With weights as after training: a fresh adapter and a fresh head change nothing."""
-    model = PRM.from_backbone(base, CONFIGS[head], **kwargs)
     torch.manual_seed(0)
-    add_lora(model, options)
+    model = PRM.from_backbone(base, CONFIGS[head], lora=options, **kwargs)
     for name, p in model.named_parameters():
         if "lora_B" in name or name.startswith("head."):
             torch.nn.init.normal_(p, std=0.02)
@@ -62,32 +59,32 @@ def test_adapters_of_the_language_model_and_the_head_are_all_that_is_trained() -
 
 
 def test_the_vision_tower_is_adapted_if_asked() -> None:
-    names = trainable(lora_prm(options=LoraOptions(r=4, vision=True)))
+    names = trainable(lora_prm(options=Lora(r=4, vision=True)))
     assert any(".visual." in n for n in names)
     assert not any("lm_head" in n for n in names)
 
 
 def test_named_layers_of_the_language_model_are_adapted() -> None:
-    names = trainable(lora_prm(options=LoraOptions(r=4, target_modules=("q_proj", "v_proj"))))
+    names = trainable(lora_prm(options=Lora(r=4, target_modules=("q_proj", "v_proj"))))
     assert len([n for n in names if "lora_" in n]) == 4 * 2 * 2
 
 
 def test_an_unknown_layer_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(DreamPRMError, match="'query'; there are: down_proj, .*q_proj"):
-        lora_prm(options=LoraOptions(target_modules=("query",)))
+        lora_prm(options=Lora(target_modules=("query",)))
     with pytest.raises(DreamPRMError, match="no module 'score'"):
-        lora_prm(options=LoraOptions(modules_to_save=("score",)))
+        lora_prm(options=Lora(modules_to_save=("score",)))
 
 
 def test_a_second_adapter_is_refused() -> None:
     with pytest.raises(DreamPRMError, match="has adapters already"):
-        add_lora(lora_prm())
+        lora_prm().add_lora()
 
 
 def test_a_fresh_adapter_changes_no_score() -> None:
     model = random_prm(CONFIGS["value"])
     before = logits(model)
-    add_lora(model, SMALL)
+    model.add_lora(SMALL)
     close(logits(model), before)
 
 
@@ -135,7 +132,7 @@ def test_a_merged_checkpoint_scores_as_before_and_needs_no_adapter(
 
 
 def test_modules_to_save_are_trained_whole_and_saved(tmp_path: Path) -> None:
-    model = lora_prm(options=LoraOptions(r=4, modules_to_save=("merger",)))
+    model = lora_prm(options=Lora(r=4, modules_to_save=("merger",)))
     mine = [p for n, p in trainable(model).items() if "merger" in n]
     assert mine
     for p in mine:
@@ -164,7 +161,7 @@ def test_training_goes_on_from_a_full_model_in_full_or_with_adapters(tmp_path: P
     assert not trainable(PRM.from_pretrained(tmp_path / "full"))
     loaded = PRM.from_pretrained(tmp_path / "full", trainable=True)
     assert set(trainable(loaded)) == set(trainable(model))
-    add_lora(loaded, SMALL)
+    loaded.add_lora(SMALL)
     loaded.save_pretrained(tmp_path / "adapter")
     again = PRM.from_pretrained(tmp_path / "adapter", trainable=True)
     close(logits(again), logits(model))
@@ -214,7 +211,7 @@ def test_an_adapter_on_another_base_is_refused_in_one_line(tmp_path: Path) -> No
 
 def test_adapters_on_a_base_without_a_name_can_only_be_saved_merged(tmp_path: Path) -> None:
     model = random_prm()
-    add_lora(model, SMALL)
+    model.add_lora(SMALL)
     with pytest.raises(DreamPRMError, match="no name or path"):
         model.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path, merged=True)
@@ -244,7 +241,7 @@ def test_a_saved_adapter_loads_as_fp32_on_a_bf16_base(tmp_path: Path) -> None:
 
 
 def test_modules_trained_whole_are_fp32_on_a_bf16_base(tmp_path: Path) -> None:
-    options = LoraOptions(r=4, modules_to_save=("merger",))
+    options = Lora(r=4, modules_to_save=("merger",))
     fresh = lora_prm(options=options, dtype=torch.bfloat16)
     assert {p.dtype for p in trainable(fresh).values()} == {torch.float32}
     fresh.save_pretrained(tmp_path)
@@ -270,7 +267,7 @@ def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
         expected = gradients(model, batch)
         other = PRM.from_backbone("tiny", CONFIGS["value"])
         other.gradient_checkpointing_enable()
-        add_lora(other, SMALL)
+        other.add_lora(SMALL)
         other.load_state_dict(model.state_dict())
         model = other
     else:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.lora import LoraOptions, add_lora
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.prm.scorer import Pair, StepScorer
-from dreamprm.prm.shared_prefix import share, shared_logits
+from dreamprm.prm.shared_prefix import share
 from dreamprm.records import Question, Trajectory
 from tests.tiny_backbones import BUILDERS
 from tests.tiny_models import STEPS, picture_question, random_prm
@@ -51,7 +51,7 @@ def test_every_architecture_scores_behind_a_shared_prefix_as_prefix_by_prefix(
     ]
     with torch.inference_mode():
         batch = share(model.encoder(), groups)
-        found = shared_logits(model, batch)
+        found = model(batch)
     expected = [one_per_prefix(model, q, steps) for q, candidates in groups for steps in candidates]
     assert batch.begins.tolist() == [0, 0, 0, 0, 1, 1]
     assert torch.tensor([z for row in expected for z in row]).std() > 0.05
@@ -61,7 +61,7 @@ def test_every_architecture_scores_behind_a_shared_prefix_as_prefix_by_prefix(
 
 def test_adapters_score_behind_a_shared_prefix() -> None:
     model = random_prm()
-    add_lora(model, LoraOptions())
+    model.add_lora(Lora())
     for name, p in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.1)
@@ -92,6 +92,16 @@ def test_a_prompt_is_computed_once_for_all_candidates() -> None:
     for one in steps:
         tails += len(encode.lay_out(question, one).tail)
     assert batch.tokens <= prompt + tails
+
+
+def test_scores_of_one_question_are_probabilities_and_leave_training_on() -> None:
+    model, question = random_prm().train(), picture_question("q", 1)
+    scores = model.score(question, CANDIDATES)
+    assert model.training
+    for row, logits in zip(
+        scores, StepScorer(model).score_steps(question, CANDIDATES), strict=True
+    ):
+        assert row == pytest.approx(torch.tensor(logits).sigmoid().tolist(), abs=1e-5)
 
 
 def pairs(count: int) -> Iterator[Pair]:

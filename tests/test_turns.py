@@ -10,9 +10,8 @@ import torch
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.images import load_image
-from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.layout import INSTRUCTION, Encoder, LayoutConfig, dialogue, reply_ids
 from dreamprm.prm.model import PRM, PRMConfig
-from dreamprm.prm.turns import INSTRUCTION, dialogue, reply_ids
 from dreamprm.records import Question
 from dreamprm.tiny.model import CHAT_TEMPLATE, build_model, build_processor
 from tests.tiny_models import STEPS, picture_question, processor, random_prm
@@ -45,7 +44,7 @@ def test_a_conversation_reads_as_question_and_first_step_then_one_step_a_turn() 
         "### Solution Process:\none and one<|assistant|>"
     )
     assert processor().tokenizer.decode(written.tail) == ("+<|end|><|user|>so it is 2<|assistant|>")
-    assert written.ends == (-1, len(written.tail) - 1)
+    assert written.ends == [-1, len(written.tail) - 1]
 
 
 def test_an_empty_instruction_leaves_the_system_turn_out() -> None:

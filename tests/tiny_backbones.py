@@ -22,7 +22,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from dreamprm.models.processors import without_video
+from dreamprm.models.loading import without_video
 from tests.tiny_parts import INIT, SIDE, TILE_TOKENS, chatml, template, text, tokenizer, vision
 
 Built = tuple[Any, Any]  # model, processor

@@ -36,15 +36,15 @@ class Config:
 
 def run(config: Config) -> None:
     """Write the card and upload."""
-    from dreamprm.prm.card import CARD_FILE, read_object
-    from dreamprm.prm.hub import push_to_hub, write_card
+    from dreamprm.data.files import load_json_object
+    from dreamprm.training.hub import CARD_FILE, push_to_hub, write_card
 
     folder = config.model_name_or_path
     evaluation = None
     if config.evaluation is not None:
-        evaluation = read_object(config.evaluation)
-        if evaluation is None:
+        if not config.evaluation.is_file():
             raise DataError("no such file", file=config.evaluation)
+        evaluation = load_json_object(config.evaluation)
         if "schema" in evaluation:
             from dreamprm.evaluation.results import main_figures, read_result
 

@@ -19,7 +19,6 @@ from itertools import islice
 from pathlib import Path
 
 from dreamprm.cli.policy_options import require_positive
-from dreamprm.cli.prm_folder import identity, trained_aggregation, weights_digest
 from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
 from dreamprm.data import (
@@ -30,6 +29,7 @@ from dreamprm.data import (
 )
 from dreamprm.data.jsonl import iterate_jsonl
 from dreamprm.errors import DataError, DataWarning
+from dreamprm.prm.folder import identity, trained_aggregation, weights_digest
 from dreamprm.records import StepScores, Trajectory
 
 WINDOW = 1024
@@ -81,14 +81,17 @@ def run(config: Config) -> None:
                 if not left:
                     continue
                 if scorer is None:
-                    from dreamprm.cli.models import load_scorer
+                    from dreamprm.cli.models import quiet_transformers
+                    from dreamprm.prm.model import PRM
+                    from dreamprm.prm.scorer import StepScorer
 
-                    scorer = load_scorer(
+                    quiet_transformers()
+                    model = PRM.from_pretrained(
                         config.model_name_or_path,
-                        config.convention,
-                        config.device,
-                        config.per_device_batch_size,
+                        convention=config.convention,
+                        device=config.device,
                     )
+                    scorer = StepScorer(model, config.per_device_batch_size)
                 pairs = [(questions[t.question_id], t) for t in left]
                 for scores in scorer.score(pairs, advance):
                     cut += scores.cut > 0

@@ -257,7 +257,7 @@ def _options(config: Config) -> SearchOptions:
 
 def _settings(config: Config, options: SearchOptions) -> tuple[dict[str, Any], str]:
     """What all rows of an output must have in common, and the aggregation."""
-    from dreamprm.cli.prm_folder import identity, trained_aggregation
+    from dreamprm.prm.folder import identity, trained_aggregation
 
     settings = config.settings() | asdict(options) | {"max_tokens": config.max_tokens}
     if not options.single_steps:  # outputs of before there was the choice go on
@@ -272,10 +272,13 @@ def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int] | Non
     """The reward model, and its tokenizer, which counts what the policy wrote."""
     if config.prm is None:
         return None, None
-    from dreamprm.cli.models import load_prm
+    from dreamprm.cli.models import quiet_transformers
+    from dreamprm.prm.model import PRM
     from dreamprm.search.api import as_judge
 
-    judge, count_tokens, _ = as_judge(load_prm(config.prm, config.device), config.score_batch_size)
+    quiet_transformers()
+    model = PRM.from_pretrained(config.prm, device=config.device)
+    judge, count_tokens, _ = as_judge(model, config.score_batch_size)
     return judge, count_tokens
 
 

@@ -117,14 +117,19 @@ def run(config: Config) -> None:
         return
     import torch
 
-    from dreamprm.cli.models import trainable_prm
+    from dreamprm.cli.models import quiet_transformers
+    from dreamprm.prm.model import trainable_prm
     from dreamprm.training.engine import leave_together
     from dreamprm.training.training import train
 
     torch.manual_seed(config.seed)  # adapters begin at random
-
+    quiet_transformers()
     model = trainable_prm(
-        config.model_name_or_path, _facts(config), config.device, lora(config), config.dtype
+        config.model_name_or_path,
+        _facts(config),
+        lora=lora(config),
+        dtype=config.dtype,
+        device=config.device,
     )
     with progress("training steps", bilevel.max_steps) as advance:
         result = train(
@@ -143,7 +148,7 @@ def run(config: Config) -> None:
     for name, weight in sorted(result.weights.items(), key=lambda item: -item[1]):
         print(f"  {weight:6.3f}  {name}")
     if config.push_to_hub and config.hub_model_id:
-        from dreamprm.prm.hub import push_to_hub, write_card
+        from dreamprm.training.hub import push_to_hub, write_card
 
         write_card(config.output_dir, config.hub_model_id)
         print(push_to_hub(config.output_dir, config.hub_model_id, config.hub_private_repo or None))
@@ -160,7 +165,7 @@ def _facts(config: Config) -> Any:
         "max_length": config.max_length,
     }
     if config.layout == "turns":
-        from dreamprm.prm.turns import INSTRUCTION
+        from dreamprm.prm.layout import INSTRUCTION
 
         layout["instruction"] = INSTRUCTION
     return PRMConfig(
@@ -172,9 +177,9 @@ def lora(config: Config) -> Any:
     """Options of the adapters; None without them."""
     if not config.use_peft:
         return None
-    from dreamprm.prm.lora import LoraOptions
+    from dreamprm.prm.lora import Lora
 
-    return LoraOptions(
+    return Lora(
         r=config.lora_r,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,
@@ -184,7 +189,8 @@ def lora(config: Config) -> Any:
 
 
 def _show_plan(config: Config, bilevel: TrainConfig, data: Any) -> None:
-    from dreamprm.cli.models import device_of, quiet_transformers
+    from dreamprm.cli.models import quiet_transformers
+    from dreamprm.models.loading import device_of
     from dreamprm.training import sharding
     from dreamprm.training.estimate.dry_run import describe_run
 

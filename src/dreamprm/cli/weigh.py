@@ -104,22 +104,24 @@ def _pool(config: Config, pairs: Pairs) -> Pool:
     if config.selector not in ("car", "loss"):
         return Pool(pairs)
     from dreamprm.baselines.features import embed, quality, reference_losses
-    from dreamprm.cli.models import load_prm, new_prm
+    from dreamprm.cli.models import quiet_transformers
+    from dreamprm.prm.folder import is_prm
     from dreamprm.prm.layout import LayoutConfig
-    from dreamprm.prm.model import CONFIG_FILE, PRMConfig
+    from dreamprm.prm.model import PRM, PRMConfig
 
+    quiet_transformers()
     name, size = str(config.model_name_or_path), config.per_device_batch_size
     if config.selector == "loss":
-        model = load_prm(Path(name), config.device)
+        model = PRM.from_pretrained(name, device=config.device)
         with progress("trajectories scored", len(pairs)) as advance:
             return Pool(
                 pairs, losses=reference_losses(model, pairs, size, config.lower_loss, advance)
             )
-    if (Path(name) / CONFIG_FILE).is_file():
-        model = load_prm(Path(name), config.device)
+    if is_prm(name):
+        model = PRM.from_pretrained(name, device=config.device)
     else:
         layout = LayoutConfig(step_tag=config.step_tag)
-        model = new_prm(name, PRMConfig(layout=layout), config.device)
+        model = PRM.from_backbone(name, PRMConfig(layout=layout), device=config.device)
     with progress("passes over trajectories", 2 * len(pairs)) as advance:
         features = embed(model, pairs, size, advance)
         return Pool(pairs, features=features, quality=quality(model, pairs, size, advance))

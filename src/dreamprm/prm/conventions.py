@@ -1,21 +1,19 @@
-"""Reward models that others trained, in their own conventions.
+"""Text reward models that others trained, in their own conventions.
 
     math_shepherd   a causal language model; each step ends with the tag `ки`, where the logits of
                     `+` and `-` are compared (arXiv 2312.08935)
     qwen_math_prm   `<extra_0>` behind each step, where a two-class head on the last hidden state
                     judges (Qwen2.5-Math-PRM, arXiv 2501.07301)
-    visualprm       a conversation with one turn per step, `+` or `-` in reply (arXiv 2503.10291):
-                    our own `turns` layout with the `token` head
 
-A step's logit is in all of them the logit of "right" minus that of "wrong", so that its sigmoid is
-the published step score. The first two read text only: a question with images is refused.
+A step's logit is in both the logit of "right" minus that of "wrong", so that its sigmoid is the
+published step score. A question with images is refused. VisualPRM's convention is our own `turns`
+layout with the `token` head, and needs nothing of this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from dreamprm.errors import DataError, DreamPRMError, offer
-from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.model import PRM, PRMConfig
-from dreamprm.prm.scorer import Pair, StepScorer
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.prm.scorer import Logits, Plain, Shared, Steps, score_question
 from dreamprm.prompts import question_text
-from dreamprm.records import Question, StepScores
+from dreamprm.records import Question
 
-CONVENTIONS = ("math_shepherd", "qwen_math_prm", "visualprm")
 SHEPHERD_TAG, GOOD, BAD = "ки", "+", "-"
 QWEN_TAG = "<extra_0>"
 QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -43,144 +38,95 @@ class TextPRM:
     """A reward model that reads text, with a tag behind each step.
 
     Attributes:
-        tokenizer: of the model.
+        model: the language model.
+        tokenizer: its tokenizer.
         write: question and steps -> text with one tag per step.
         tag: id of the tag's token.
         judge: token ids and mask, (B, tokens) -> a logit at every position, (B, tokens).
-        device: of the model.
-        pad: token that fills up.
-        context: tokens that the model has positions for; None: no limit known.
     """
 
+    model: Any
     tokenizer: Any
-    write: Callable[[Question, Sequence[str]], str]
+    write: Callable[[Question, Steps], str]
     tag: int
     judge: Callable[[Tensor, Tensor], Tensor]
-    device: torch.device
-    pad: int
-    context: int | None
 
-    def encode(self, question: Question, steps: Sequence[str]) -> list[int]:
+    def score(
+        self, question: Question | str, candidates: Sequence[Steps], batch_size: int = 16
+    ) -> list[list[float]]:
+        """The probability that each step is right so far; see `PRM.score`."""
+        return score_question(self, question, candidates, batch_size)
+
+    def passes(self) -> tuple[Plain, Shared | None]:
+        """See `scorer.StepModel`."""
+        return self._logits, None
+
+    def encode(self, question: Question, steps: Steps) -> list[int]:
         """Token ids of a reasoning.
 
         Raises:
-            DataError: a question with images, or a text that holds the tag.
+            DataError: a question with images, a text that holds the tag, or one that is too long.
         """
         if question.images:
             raise DataError(
                 f"question '{question.id}' has images, which this reward model cannot see; take a "
                 "multimodal one"
             )
-        text = self.write(question, steps)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=True).input_ids
+        ids: list[int] = self.tokenizer(self.write(question, steps)).input_ids
         if ids.count(self.tag) != len(steps):
             raise DataError(
                 f"question '{question.id}': {ids.count(self.tag)} step tags for {len(steps)} "
                 "steps; its text holds the tag, or the tokenizer does not keep it whole"
             )
-        if self.context is not None and len(ids) > self.context:
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context is not None and len(ids) > context:
             raise DataError(
                 f"question '{question.id}': {len(ids)} tokens, and the model has positions for "
-                f"{self.context}; leave the trajectory out or take another model"
+                f"{context}; leave the trajectory out or take another model"
             )
         return ids
 
-
-class TextStepScorer:
-    """`StepScorer` for a `TextPRM`: the same methods, one sequence per trajectory."""
-
-    def __init__(self, prm: TextPRM, batch_size: int = 16) -> None:
-        self.prm, self.batch_size = prm, batch_size
-
-    def score(
-        self, pairs: Iterable[Pair], progress: Callable[[int], None] = lambda done: None
-    ) -> Iterator[StepScores]:
-        """See `StepScorer.score`."""
-        left = iter(pairs)
-        while held := list(islice(left, self.batch_size)):
-            found = self._logits([(q, t.steps) for q, t in held])
-            for (_, t), logits in zip(held, found, strict=True):
-                yield StepScores.of(t, logits)
-            progress(len(held))
-
-    def score_steps(
-        self, question: Question, candidates: Sequence[Sequence[str]]
-    ) -> list[tuple[float, ...]]:
-        """See `StepScorer.score_steps`."""
-        found: list[tuple[float, ...]] = []
-        for start in range(0, len(candidates), self.batch_size):
-            part = candidates[start : start + self.batch_size]
-            found += self._logits([(question, steps) for steps in part])
-        return found
-
     @torch.inference_mode()
-    def _logits(self, batch: Sequence[tuple[Question, Sequence[str]]]) -> list[tuple[float, ...]]:
-        rows = [self.prm.encode(question, steps) for question, steps in batch]
-        ids = torch.full((len(rows), max(map(len, rows))), self.prm.pad)  # (B, tokens)
+    def _logits(self, pairs: Sequence[tuple[Question, Steps]]) -> list[Logits]:
+        rows = [self.encode(question, steps) for question, steps in pairs]
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.full((len(rows), max(map(len, rows))), pad)  # (B, tokens)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
-        logits = self.prm.judge(ids.to(self.prm.device), mask.to(self.prm.device)).float().cpu()
-        at = (ids == self.prm.tag) & mask.bool()  # (B, tokens)
-        return [tuple(z[where].tolist()) for z, where in zip(logits, at, strict=True)]
+        device = self.model.device
+        logits = self.judge(ids.to(device), mask.to(device)).float().cpu()
+        at_tags = (ids == self.tag) & mask.bool()  # (B, tokens)
+        return [tuple(z[tags].tolist()) for z, tags in zip(logits, at_tags, strict=True)]
 
 
-def load_convention(
-    name: str, path: str, device: str = "cpu", batch_size: int = 16, **kwargs: Any
-) -> StepScorer | TextStepScorer:
-    """A scorer of somebody else's reward model.
-
-    Args:
-        name: one of `CONVENTIONS`.
-        path: folder or hub name of the model.
-        kwargs: of `from_pretrained`, such as `dtype`.
-
-    Raises:
-        DreamPRMError: no such convention, or a model that is not of it.
-    """
-    if name not in CONVENTIONS:
-        raise DreamPRMError(f"there is no convention '{name}'; {offer(name, CONVENTIONS)}")
-    if name == "visualprm":
-        config = PRMConfig(head="token", layout=LayoutConfig(name="turns"))
-        return StepScorer(PRM.from_backbone(path, config, **kwargs).to(device), batch_size)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        load = _math_shepherd if name == "math_shepherd" else _qwen_math_prm
-        return TextStepScorer(load(path, tokenizer, device, **kwargs), batch_size)
-    except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())
-        raise DreamPRMError(f"{path} cannot be loaded as {name}: {cause}") from error
-
-
-def _math_shepherd(path: str, tokenizer: Any, device: str, **kwargs: Any) -> TextPRM:
-    model: Any = AutoModelForCausalLM.from_pretrained(path, **kwargs)
-    model = model.to(device).eval()
+def math_shepherd(path: str, device: str, **kwargs: Any) -> TextPRM:
+    """Load a model of Math-Shepherd's convention, by folder or hub name."""
+    tokenizer, model = _load("math_shepherd", AutoModelForCausalLM, path, device, **kwargs)
     good, bad, tag = (_last_token(tokenizer, text) for text in (GOOD, BAD, SHEPHERD_TAG))
 
     def judge(ids: Tensor, mask: Tensor) -> Tensor:
-        logits = model(input_ids=ids, attention_mask=mask).logits  # (B, tokens, vocabulary)
-        found: Tensor = logits[..., good].float() - logits[..., bad].float()
-        return found
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits  # (B, tokens, vocabulary)
+        return logits[..., good].float() - logits[..., bad].float()
 
-    def write(question: Question, steps: Sequence[str]) -> str:
+    def write(question: Question, steps: Steps) -> str:
         return f"{question_text(question)} " + "\n".join(f"{s} {SHEPHERD_TAG}" for s in steps)
 
-    return _text_prm(model, tokenizer, write, tag, judge)
+    return TextPRM(model, tokenizer, write, tag, judge)
 
 
-def _qwen_math_prm(path: str, tokenizer: Any, device: str, **kwargs: Any) -> TextPRM:
-    model: Any = AutoModel.from_pretrained(path, **kwargs)
-    model = model.to(device).eval()
+def qwen_math_prm(path: str, device: str, **kwargs: Any) -> TextPRM:
+    """Load a model of Qwen2.5-Math-PRM's convention, by folder or hub name."""
+    tokenizer, model = _load("qwen_math_prm", AutoModel, path, device, **kwargs)
     head = _two_class_head(path, model.config.hidden_size).to(device, model.dtype)
     tag = _last_token(tokenizer, QWEN_TAG)
 
     def judge(ids: Tensor, mask: Tensor) -> Tensor:
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, tokens, width)
-        classes = head(hidden).float()  # (B, tokens, 2)
-        found: Tensor = classes[..., _RIGHT] - classes[..., _WRONG]
-        return found
+        classes: Tensor = head(hidden).float()  # (B, tokens, 2)
+        return classes[..., _RIGHT] - classes[..., _WRONG]
 
-    def write(question: Question, steps: Sequence[str]) -> str:
+    def write(question: Question, steps: Steps) -> str:
         messages = [
             {"role": "system", "content": QWEN_SYSTEM},
             {"role": "user", "content": question_text(question)},
@@ -189,35 +135,38 @@ def _qwen_math_prm(path: str, tokenizer: Any, device: str, **kwargs: Any) -> Tex
         text: str = tokenizer.apply_chat_template(messages, tokenize=False)
         return text
 
-    return _text_prm(model, tokenizer, write, tag, judge)
+    return TextPRM(model, tokenizer, write, tag, judge)
 
 
-def _text_prm(
-    model: Any,
-    tokenizer: Any,
-    write: Callable[[Question, Sequence[str]], str],
-    tag: int,
-    judge: Callable[[Tensor, Tensor], Tensor],
-) -> TextPRM:
-    context = getattr(model.config, "max_position_embeddings", None)
-    pad = tokenizer.pad_token_id or 0
-    return TextPRM(tokenizer, write, tag, judge, model.device, pad, context)
+TEXT_CONVENTIONS: dict[str, Callable[..., TextPRM]] = {
+    "math_shepherd": math_shepherd,
+    "qwen_math_prm": qwen_math_prm,
+}
+
+
+def _load(convention: str, kind: Any, path: str, device: str, **kwargs: Any) -> tuple[Any, Any]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        return tokenizer, kind.from_pretrained(path, **kwargs).to(device).eval()
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise DreamPRMError(f"{path} cannot be loaded as {convention}: {cause}") from error
 
 
 def _two_class_head(path: str, width: int) -> nn.Sequential:
     """The head that lies beside the backbone's weights as `score.0` and `score.2`."""
     head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     for file in sorted(_weight_files(path)):
         with safe_open(file, framework="pt") as weights:
             for key in weights.keys():  # noqa: SIM118 (a handle, not a dict)
                 if key.startswith("score."):
-                    found[key.removeprefix("score.")] = weights.get_tensor(key)
-    if set(found) != set(head.state_dict()):
+                    state[key.removeprefix("score.")] = weights.get_tensor(key)
+    if set(state) != set(head.state_dict()):
         raise DreamPRMError(
             f"{path} has no two-class head (score.0, score.2); it is no Qwen2.5-Math-PRM"
         )
-    head.load_state_dict(found)
+    head.load_state_dict(state)
     return head.eval()
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
+from dreamprm.prm.layout import LayoutConfig, reply_ids
 
 HeadName = Literal["value", "vocab", "token"]
 # Architectures that squeeze their logits, where the config says so. Others (Gemma 3) carry the
@@ -21,17 +22,10 @@ HeadName = Literal["value", "vocab", "token"]
 _SOFTCAPPED = {"gemma3n", "gemma4", "gemma4_unified", "mistral_large4", "paligemma"}
 # Architectures that do something else to their logits.
 _RESCALED = {
-    "cohere_compass",
-    "diffusion_gemma",
-    "granite4_vision",
-    "granite_docling",
-    "hyperclovax_vision_v2",
-    "inkling2",
-    "inkling_mm_model",
-    "muse_glimmer",
-    "muse_spark",
+    "cohere_compass", "diffusion_gemma", "granite4_vision", "granite_docling",
+    "hyperclovax_vision_v2", "inkling2", "inkling_mm_model", "muse_glimmer", "muse_spark",
     "t5gemma2",
-}
+}  # fmt: skip
 
 
 class TokenHead(nn.Module):
@@ -70,17 +64,32 @@ class TokenHead(nn.Module):
         return logits[:, 0] - logits[:, 1]
 
 
-def token_head(config: Any, good: int, bad: int) -> TokenHead:
+def token_head(
+    config: Any, processor: Any, tokens: tuple[str, str], layout: LayoutConfig
+) -> TokenHead:
     """The `token` head of a backbone.
 
     Args:
         config: the backbone's config.
-        good: id of the good token.
-        bad: id of the bad token.
+        tokens: texts of the good and the bad token.
 
     Raises:
-        DreamPRMError: the backbone changes its logits in a way that this head does not know.
+        DreamPRMError: a text is no single token, or the backbone changes its logits in a way that
+            this head does not know.
     """
+    good, bad = (
+        _single_token(processor.tokenizer, text, field)
+        for text, field in zip(tokens, ("good_token", "bad_token"), strict=True)
+    )
+    if layout.name == "turns":
+        if layout.reply not in tokens:
+            raise DreamPRMError(
+                f"layout.reply {layout.reply!r} stands where the model says "
+                f"{tokens[0]!r} or {tokens[1]!r}; set it to good_token"
+            )
+        good, bad = reply_ids(processor, *tokens)
+    if good == bad:
+        raise DreamPRMError(f"good_token and bad_token are the same, {tokens[0]!r}")
     if config.model_type in _RESCALED:
         raise DreamPRMError(
             f"head 'token' does not know how '{config.model_type}' rescales its logits; "
@@ -101,12 +110,7 @@ def linear_head(width: int) -> nn.Linear:
     return head
 
 
-def single_token(tokenizer: Any, text: str, field: str) -> int:
-    """The id of a text that is one token.
-
-    Raises:
-        DreamPRMError: it is none or several.
-    """
+def _single_token(tokenizer: Any, text: str, field: str) -> int:
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     if len(ids) != 1:
         raise DreamPRMError(

@@ -41,13 +41,10 @@ class Prompt:
 
 
 class PromptCache:
-    """Prompts that were processed before, the latest ones up to some memory.
+    """The latest prompts that were processed, up to `limit` bytes of tensors.
 
     Training comes back to a question in every epoch and for each of its trajectories, and reading
     and cutting up its images costs more than the forward pass of a small model.
-
-    Args:
-        limit: bytes of tensors to keep.
     """
 
     def __init__(self, limit: int = 2**28) -> None:

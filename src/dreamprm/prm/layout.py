@@ -8,7 +8,11 @@ one forward pass judges every prefix.
 the baseline of `benchmarks/`; it computes the same positions at about (steps + 1) / 2 times the
 tokens of the reasoning and `steps` times those of the prompt and image.
 
-`turns` layout (VisualPRM's): a conversation, see `prm.turns`; one pass for all steps.
+`turns` layout (VisualPRM, arXiv 2503.10291; DreamPRM-1.5, arXiv 2509.05542): a conversation in one
+pass. The first user turn holds question and step 1, each later one the next step, and the
+assistant's reply is `+` or `-`. A step is judged at the position that predicts its reply. Replies
+to earlier steps are always `+`, as in the published inference code (`LayoutConfig.reply`), so that
+the score of a step depends on question and steps alone, not on other scores or on labels.
 
 Step tokens are appended to the prompt's tokens by id, never found again in a string, so a step's
 end cannot be missed when a tokenizer merges characters across it.
@@ -21,19 +25,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.prm.inputs import Prompt, PromptCache, encode_prompt, join
-from dreamprm.prm.turns import dialogue
 from dreamprm.prompts import question_text
 from dreamprm.records import Question
 
 LayoutName = Literal["trajectory", "prefix", "turns"]
+# Format facts of VisualPRM-8B's and VisualPRM400K's conversations (OpenGVLab, MIT licence).
+QUESTION_MARK, SOLUTION_MARK = "### Question:\n", "\n\n### Solution Process:\n"
+INSTRUCTION = (
+    "You are given a problem and then its solution, one step at a time. Reply + while the solution "
+    "is right up to the step at hand, and - once it is not. Reply with nothing else."
+)
+"""A system turn for layout `turns`, in our words. A checkpoint that was trained with other words
+wants those: they are the first turn of each conversation of its training data."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,13 @@ class LayoutConfig:
     reply: str = "+"
     padding_side: Literal["right", "left"] = "right"
     max_length: int | None = None
+
+    @classmethod
+    def named(cls, name: LayoutName, **settings: Any) -> LayoutConfig:
+        """The settings with which a layout is trained; `turns` has `INSTRUCTION`."""
+        if name == "turns":
+            settings = {"instruction": INSTRUCTION} | settings
+        return cls(name=name, **settings)
 
 
 @dataclass(frozen=True)
@@ -85,8 +104,7 @@ class Batch:
         )
 
 
-@dataclass(frozen=True)
-class Laid:
+class Laid(NamedTuple):
     """One trajectory as tokens: a prompt, what follows it, and where its steps are judged.
 
     Attributes:
@@ -96,6 +114,14 @@ class Laid:
     """
 
     prompt: Prompt
+    tail: list[int]
+    ends: list[int]
+
+
+class Written(NamedTuple):
+    """A trajectory before its prompt is processed; `tail` and `ends` as in `Laid`."""
+
+    opening: str
     tail: list[int]
     ends: list[int]
 
@@ -110,8 +136,7 @@ class Encoder:
         context: tokens that the backbone has positions for; None: no limit known.
 
     Attributes:
-        warn_cut: warn once of each trajectory with steps beyond the limit; who counts them himself
-            switches it off.
+        warn_cut: warn once of each trajectory with steps beyond the limit.
     """
 
     def __init__(
@@ -127,6 +152,7 @@ class Encoder:
         limit = self.config.max_length
         self.limit = context if limit is None else limit
         self.tokenizer = processor.tokenizer
+        self.pad_id: int = self.tokenizer.pad_token_id or 0
         self._placeholders = {
             token
             for holder in (processor, self.tokenizer)
@@ -165,7 +191,7 @@ class Encoder:
         inputs, starts = join(
             [laid[i].prompt for i, _ in sequences],
             [laid[i].tail[: laid[i].ends[n - 1] + 1] for i, n in sequences],
-            self.tokenizer.pad_token_id or 0,
+            self.pad_id,
             self.config.padding_side,
         )
 
@@ -183,14 +209,10 @@ class Encoder:
 
     def lay_out(self, question: Question, steps: Sequence[str]) -> Laid:
         """One trajectory as tokens; steps beyond the context are left out, with a warning."""
-        text, tail, ends = self._lay_out(question, steps)
+        text, tail, ends = self._write(question, steps)
         prompt = self._prompts.get((text, question.images), partial(self._encode, question, text))
         fit = self._fitting(question, steps, len(prompt), ends)
         return Laid(prompt, tail[: ends[fit - 1] + 1], ends[:fit])
-
-    def prompt_text(self, question: Question) -> str:
-        """The prompt as the backbone's chat template writes it."""
-        return self._template(question_text(question), len(question.images))
 
     def _write_template(self, text: str, images: int) -> str:
         content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
@@ -202,27 +224,23 @@ class Encoder:
         )
         return prompt
 
-    def _lay_out(
-        self, question: Question, steps: Sequence[str]
-    ) -> tuple[str, list[int], list[int]]:
-        """Prompt text, the tokens after it, and where in these each step is judged."""
+    def _write(self, question: Question, steps: Sequence[str]) -> Written:
         for what, text in (("text", question_text(question)), *(("step", s) for s in steps)):
-            if found := next((p for p in self._placeholders if p in text), None):
+            if mark := next((p for p in self._placeholders if p in text), None):
                 raise DataError(
-                    f"question '{question.id}': a {what} holds {found}, which stands for an image "
+                    f"question '{question.id}': a {what} holds {mark}, which stands for an image "
                     "of this backbone; remove it, images have a field of their own"
                 )
         if self.config.name == "turns":
-            turns = dialogue(
-                self.processor, self.config.instruction, self.config.reply, question, steps
-            )
-            return turns.opening, list(turns.tail), list(turns.ends)
+            config = self.config
+            return dialogue(self.processor, config.instruction, config.reply, question, steps)
         tail: list[int] = []
         ends = []
         for step in steps:
             tail += [*self._step_ids(step), self.tag_id]
             ends.append(len(tail) - 1)
-        return self.prompt_text(question), tail, ends
+        prompt = self._template(question_text(question), len(question.images))
+        return Written(prompt, tail, ends)
 
     def _encode(self, question: Question, text: str) -> Prompt:
         pictures = [load_image(ref, self.root) for ref in question.images]
@@ -254,3 +272,101 @@ class Encoder:
                 stacklevel=2,
             )
         return fit
+
+
+def dialogue(
+    processor: Any, instruction: str, reply: str, question: Question, steps: Sequence[str]
+) -> Written:
+    """Write a trajectory as turns, with the processor's own chat template.
+
+    Positions come from token ids: the conversation up to a reply must be, token by token, the
+    beginning of the whole conversation.
+
+    Args:
+        processor: of the backbone.
+        instruction: the system turn; none if empty.
+        reply: what the assistant said to every earlier step.
+        question: goes into the first user turn, with its images.
+        steps: at least one.
+
+    Raises:
+        DreamPRMError: the chat template does not continue its own prefixes, or refuses a role.
+    """
+    messages = _messages(instruction, reply, question, steps)
+    first = 2 if instruction else 1  # messages before the first reply
+    prefixes = [
+        _write(processor, messages[: first + 2 * i], reply_next=True) for i in range(len(steps))
+    ]
+    tokens = [_tokens(processor, text) for text in prefixes]
+    whole, start = tokens[-1], len(tokens[0])
+    for i, ids in enumerate(tokens[:-1], start=1):
+        if whole[: len(ids)] != ids:
+            raise DreamPRMError(
+                f"layout 'turns': this chat template writes the conversation up to step {i} "
+                "otherwise once more turns follow, so one pass cannot judge all steps; use layout "
+                "'trajectory'"
+            )
+    return Written(prefixes[0], whole[start:], [len(t) - start - 1 for t in tokens])
+
+
+def reply_ids(processor: Any, good: str, bad: str) -> tuple[int, int]:
+    """The tokens that the chat template makes of the two replies.
+
+    They can differ from the tokens of the texts alone, where a template or tokenizer puts a space
+    before a reply.
+
+    Raises:
+        DreamPRMError: the conversations that end with the one and the other do not differ in one
+            token, at the position that predicts the reply.
+    """
+    user = {"role": "user", "content": [_text("?")]}
+    before = _tokens(processor, _write(processor, [user], reply_next=True))
+    one, other = (_tokens(processor, _write(processor, [user, _reply(r)])) for r in (good, bad))
+    differ = [i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
+    if len(one) != len(other) or differ != [len(before)] or one[: len(before)] != before:
+        raise DreamPRMError(
+            f"good_token {good!r} and bad_token {bad!r} must each be one token where this chat "
+            "template writes replies, and are not; choose texts that the tokenizer knows as a whole"
+        )
+    return one[len(before)], other[len(before)]
+
+
+def _messages(
+    instruction: str, reply: str, question: Question, steps: Sequence[str]
+) -> list[dict[str, Any]]:
+    images = [{"type": "image"} for _ in question.images]
+    text = f"{question_text(question)}{SOLUTION_MARK}{steps[0]}"
+    opening = [_text(QUESTION_MARK), *images, _text(text)]
+    if not images:  # templates may put something between two texts
+        opening = [_text(QUESTION_MARK + text)]
+    messages = [{"role": "system", "content": [_text(instruction)]}] if instruction else []
+    messages.append({"role": "user", "content": opening})
+    for step in steps[1:]:
+        messages += [_reply(reply), {"role": "user", "content": [_text(step)]}]
+    return messages
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _reply(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [_text(text)]}
+
+
+def _write(processor: Any, messages: list[dict[str, Any]], reply_next: bool = False) -> str:
+    try:
+        text: str = processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=reply_next
+        )
+    except TemplateError as error:
+        raise DreamPRMError(
+            f"layout 'turns': the chat template refuses the conversation: {error}; "
+            "an empty instruction leaves the system turn out"
+        ) from error
+    return text
+
+
+def _tokens(processor: Any, text: str) -> list[int]:
+    ids: list[int] = processor.tokenizer(text, add_special_tokens=False).input_ids
+    return ids

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
@@ -23,15 +23,13 @@ from torch import Tensor, nn
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import load_backbone
 
-if TYPE_CHECKING:
-    from dreamprm.prm.model import PRM
-
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
+_BASE = "base_model_name_or_path"
 
 
 @dataclass(frozen=True)
-class LoraOptions:
-    """Size and place of the adapters.
+class Lora:
+    """Size and place of LoRA adapters.
 
     Attributes:
         r: rank.
@@ -41,6 +39,9 @@ class LoraOptions:
         modules_to_save: names of modules that are trained whole and saved along; on a bf16 base
             they are fp32 and need autocast.
         vision: adapt the vision tower and the projector too, not the language model alone.
+
+    >>> Lora(r=8, target_modules=("q_proj", "v_proj")).alpha
+    32
     """
 
     r: int = 16
@@ -60,26 +61,19 @@ class LoraOptions:
             )
 
 
-def add_lora(model: PRM, options: LoraOptions | None = None) -> None:
-    """Freeze the backbone and put trainable adapters on it; the head stays trainable.
-
-    Adapters are fp32, whatever the base is: AdamW's steps are lost in bf16.
-
-    Args:
-        model: changed in place.
-        options: of the adapters.
+def with_adapters(backbone: Any, options: Lora) -> PeftModel:
+    """Freeze a backbone and put trainable adapters on it.
 
     Raises:
         DreamPRMError: there are adapters already; no layer has one of the names.
     """
-    options = options or LoraOptions()
-    if isinstance(model.backbone, PeftModel):
+    if isinstance(backbone, PeftModel):
         raise DreamPRMError(
             "the model has adapters already; train these on, or save it with merged=True and start "
             "from that"
         )
-    targets = _targets(model.backbone, options)
-    modules = [name for name, _ in model.backbone.named_modules()]
+    targets = _targets(backbone, options)
+    modules = [name for name, _ in backbone.named_modules()]
     for name in options.modules_to_save:
         if not any(module.endswith(name) for module in modules):  # as peft finds them
             raise DreamPRMError(f"lora modules_to_save: the backbone has no module '{name}'")
@@ -91,8 +85,8 @@ def add_lora(model: PRM, options: LoraOptions | None = None) -> None:
         modules_to_save=list(options.modules_to_save) or None,
     )
     with _quiet_peft():
-        model.backbone = get_peft_model(model.backbone, config)
-    model.fp32_trainables()  # peft does so for adapters, not for modules_to_save
+        adapted: PeftModel = get_peft_model(backbone, config)
+    return adapted
 
 
 def unwrapped(backbone: Any) -> Any:
@@ -100,23 +94,18 @@ def unwrapped(backbone: Any) -> Any:
     return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
 
 
-def has_adapter(folder: Path) -> bool:
-    return (folder / ADAPTER_CONFIG).is_file()
+def has_adapter(folder: str | Path) -> bool:
+    return (Path(folder) / ADAPTER_CONFIG).is_file()
 
 
 def save_adapter(
     backbone: PeftModel, folder: Path, base: str, state: dict[str, Tensor] | None = None
 ) -> None:
-    """Write adapter, its config with the base's name, and the base's own config.
+    """Write the adapter, its config with the name of its base, and the base's own config.
 
     Args:
-        backbone: with adapters.
-        folder: to write to.
-        base: where the base was loaded from.
+        base: path or hub name that the base was loaded from.
         state: parameters to write in place of the backbone's own (gathered from shards).
-
-    Raises:
-        DreamPRMError: the base was never loaded from anywhere, or from this very folder.
     """
     if base and os.path.abspath(folder) == base:
         raise DreamPRMError(
@@ -136,16 +125,11 @@ def save_adapter(
 def load_with_adapter(
     folder: Path, *, trainable: bool, base_model: str | None = None, **kwargs: Any
 ) -> tuple[Any, str]:
-    """Load the base and the adapter on it.
+    """The backbone with the adapter of a folder on it, and the name of its base.
 
     Args:
-        folder: that `save_adapter` wrote to.
-        trainable: whether the adapter goes on being trained.
         base_model: path or hub name of the base, in place of the saved one.
         kwargs: of `load_backbone`.
-
-    Returns:
-        The backbone, and the name of its base.
 
     Raises:
         DreamPRMError: the base cannot be loaded, or the adapter does not fit it.
@@ -187,9 +171,6 @@ def base_name(path: str) -> str:
     return os.path.abspath(path) if Path(path).is_dir() else path
 
 
-_BASE = "base_model_name_or_path"
-
-
 @contextmanager
 def _quiet_peft() -> Iterator[None]:
     """Without a warning about an attribute of transformers that peft itself reads."""
@@ -198,15 +179,13 @@ def _quiet_peft() -> Iterator[None]:
         yield
 
 
-def _linear_layers(module: nn.Module) -> set[str]:
-    return {name for name, child in module.named_modules() if isinstance(child, nn.Linear)}
-
-
-def _targets(backbone: Any, options: LoraOptions) -> str | list[str]:
+def _targets(backbone: Any, options: Lora) -> str | list[str]:
     """What peft is to adapt: a pattern for the language model, or names that are meant anywhere."""
     decoder = backbone.get_decoder()
     scope = backbone if options.vision else decoder
-    leaves = {name.rpartition(".")[2] for name in _linear_layers(scope)}
+    leaves = {
+        name.rpartition(".")[2] for name, m in scope.named_modules() if isinstance(m, nn.Linear)
+    }
     if options.target_modules != "all-linear":
         unknown = sorted(set(options.target_modules) - leaves)
         if unknown:

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dreamprm.errors import DreamPRMError
-from dreamprm.models.loading import load_backbone, load_processor
-from dreamprm.prm.heads import HeadName, TokenHead, linear_head, single_token, token_head
-from dreamprm.prm.layout import Batch, Encoder, LayoutConfig
+from dreamprm.errors import DreamPRMError, offer
+from dreamprm.models.loading import device_of, load_backbone, load_processor, resolve
+from dreamprm.prm.conventions import TEXT_CONVENTIONS, TextPRM
+from dreamprm.prm.folder import CONFIG_FILE, HEAD_FILE, is_prm, no_prm
+from dreamprm.prm.heads import HeadName, TokenHead, linear_head, token_head
+from dreamprm.prm.layout import Batch, Encoder, LayoutConfig, LayoutName
 from dreamprm.prm.lora import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
+    Lora,
     base_name,
     has_adapter,
     load_with_adapter,
     merged_copy,
     save_adapter,
     unwrapped,
+    with_adapters,
 )
-from dreamprm.prm.turns import reply_ids
+from dreamprm.prm.scorer import Logits, Plain, Shared, Steps, score_question
+from dreamprm.prm.shared_prefix import Group, SharedBatch, share, states_at_steps
+from dreamprm.records import Question
 
-CONFIG_FILE, HEAD_FILE = "prm_config.json", "prm_head.safetensors"
+CONVENTIONS = (*TEXT_CONVENTIONS, "visualprm")
+Dtype = Literal["float32", "bfloat16", "float16"] | torch.dtype
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,13 @@ class PRMConfig:
 
 
 class PRM(nn.Module):
-    """Scores every step of a trajectory in one forward pass.
+    """A process reward model: scores every step of a trajectory in one forward pass.
+
+    Make one with `PRM.from_backbone` to train it, or load one with `PRM.from_pretrained`.
+
+    >>> prm = PRM.from_backbone("tiny")  # not trained yet, so every step has the score 0.5
+    >>> prm.score("What is 2 + 3?", [["2 + 3 = 5", "so it is 5"], ["it is 6"]])
+    [[0.5, 0.5], [0.5]]
 
     Args:
         backbone: any `AutoModelForImageTextToText`, with or without peft adapters.
@@ -72,49 +86,88 @@ class PRM(nn.Module):
         self.backbone, self.processor = backbone, processor
         self.config = config or PRMConfig()
         self.base = base or getattr(unwrapped(backbone), "name_or_path", "")
-        self.head: nn.Linear | TokenHead = self._new_head()
-        model = unwrapped(backbone)
+        model, text = unwrapped(backbone), unwrapped(backbone).config.get_text_config()
+        self.head: nn.Linear | TokenHead
+        if self.config.head == "token":
+            tokens, layout = (self.config.good_token, self.config.bad_token), self.config.layout
+            self.head = token_head(model.config, processor, tokens, layout)
+        else:
+            self.head = linear_head(
+                text.hidden_size if self.config.head == "value" else text.vocab_size
+            )
         output = model.get_output_embeddings()
         tied = output is None or output.weight is model.get_input_embeddings().weight
         if self.config.head == "value" and not tied:
             output.requires_grad_(False)  # unused
 
-    def _new_head(self) -> nn.Linear | TokenHead:
-        config, facts = self.config, unwrapped(self.backbone).config
-        if config.head != "token":
-            text = facts.get_text_config()
-            return linear_head(text.hidden_size if config.head == "value" else text.vocab_size)
-        good = single_token(self.processor.tokenizer, config.good_token, "good_token")
-        bad = single_token(self.processor.tokenizer, config.bad_token, "bad_token")
-        if config.layout.name == "turns":
-            if config.layout.reply not in (config.good_token, config.bad_token):
-                raise DreamPRMError(
-                    f"layout.reply {config.layout.reply!r} stands where the model says "
-                    f"{config.good_token!r} or {config.bad_token!r}; set it to good_token"
-                )
-            good, bad = reply_ids(self.processor, config.good_token, config.bad_token)
-        if good == bad:
-            raise DreamPRMError(f"good_token and bad_token are the same, {config.good_token!r}")
-        return token_head(facts, good, bad)
-
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    # --- Scores ---
+
+    def score(
+        self, question: Question | str, candidates: Sequence[Steps], batch_size: int = 16
+    ) -> list[list[float]]:
+        """The probability that each step is right so far, for several reasonings on a question.
+
+        For files or streams of trajectories use `StepScorer`, which batches over questions.
+
+        Args:
+            question: with its images, or its text alone.
+            candidates: the steps of each reasoning, whole or not; at least one step each.
+            batch_size: reasonings in one forward pass.
+
+        Returns:
+            One score in (0, 1) per step of each candidate; fewer where steps are beyond the
+            backbone's context.
+        """
+        training = self.training
+        scores = score_question(self, question, candidates, batch_size)
+        self.train(training)
+        return scores
+
+    def passes(self) -> tuple[Plain, Shared | None]:
+        """See `scorer.StepModel`."""
+        self.eval()
+        encode = self.encoder()
+        encode.warn_cut = False  # whoever asked for the scores sees that some are missing
+
+        @torch.inference_mode()
+        def plain(pairs: Sequence[tuple[Question, Steps]]) -> list[Logits]:
+            return self._rows(encode(pairs))
+
+        @torch.inference_mode()
+        def shared(groups: Sequence[Group]) -> list[Logits]:
+            return self._rows(share(encode, groups))
+
+        # Recurrent and hybrid backbones keep a state in place of keys and values, which
+        # transformers marks as stateful: they cannot go on from an expanded cache.
+        stateful = getattr(unwrapped(self.backbone), "_is_stateful", False)
+        return plain, None if stateful else shared
+
+    def _rows(self, batch: Batch | SharedBatch) -> list[Logits]:
+        logits = self(batch.to(self.device)).float().cpu()  # (trajectories, steps)
+        return [tuple(row[m].tolist()) for row, m in zip(logits, batch.mask, strict=True)]
+
     def encoder(self, root: Path | None = None) -> Encoder:
+        """What turns questions and steps into batches for this model."""
         text = unwrapped(self.backbone).config.get_text_config()
         context = getattr(text, "max_position_embeddings", None)
         return Encoder(self.processor, self.config.layout, root, context)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch | SharedBatch) -> Tensor:
         """Step logits, (trajectories, steps); 0 where `batch.mask` is False."""
         model = unwrapped(self.backbone)
         inputs = {
             k: v.to(model.dtype) if v.is_floating_point() else v for k, v in batch.inputs.items()
         }
-        # No cache: positions are judged, nothing is generated.
-        hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
-        at_steps = hidden[batch.rows[batch.mask], batch.positions[batch.mask]]  # (found, width)
+        if isinstance(batch, SharedBatch):
+            at_steps = states_at_steps(model, replace(batch, inputs=inputs))  # (found, width)
+        else:
+            # No cache: positions are judged, nothing is generated.
+            hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
+            at_steps = hidden[batch.rows[batch.mask], batch.positions[batch.mask]]  # (found, width)
         found = self.judge(at_steps)  # (found,)
         logits: Tensor = found.new_zeros(batch.mask.shape)
         logits[batch.mask] = found
@@ -124,17 +177,27 @@ class PRM(nn.Module):
         """Hidden states at steps' ends, (found, width), to logits, (found,)."""
         # Neither the bf16 of autocast nor that of the base: near 0 or 1 scores would tie.
         with torch.autocast(at_steps.device.type, enabled=False):
-            return self._judge(at_steps)
+            output = unwrapped(self.backbone).get_output_embeddings()
+            if isinstance(self.head, TokenHead):
+                logits: Tensor = self.head(at_steps, output)
+                return logits
+            if self.config.head == "vocab":
+                at_steps = output(at_steps.to(output.weight.dtype))  # (found, vocabulary)
+            logits = self.head(at_steps.to(self.head.weight.dtype))[:, 0]
+            return logits
 
-    def _judge(self, at_steps: Tensor) -> Tensor:
-        output = unwrapped(self.backbone).get_output_embeddings()
-        if isinstance(self.head, TokenHead):
-            found: Tensor = self.head(at_steps, output)
-            return found
-        if self.config.head == "vocab":
-            at_steps = output(at_steps.to(output.weight.dtype))  # (found, vocabulary)
-        found = self.head(at_steps.to(self.head.weight.dtype))[:, 0]
-        return found
+    # --- Training ---
+
+    def add_lora(self, options: Lora | None = None) -> None:
+        """Freeze the backbone and put trainable adapters on it; the head stays trainable.
+
+        Adapters are fp32, whatever the base is: AdamW's steps are lost in bf16.
+
+        Raises:
+            DreamPRMError: there are adapters already; no layer has one of the names.
+        """
+        self.backbone = with_adapters(self.backbone, options or Lora())
+        self.fp32_trainables()  # peft does so for adapters, not for modules_to_save
 
     def fp32_trainables(self) -> None:
         """Cast what is trained to fp32; the frozen rest keeps its dtype.
@@ -161,10 +224,159 @@ class PRM(nn.Module):
             (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         except ValueError as error:
             raise DreamPRMError(f"gradient checkpointing: {error}") from error
-        if unwrapped(self.backbone) is not self.backbone:
+        if model is not self.backbone:
             # transformers makes the inputs of a model with adapters require gradients, which the
             # reentrant kind needs. Here a frozen vision tower would keep its activations for it.
             model.disable_input_require_grads()
+
+    # --- Loading and saving ---
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str,
+        config: PRMConfig | None = None,
+        *,
+        lora: Lora | None = None,
+        head: HeadName | None = None,
+        layout: LayoutConfig | LayoutName | None = None,
+        dtype: Dtype = "float32",
+        gradient_checkpointing: bool = False,
+        device: str | None = "cpu",
+        **kwargs: Any,
+    ) -> PRM:
+        """A new PRM, to be trained, on a pretrained backbone.
+
+        >>> prm = PRM.from_backbone("tiny", lora=Lora(r=4), head="vocab", dtype="bfloat16")
+        >>> sum(p.numel() for p in prm.parameters() if p.requires_grad) < 100_000
+        True
+
+        Args:
+            name_or_path: hub name or folder; `tiny` is the embedded model.
+            config: head, layout, aggregation; `head` and `layout` stand in place of its own.
+            lora: train these adapters and the head instead of the whole model.
+            layout: a name, or a `LayoutConfig` with its settings.
+            dtype: of what is not trained; what is trained is float32.
+            gradient_checkpointing: less memory in training, more time.
+            device: such as `cuda:1`; None: a GPU where there is one.
+            kwargs: of transformers' `from_pretrained`.
+
+        Raises:
+            DreamPRMError: there is no backbone, but perhaps the adapters of a PRM.
+        """
+        if has_adapter(name_or_path):
+            raise DreamPRMError(
+                f"{name_or_path} holds adapters, not a whole backbone; go on with it as a trained "
+                "PRM (PRM.from_pretrained), or save it with merged=True first"
+            )
+        config = config or PRMConfig()
+        if isinstance(layout, str):
+            layout = LayoutConfig.named(layout)
+        config = replace(config, head=head or config.head, layout=layout or config.layout)
+        backbone = load_backbone(name_or_path, _dtype(dtype), **kwargs)
+        model = cls(backbone, load_processor(name_or_path), config, base_name(name_or_path))
+        if lora is not None:
+            model.add_lora(lora)
+        model.fp32_trainables()
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        return model.to(device_of(device))
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        convention: None = None,
+        trainable: bool = False,
+        lora: Lora | None = None,
+        base_model: str | None = None,
+        dtype: Dtype = "float32",
+        device: str | None = "cpu",
+        **kwargs: Any,
+    ) -> PRM: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        convention: str | None,
+        dtype: Dtype = "float32",
+        device: str | None = "cpu",
+        **kwargs: Any,
+    ) -> PRM | TextPRM: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        convention: str | None = None,
+        trainable: bool = False,
+        lora: Lora | None = None,
+        base_model: str | None = None,
+        dtype: Dtype = "float32",
+        device: str | None = "cpu",
+        **kwargs: Any,
+    ) -> PRM | TextPRM:
+        """Load what `save_pretrained` wrote, or a reward model of others.
+
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> PRM.from_backbone("tiny").save_pretrained(folder)
+        >>> PRM.from_pretrained(folder).score("What is 2 + 3?", [["so 5"]])
+        [[0.5]]
+
+        Args:
+            path: the folder; with a convention, a hub name too.
+            convention: whose model it is: `math_shepherd`, `qwen_math_prm` or `visualprm`; None: a
+                PRM of ours. The first two read text only and give a `TextPRM`, with `score`.
+            trainable: go on training: the adapters where there are any, otherwise all of the model
+                that its head uses. Nothing asks for gradients without it.
+            lora: with `trainable`: put these adapters on a model that has none.
+            base_model: path or hub name of the base of saved adapters, where it has moved.
+            dtype: of the weights; of those that are not trained, where it has adapters.
+            device: such as `cuda:1`; None: a GPU where there is one.
+            kwargs: of transformers' `from_pretrained`.
+
+        Raises:
+            DreamPRMError: the folder holds no such model, or the base of its adapters is gone.
+        """
+        device, options = device_of(device), {"dtype": _dtype(dtype), **kwargs}
+        if convention is not None:
+            if convention in TEXT_CONVENTIONS:
+                return TEXT_CONVENTIONS[convention](str(path), device, **options)
+            if convention != "visualprm":
+                said = offer(convention, CONVENTIONS)
+                raise DreamPRMError(f"there is no convention '{convention}'; {said}")
+            config = PRMConfig(head="token", layout=LayoutConfig(name="turns"))
+            backbone = load_backbone(str(path), **options)
+            return cls(backbone, load_processor(str(path)), config, base_name(str(path))).to(device)
+        folder = Path(path if is_prm(path) else resolve(str(path)))
+        if not is_prm(folder):
+            raise no_prm(folder, CONFIG_FILE)
+        facts = json.loads((folder / CONFIG_FILE).read_text())
+        facts.pop("domain_weights", None)
+        config = PRMConfig(**facts | {"layout": LayoutConfig(**facts["layout"])})
+        adapted = has_adapter(folder)
+        if adapted:
+            backbone, base = load_with_adapter(
+                folder, trainable=trainable, base_model=base_model, **options
+            )
+        else:
+            backbone, base = load_backbone(str(folder), **options), base_name(str(folder))
+        model = cls(backbone, load_processor(str(folder)), config, base)
+        model.head.load_state_dict(load_file(folder / HEAD_FILE))
+        if not trainable:
+            model.requires_grad_(False)
+        elif lora is not None and not adapted:
+            model.add_lora(lora)
+        elif adapted:
+            model.fp32_trainables()
+        return model.to(device)
 
     def save_pretrained(
         self,
@@ -189,7 +401,8 @@ class PRM(nn.Module):
         """
         folder = Path(path)
         adapters = unwrapped(self.backbone) is not self.backbone
-        of_backbone, of_head = _split(state)
+        of_backbone = None if state is None else _below("backbone.", state)
+        head = self.head.state_dict() if state is None else _below("head.", state)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if adapters and not merged:
@@ -200,7 +413,6 @@ class PRM(nn.Module):
                 for stale in (ADAPTER_CONFIG, ADAPTER_FILE):  # would be added once more
                     (folder / stale).unlink(missing_ok=True)
             self.processor.save_pretrained(folder)
-            head = self.head.state_dict() if of_head is None else of_head
             head = {k: v.detach().cpu().contiguous() for k, v in head.items()}
             save_file(head, folder / HEAD_FILE)
             facts = asdict(self.config) | {"domain_weights": domain_weights}
@@ -208,74 +420,27 @@ class PRM(nn.Module):
         except (OSError, SafetensorError) as error:
             raise DreamPRMError(f"{folder}: cannot write the model: {error}") from error
 
-    @classmethod
-    def from_backbone(cls, path: str, config: PRMConfig | None = None, **kwargs: Any) -> PRM:
-        """A new PRM on a pretrained backbone, by path or hub name.
 
-        Raises:
-            DreamPRMError: there is no backbone, but perhaps the adapters of a PRM.
-        """
-        if has_adapter(Path(path)):
-            raise DreamPRMError(
-                f"{path} holds adapters, not a whole backbone; go on with it as a trained PRM, or "
-                "save it with merged=True first"
-            )
-        return cls(load_backbone(path, **kwargs), load_processor(path), config, base_name(path))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        trainable: bool = False,
-        base_model: str | None = None,
-        **kwargs: Any,
-    ) -> PRM:
-        """Load what `save_pretrained` wrote.
-
-        Args:
-            path: the folder.
-            trainable: go on training: the adapters where there are any, otherwise all of the model
-                that its head uses. Nothing asks for gradients without it.
-            base_model: path or hub name of the base of saved adapters, where it has moved.
-            kwargs: of `load_backbone`, such as `dtype`.
-
-        Raises:
-            DreamPRMError: the folder holds no PRM, or the base of its adapters is gone.
-        """
-        folder = Path(path)
-        if not (folder / CONFIG_FILE).is_file():
-            raise DreamPRMError(
-                f"{folder} holds no {CONFIG_FILE}: not a PRM saved by dreamprm; "
-                "give the folder that `dreamprm train` wrote"
-            )
-        facts = json.loads((folder / CONFIG_FILE).read_text())
-        facts.pop("domain_weights", None)
-        config = PRMConfig(**facts | {"layout": LayoutConfig(**facts["layout"])})
-        backbone: Any
-        if has_adapter(folder):
-            backbone, base = load_with_adapter(
-                folder, trainable=trainable, base_model=base_model, **kwargs
-            )
-        else:
-            backbone, base = load_backbone(str(folder), **kwargs), base_name(str(folder))
-        model = cls(backbone, load_processor(str(folder)), config, base)
-        model.head.load_state_dict(load_file(folder / HEAD_FILE))
-        if not trainable:
-            model.requires_grad_(False)
-        elif has_adapter(folder):
-            model.fp32_trainables()
-        return model
+def trainable_prm(
+    name_or_path: str,
+    config: PRMConfig | None = None,
+    *,
+    lora: Lora | None = None,
+    dtype: Dtype = "float32",
+    device: str | None = "cpu",
+) -> PRM:
+    """A PRM to train: new on a backbone, or the PRM of a folder, whose own config stands."""
+    if not is_prm(name_or_path):
+        return PRM.from_backbone(name_or_path, config, lora=lora, dtype=dtype, device=device)
+    model = PRM.from_pretrained(name_or_path, trainable=True, lora=lora, dtype=dtype, device=device)
+    model.fp32_trainables()
+    return model
 
 
-def _split(
-    state: dict[str, Tensor] | None,
-) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
-    """A reward model's parameters: the backbone's and the head's, each under its own names."""
-    if state is None:
-        return None, None
-    parts: list[dict[str, Tensor]] = [
-        {name.removeprefix(start): v for name, v in state.items() if name.startswith(start)}
-        for start in ("backbone.", "head.")
-    ]
-    return parts[0], parts[1]
+def _dtype(dtype: Dtype) -> torch.dtype:
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _below(start: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters of one part of the model, under the part's own names."""
+    return {name.removeprefix(start): v for name, v in state.items() if name.startswith(start)}

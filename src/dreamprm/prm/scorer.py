@@ -2,23 +2,37 @@
 
 Candidates of one question are scored together behind one prefill of its prompt and images (see
 `shared_prefix`), several questions of similar length in one batch. A question with one candidate,
-and any backbone without a key-value cache, takes the plain pass; the scores are the same.
+and any model that cannot share a prompt, takes the plain pass; the scores are the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Protocol
 
-import torch
-
-from dreamprm.prm.model import PRM
-from dreamprm.prm.shared_prefix import can_share, share, shared_logits
 from dreamprm.records import Question, StepScores, Trajectory
 
 Pair = tuple[Question, Trajectory]
-_Item = tuple[int, Question, Sequence[str]]  # place in the window, question, steps
+Steps = Sequence[str]
+Logits = tuple[float, ...]  # of the steps of one trajectory
+Plain = Callable[[Sequence[tuple[Question, Steps]]], list[Logits]]
+Shared = Callable[[Sequence[tuple[Question, Sequence[Steps]]]], list[Logits]]
+_Item = tuple[int, Question, Steps]  # place in the window, question, steps
 _BATCHES_IN_WINDOW = 8
+
+
+class StepModel(Protocol):
+    """A reward model of our own (`PRM`) or of others (`conventions.TextPRM`)."""
+
+    def passes(self) -> tuple[Plain, Shared | None]:
+        """Put the model into eval mode and make its forward passes, for text and steps to logits.
+
+        The first takes any trajectories. The second takes questions with their candidates and reads
+        each question once; None where the model cannot.
+        """
+        ...
 
 
 class StepScorer:
@@ -30,11 +44,10 @@ class StepScorer:
         share_prefix: read the prompt once for all candidates of a question.
     """
 
-    def __init__(self, model: PRM, batch_size: int = 16, share_prefix: bool = True) -> None:
-        self.model, self.batch_size = model.eval(), batch_size
-        self.share_prefix = share_prefix and can_share(model)
-        self.encode = model.encoder()
-        self.encode.warn_cut = False  # the records tell
+    def __init__(self, model: StepModel, batch_size: int = 16, share_prefix: bool = True) -> None:
+        self.batch_size = batch_size
+        self._plain, shared = model.passes()
+        self._shared = shared if share_prefix else None
 
     @property
     def window(self) -> int:
@@ -64,9 +77,7 @@ class StepScorer:
                     yield StepScores.of(held[place][1], logits)
                 progress(len(done))
 
-    def score_steps(
-        self, question: Question, candidates: Sequence[Sequence[str]]
-    ) -> list[tuple[float, ...]]:
+    def score_steps(self, question: Question, candidates: Sequence[Steps]) -> list[Logits]:
         """Step logits of several reasonings, whole or not, about one question.
 
         Args:
@@ -75,27 +86,35 @@ class StepScorer:
         Returns:
             One logit per step of each; fewer where steps are beyond the backbone's context.
         """
-        found: dict[int, tuple[float, ...]] = {}
+        logits: dict[int, Logits] = {}
         for done in self._batches([(i, question, steps) for i, steps in enumerate(candidates)]):
-            found.update(done)
-        return [found[i] for i in range(len(candidates))]
+            logits.update(done)
+        return [logits[i] for i in range(len(candidates))]
 
-    def _batches(self, items: Sequence[_Item]) -> Iterator[list[tuple[int, tuple[float, ...]]]]:
+    def _batches(self, items: Sequence[_Item]) -> Iterator[list[tuple[int, Logits]]]:
         """Places and logits, batch by batch."""
         for with_images in (True, False):  # not every processor takes both in one batch
+            by_question: dict[str, list[_Item]] = {}
+            for item in items:
+                if bool(item[1].images) == with_images:
+                    by_question.setdefault(item[1].id, []).append(item)
             alone: list[list[_Item]] = []
             together: list[list[_Item]] = []
-            for group in _by_question(i for i in items if bool(i[1].images) == with_images):
+            for group in by_question.values():
                 for start in range(0, len(group), self.batch_size):
                     part = group[start : start + self.batch_size]
-                    if self.share_prefix and len(part) > 1:
+                    if self._shared is not None and len(part) > 1:
                         together.append(part)
                     else:
                         alone += [[one] for one in part]
             for batch in self._packed(alone):
-                yield self._plain([one for [one] in batch])
+                logits = self._plain([(question, steps) for [(_, question, steps)] in batch])
+                yield [(group[0][0], row) for group, row in zip(batch, logits, strict=True)]
             for batch in self._packed(together):
-                yield self._shared(batch)
+                assert self._shared is not None
+                logits = self._shared([(g[0][1], [steps for _, _, steps in g]) for g in batch])
+                places = [place for group in batch for place, _, _ in group]
+                yield list(zip(places, logits, strict=True))
 
     def _packed(self, groups: list[list[_Item]]) -> Iterator[list[list[_Item]]]:
         """Groups of similar length, as many as fit a batch."""
@@ -108,33 +127,21 @@ class StepScorer:
         if batch:
             yield batch
 
-    @torch.inference_mode()
-    def _plain(self, batch: list[_Item]) -> list[tuple[int, tuple[float, ...]]]:
-        encoded = self.encode([(question, steps) for _, question, steps in batch])
-        logits = self.model(encoded.to(self.model.device))  # (trajectories, steps)
-        return _rows([place for place, _, _ in batch], logits, encoded.mask)
 
-    @torch.inference_mode()
-    def _shared(self, batch: list[list[_Item]]) -> list[tuple[int, tuple[float, ...]]]:
-        encoded = share(self.encode, [(g[0][1], [steps for _, _, steps in g]) for g in batch])
-        logits = shared_logits(self.model, encoded.to(self.model.device))  # (trajectories, steps)
-        return _rows([place for g in batch for place, _, _ in g], logits, encoded.mask)
+def score_question(
+    model: StepModel, question: Question | str, candidates: Sequence[Steps], batch_size: int
+) -> list[list[float]]:
+    """Step scores (probabilities) of several reasonings about one question; see `PRM.score`."""
+    if isinstance(question, str):
+        question = Question(id="question", domain="any", text=question, answer="?")
+    logits = StepScorer(model, batch_size).score_steps(question, candidates)
+    return [[_sigmoid(z) for z in row] for row in logits]
 
 
-def _by_question(items: Iterable[_Item]) -> list[list[_Item]]:
-    groups: dict[str, list[_Item]] = {}
-    for item in items:
-        groups.setdefault(item[1].id, []).append(item)
-    return list(groups.values())
+def _sigmoid(z: float) -> float:
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 
 def _length(group: list[_Item]) -> int:
     """Characters of the longest of a group; images of one data set are about alike."""
     return len(group[0][1].text) + max(sum(map(len, steps)) for _, _, steps in group)
-
-
-def _rows(
-    places: Sequence[int], logits: torch.Tensor, mask: torch.Tensor
-) -> list[tuple[int, tuple[float, ...]]]:
-    found = logits.float().cpu()
-    return [(p, tuple(row[m].tolist())) for p, row, m in zip(places, found, mask, strict=True)]

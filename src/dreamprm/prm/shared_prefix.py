@@ -22,8 +22,6 @@ from torch import Tensor
 from dreamprm.policy.decoding import prefill
 from dreamprm.prm.inputs import Prompt, join
 from dreamprm.prm.layout import Encoder, Laid
-from dreamprm.prm.lora import unwrapped
-from dreamprm.prm.model import PRM
 from dreamprm.records import Question
 
 Group = tuple[Question, Sequence[Sequence[str]]]
@@ -56,23 +54,9 @@ class SharedBatch:
         return int(self.inputs["attention_mask"].sum() + self.tail_mask.sum())
 
     def to(self, device: torch.device | str) -> SharedBatch:
-        return SharedBatch(
-            {k: v.to(device) for k, v in self.inputs.items()},
-            self.begins.to(device),
-            self.tails.to(device),
-            self.tail_mask.to(device),
-            self.ends.to(device),
-            self.mask.to(device),
-        )
-
-
-def can_share(model: PRM) -> bool:
-    """Can the backbone go on from an expanded cache?
-
-    Recurrent and hybrid ones keep a state in place of keys and values, which transformers marks as
-    stateful: those are scored one trajectory per sequence.
-    """
-    return not getattr(unwrapped(model.backbone), "_is_stateful", False)
+        inputs = {k: v.to(device) for k, v in self.inputs.items()}
+        others = (self.begins, self.tails, self.tail_mask, self.ends, self.mask)
+        return SharedBatch(inputs, *(t.to(device) for t in others))
 
 
 def share(encoder: Encoder, groups: Sequence[Group]) -> SharedBatch:
@@ -83,20 +67,21 @@ def share(encoder: Encoder, groups: Sequence[Group]) -> SharedBatch:
         groups: at least one candidate each, all with images or all without; steps beyond the
             context are left out, with a warning.
     """
-    pad = encoder.tokenizer.pad_token_id or 0
     begins, rows, tails, ends = [], [], [], []
     for number, (question, candidates) in enumerate(groups):
         laid = [encoder.lay_out(question, steps) for steps in candidates]
-        sequences = [_tokens(one) for one in laid]
-        width = _common(sequences, limit=min(_first_end(one) for one in laid))
+        sequences = [[*one.prompt.tokens["input_ids"].tolist(), *one.tail] for one in laid]
+        # The first step must be judged behind what is shared.
+        limit = min(len(one.prompt) + one.ends[0] for one in laid)
+        width = _common(sequences, limit)
         begins.append(_cut(laid[0], sequences[0], width))
         for one, sequence in zip(laid, sequences, strict=True):
             rows.append(number)
             tails.append(sequence[width:])
             ends.append([len(one.prompt) + end - width for end in one.ends])
-    inputs, _ = join(begins, [()] * len(begins), pad, "left")
+    inputs, _ = join(begins, [()] * len(begins), encoder.pad_id, "left")
     length, steps = max(map(len, tails)), max(map(len, ends))
-    padded = torch.full((len(rows), length), pad)
+    padded = torch.full((len(rows), length), encoder.pad_id)
     tail_mask = torch.zeros(len(rows), length, dtype=torch.long)
     at = torch.zeros(len(rows), steps, dtype=torch.long)
     mask = torch.zeros(len(rows), steps, dtype=torch.bool)
@@ -108,43 +93,27 @@ def share(encoder: Encoder, groups: Sequence[Group]) -> SharedBatch:
     return SharedBatch(inputs, torch.tensor(rows), padded, tail_mask, at, mask)
 
 
-def shared_logits(model: PRM, batch: SharedBatch) -> Tensor:
-    """Step logits, (rows, steps); 0 where `batch.mask` is False. Equal to the model's own.
+def states_at_steps(backbone: Any, batch: SharedBatch) -> Tensor:
+    """Last hidden states where `batch.mask` is True, (found, width).
 
     Args:
-        model: in eval mode, under `torch.inference_mode`.
-        batch: on the model's device.
+        backbone: without peft's wrapper, in eval mode, under `torch.inference_mode`.
+        batch: on its device, with inputs of its dtype.
     """
-    backbone: Any = unwrapped(model.backbone)
-    inputs = {
-        k: v.to(backbone.dtype) if v.is_floating_point() else v for k, v in batch.inputs.items()
-    }
-    start = prefill(backbone, inputs)
+    start = prefill(backbone, batch.inputs)
     start.cache.reorder_cache(batch.begins)
     mask = torch.cat([start.mask[batch.begins], batch.tail_mask], dim=1)  # (rows, width + length)
     length = batch.tails.shape[1]
     positions = start.position[batch.begins] + torch.arange(length, device=mask.device)
-    hidden = backbone.base_model(
+    hidden: Tensor = backbone.base_model(
         input_ids=batch.tails,
         attention_mask=mask,
         position_ids=positions,  # (rows, length)
         past_key_values=start.cache,
         use_cache=True,
-    ).last_hidden_state  # (rows, length, hidden)
+    ).last_hidden_state  # (rows, length, width)
     rows, steps = batch.mask.nonzero(as_tuple=True)
-    found = model.judge(hidden[rows, batch.ends[rows, steps]])  # (found,)
-    logits: Tensor = found.new_zeros(batch.mask.shape)
-    logits[rows, steps] = found
-    return logits
-
-
-def _tokens(laid: Laid) -> list[int]:
-    return [*laid.prompt.tokens["input_ids"].tolist(), *laid.tail]
-
-
-def _first_end(laid: Laid) -> int:
-    """Where the first step is judged: it must lie behind what is shared."""
-    return len(laid.prompt) + laid.ends[0]
+    return hidden[rows, batch.ends[rows, steps]]
 
 
 def _common(sequences: Sequence[Sequence[int]], limit: int) -> int:

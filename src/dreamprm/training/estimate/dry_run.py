@@ -11,7 +11,7 @@ import torch
 
 from dreamprm.models.loading import load_processor
 from dreamprm.prm.layout import Encoder
-from dreamprm.prm.lora import LoraOptions
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRMConfig
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData
@@ -27,7 +27,7 @@ def describe_run(
     config: TrainConfig,
     data: TrainData,
     *,
-    lora: LoraOptions | None = None,
+    lora: Lora | None = None,
     device: torch.device | str = "cpu",
     world: int = 1,
     sharded: bool = False,

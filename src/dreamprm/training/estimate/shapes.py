@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import resolve
 from dreamprm.prm.heads import HeadName
-from dreamprm.prm.lora import LoraOptions, add_lora, unwrapped
+from dreamprm.prm.lora import Lora, unwrapped
 from dreamprm.prm.model import PRM, PRMConfig
 
 
@@ -97,10 +97,10 @@ class Shapes:
     text: Stack
     vision: Stack | None
     merge: int
-    lora: LoraOptions | None
+    lora: Lora | None
 
 
-def read_shapes(backbone: Any, prm: PRMConfig, lora: LoraOptions | None = None) -> Shapes:
+def read_shapes(backbone: Any, prm: PRMConfig, lora: Lora | None = None) -> Shapes:
     """Shapes of a reward model.
 
     Args:
@@ -122,7 +122,7 @@ def read_shapes(backbone: Any, prm: PRMConfig, lora: LoraOptions | None = None) 
             head: HeadName = "value" if prm.head == "value" else "vocab"
             model = PRM(bare, None, PRMConfig(head=head))
             if lora:
-                add_lora(model, lora)
+                model.add_lora(lora)
     except (OSError, ValueError) as error:
         raise DreamPRMError(f"cannot read the config of '{backbone}': {error}") from error
     if prm.head == "token":
