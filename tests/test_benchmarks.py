@@ -13,11 +13,10 @@ from dreamprm.cli import main
 from dreamprm.data import read_questions, write_questions
 from dreamprm.data.mmmu_pro import read_mmmu_pro
 from dreamprm.data.sources.benchmarks import MMMU_SUBJECTS
-from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark, mmstar
+from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark, same_option
 from dreamprm.evaluation.benchmarks.mathvision import right, values
 from dreamprm.evaluation.benchmarks.mathvista import extract
-from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES
-from dreamprm.evaluation.benchmarks.reading import same_option
+from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES, first_letter
 from dreamprm.evaluation.benchmarks.wemath import case
 from dreamprm.evaluation.results import Result, read_result
 from dreamprm.prompts import option_letter
@@ -260,9 +259,9 @@ def test_wemath_reads_its_own_output_by_its_own_extraction(tmp_path: Path) -> No
 def test_mmstar_takes_stored_answers_by_the_same_rule() -> None:
     question = Question(id="q", domain="mmstar", text="?", answer="B")
     for answer in ("B", "(B) a cat", "B. a cat", "b"):
-        assert mmstar.right(question, answer)
+        assert ANSWERS["mmstar"].right(question, answer)
     for answer in ("A", "C. B", "", None):
-        assert not mmstar.right(question, answer)
+        assert not ANSWERS["mmstar"].right(question, answer)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +278,7 @@ def test_mmstar_takes_stored_answers_by_the_same_rule() -> None:
 )
 def test_mmstar_takes_the_letter_that_a_response_begins_with(text: str, letter: str | None) -> None:
     question = Question(id="q", domain="mmstar", text="?", answer="B")
-    assert mmstar.extract(question, text) == letter
+    assert first_letter(question, text) == letter
 
 
 def test_mmvet_is_graded_by_a_judge_and_a_rerun_asks_for_what_is_missing(

@@ -12,13 +12,15 @@ from dreamprm.cli import main
 from dreamprm.data import read_pair, write_scores
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Result, read_result
-from dreamprm.evaluation.step_level.first_error import (
+from dreamprm.evaluation.step_level import (
+    Counts,
+    count,
     first_error_metrics,
     harmonic,
     labelled,
+    metrics_of,
     predicted,
 )
-from dreamprm.evaluation.step_level.step_f1 import Counts, count, metrics_of
 from dreamprm.records import Label, StepScores, Trajectory
 
 RIGHT, WRONG = Label(1.0), Label(0.0)
@@ -102,9 +104,10 @@ def test_every_labelled_step_counts_and_neutral_ones_do_not() -> None:
     t = Trajectory(question_id="q", steps=("a", "b", "c", "d"), labels=(RIGHT, WRONG, None, WRONG))
     found = count(t, [1.0, 1.0, -1.0, -1.0])
     assert found == Counts(right_right=1, wrong_right=1, wrong_wrong=1)
-    assert found.f1_right == pytest.approx(2 / 3)
-    assert found.f1_wrong == pytest.approx(2 / 3)
-    assert found.macro == pytest.approx(2 / 3)
+    figures = metrics_of("x", {"q": found})
+    assert {name: m.value for name, m in figures.items()} == pytest.approx(
+        dict.fromkeys(("x", "x/micro_f1", "x/f1_right", "x/f1_wrong"), 2 / 3)
+    )
     assert found.micro == pytest.approx(2 / 3)
     assert (found + found).wrong_wrong == 2
 
@@ -112,7 +115,7 @@ def test_every_labelled_step_counts_and_neutral_ones_do_not() -> None:
 def test_macro_f1_is_not_fooled_by_calling_everything_right() -> None:
     easy = Counts(right_right=90, wrong_right=10)
     assert easy.micro == 0.9
-    assert easy.macro < 0.5
+    assert metrics_of("x", {"q": easy})["x"].value < 0.5
 
 
 def prmbench_row(name: str, idx: str, steps: int, errors: list[int]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dreamprm.errors import DataError
 
 if TYPE_CHECKING:
+    from dreamprm.evaluation.benchmarks import Response
     from dreamprm.evaluation.results import Result
     from dreamprm.records import Question
 
@@ -83,7 +84,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Score, print and write."""
-    from dreamprm.evaluation.benchmarks import ANSWERS, find_benchmark
+    from dreamprm.evaluation.benchmarks import ANSWERS, export, find_benchmark
     from dreamprm.evaluation.results import write_result
 
     benchmark = find_benchmark(config.benchmark)
@@ -100,8 +101,6 @@ def run(config: Config) -> None:
     if config.output is not None:
         write_result(config.output, result)
     if config.export is not None:
-        from dreamprm.evaluation.benchmarks.export import export
-
         if not questions:
             raise DataError(f"export is of answers; {benchmark} has none")
         export(config.export, result, {q.id: q for q in questions}, config.export_layout)
@@ -109,54 +108,30 @@ def run(config: Config) -> None:
 
 
 def _settings(config: Config, *names: str) -> dict[str, Any]:
-    found = {name: getattr(config, name) for name in ("benchmark", "data", "limit", *names)}
-    return {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
+    settings = {name: getattr(config, name) for name in ("benchmark", "data", "limit", *names)}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
 
 
 def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
     from dreamprm.data import read_questions, write_questions
-    from dreamprm.evaluation.benchmarks import ANSWERS, score_answers
-    from dreamprm.evaluation.benchmarks.mmvet import score_grades
-    from dreamprm.evaluation.benchmarks.reading import (
-        by_option_text,
-        read_benchmark,
-        read_responses,
-    )
+    from dreamprm.evaluation import benchmarks
 
-    benchmark = ANSWERS[name]
-    whole = read_benchmark(benchmark, config.data)
+    benchmark = benchmarks.ANSWERS[name]
+    whole = benchmarks.read_benchmark(benchmark, config.data)
     questions, dropped = whole[: config.limit], {q.id for q in whole[len(whole[: config.limit]) :]}
     if config.questions_output is not None:
         write_questions(config.questions_output, questions)
         print(f"{config.questions_output}: {len(questions):,} questions of {name}")
         if config.responses is None and config.grades is None:
             return questions, None
-    if name == "mmvet" and not config.judge_model:
-        if config.grades is None:
-            raise DataError(
-                "mmvet is graded by a judge model; give the file of its --grades, or --responses "
-                "and --judge_model"
-            )
-        run_name = config.name or config.grades.stem
-        settings = _settings(config, "grades")
-        return questions, score_grades(
-            questions, config.grades, name=run_name, settings=settings, left_out=dropped
-        )
+    if name == "mmvet":
+        return questions, _graded(config, questions, dropped)
     if config.responses is None:
         raise DataError(f"{name} needs --responses")
-    responses = read_responses(benchmark, config.responses)
-    if name == "mmvet":
-        from dreamprm.cli.grades import judged
-
-        grades = judged(config, questions, responses)
-        settings = _settings(config, "responses", "judge_model", "judge_runs")
-        run_name = config.name or config.responses.stem
-        return questions, score_grades(
-            questions, grades, name=run_name, settings=settings, left_out=dropped
-        )
+    responses = benchmarks.read_responses(benchmark, config.responses)
     if config.asked is not None:
-        responses = by_option_text(responses, read_questions(config.asked), questions)
-    result = score_answers(
+        responses = benchmarks.by_option_text(responses, read_questions(config.asked), questions)
+    result = benchmarks.score_answers(
         benchmark,
         questions,
         [r for r in responses if r.question_id not in dropped],
@@ -169,8 +144,73 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
     return questions, result
 
 
+def _graded(config: Config, questions: list[Question], dropped: set[str]) -> Result:
+    """MM-Vet from a file of grades, which a judge model completes first where one is given."""
+    from dreamprm.evaluation.benchmarks import read_responses
+    from dreamprm.evaluation.benchmarks.mmvet import MMVET, score_grades
+
+    grades, names = config.grades, ["grades"]
+    if config.judge_model:
+        if config.responses is None:
+            raise DataError("mmvet needs --responses")
+        if not config.judge_urls:
+            raise DataError("judge_model needs judge_urls: endpoints that serve it")
+        grades = grades or config.responses.with_suffix(".grades.json")
+        names = ["responses", "judge_model", "judge_runs"]
+        _judge(config, questions, read_responses(MMVET, config.responses), grades)
+    if grades is None:
+        raise DataError(
+            "mmvet is graded by a judge model; give the file of its --grades, or --responses and "
+            "--judge_model"
+        )
+    of = config.responses if config.judge_model and config.responses else grades
+    return score_grades(
+        questions,
+        grades,
+        name=config.name or of.stem,
+        settings=_settings(config, *names),
+        left_out=dropped,
+    )
+
+
+def _judge(
+    config: Config, questions: list[Question], responses: list[Response], grades: Path
+) -> None:
+    import asyncio
+
+    from dreamprm.cli.terminal import progress
+    from dreamprm.evaluation.benchmarks.mmvet import grade_responses
+    from dreamprm.policy.endpoint import EndpointPolicy
+
+    async def grade() -> None:
+        judge = EndpointPolicy(
+            model=str(config.judge_model),
+            base_urls=config.judge_urls,
+            api_key_env=config.api_key_env,
+            prompt="bare",
+            temperature=0.0 if config.judge_runs == 1 else 1.0,
+            max_new_tokens=2048,  # for judges that think first
+            continuation="prompt",
+        )
+        try:
+            await grade_responses(
+                questions,
+                responses,
+                judge,
+                grades,
+                runs=config.judge_runs,
+                allow_missing=config.allow_missing,
+                progress=advance,
+            )
+        finally:
+            await judge.close()
+
+    with progress("answers graded", len(questions) * config.judge_runs) as advance:
+        asyncio.run(grade())
+
+
 def _responses(config: Config) -> Result:
-    from dreamprm.evaluation.step_level.rewardmath import ranking_result, read_scores
+    from dreamprm.evaluation.benchmarks.rewardmath import ranking_result, read_scores
 
     if config.data is None:
         raise DataError("rewardmath needs --data, a file with step scores of ten solutions a row")
@@ -181,37 +221,19 @@ def _responses(config: Config) -> Result:
 
 def _steps(config: Config, name: str) -> Result:
     from dreamprm.data import read_pair, read_scores
-    from dreamprm.evaluation.results import new_result
-    from dreamprm.evaluation.step_level.first_error import (
-        first_error_metrics,
-        first_error_rows,
-        predictions,
-    )
-    from dreamprm.evaluation.step_level.prmbench import prmbench_metrics
-    from dreamprm.evaluation.step_level.step_f1 import step_metrics
+    from dreamprm.evaluation.step_level import score_steps
 
     if config.data is None or config.scores is None:
         raise DataError(f"{name} needs --data, its published file, and --scores of its solutions")
     questions, trajectories = read_pair(config.data, format=name)
-    trajectories = trajectories[: config.limit]
-    by_id = {q.id: q for q in questions}
-    scores = {(s.question_id, s.sample_index): s for s in read_scores(config.scores)}
-    if name == "processbench":
-        found = predictions(trajectories, scores, config.threshold)
-        rows = first_error_rows(by_id, trajectories, found, name)
-        metrics = first_error_metrics(rows)
-    elif name == "prmbench":
-        metrics, rows = prmbench_metrics(trajectories, scores, config.threshold)
-    else:
-        metrics, rows = step_metrics(by_id, trajectories, scores, name, config.threshold)
-    run_name = config.name or config.scores.stem
-    return new_result(
-        name=run_name,
-        kind="steps",
+    return score_steps(
+        name,
+        questions,
+        trajectories[: config.limit],
+        read_scores(config.scores),
+        threshold=config.threshold,
+        name=config.name or config.scores.stem,
         settings=_settings(config, "scores", "threshold"),
-        metrics={run_name: metrics},
-        questions={run_name: tuple(rows)},
-        details={"benchmark": name},
     )
 
 

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from dreamprm.answers.options import letter_index
 from dreamprm.data.files import refuse
 from dreamprm.data.row_files import each_row
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response, by_subject
+from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, letter_or_text
+from dreamprm.evaluation.results import subject_of
 from dreamprm.records import Question
 
 _LARGEST_POWER = 4096
@@ -35,10 +35,7 @@ def right(question: Question, answer: str | None) -> bool:
     """The verdict that the published result counts."""
     if answer is None or not answer.strip():
         return False
-    letter = gold = question.answer
-    if question.options and len(letter) == 1:
-        place = letter_index(letter)
-        gold = question.options[place] if 0 <= place < len(question.options) else letter
+    letter, gold = question.answer, letter_or_text(question)
     if answer.strip().lower() in (letter.strip().lower(), gold.strip().lower()):
         return True
     one, other = values(answer), values(gold)
@@ -92,12 +89,11 @@ def _evaluate(node: ast.AST) -> Fraction:
 
 def groups(question: Question) -> Groups:
     """Subject, level, and the two together, as the published result lists them."""
-    level = question.extra.get("level")
-    found = by_subject(question)
+    level, groups = question.extra.get("level"), subject_of(question)
     if level is None:
-        return found
+        return groups
     both = {"level and subject": (f"{level}, {question.subject}",)} if question.subject else {}
-    return found | {"level": (str(level),)} | both
+    return groups | {"level": (str(level),)} | both
 
 
 def read_responses(path: Path) -> list[Response]:

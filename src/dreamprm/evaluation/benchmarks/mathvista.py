@@ -17,7 +17,12 @@ from dreamprm.answers.mathvista import mathvista_verdict
 from dreamprm.answers.options import letter_index
 from dreamprm.data.files import load_json_object
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response
+from dreamprm.evaluation.benchmarks.base import (
+    Benchmark,
+    Response,
+    groups_by,
+    letter_or_text,
+)
 from dreamprm.records import Question
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?|(?<![\w.])[-−]?\.\d+")
@@ -42,14 +47,10 @@ _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
 def right(question: Question, answer: str | None) -> bool:
     """The verdict that MathVista's own score counts; see `answer_mathvista`."""
-    gold = question.answer
-    if question.options and len(gold) == 1:
-        place = letter_index(gold)
-        gold = question.options[place] if 0 <= place < len(question.options) else gold
     kind, precision = question.extra.get("answer_type"), question.extra.get("precision")
     return mathvista_verdict(
         answer,
-        gold,
+        letter_or_text(question),
         question.options,
         answer_type=str(kind or "text"),
         precision=int(precision) if isinstance(precision, int | float) else None,
@@ -122,16 +123,6 @@ def _backwards(text: str) -> list[str]:
     return [s for s in reversed(_SENTENCE.split(text)) if s.strip()]
 
 
-def groups(question: Question) -> Groups:
-    """Task, skills, context and grade, as the published score lists them."""
-    found: Groups = {"task": (question.subject,)} if question.subject else {}
-    for name in ("skills", "context", "grade"):
-        value = question.extra.get(name)
-        if value:
-            found[name] = tuple(map(str, value)) if isinstance(value, list) else (str(value),)
-    return found
-
-
 def read_responses(path: Path) -> list[Response]:
     """MathVista's output file: an object of pid -> row with response and, later on, extraction.
 
@@ -153,7 +144,7 @@ MATHVISTA = Benchmark(
     count=1000,
     right=right,
     extract=extract,
-    groups=groups,
+    groups=groups_by("task", skills="skills", context="context", grade="grade"),
     read_responses=read_responses,
     rules="nearest choice; numbers to the precision asked for; otherwise equal text",
 )

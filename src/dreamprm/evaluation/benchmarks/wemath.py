@@ -23,8 +23,8 @@ from pathlib import Path
 from dreamprm.data.files import image_from_disk, load_json_rows
 from dreamprm.data.rows import required_text
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.benchmark import Benchmark, Groups, Response
-from dreamprm.evaluation.results import Metric, QuestionResult
+from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response
+from dreamprm.evaluation.results import Metric, QuestionResult, metric
 from dreamprm.evaluation.statistics import estimate
 from dreamprm.records import Question
 
@@ -117,8 +117,7 @@ def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
         values["RM"] = [float(c == "RM") for c in found if c in ("CM", "RM")]
         for name, numbers in values.items():
             if numbers:
-                e = estimate(numbers)
-                metrics[f"wemath/{kind}/{name}"] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
+                metrics[f"wemath/{kind}/{name}"] = metric(estimate(numbers))
     return metrics
 
 
@@ -145,6 +144,7 @@ WEMATH = Benchmark(
     count=1740,
     extract=extract,
     groups=groups,
+    read_questions=read_questions,
     read_responses=read_responses,
     summary=summary,
     rules="the letter; the score counts problems with their steps",

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dreamprm.data.files import load_json_rows
 from dreamprm.errors import DataError
-from dreamprm.evaluation.results import Metric, QuestionResult, Result, new_result
+from dreamprm.evaluation.results import Metric, QuestionResult, Result, metric, new_result
 from dreamprm.evaluation.statistics import estimate
 from dreamprm.search.aggregation import AGGREGATIONS, aggregate, logits_from_probabilities
 
@@ -61,7 +59,7 @@ def ranking_result(
     questions: dict[str, tuple[QuestionResult, ...]] = {}
     for aggregation in aggregations:
         rows, reciprocal = [], []
-        for number, (_, solutions) in enumerate(problems.items(), start=1):
+        for number, solutions in enumerate(problems.values(), start=1):
             first, *others = (aggregate(steps, aggregation) for steps in solutions)
             above = sum(other >= first for other in others)
             reciprocal.append(1 / (1 + above))
@@ -70,10 +68,9 @@ def ranking_result(
                     question_id=str(number), benchmark="rewardmath", value=float(above == 0)
                 )
             )
-        right, rank = (estimate(np.array(v)) for v in ([r.value for r in rows], reciprocal))
         metrics[aggregation] = {
-            "rewardmath": Metric(value=right.mean, ci95=right.ci95, n=right.n),
-            "rewardmath/mrr": Metric(value=rank.mean, ci95=rank.ci95, n=rank.n),
+            "rewardmath": metric(estimate([row.value for row in rows])),
+            "rewardmath/mrr": metric(estimate(reciprocal)),
         }
         questions[aggregation] = tuple(rows)
     return new_result(

@@ -7,16 +7,26 @@ published ones use them; `rules="ours"` gives the verdict of `dreamprm.answers` 
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from dreamprm.answers import extract_answer, verdict
+from dreamprm.answers.options import letter_index
+from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataError
-from dreamprm.evaluation.results import Metric, QuestionResult, Result, new_result
+from dreamprm.evaluation.results import (
+    Metric,
+    QuestionResult,
+    Result,
+    metric,
+    new_result,
+    subject_of,
+)
 from dreamprm.evaluation.statistics import estimate
 from dreamprm.records import Question
 
@@ -65,9 +75,31 @@ Groups = dict[str, tuple[str, ...]]
 """Name of a grouping -> the groups of it that a question is in."""
 
 
-def by_subject(question: Question) -> Groups:
-    """Groups of a benchmark whose questions have one subject each."""
-    return {} if question.subject is None else {"subject": (question.subject,)}
+def groups_by(subject: str, **extra: str) -> Callable[[Question], Groups]:
+    """Groups by the question's subject, and by values of `extra`.
+
+    Args:
+        subject: name of the grouping by subject.
+        extra: name of a grouping -> the field of a question's `extra` that tells its groups.
+    """
+
+    def groups(question: Question) -> Groups:
+        found: Groups = {} if question.subject is None else {subject: (question.subject,)}
+        for name, key in extra.items():
+            if value := question.extra.get(key):
+                found[name] = tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+        return found
+
+    return groups
+
+
+def letter_or_text(question: Question) -> str:
+    """The gold answer, as the text of its option where it is a letter."""
+    gold = question.answer
+    if question.options and len(gold) == 1:
+        place = letter_index(gold)
+        return question.options[place] if 0 <= place < len(question.options) else gold
+    return gold
 
 
 @dataclass(frozen=True)
@@ -81,6 +113,7 @@ class Benchmark:
         right: by the benchmark's own rules, is an answer right?
         extract: by its rules, a response's final answer.
         groups: that a question is in; tables are made of them.
+        read_questions: its published file; None where it is a source on the hub.
         read_responses: the benchmark's own output layout; None where it has none that we know.
         summary: further metrics, from all rows.
         rules: what `right` does, in a few words.
@@ -91,7 +124,8 @@ class Benchmark:
     count: int | None
     right: Callable[[Question, str | None], bool] = our_verdict
     extract: Callable[[Question, str], str | None] = our_extraction
-    groups: Callable[[Question], Groups] = by_subject
+    groups: Callable[[Question], Groups] = subject_of
+    read_questions: Callable[[Path], list[Question]] | None = None
     read_responses: Callable[[Path], list[Response]] | None = None
     summary: Callable[[Sequence[QuestionResult]], Mapping[str, Metric]] = field(
         default=lambda rows: {}
@@ -191,8 +225,35 @@ def answer_metrics(benchmark: Benchmark, rows: Sequence[QuestionResult]) -> dict
         for grouping, groups in row.groups.items():
             for group in groups:
                 parts.setdefault(f"{benchmark.name}/{grouping}/{group}", []).append(row.value)
-    found = {}
-    for name in sorted(parts, key=lambda name: (name != benchmark.name, name)):
-        e = estimate(np.array(parts[name]))
-        found[name] = Metric(value=e.mean, ci95=e.ci95, n=e.n)
-    return found | dict(benchmark.summary(rows))
+    names = sorted(parts, key=lambda name: (name != benchmark.name, name))
+    return {name: metric(estimate(parts[name])) for name in names} | dict(benchmark.summary(rows))
+
+
+def export(path: Path, result: Result, questions: Mapping[str, Question], layout: str) -> None:
+    """Write the rows of a result of answers for another tool, to compare question by question.
+
+    Args:
+        layout: `vlmevalkit`, a tab-separated table as its result tables have; or `lmms_eval`, one
+            JSON object per line as its sample logs have.
+    """
+    [rows] = result.questions.values()
+    text = io.StringIO()
+    if layout == "vlmevalkit":
+        table = csv.writer(text, delimiter="\t", lineterminator="\n")
+        table.writerow(["index", "category", "question", "answer", "prediction", "hit"])
+        for row in rows:
+            q = questions[row.question_id]
+            category = q.subject or ""
+            table.writerow([q.id, category, q.text, q.answer, row.answer or "", f"{row.value:g}"])
+    else:
+        for row in rows:
+            q = questions[row.question_id]
+            line = {
+                "doc_id": q.id,
+                "target": q.answer,
+                "filtered_resps": [row.answer or ""],
+                row.benchmark: row.value,
+            }
+            text.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())

@@ -1,1 +1,0 @@
-"""Step-level and response-level benchmarks: how good the scores themselves are."""
