@@ -36,7 +36,7 @@ from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import Pair, TrainData
 from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem
-from dreamprm.training.training import make_loop
+from dreamprm.training.run import make_loop
 
 Unit = Callable[[], None]
 """A piece of training: a window of ours or plain's, `steps` windows of the paper's."""

@@ -29,7 +29,7 @@ from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData
 from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem
-from dreamprm.training.training import make_loop
+from dreamprm.training.run import make_loop
 from tests.prm_data import small_data
 from tests.unrolled import Unrolled
 

@@ -56,7 +56,7 @@ from dreamprm.tiny.world import (
 )
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.learned import GivenWeights, without_zeros
-from dreamprm.training.training import TrainData, prepare_data, train
+from dreamprm.training.run import TrainData, prepare_data, train
 
 SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
 TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 2, 8, 16, 8

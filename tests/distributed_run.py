@@ -20,7 +20,7 @@ from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.engine import leave_together
-from dreamprm.training.training import train
+from dreamprm.training.run import train
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 

@@ -16,7 +16,7 @@ from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem
-from dreamprm.training.training import make_loop
+from dreamprm.training.run import make_loop
 from tests.prm_data import small_data
 from tests.test_hypergradient import cosine, relative_error
 from tests.tiny_models import processor, random_prm

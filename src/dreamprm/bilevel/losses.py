@@ -227,7 +227,7 @@ def fit_affine(
         gradient = x_free.T @ (p - y) / len(y) + pull * (theta - prior)
         hessian = (x_free * (p * (1 - p))[:, None]).T @ x_free / len(y) + pull.diag()
         move = torch.linalg.solve(hessian, gradient)
-        theta = theta - move * min(1.0, 2.0 / float(move.norm().clamp(min=1e-12)))
+        theta = theta - move * min(1.0, 2.0 / max(float(move.norm()), 1e-12))
     return float(theta[0]), float(theta[1])
 
 

@@ -113,14 +113,14 @@ def run(config: Config) -> None:
         data, given = without_zeros(data, given)  # type: ignore[arg-type]
     if config.dry_run:
         if is_main_process():
-            _show_plan(config, bilevel, data)
+            _show_plan(config, bilevel, data, given)
         return
     import torch
 
     from dreamprm.cli.models import quiet_transformers
     from dreamprm.prm.model import trainable_prm
     from dreamprm.training.engine import leave_together
-    from dreamprm.training.training import train
+    from dreamprm.training.run import train
 
     torch.manual_seed(config.seed)  # adapters begin at random
     quiet_transformers()
@@ -188,24 +188,32 @@ def lora(config: Config) -> Any:
     )
 
 
+<<<<<<< HEAD
 def _show_plan(config: Config, bilevel: TrainConfig, data: Any) -> None:
     from dreamprm.cli.models import quiet_transformers
     from dreamprm.models.loading import device_of
+=======
+def _show_plan(config: Config, bilevel: TrainConfig, data: Any, given: Any) -> None:
+    import torch
+
+    from dreamprm.cli.models import device_of, quiet_transformers
+>>>>>>> d4b03bb (--dry_run takes a real step without contents: FakeTensorMode and the loop itself in place of formulas)
     from dreamprm.training import sharding
-    from dreamprm.training.estimate.dry_run import describe_run
+    from dreamprm.training.dry_run import plan_run
 
     quiet_transformers()
     print(
-        describe_run(
+        plan_run(
             config.model_name_or_path,
             _facts(config),
-            bilevel,
             data,
+            bilevel,
             lora=lora(config),
+            dtype=getattr(torch, config.dtype),
+            weights=given,
             device=device_of(config.device),
             world=int(os.environ.get("WORLD_SIZE", "1")),
             sharded=sharding.is_asked_for(),
-            frozen_bf16=config.dtype == "bfloat16",
         )
     )
 

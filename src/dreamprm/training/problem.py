@@ -46,7 +46,7 @@ class PRMProblem:
         self._labels, self._labelled = data.label_table()
         self._contrast = [group for group in data.meta if len({t.outcome for _, t in group}) == 2]
         self._lengths = {
-            name: [_length(pair) for pair in pairs] for name, pairs in data.lower.items()
+            name: [rough_length(pair) for pair in pairs] for name, pairs in data.lower.items()
         }
         if config.learn_weights:
             self._check_meta()
@@ -175,7 +175,7 @@ class PRMProblem:
                 "per_device_meta_batch_size or meta_batch_questions"
             )
         if chunk_count > 1:  # chunks of similar length need little padding
-            picked.sort(key=lambda entry: _length(entry[1]))
+            picked.sort(key=lambda entry: rough_length(entry[1]))
         bounds = [len(picked) * i // chunk_count for i in range(chunk_count + 1)]
         chunks = [picked[a:b] for a, b in itertools.pairwise(bounds)]
         return MetaBatch(
@@ -288,7 +288,7 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
             layer.train()
 
 
-def _length(pair: Pair) -> int:
+def rough_length(pair: Pair) -> int:
     """Something that grows with the number of tokens."""
     question, t = pair
     return len(question.text) + sum(map(len, t.steps)) + 500 * len(question.images)

@@ -105,7 +105,7 @@ def train(
         state = load_checkpoint(loop, config, problem.of_candidates, newest, run)
         history = state["history"]
         progress(loop.steps)
-    _warn_of_nothing_learned(config, data)
+    warn_of_nothing_learned(config, data)
     saved = logged = loop.steps
     for row in windows(loop, problem):
         history.append(row | {"weights": domain_weights(weighting, data)})
@@ -128,7 +128,7 @@ def train(
     return result
 
 
-def _warn_of_nothing_learned(config: TrainConfig, data: TrainData) -> None:
+def warn_of_nothing_learned(config: TrainConfig, data: TrainData) -> None:
     """Settings under which weights stay at 1 although they are to be learned."""
     if not config.learn_weights:
         return
@@ -152,7 +152,9 @@ def make_loop(
     """The bi-level loop of a run; `estimator` stands in for that of the settings."""
     model, config = problem.model, problem.config
     for module in (weighting, correction):
-        if module is not None:
+        if module is not None and any(
+            t.device != model.device for t in module.state_dict().values()
+        ):
             module.to(model.device)
     head = {id(p) for p in model.head.parameters()}
     groups = [

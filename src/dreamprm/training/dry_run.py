@@ -1,0 +1,485 @@
+"""What `dreamprm train --dry_run` prints: the run's data, memory and time, before anything is done.
+
+Nothing is derived by formula. The loop of a real run takes two lower steps and a meta gradient on
+the largest batches of the data, on tensors that have a shape and no contents (torch's
+`FakeTensorMode`): a laptop plans a model that it could not hold. While it runs, storages that come
+and go are added up, and `FlopCounterMode` counts. Where the real run fits the device and is short,
+a window of it with random weights gives the time, and on a GPU the memory as its allocator sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import peft
+import psutil
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry
+
+from dreamprm.errors import DreamPRMError
+from dreamprm.models.loading import load_backbone, load_processor
+from dreamprm.prm.layout import LayoutConfig
+from dreamprm.prm.lora import LoraOptions, add_lora, has_adapter
+from dreamprm.prm.model import CONFIG_FILE, PRM, PRMConfig
+from dreamprm.training.batches import LowerBatch, MetaBatch, on_device
+from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import Pair, TrainData
+from dreamprm.training.learned import GivenWeights, make_weights
+from dreamprm.training.problem import PRMProblem, rough_length
+from dreamprm.training.run import make_loop, warn_of_nothing_learned
+
+SAMPLE = 32  # trajectories whose tokens are counted, half of them those that look longest
+EFFICIENCY = 0.4  # of a large matrix product's speed, reached in training by models of a few B
+MARGIN = 1.1  # an allocator's fragments and kernels' work space, which are not counted
+PATIENCE = {"cuda": 60.0, "cpu": 15.0}  # seconds that the measured window may take, as expected
+
+
+class Shadow(TorchDispatchMode):
+    """Lets a training step run where parameters are fake and its integers are real.
+
+    Positions, masks and image sizes decide about shapes, so they are computed. What meets a fake
+    tensor becomes fake itself, and a number that is read from one is 1.
+
+    Attributes:
+        held: bytes of the fake storages that are alive.
+        peak: the most that were alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.held = self.peak = self.flops = 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        aten = torch.ops.aten
+        if func is torch.ops.prim.device.default:  # most calls are this one
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else args[0].device
+        if any(isinstance(x, FakeTensor) for x in tree_iter((args, kwargs))):
+            if func is aten._local_scalar_dense.default:
+                return 0.0
+            if func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
+                args = (args[0], _whole_numbers(args[1]), *args[2:])
+        result = func(*args, **kwargs)
+        if func.overloadpacket in flop_registry:
+            self.flops += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
+        for x in tree_iter(result):
+            if isinstance(x, FakeTensor):
+                self.watch(x.untyped_storage())
+        return result
+
+    def watch(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._seen:
+            self._seen.add(storage)
+            self.held += storage.nbytes()
+            self.peak = max(self.peak, self.held)
+            weakref.finalize(storage, self._free, storage.nbytes())
+
+    def _free(self, size: int) -> None:
+        self.held -= size
+
+
+def _whole_numbers(indices: list[Tensor | None]) -> list[Tensor | None]:
+    """Masks as positions: how many are True decides about the shape of what they choose."""
+    positions: list[Tensor | None] = []
+    for index in indices:
+        if isinstance(index, Tensor) and index.dtype == torch.bool:
+            positions += index.nonzero(as_tuple=True)
+        else:
+            positions.append(index)
+    return positions
+
+
+def make_fake(module: nn.Module, shadow: Shadow, device: torch.device) -> None:
+    """Replace parameters and buffers by fake ones on a device, in place."""
+    fakes: dict[int, tuple[Tensor, Tensor]] = {}  # with what they replace, whose id must stay taken
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, t in tensors.items():
+                if t is None:
+                    continue
+                if id(t) not in fakes:
+                    with shadow.mode:
+                        fake = torch.empty(t.shape, dtype=t.dtype, device=device)
+                    if isinstance(t, nn.Parameter):
+                        fake = nn.Parameter(fake, requires_grad=t.requires_grad)
+                    shadow.watch(fake.untyped_storage())
+                    fakes[id(t)] = fake, t
+                tensors[name] = fakes[id(t)][0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs. Bytes and FLOPs are of one device.
+
+    Attributes:
+        domains: of each, its name, trajectories, labelled steps and mean label.
+        largest: sequences and tokens of the largest micro-batch.
+        total, trainable: parameters.
+        weights, moments, stored: bytes of the parameters, of AdamW's state, and of what the
+            estimator keeps of a window.
+        peak: the most bytes that are alive at once.
+        flops: of a lower step of average length, with its share of the meta gradient.
+        meta_share: of the meta gradient in it.
+        rate: FLOP/s that the device reaches in a large matrix product.
+        seconds: of a lower step, measured; None: not measured.
+        measured_peak: what the device's allocator saw; None: not measured.
+        memory: bytes of the device.
+        steps: lower steps of the run.
+        shards: devices that share parameters, gradients and what is as large (FSDP2).
+    """
+
+    domains: list[tuple[str, int, int, float]]
+    largest: tuple[int, int]
+    total: int
+    trainable: int
+    weights: int
+    moments: int
+    stored: int
+    peak: int
+    flops: float
+    meta_share: float
+    rate: float
+    memory: int
+    steps: int
+    shards: int = 1
+    seconds: float | None = None
+    measured_peak: int | None = None
+
+    @property
+    def expected_peak(self) -> int:
+        """Measured or counted; with shards, activations stay whole."""
+        kept = self.weights + self.moments + self.stored
+        return (self.measured_peak or self.peak) - kept * (self.shards - 1) // self.shards
+
+    @property
+    def fits(self) -> bool:
+        return self.expected_peak * MARGIN <= self.memory
+
+    @property
+    def expected_seconds(self) -> float:
+        """Of a lower step."""
+        return self.seconds or self.flops / (EFFICIENCY * self.rate)
+
+    def __str__(self) -> str:
+        rest = self.peak - self.weights - self.moments - self.stored
+        rows = [("data", "")]
+        for name, count, steps, mean in self.domains:
+            rows.append((f"  {name}", f"{count:,} trajectories, {steps:,} labels, mean {mean:.2f}"))
+        sequences, tokens = self.largest
+        whole = " before sharding" if self.shards > 1 else ""
+        rows += [
+            ("longest micro-batch", f"{tokens:,} tokens, {sequences:,} sequences"),
+            ("parameters", f"{_count(self.total)}, trainable {_count(self.trainable)}"),
+            ("peak memory of a device", _bytes(self.expected_peak)),
+            ("  weights", _bytes(self.weights) + whole),
+            ("  AdamW's state", _bytes(self.moments) + whole),
+            ("  estimator", _bytes(self.stored) + whole),
+            ("  gradients, activations", _bytes(rest)),
+            ("work of a step", f"{self.flops / 1e12:,.3g} TFLOP"),
+            ("  meta gradient", f"{self.meta_share:.0%}"),
+            ("time of a step", _time(self.expected_seconds)),
+            (f"time of {self.steps:,} steps", _time(self.expected_seconds * self.steps)),
+        ]
+        width = max(len(name) for name, _ in rows) + 2
+        lines = [f"{name:<{width}}{value}".rstrip() for name, value in rows]
+        verdict = "fits" if self.fits else "does not fit"
+        lines.append(
+            f"The peak and a tenth more {verdict} this device's {_bytes(self.memory).strip()}."
+        )
+        if not self.fits:
+            lines.append(
+                "Less memory: gradient_checkpointing; a smaller per_device_meta_batch_size or "
+                "per_device_train_batch_size; meta_gradient_at start; use_peft, dtype bfloat16."
+            )
+        counted = "counted on tensors without contents; a GPU's kernels may need other work space"
+        lines.append(f"Memory: {'measured' if self.measured_peak else counted}.")
+        guess = f"guessed: {EFFICIENCY:.0%} of this device's {self.rate / 1e12:.3g} TFLOP/s"
+        lines.append(f"Time: {guess if self.seconds is None else 'measured over a window'}.")
+        return "\n".join(lines)
+
+
+def plan_run(
+    name: str,
+    facts: PRMConfig,
+    data: TrainData,
+    config: TrainConfig,
+    *,
+    lora: LoraOptions | None = None,
+    dtype: torch.dtype = torch.float32,
+    weights: GivenWeights | None = None,
+    device: torch.device | str = "cpu",
+    world: int = 1,
+    sharded: bool = False,
+    measure: bool = True,
+) -> Plan:
+    """Plan a run, loading no weights.
+
+    Args:
+        name: of the backbone, or folder of a PRM to go on from.
+        facts: head and layout of a new PRM.
+        data: from `prepare_data`.
+        config: of the run.
+        lora: adapters; None: everything is trained.
+        dtype: of what is not trained.
+        weights: fixed weights, see `run.fit`.
+        device: that the run is to use.
+        world: number of such devices.
+        sharded: they share parameters (FSDP2); otherwise each has all.
+        measure: run a window on the device where it fits and is short.
+
+    Raises:
+        DreamPRMError: the backbone cannot be read, the data does not serve, or an operation of the
+            model cannot be followed without contents.
+    """
+    device = torch.device(device)
+    warn_of_nothing_learned(config, data)
+    config = replace(config, meta_batch_questions=-(-config.meta_batch_questions // world))
+    with torch.device("meta"):
+        model = _untrained(name, facts, lora, dtype, config)
+    longest = sorted(data.meta, key=_promises_most, reverse=True)[: config.meta_batch_questions]
+    data = replace(data, meta=longest)
+    problem = PRMProblem(model, data, config)
+    lower = _largest(problem)
+    sequences, tokens = lower.tokens.inputs["input_ids"].shape
+    first = [b.tokens.inputs["input_ids"].numel() for b in problem.lower_batches(0)]
+    usual = sum(first) / len(first) / (sequences * tokens)  # an average batch over the largest
+    rate = matmul_rate(device, torch.bfloat16 if config.bf16 else torch.float32)
+    memory = psutil.virtual_memory().total
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    try:
+        plan = _without_contents(model, data, config, lower, weights, device, usual)
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise DreamPRMError(
+            "dry_run: this model has an operation that cannot be followed on tensors without "
+            f"contents: {str(error).splitlines()[0]}; start the run and watch its first window"
+        ) from error
+    plan = replace(plan, rate=rate, memory=memory, shards=world if sharded else 1)
+    windows = 3 if device.type == "cuda" else 1
+    expected = plan.expected_seconds * windows * config.unroll_steps
+    if measure and plan.peak * MARGIN <= memory and expected <= PATIENCE.get(device.type, 0.0):
+        with torch.device(device):
+            model = _untrained(name, facts, lora, dtype, config)
+        problem = PRMProblem(model.to(device), data, config)
+        seconds, peak = _measured(problem, lower, weights, windows)
+        plan = replace(plan, seconds=seconds, measured_peak=peak)
+    return plan
+
+
+def _untrained(
+    name: str, facts: PRMConfig, lora: LoraOptions | None, dtype: torch.dtype, config: TrainConfig
+) -> PRM:
+    """The model of the run with random weights, on the device of the context."""
+    folder = Path(name)
+    saved = folder / CONFIG_FILE
+    if saved.is_file():
+        values = json.loads(saved.read_text())
+        values.pop("domain_weights", None)
+        facts = PRMConfig(**values | {"layout": LayoutConfig(**values["layout"])})
+    backbone = load_backbone(name, dtype, weights=False)
+    model = PRM(backbone, load_processor(name), facts)
+    if has_adapter(folder):
+        adapters = peft.LoraConfig.from_pretrained(name)
+        model.backbone = peft.get_peft_model(backbone, adapters)
+    elif lora is not None:
+        add_lora(model, lora)
+    model.fp32_trainables()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.train()
+
+
+def _promises_most(group: list[Pair]) -> tuple[bool, int]:
+    """Order of meta questions: with both outcomes first, then by length."""
+    return len({t.outcome for _, t in group}) == 2, max(rough_length(pair) for pair in group)
+
+
+def _largest(problem: PRMProblem) -> LowerBatch:
+    """The longest trajectories of the domain that has the longest."""
+    size, data = problem.config.per_device_train_batch_size, problem.data
+    items = [(d, i) for d, name in enumerate(data.domains) for i in range(len(data.lower[name]))]
+    rough = {(d, i): rough_length(data.lower[data.domains[d]][i]) for d, i in items}
+    by_length = sorted(items, key=lambda item: rough[item], reverse=True)
+    spread = [items[i * len(items) // SAMPLE] for i in range(SAMPLE)]
+    tokens = {
+        (d, i): problem.batch_of(d, [i]).tokens.inputs["input_ids"].shape[1]
+        for d, i in dict.fromkeys([*by_length[: SAMPLE // 2], *spread])
+    }
+    domain, _ = max(tokens, key=lambda item: tokens[item])
+    own = [item for item in items if item[0] == domain]
+    own.sort(key=lambda item: (tokens.get(item, 0), rough[item]), reverse=True)
+    return problem.batch_of(domain, [own[i % len(own)][1] for i in range(size)])
+
+
+class _Watched(PRMProblem):
+    """A problem that notes what is alive when a pass begins, and the FLOPs of meta gradients."""
+
+    shadow: Shadow
+    meta_flops = held = 0
+
+    def lower_losses(
+        self, batch: LowerBatch, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        self.held = self.held or self.shadow.held
+        return super().lower_losses(batch, labels)
+
+    def meta_backward(self, batch: MetaBatch, scale: float) -> float:
+        before = self.shadow.flops
+        loss = super().meta_backward(batch, scale)
+        self.meta_flops += self.shadow.flops - before
+        return loss
+
+
+def _without_contents(
+    model: PRM,
+    data: TrainData,
+    config: TrainConfig,
+    lower: LowerBatch,
+    given: GivenWeights | None,
+    device: torch.device,
+    usual: float,
+) -> Plan:
+    """Peak and FLOPs of a window, on the largest batches.
+
+    Two micro-batches and two chunks of a meta batch need as much memory as many do. Where something
+    of every step or domain is kept to the window's end, that of the others is added.
+    """
+    at_end = config.meta_gradient_at == "end"
+    micro, chunk = min(2, config.gradient_accumulation_steps), config.per_device_meta_batch_size
+    window = min(config.unroll_steps, 2 if at_end or micro == 1 else 1)
+    questions = -(-2 * chunk // config.meta_batch_candidates) if chunk else len(data.meta)
+    short = replace(
+        config,
+        gradient_accumulation_steps=micro,
+        unroll_steps=window,
+        meta_batch_questions=max(1, min(questions, config.meta_batch_questions)),
+        meta_warmup_steps=0 if at_end else window,  # the direction needs AdamW's state
+        max_steps=4,
+    )
+    shadow = Shadow()
+    make_fake(model, shadow, device)
+    problem = _Watched(model, data, short)
+    problem.shadow = shadow
+    weighting, correction = make_weights(short, data, given)
+    for module in (weighting, correction):
+        if module is not None:
+            make_fake(module, shadow, device)
+    loop = make_loop(problem, weighting, correction)
+    of_weights = shadow.held
+    steps = window * (1 if at_end or not config.learn_weights else 2)
+    with shadow:
+        for step in range(steps):
+            if step == steps - window:
+                problem.meta_flops, before = 0, shadow.flops
+            problem.held = 0
+            meta_batch = problem.meta_batch(0).to(device) if loop.needs_meta_batch else None
+            loop.step(on_device([lower] * micro, device), meta_batch)
+    moments = sum(
+        t.untyped_storage().nbytes()
+        for state in loop.lower_optimizer.state.values()
+        for t in state.values()
+    )
+    stored, peak = max(0, problem.held - of_weights - moments), shadow.peak
+    if at_end and config.estimator_name == "inner_product":  # one vector per domain that came up
+        came_up = config.gradient_accumulation_steps * config.unroll_steps
+        peak += stored * (min(came_up, len(data.domains)) - 1)
+        stored *= min(came_up, len(data.domains))
+    elif at_end:  # something of every step
+        peak += stored * (config.unroll_steps - window)
+        stored *= config.unroll_steps
+    in_window = shadow.flops - before - problem.meta_flops
+    lower_flops = in_window / window / micro * config.gradient_accumulation_steps
+    more = min(config.meta_batch_questions, len(data.meta)) / max(1, short.meta_batch_questions)
+    meta_flops = problem.meta_flops * more / config.unroll_steps
+    sequences, tokens = lower.tokens.inputs["input_ids"].shape
+    return Plan(
+        domains=[_of_domain(name, data) for name in data.domains],
+        largest=(sequences, tokens),
+        total=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        weights=of_weights,
+        moments=moments,
+        stored=stored,
+        peak=peak,
+        flops=(lower_flops + meta_flops) * usual,
+        meta_share=meta_flops / (lower_flops + meta_flops),
+        rate=0.0,
+        memory=0,
+        steps=config.max_steps,
+    )
+
+
+def _of_domain(name: str, data: TrainData) -> tuple[str, int, int, float]:
+    labels = [x.value for _, t in data.lower[name] for x in t.labels or () if x is not None]
+    return name, len(data.lower[name]), len(labels), sum(labels) / len(labels)
+
+
+def _measured(
+    problem: PRMProblem, lower: LowerBatch, given: GivenWeights | None, windows: int
+) -> tuple[float, int | None]:
+    """Seconds of a lower step, upper level included, and on a GPU the peak of its allocator.
+
+    All windows but the last are of the largest micro-batches.
+    """
+    config, device = problem.config, problem.model.device
+    careful = replace(problem.config, learning_rate=1e-12, head_learning_rate=0.0)  # no divergence
+    problem.config = replace(careful, max_steps=windows * config.unroll_steps)
+    loop = make_loop(problem, *make_weights(problem.config, problem.data, given))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = 0.0
+    while loop.steps < problem.config.max_steps:
+        last = problem.config.max_steps - loop.steps <= config.unroll_steps
+        if last and not start:
+            start = time.perf_counter()
+        meta_batch = problem.meta_batch(0).to(device) if loop.needs_meta_batch else None
+        largest = [lower] * config.gradient_accumulation_steps
+        loop.step(
+            on_device(problem.lower_batches(loop.steps) if last else largest, device), meta_batch
+        )
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    seconds = (time.perf_counter() - start) / config.unroll_steps
+    return seconds, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """FLOP/s of a large matrix product."""
+    n = 4096 if device.type == "cuda" else 512
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    float((a @ a)[0, 0])  # the first call chooses a kernel
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        float((a @ a)[0, 0])  # waits for the device
+        done += 1
+    return 2 * n**3 * done / (time.perf_counter() - start)
+
+
+def _count(number: int) -> str:
+    if number < 100_000:
+        return f"{number:,}"
+    return f"{number / 1e6:,.1f} M" if number < 1e9 else f"{number / 1e9:,.3f} B"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:,.2f} GB" if number >= 1e8 else f"{number / 1e6:,.2f} MB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
