@@ -78,7 +78,7 @@ class Config(TrainConfig, TrainingInputs):  # in this order --help begins with t
             trajectories (`dreamprm weigh`), or the folder of an earlier run (what it learned).
         preset: values of the options that you do not give: `default`, or `paper` as published.
         resume_from_checkpoint: go on from the newest checkpoint in output_dir.
-        dry_run: check data and settings, show the plan with estimates of memory and time, and stop;
+        dry_run: check data and settings, show what memory and time the run takes, and stop;
             no weights are loaded.
         push_to_hub: upload the model with its card when it is done.
         hub_model_id: name on the hub, `me/my-prm`.
