@@ -17,8 +17,8 @@ from dreamprm.records import Label, Question, Trajectory
 from dreamprm.training.checkpoint import checkpoints
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.problem import PRMProblem
-from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 from dreamprm.training.run import TrainData, lr_factor, prepare_data, train
+from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -118,7 +118,7 @@ def make_fake(module: nn.Module, shadow: Shadow, device: torch.device) -> None:
                         fake = nn.Parameter(fake, requires_grad=t.requires_grad)
                     shadow.watch(fake.untyped_storage())
                     fakes[id(t)] = fake, t
-                tensors[name] = fakes[id(t)][0]
+                tensors[name] = fakes[id(t)][0]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
