@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
-from dreamprm.prm.lora import LoraOptions
+from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRMConfig
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.dry_run import Plan, plan_run
@@ -82,7 +82,7 @@ def test_other_weightings_are_planned_too(change: dict[str, Any]) -> None:
 def test_options_that_save_memory_do() -> None:
     whole = plan(SMALL)
     assert plan(replace(SMALL, gradient_checkpointing=True)).peak < whole.peak
-    adapters = plan(SMALL, lora=LoraOptions(r=4), dtype=torch.bfloat16)
+    adapters = plan(SMALL, lora=Lora(r=4), dtype=torch.bfloat16)
     assert adapters.trainable < whole.trainable / 4
     assert adapters.weights < whole.weights
     assert adapters.moments == pytest.approx(8 * adapters.trainable, rel=0.01)

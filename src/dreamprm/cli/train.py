@@ -188,16 +188,11 @@ def lora(config: Config) -> Any:
     )
 
 
-<<<<<<< HEAD
-def _show_plan(config: Config, bilevel: TrainConfig, data: Any) -> None:
-    from dreamprm.cli.models import quiet_transformers
-    from dreamprm.models.loading import device_of
-=======
 def _show_plan(config: Config, bilevel: TrainConfig, data: Any, given: Any) -> None:
     import torch
 
-    from dreamprm.cli.models import device_of, quiet_transformers
->>>>>>> d4b03bb (--dry_run takes a real step without contents: FakeTensorMode and the loop itself in place of formulas)
+    from dreamprm.cli.models import quiet_transformers
+    from dreamprm.models.loading import device_of
     from dreamprm.training import sharding
     from dreamprm.training.dry_run import plan_run
 

@@ -50,7 +50,6 @@ def resolve(path: str) -> str:
     return path
 
 
-<<<<<<< HEAD
 def device_of(name: str | None) -> str:
     """The device of a name; None: a GPU where there is one, each process of a launch its own.
 
@@ -69,8 +68,6 @@ def device_of(name: str | None) -> str:
     return name
 
 
-=======
->>>>>>> d4b03bb (--dry_run takes a real step without contents: FakeTensorMode and the loop itself in place of formulas)
 def load_backbone(
     path: str, dtype: torch.dtype = torch.float32, *, weights: bool = True, **kwargs: Any
 ) -> Any:

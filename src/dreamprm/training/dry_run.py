@@ -9,7 +9,6 @@ a window of it with random weights gives the time, and on a GPU the memory as it
 
 from __future__ import annotations
 
-import json
 import time
 import weakref
 from collections.abc import Mapping
@@ -26,11 +25,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from dreamprm.data.files import load_json_object
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import load_backbone, load_processor
+from dreamprm.prm.folder import CONFIG_FILE, is_prm
 from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.lora import LoraOptions, add_lora, has_adapter
-from dreamprm.prm.model import CONFIG_FILE, PRM, PRMConfig
+from dreamprm.prm.lora import Lora, has_adapter
+from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.training.batches import LowerBatch, MetaBatch, on_device
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
@@ -218,7 +219,7 @@ def plan_run(
     data: TrainData,
     config: TrainConfig,
     *,
-    lora: LoraOptions | None = None,
+    lora: Lora | None = None,
     dtype: torch.dtype = torch.float32,
     weights: GivenWeights | None = None,
     device: torch.device | str = "cpu",
@@ -248,8 +249,7 @@ def plan_run(
     device = torch.device(device)
     warn_of_nothing_learned(config, data)
     config = replace(config, meta_batch_questions=-(-config.meta_batch_questions // world))
-    with torch.device("meta"):
-        model = _untrained(name, facts, lora, dtype, config)
+    model = _untrained(name, facts, lora, dtype, config, "meta")
     longest = sorted(data.meta, key=_promises_most, reverse=True)[: config.meta_batch_questions]
     data = replace(data, meta=longest)
     problem = PRMProblem(model, data, config)
@@ -272,35 +272,37 @@ def plan_run(
     windows = 3 if device.type == "cuda" else 1
     expected = plan.expected_seconds * windows * config.unroll_steps
     if measure and plan.peak * MARGIN <= memory and expected <= PATIENCE.get(device.type, 0.0):
-        with torch.device(device):
-            model = _untrained(name, facts, lora, dtype, config)
-        problem = PRMProblem(model.to(device), data, config)
+        model = _untrained(name, facts, lora, dtype, config, str(device))
+        problem = PRMProblem(model, data, config)
         seconds, peak = _measured(problem, lower, weights, windows)
         plan = replace(plan, seconds=seconds, measured_peak=peak)
     return plan
 
 
 def _untrained(
-    name: str, facts: PRMConfig, lora: LoraOptions | None, dtype: torch.dtype, config: TrainConfig
+    name: str,
+    facts: PRMConfig,
+    lora: Lora | None,
+    dtype: torch.dtype,
+    config: TrainConfig,
+    device: str,
 ) -> PRM:
-    """The model of the run with random weights, on the device of the context."""
-    folder = Path(name)
-    saved = folder / CONFIG_FILE
-    if saved.is_file():
-        values = json.loads(saved.read_text())
+    """The model of the run, with random weights."""
+    if is_prm(name):
+        values = load_json_object(Path(name) / CONFIG_FILE)
         values.pop("domain_weights", None)
         facts = PRMConfig(**values | {"layout": LayoutConfig(**values["layout"])})
-    backbone = load_backbone(name, dtype, weights=False)
-    model = PRM(backbone, load_processor(name), facts)
-    if has_adapter(folder):
-        adapters = peft.LoraConfig.from_pretrained(name)
-        model.backbone = peft.get_peft_model(backbone, adapters)
-    elif lora is not None:
-        add_lora(model, lora)
+    with torch.device(device):
+        backbone = load_backbone(name, dtype, weights=False)
+        if has_adapter(name):
+            backbone = peft.get_peft_model(backbone, peft.LoraConfig.from_pretrained(name))
+        model = PRM(backbone, load_processor(name), facts)
+        if lora is not None and not has_adapter(name):
+            model.add_lora(lora)
     model.fp32_trainables()
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return model.train()
+    return model.to(device).train()
 
 
 def _promises_most(group: list[Pair]) -> tuple[bool, int]:
