@@ -28,10 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dreamprm.baselines.features import embed, quality, reference_losses
+from dreamprm.baselines.features import embeddings_and_quality, reference_losses
 from dreamprm.baselines.outcome import outcome_labels
-from dreamprm.baselines.pool import Pool
-from dreamprm.baselines.selection import select_weights
+from dreamprm.baselines.selection import Pool, select_weights
 from dreamprm.data import (
     read_questions,
     read_trajectories,
@@ -235,9 +234,8 @@ def _selected(
     pool = Pool(tuple(data.items))
     if selector == "car":
         model = PRM.from_backbone("tiny")
-        pool = replace(
-            pool, features=embed(model, pool.pairs, 128), quality=quality(model, pool.pairs, 128)
-        )
+        features, quality = embeddings_and_quality(model, pool.pairs, 128)
+        pool = replace(pool, features=features, quality=quality)
     if selector == "loss":
         facts = json.loads((folder / "scores" / "prm_uniform.json").read_text())
         pool = replace(pool, losses=np.array(facts["losses"]))

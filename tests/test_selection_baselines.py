@@ -10,12 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamprm.baselines.bis import balanced_information, bis
-from dreamprm.baselines.car import cluster, principal_components
-from dreamprm.baselines.pool import Pool, kept_count
-from dreamprm.baselines.s1 import is_sound, solve_rates
-from dreamprm.baselines.selection import SELECTORS, select_weights
-from dreamprm.baselines.small_loss import effective_size
+from dreamprm.baselines.selection import (
+    SELECTORS,
+    Pool,
+    balanced_information,
+    bis,
+    cluster,
+    effective_size,
+    is_sound,
+    kept_count,
+    principal_components,
+    select_weights,
+    solve_rates,
+)
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Label, Question, Trajectory
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamprm.baselines.features import embed, quality, reference_losses
+from dreamprm.baselines.features import embeddings_and_quality, reference_losses
 from dreamprm.baselines.selection import SELECTORS
 from dreamprm.cli import main, weigh
 from dreamprm.data.trajectory_weights import read_weights, write_weights
@@ -40,7 +40,7 @@ def model_pairs() -> list[tuple[Question, Trajectory]]:
 def test_embeddings_and_likelihoods_are_of_the_tokens_of_the_steps_alone(layout: str) -> None:
     model = random_prm(PRMConfig(layout=LayoutConfig(name=layout)))
     pairs = model_pairs()
-    together, likely = embed(model, pairs, 3), quality(model, pairs, 3)
+    together, likely = embeddings_and_quality(model, pairs, 3)
     encode = random_prm().encoder()
     for i, (question, t) in enumerate(pairs):
         batch = encode([(question, t.steps)])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dreamprm.errors import DataError, DreamPRMError
     from dreamprm.evaluation.evaluate import evaluate
+    from dreamprm.prm.lora import Lora
     from dreamprm.prm.model import PRM
     from dreamprm.records import Label, Question, StepScores, Trajectory
     from dreamprm.search.api import (
@@ -29,6 +30,7 @@ __all__ = [
     "DataError",
     "DreamPRMError",
     "Label",
+    "Lora",
     "Question",
     "StepScores",
     "TrainConfig",
@@ -45,6 +47,7 @@ __all__ = [
 _HOMES = {
     "errors": ("DataError", "DreamPRMError"),
     "evaluation.evaluate": ("evaluate",),
+    "prm.lora": ("Lora",),
     "prm.model": ("PRM",),
     "records": ("Label", "Question", "StepScores", "Trajectory"),
     "search.api": (

@@ -12,20 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.terminal import progress
 from dreamprm.data import check_images
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.records import Question, Trajectory, domain_of
+from dreamprm.records import domain_of
 from dreamprm.training.config import LowerLoss
-
-if TYPE_CHECKING:
-    from dreamprm.baselines.pool import Floats, Pool
-
-Pairs = tuple[tuple[Question, Trajectory], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +60,18 @@ class Config:
 
 def run(config: Config) -> None:
     """Read, weigh, write."""
-    from dreamprm.baselines.selection import check_budget, select_weights
+    from dreamprm.baselines.selection import Pool, check_budget, select_weights
     from dreamprm.data.trajectory_weights import write_weights
 
     check_budget(config.budget, config.seed)
     require_positive(config, "per_device_batch_size")
-    _check_output(config)
-    if config.selector in ("car", "loss") and config.model_name_or_path is None:
+    if config.output.suffix.lower() not in (".jsonl", ".ndjson"):
+        raise DataError("the output must be a .jsonl file", file=config.output)
+    for path in (config.questions, config.trajectories):
+        if path.absolute() == config.output.absolute():
+            raise DataError("is read, and would be overwritten", file=path, field="output")
+    needs_model = config.selector in ("car", "loss")
+    if needs_model and config.model_name_or_path is None:
         kind = "a trained PRM" if config.selector == "loss" else "any vision-language model"
         raise DreamPRMError(f"selector '{config.selector}' needs model_name_or_path: {kind}")
     questions, trajectories = read_candidates(
@@ -87,48 +87,30 @@ def run(config: Config) -> None:
         raise DataError(
             "no trajectory has a step label; run `dreamprm label` first", file=config.trajectories
         )
-    if config.selector in ("car", "loss"):
+    pool = Pool(pairs)
+    if needs_model:
+        from dreamprm.baselines.features import measured_pool
+        from dreamprm.cli.models import quiet_transformers
+
         check_images(questions, config.questions)
+        quiet_transformers()
+        with progress("trajectories scored", len(pairs)) as advance:
+            pool = measured_pool(
+                config.selector,
+                pairs,
+                str(config.model_name_or_path),
+                batch_size=config.per_device_batch_size,
+                step_tag=config.step_tag,
+                lower_loss=config.lower_loss,
+                device=config.device,
+                progress=advance,
+            )
     try:
-        weights = select_weights(config.selector, _pool(config, pairs), config.budget, config.seed)
+        weights = select_weights(config.selector, pool, config.budget, config.seed)
     except DataError as error:
         raise error.at(file=config.trajectories) from error
     write_weights(config.output, pairs, weights.tolist())
-    _tell(config, pairs, weights, without_label=len(trajectories) - len(pairs))
-
-
-def _pool(config: Config, pairs: Pairs) -> Pool:
-    """The trajectories, and what the selector needs a model for."""
-    from dreamprm.baselines.pool import Pool
-
-    if config.selector not in ("car", "loss"):
-        return Pool(pairs)
-    from dreamprm.baselines.features import embed, quality, reference_losses
-    from dreamprm.cli.models import quiet_transformers
-    from dreamprm.prm.folder import is_prm
-    from dreamprm.prm.layout import LayoutConfig
-    from dreamprm.prm.model import PRM, PRMConfig
-
-    quiet_transformers()
-    name, size = str(config.model_name_or_path), config.per_device_batch_size
-    if config.selector == "loss":
-        model = PRM.from_pretrained(name, device=config.device)
-        with progress("trajectories scored", len(pairs)) as advance:
-            return Pool(
-                pairs, losses=reference_losses(model, pairs, size, config.lower_loss, advance)
-            )
-    if is_prm(name):
-        model = PRM.from_pretrained(name, device=config.device)
-    else:
-        layout = LayoutConfig(step_tag=config.step_tag)
-        model = PRM.from_backbone(name, PRMConfig(layout=layout), device=config.device)
-    with progress("passes over trajectories", 2 * len(pairs)) as advance:
-        features = embed(model, pairs, size, advance)
-        return Pool(pairs, features=features, quality=quality(model, pairs, size, advance))
-
-
-def _tell(config: Config, pairs: Pairs, weights: Floats, without_label: int) -> None:
-    """What was kept of each domain."""
+    without_label = len(trajectories) - len(pairs)
     left_out = f"; {without_label} without label are left out" if without_label else ""
     print(f"{config.output}: weights of {len(pairs)} trajectories{left_out}")
     domains: dict[str, list[float]] = {}
@@ -137,11 +119,3 @@ def _tell(config: Config, pairs: Pairs, weights: Floats, without_label: int) -> 
     for name, mine in sorted(domains.items(), key=lambda item: -sum(item[1]) / len(item[1])):
         above = sum(weight > 0 for weight in mine)
         print(f"  {sum(mine) / len(mine):6.3f}  {name} ({above} of {len(mine)} above 0)")
-
-
-def _check_output(config: Config) -> None:
-    if config.output.suffix.lower() not in (".jsonl", ".ndjson"):
-        raise DataError("the output must be a .jsonl file", file=config.output)
-    for path in (config.questions, config.trajectories):
-        if path.absolute() == config.output.absolute():
-            raise DataError("is read, and would be overwritten", file=path, field="output")
