@@ -39,7 +39,8 @@ def test_mathvision_gives_the_published_table_exactly(tmp_path: Path, real_data:
     folder = real_data / "mathvision"
     words = ["--benchmark", "mathvision", "--data", folder / "test.jsonl"]
     words += ["--responses", folder / "output_Qwen-VL-Max.jsonl"]
-    found = only(score(tmp_path, *words))
+    result = score(tmp_path, *words)
+    found = only(result)
     published = json.loads((folder / "result_Qwen-VL-Max.json").read_text())
     assert published["-all"] == "474/3040=15.59%"
     checked = 0
@@ -57,8 +58,10 @@ def test_mathvision_gives_the_published_table_exactly(tmp_path: Path, real_data:
         assert (found[name].n, round(found[name].value * asked, 6)) == (asked, right_), key
         checked += 1
     assert checked > 90
-    ours = only(score(tmp_path, *words, "--rules", "ours"))
-    assert ours["mathvision"].value > found["mathvision"].value  # values and units count
+    [rows] = result.questions.values()
+    first = sum(row.value for row in rows[:300]) / 300
+    ours = only(score(tmp_path, *words, "--rules", "ours", "--limit", 300))
+    assert ours["mathvision"].value > first  # values and units count
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_letters_of_another_order_are_mapped_by_the_options_texts(
     tmp_path: Path, real_data: Path
 ) -> None:
     path = real_data / "mmmu_pro" / "gpt-4o_standard_10_options_cot.jsonl"
-    words = ["--benchmark", "mmmu_pro", "--data", path]
+    words = ["--benchmark", "mmmu_pro", "--data", path, "--limit", 400]
     [rows] = score(tmp_path, *words, "--responses", path).questions.values()
     asked, answers = [], []
     questions = {q.id: q for q in read_mmmu_pro(path)[0]}
@@ -131,7 +134,7 @@ def test_letters_of_another_order_are_mapped_by_the_options_texts(
     mapped = score(tmp_path, *words, "--asked", tmp_path / "asked.jsonl")
     [found] = mapped.questions.values()
     same = sum(a.value == b.value for a, b in zip(rows, found, strict=True))
-    assert same >= len(rows) - 10  # a few rows offer one option twice
+    assert same >= len(rows) - 3  # a few rows offer one option twice
     unmapped = only(score(tmp_path, *words))["mmmu_pro"].value
     assert unmapped < only(mapped)["mmmu_pro"].value - 0.3
 

@@ -216,30 +216,3 @@ def test_a_summary_with_a_nan_or_a_taken_key_is_refused(tmp_path: Path) -> None:
         summary_json(
             evaluate(), version="1", seed=0, wall_s=0.0, methods=(), extra={"seed": np.nan}
         )
-
-
-def test_mmmu_pro_candidates_give_the_published_best_of_n_figures(real_data: Path) -> None:
-    """DreamPRM-1.5's four GPT-5-mini answers per question, in file order."""
-    rows = json.loads((real_data / "dreamprm_1_5" / "meta_MMMU_Pro.json").read_text())
-    count: dict[str, int] = {}
-    candidates = []
-    for row in rows:
-        index = count.get(row["id"], 0)
-        count[row["id"]] = index + 1
-        candidates.append(
-            Trajectory(
-                question_id=row["id"],
-                steps=(row["response"] or "-",),
-                answer=None,
-                outcome=str(row["true_false"]) == "True",
-                sample_index=index,
-            )
-        )
-    some = [Question(id=q, domain="MMMU-Pro", text="?", answer="?") for q in count]
-    assert len(some) == 414
-    ceiling = []
-    for n in (1, 2, 3, 4):
-        result = evaluate_all(some, candidates, {}, n=n, ns=())
-        ceiling.append(round(100 * result.average["any_right"].mean, 2))
-        assert round(100 * result.average["first_sample"].mean, 2) == 52.17
-    assert ceiling == [52.17, 60.87, 65.22, 67.87]

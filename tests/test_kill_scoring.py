@@ -15,7 +15,7 @@ from dreamprm.records import StepScores, Trajectory
 from tests.forked_commands import ForkedCommands
 from tests.tiny_models import picture_question, random_prm
 
-QUESTIONS, EACH, BATCH = 40, 8, 8
+QUESTIONS, EACH, BATCH = 20, 8, 8
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def test_a_scoring_run_killed_many_times_scores_nothing_twice(
     rng = random.Random(0)
     output, killed, kept = tmp_path / "killed.jsonl", 0, 0
     while True:
-        stop = rows(output) + rng.randint(1, 40)
+        stop = rows(output) + rng.randint(1, 30)
         if commands.run(words(project, output), lambda stop=stop: rows(output) >= stop) == 0:
             break
         killed += 1
         assert rows(output) >= kept, "what was written stays"
         kept = rows(output)
     found = read_scores(output)
-    assert killed >= 5
+    assert killed >= 4
     assert len(found) == len(expected), "no trajectory twice, none missing"
     for s in found:  # a rest is batched otherwise than the whole
         assert s.logits == pytest.approx(expected[s.question_id, s.sample_index], abs=1e-4)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,32 +103,3 @@ def test_no_choice_depends_on_the_order_of_the_list(order: list[int], answers: l
     assert highest_score(shuffled, shuffled_scores) == highest_score(some, scores)
     assert majority_vote(shuffled) == majority_vote(some)
     assert heaviest_vote(shuffled, shuffled_scores) == heaviest_vote(some, scores)
-
-
-def test_math_rm_maj_gives_the_published_figures(real_data: Path) -> None:
-    path = real_data / "math_rm_maj" / "math_cot_100.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(rows) == 100
-    majority, best, ceiling = [], [], []
-    for n in (1, 2, 4, 8):
-        m = b = c = 0
-        for row in rows:
-            some = [
-                Trajectory(
-                    question_id=str(row["idx"]),
-                    steps=(row["response"][i] if "response" in row else "s",),
-                    answer=row["pred"][i] or None,
-                    outcome=row["score"][i],
-                    sample_index=i,
-                )
-                for i in range(n)
-            ]
-            m += bool(majority_vote(some).outcome)
-            b += bool(highest_score(some, [row["pred_score"][i][-1] for i in range(n)]).outcome)
-            c += any_right(some)
-        majority.append(m)
-        best.append(b)
-        ceiling.append(c)
-    assert majority == [90, 90, 93, 93]
-    assert best == [90, 93, 93, 94]
-    assert ceiling == [90, 94, 95, 96]

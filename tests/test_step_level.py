@@ -226,13 +226,14 @@ def test_intervals_of_f1_cover_it() -> None:
             found[str(i)] = Counts(*(cells.count(k) for k in range(4)))
         return found
 
-    truth = metrics_of("x", sample(40_000))["x"].value
+    total = sum(sample(20_000).values(), Counts())
+    truth = metrics_of("x", {"all": total})["x"].value
     inside = 0
-    for _ in range(200):
+    for _ in range(100):
         ci95 = metrics_of("x", sample(100))["x"].ci95
         assert ci95 is not None
         inside += ci95[0] <= truth <= ci95[1]
-    assert 180 <= inside <= 199
+    assert 89 <= inside <= 99
 
 
 REWARDMATH = {

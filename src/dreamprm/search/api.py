@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dreamprm.policy import Policy
+from dreamprm.prm.conventions import TextPRM
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question
@@ -25,7 +26,7 @@ from dreamprm.search.aggregation import DEFAULT_AGGREGATION
 from dreamprm.search.search import Search, SearchOptions, SearchResult, StepJudge
 
 T = TypeVar("T")
-Judge = PRM | StepJudge
+Judge = PRM | TextPRM | StepJudge
 
 
 def best_of_n(
@@ -156,14 +157,15 @@ def as_judge(
     prm: Judge, batch_size: int = 16
 ) -> tuple[StepJudge, Callable[[str], int] | None, str]:
     """A judge of steps, a counter of tokens, and the aggregation that the model is trained for."""
-    if not isinstance(prm, PRM):
+    if not isinstance(prm, PRM | TextPRM):
         return prm, None, DEFAULT_AGGREGATION
-    tokenizer = prm.processor.tokenizer
+    tokenizer = prm.processor.tokenizer if isinstance(prm, PRM) else prm.tokenizer
+    aggregation = prm.config.aggregation if isinstance(prm, PRM) else DEFAULT_AGGREGATION
 
     def count_tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
-    return StepScorer(prm, batch_size), count_tokens, prm.config.aggregation
+    return StepScorer(prm, batch_size), count_tokens, aggregation
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
