@@ -20,7 +20,6 @@ from dreamprm.training.config import TrainConfig
 from dreamprm.training.hub import (
     MARKER,
     model_card,
-    non_default,
     push_to_hub,
     read_facts,
     write_card,
@@ -74,18 +73,13 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_front_matter_is_what_the_hub_reads(folder: Path) -> None:
-    data = ModelCard(model_card(read_facts(folder), "me/prm")).data
-    assert data.library_name == "dreamprm"
-    assert data.base_model == "Qwen/Qwen2-VL-2B-Instruct"
-    assert data.pipeline_tag == "image-text-to-text"
-    assert "process-reward-model" in data.tags
-    assert "arxiv:2505.20241" in data.tags
-    assert "peft" not in data.tags
-
-
 def test_the_card_tells_data_weights_and_settings(folder: Path) -> None:
     card = model_card(read_facts(folder), "me/prm", SUMMARY)
+    data = ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag) == ("dreamprm", "image-text-to-text")
+    assert data.base_model == "Qwen/Qwen2-VL-2B-Instruct"
+    assert "arxiv:2505.20241" in data.tags and "peft" not in data.tags
+    compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
     assert "1,234 labelled trajectories of 2 domains" in card
     clean, other = card.index("| clean | 1.250 |"), card.index("| a\\|b | 0.750 |")
     assert clean < other  # largest first
@@ -97,21 +91,11 @@ def test_the_card_tells_data_weights_and_settings(folder: Path) -> None:
     assert "| dreamprm | 71.0 [64.5, 77.0] | 60.0 [53.0, 67.0] |" in card
     assert "| first_sample | 50.0 [43.0, 57.0] |  |" in card
     assert "without evaluation results" not in card
-
-
-def test_tables_have_no_line_between_their_rows(folder: Path) -> None:
-    lines = model_card(read_facts(folder), "me/prm", SUMMARY).splitlines()
-    heads = [i for i, line in enumerate(lines) if line.startswith("|---")]
-    assert len(heads) == 5
-    for i in heads:
-        assert lines[i - 2] == ""
-        assert lines[i + 1].startswith("|")
-        assert lines[i - 1].count("|") == lines[i].count("|")
-
-
-def test_the_python_of_the_card_compiles(folder: Path) -> None:
-    card = model_card(read_facts(folder), "me/prm")
-    compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
+    lines = card.splitlines()
+    for i in (i for i, line in enumerate(lines) if line.startswith("|---")):
+        assert lines[i - 2] == "" and lines[i + 1].startswith("|"), "one table, without gaps"
+    other = model_card(read_facts(folder), "me/prm", {"F1 of errors": 0.61234})
+    assert "| F1 of errors | 0.6123 |" in other
 
 
 def test_what_is_not_recorded_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -135,30 +119,10 @@ def test_paths_of_this_machine_stay_here(folder: Path) -> None:
     assert "base_model" not in card
 
 
-def test_adapters_are_tagged_and_name_their_base(folder: Path) -> None:
-    adapter = {"base_model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct"}
-    (folder / "adapter_config.json").write_text(json.dumps(adapter))
-    card = model_card(read_facts(folder), "me/prm")
-    front = yaml.safe_load(card.split("---\n")[1])
-    assert front["base_model"] == "Qwen/Qwen2-VL-7B-Instruct"
-    assert front["base_model_relation"] == "adapter"
-    assert "peft" in front["tags"]
-
-
-def test_plain_numbers_are_an_evaluation_too(folder: Path) -> None:
-    card = model_card(read_facts(folder), "me/prm", {"F1 of errors": 0.61234})
-    assert "| F1 of errors | 0.6123 |" in card
-
-
 @pytest.mark.parametrize("wrong", [{"accuracy": {"charts": {"a": 1}}}, {"x": "much"}, {"x": None}])
 def test_an_evaluation_of_another_kind_is_refused(folder: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="neither a summary"):
         model_card(read_facts(folder), "me/prm", wrong)
-
-
-def test_settings_of_a_later_version_are_shown() -> None:
-    config = asdict(TrainConfig()) | {"unheard_of": 3}
-    assert non_default(config) == {"unheard_of": 3}
 
 
 def test_all_but_checkpoints_is_uploaded(folder: Path) -> None:
@@ -207,15 +171,6 @@ def test_a_failed_upload_is_one_line_that_says_where_the_model_is(
     assert "\n" not in str(found.value)
 
 
-def test_adapters_on_a_base_of_this_machine_are_not_uploaded(folder: Path) -> None:
-    adapter = {"base_model_name_or_path": "/home/me/base"}
-    (folder / "adapter_config.json").write_text(json.dumps(adapter))
-    api = FakeApi()
-    with pytest.raises(DreamPRMError, match="others do not have"):
-        push_to_hub(folder, "me/prm", api=api)
-    assert api.calls == []
-
-
 def test_a_card_of_ones_own_is_kept_and_ours_is_written_anew(folder: Path) -> None:
     assert write_card(folder, "me/prm")
     assert write_card(folder, "me/other")
@@ -225,26 +180,6 @@ def test_a_card_of_ones_own_is_kept_and_ours_is_written_anew(folder: Path) -> No
     card.write_text(own)
     assert not write_card(folder, "me/prm")
     assert card.read_text() == own
-
-
-def test_a_name_that_the_hub_does_not_allow_changes_nothing(folder: Path) -> None:
-    with pytest.raises(DreamPRMError, match="repo_id: .*give owner/name"):
-        write_card(folder, "me prm/x")
-    assert not (folder / "README.md").exists()
-
-
-def test_weights_that_were_given_are_not_called_learned(folder: Path) -> None:
-    training = json.loads((folder / "training_config.json").read_text())
-    training["config"]["learn_weights"] = False
-    (folder / "training_config.json").write_text(json.dumps(training))
-    card = model_card(read_facts(folder), "me/prm")
-    assert "Given, not learned; their mean is 1." in card
-    assert "bi-level" not in card
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DreamPRMError, match=r"holds no prm_config\.json"):
-        push_to_hub(tmp_path, "me/prm", api=FakeApi())
 
 
 def test_push_writes_the_card_and_uploads(
@@ -270,11 +205,36 @@ def test_push_writes_the_card_and_uploads(
 def test_accelerate_reads_the_shipped_configs(name: str) -> None:
     config = load_config_from_file(str(ACCELERATE / f"{name}.yaml"))
     assert config.mixed_precision == "no"  # bf16 is dreamprm's
+    if name == "fsdp2":
+        assert config.fsdp_config["fsdp_version"] == 2
+        assert config.fsdp_config["fsdp_auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
+        # Otherwise only the first process would have the weights.
+        assert config.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False
 
 
-def test_sharding_is_fsdp2_by_layers() -> None:
-    config = load_config_from_file(str(ACCELERATE / "fsdp2.yaml")).fsdp_config
-    assert config["fsdp_version"] == 2
-    assert config["fsdp_auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
-    # Otherwise only the first process would have the weights.
-    assert config["fsdp_cpu_ram_efficient_loading"] is False
+def test_adapters_name_their_base_and_weights_may_be_given(folder: Path) -> None:
+    adapter = {"base_model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    training = json.loads((folder / "training_config.json").read_text())
+    training["config"] |= {"learn_weights": False, "unheard_of": 3}  # of a later version
+    (folder / "training_config.json").write_text(json.dumps(training))
+    card = model_card(read_facts(folder), "me/prm")
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["base_model"] == "Qwen/Qwen2-VL-7B-Instruct"
+    assert front["base_model_relation"] == "adapter" and "peft" in front["tags"]
+    assert "Given, not learned; their mean is 1." in card and "bi-level" not in card
+    assert "| `unheard_of` | `3` |" in card
+
+
+def test_what_others_could_not_use_is_not_uploaded(folder: Path, tmp_path: Path) -> None:
+    api: Any = FakeApi()
+    with pytest.raises(DreamPRMError, match=r"holds no prm_config\.json"):
+        push_to_hub(tmp_path, "me/prm", api=api)
+    with pytest.raises(DreamPRMError, match="repo_id: .*give owner/name"):
+        write_card(folder, "me prm/x")
+    assert not (folder / "README.md").exists()
+    adapter = {"base_model_name_or_path": "/home/me/base"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(DreamPRMError, match="others do not have"):
+        push_to_hub(folder, "me/prm", api=api)
+    assert api.calls == []

@@ -1,60 +1,171 @@
-"""Processors and backbones load from every layout of files that is out there."""
+"""Backbones and processors load with or without torchvision, and what we save is stock.
+
+torchvision cannot be installed where these tests were written. What it changes in transformers,
+which classes are chosen, is tried in another process with a package of that name that holds nothing
+but the names transformers imports; what its resizing computes cannot be tried, and is never used.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.models.loading import load_backbone, load_processor, resolve
+from dreamprm.models.loading import load_backbone, load_processor
 from dreamprm.prm.layout import Encoder
-from tests.tiny_models import STEPS, picture_question
+from tests.test_backbones import MIXED
+from tests.tiny_backbones import BUILDERS, save_backbone
 
 
-def as_published(folder: Path, template: str) -> Path:
-    """The embedded backbone in the file layout of Qwen2-VL's repositories.
-
-    Image settings in preprocessor_config.json with the processor's class, no processor_config.json,
-    the chat template in the tokenizer's config or in chat_template.json.
-    """
-    source = Path(resolve("tiny"))
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json"):
-        shutil.copy(source / name, folder / name)
-    image = json.loads((source / "processor_config.json").read_text())["image_processor"]
-    facts = image | {"processor_class": "Qwen2VLProcessor"}
-    (folder / "preprocessor_config.json").write_text(json.dumps(facts))
-    text = (source / "chat_template.jinja").read_text()
-    tokenizer = json.loads((source / "tokenizer_config.json").read_text())
-    if template == "tokenizer":
-        tokenizer["chat_template"] = text
-    else:
-        (folder / "chat_template.json").write_text(json.dumps({"chat_template": text}))
+def as_older_repositories(folder: Path) -> None:
+    """Rewrite a folder: one file per part, fast image processors named, the template in JSON."""
+    facts = json.loads((folder / "processor_config.json").read_text())
+    image = facts.pop("image_processor")
+    facts.pop("video_processor", None)
+    kind = image["image_processor_type"].removesuffix("Pil")
+    image |= {"image_processor_type": f"{kind}Fast", "processor_class": facts["processor_class"]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(image))
+    (folder / "processor_config.json").write_text(json.dumps(facts))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    (folder / "chat_template.jinja").unlink()
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["chat_template"] = "{{ messages[0]['content'] }}"  # of the text model it came from
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    return folder
 
 
-@pytest.mark.parametrize("template", ["tokenizer", "legacy file"])
-def test_a_published_file_layout_loads_and_encodes_as_ours_does(
-    tmp_path: Path, template: str
+@pytest.mark.parametrize("name", BUILDERS)
+def test_older_file_layouts_encode_alike(name: str, tmp_path: Path) -> None:
+    save_backbone(name, tmp_path)
+    now = Encoder(load_processor(str(tmp_path)))(MIXED).inputs
+    as_older_repositories(tmp_path)
+    before = Encoder(load_processor(str(tmp_path)))(MIXED).inputs
+    assert now.keys() == before.keys()
+    for key, value in now.items():
+        assert (value == before[key]).all(), key
+
+
+def test_a_text_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(DreamPRMError, match="type 'qwen2' does not read images") as caught:
+        load_backbone(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chat_template_in_the_tokenizers_file_is_enough(tmp_path: Path) -> None:
+    """As in Qwen2-VL's repositories, whose template is in no file of the processor."""
+    save_backbone("qwen2_vl", tmp_path)
+    now = load_processor(str(tmp_path)).chat_template
+    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"chat_template": now}))
+    (tmp_path / "chat_template.jinja").unlink()
+    assert load_processor(str(tmp_path)).chat_template == now
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_folder_without_a_model_we_know_is_refused_in_one_line(
+    tmp_path: Path, known: bool
 ) -> None:
-    folder = as_published(tmp_path, template)
-    pair = (picture_question(), STEPS)
-    theirs = Encoder(load_processor(str(folder)))([pair])
-    ours = Encoder(load_processor("tiny"))([pair])
-    for name, value in ours.inputs.items():
-        assert (value == theirs.inputs[name]).all(), name
+    if not known:
+        (tmp_path / "config.json").write_text('{"model_type": "of_tomorrow"}')
+    for load in (load_backbone, load_processor):
+        with pytest.raises(
+            DreamPRMError, match="cannot load" if known else "of_tomorrow"
+        ) as caught:
+            load(str(tmp_path))
+        assert "\n" not in str(caught.value)
 
 
-def test_no_video_processor_is_needed() -> None:
-    processor = load_processor("tiny")
-    assert "video_processor" not in processor.get_attributes()
+def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    save_backbone("gemma3", tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(DreamPRMError, match="no chat template"):
+        load_processor(str(tmp_path))
 
 
-@pytest.mark.parametrize("load", [load_backbone, load_processor])
-def test_a_folder_without_a_model_is_one_clear_error(tmp_path: Path, load: object) -> None:
-    assert callable(load)
-    with pytest.raises(DreamPRMError, match="cannot load"):
-        load(str(tmp_path))
+def test_settings_for_videos_are_handed_on(tmp_path: Path) -> None:
+    save_backbone("smolvlm", tmp_path)
+    file = tmp_path / "processor_config.json"
+    settings = {"video_processor_type": "SmolVLMVideoProcessor", "num_frames": 7}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"video_processor": settings}))
+    load_processor(str(tmp_path)).save_pretrained(tmp_path / "again")
+    saved = json.loads((tmp_path / "again" / "processor_config.json").read_text())
+    assert saved["video_processor"] == settings
+    assert saved["processor_class"] == "SmolVLMProcessor"
+
+
+FAKE_TORCHVISION = """
+import sys, types
+from enum import Enum
+__version__ = "0.28.0"
+names = "nearest nearest-exact bilinear bicubic box hamming lanczos".split()
+Mode = Enum("InterpolationMode", {n.upper().replace("-", "_"): n for n in names})
+for name in ("transforms.v2.functional", "transforms.functional", "transforms.v2", "transforms",
+             "io"):
+    module = types.ModuleType(f"torchvision.{name}")
+    module.InterpolationMode, module.pil_to_tensor, module.__path__ = Mode, None, []
+    sys.modules[module.__name__] = module
+sys.modules["torchvision.transforms.v2"].functional = sys.modules[
+    "torchvision.transforms.v2.functional"]
+"""
+WHERE_IT_IS = """
+import json, sys
+from transformers import AutoProcessor
+from dreamprm.models.loading import load_processor
+from dreamprm.prm.layout import Encoder
+from tests.test_backbones import MIXED
+found = {}
+for name, folder in json.loads(sys.argv[1]).items():
+    ours = load_processor(folder)
+    stock = AutoProcessor.from_pretrained(folder)
+    pixels = Encoder(ours)(MIXED).inputs["pixel_values"]
+    found[name] = {
+        "ours": type(ours.image_processor).__name__,
+        "pixels": pixels.double().sum().item(),
+        "stock": [type(stock).__module__, type(stock).__name__],
+        "stock images": type(stock.image_processor).__module__,
+        "stock video": type(getattr(stock, "video_processor", None)).__name__,
+    }
+print(json.dumps(found))
+"""
+
+
+def test_torchvision_changes_no_pixel_and_reads_what_we_save(tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(FAKE_TORCHVISION)
+    here = {}
+    for name in BUILDERS:
+        save_backbone(name, tmp_path / name)
+        here[name] = load_processor(str(tmp_path / name))
+        here[name].save_pretrained(tmp_path / name)
+    run = subprocess.run(
+        [sys.executable, "-c", WHERE_IT_IS, json.dumps({n: str(tmp_path / n) for n in here})],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    for name, there in json.loads(run.stdout.splitlines()[-1]).items():
+        pixels = Encoder(here[name])(MIXED).inputs["pixel_values"]
+        assert there["pixels"] == pixels.double().sum().item(), name
+        assert there["ours"] == type(here[name].image_processor).__name__
+        module, kind = there["stock"]
+        assert module.startswith("transformers.") and kind == type(here[name]).__name__
+        assert "_pil_" not in there["stock images"], "the stock default is torchvision's"
+        has_video = name not in ("gemma3", "idefics3")
+        assert there["stock video"].endswith("VideoProcessor") == has_video, name

@@ -58,44 +58,11 @@ def test_adapters_of_the_language_model_and_the_head_are_all_that_is_trained() -
     assert len(adapters) == 4 * 7 * 2, "4 layers of 7 linear layers, A and B each"
 
 
-def test_the_vision_tower_is_adapted_if_asked() -> None:
-    names = trainable(lora_prm(options=Lora(r=4, vision=True)))
-    assert any(".visual." in n for n in names)
-    assert not any("lm_head" in n for n in names)
-
-
-def test_named_layers_of_the_language_model_are_adapted() -> None:
-    names = trainable(lora_prm(options=Lora(r=4, target_modules=("q_proj", "v_proj"))))
-    assert len([n for n in names if "lora_" in n]) == 4 * 2 * 2
-
-
 def test_an_unknown_layer_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(DreamPRMError, match="'query'; there are: down_proj, .*q_proj"):
         lora_prm(options=Lora(target_modules=("query",)))
     with pytest.raises(DreamPRMError, match="no module 'score'"):
         lora_prm(options=Lora(modules_to_save=("score",)))
-
-
-def test_a_second_adapter_is_refused() -> None:
-    with pytest.raises(DreamPRMError, match="has adapters already"):
-        lora_prm().add_lora()
-
-
-def test_a_fresh_adapter_changes_no_score() -> None:
-    model = random_prm(CONFIGS["value"])
-    before = logits(model)
-    model.add_lora(SMALL)
-    close(logits(model), before)
-
-
-def test_one_step_of_training_moves_adapters_and_head_and_nothing_else() -> None:
-    model = lora_prm().train()
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-3)
-    model(model.encoder()(PAIRS)).square().mean().backward()
-    optimizer.step()
-    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == set(trainable(model))
 
 
 @pytest.mark.parametrize("head", list(CONFIGS))
@@ -169,19 +136,6 @@ def test_training_goes_on_from_a_full_model_in_full_or_with_adapters(tmp_path: P
         loaded.save_pretrained(tmp_path / "full")
 
 
-def test_a_moved_base_is_one_clear_line_and_can_be_given(tmp_path: Path) -> None:
-    base, elsewhere = tmp_path / "base", tmp_path / "elsewhere"
-    shutil.copytree(resolve("tiny"), base)
-    model = lora_prm(base=str(base))
-    model.save_pretrained(tmp_path / "prm")
-    base.rename(elsewhere)
-    with pytest.raises(DreamPRMError, match="no longer at '.*base'; give base_model") as caught:
-        PRM.from_pretrained(tmp_path / "prm")
-    assert "\n" not in str(caught.value)
-    found = PRM.from_pretrained(tmp_path / "prm", base_model=str(elsewhere))
-    close(logits(found), logits(model))
-
-
 def test_a_relative_path_to_the_base_is_found_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,30 +146,6 @@ def test_a_relative_path_to_the_base_is_found_from_elsewhere(
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     close(logits(PRM.from_pretrained("../prm")), logits(model))
-
-
-def test_an_adapter_is_no_backbone(tmp_path: Path) -> None:
-    lora_prm().save_pretrained(tmp_path)
-    with pytest.raises(DreamPRMError, match="holds adapters, not a whole backbone"):
-        PRM.from_backbone(str(tmp_path))
-
-
-def test_an_adapter_on_another_base_is_refused_in_one_line(tmp_path: Path) -> None:
-    lora_prm().save_pretrained(tmp_path)
-    facts = json.loads((tmp_path / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps(facts | {"r": 8}))
-    with pytest.raises(DreamPRMError, match="the adapter does not fit 'tiny'") as caught:
-        PRM.from_pretrained(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_adapters_on_a_base_without_a_name_can_only_be_saved_merged(tmp_path: Path) -> None:
-    model = random_prm()
-    model.add_lora(SMALL)
-    with pytest.raises(DreamPRMError, match="no name or path"):
-        model.save_pretrained(tmp_path)
-    model.save_pretrained(tmp_path, merged=True)
-    close(logits(PRM.from_pretrained(tmp_path)), logits(model))
 
 
 @pytest.mark.parametrize("head", list(CONFIGS))
@@ -232,12 +162,6 @@ def test_adapters_and_head_are_fp32_on_a_bf16_base(head: str, autocast: bool) ->
     assert all(p.grad is not None for p in trainable(model).values())
     expected = logits(lora_prm(head))
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
-
-
-def test_a_saved_adapter_loads_as_fp32_on_a_bf16_base(tmp_path: Path) -> None:
-    lora_prm().save_pretrained(tmp_path)
-    model = PRM.from_pretrained(tmp_path, trainable=True, dtype=torch.bfloat16)
-    assert {p.dtype for p in trainable(model).values()} == {torch.float32}
 
 
 def test_modules_trained_whole_are_fp32_on_a_bf16_base(tmp_path: Path) -> None:
@@ -281,3 +205,41 @@ def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
     assert set(found) == set(expected) == set(trainable(model))
     for name, grad in found.items():
         torch.testing.assert_close(grad, expected[name], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "adapters"),
+    [(Lora(r=4, target_modules=("q_proj", "v_proj")), 4 * 2 * 2), (Lora(r=4, vision=True), 76)],
+)
+def test_what_is_adapted_can_be_chosen(options: Lora, adapters: int) -> None:
+    names = [n for n in trainable(lora_prm(options=options)) if "lora_" in n]
+    assert len(names) == adapters
+    assert any(".visual." in n for n in names) is options.vision
+    assert not any("lm_head" in n for n in names)
+
+
+def test_what_cannot_be_done_with_adapters_is_one_line(tmp_path: Path) -> None:
+    base, prm = tmp_path / "base", tmp_path / "prm"
+    shutil.copytree(resolve("tiny"), base)
+    model = lora_prm(base=str(base))
+    model.save_pretrained(prm)
+    with pytest.raises(DreamPRMError, match="has adapters already"):
+        model.add_lora()
+    with pytest.raises(DreamPRMError, match="holds adapters, not a whole backbone"):
+        PRM.from_backbone(str(prm))
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(DreamPRMError, match="no longer at '.*base'; give base_model"):
+        PRM.from_pretrained(prm)
+    moved = PRM.from_pretrained(prm, base_model=str(tmp_path / "elsewhere"))
+    close(logits(moved), logits(model))
+    facts = json.loads((prm / "adapter_config.json").read_text())
+    (prm / "adapter_config.json").write_text(
+        json.dumps(facts | {"r": 8, "base_model_name_or_path": "tiny"})
+    )
+    with pytest.raises(DreamPRMError, match="the adapter does not fit 'tiny'") as caught:
+        PRM.from_pretrained(prm)
+    assert "\n" not in str(caught.value)
+    nameless = random_prm()
+    nameless.add_lora(SMALL)
+    with pytest.raises(DreamPRMError, match="no name or path"):
+        nameless.save_pretrained(tmp_path / "nameless")

@@ -14,7 +14,7 @@ from dreamprm.prm.layout import INSTRUCTION, Encoder, LayoutConfig, dialogue, re
 from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.records import Question
 from dreamprm.tiny.model import CHAT_TEMPLATE, build_model, build_processor
-from tests.tiny_models import STEPS, picture_question, processor, random_prm
+from tests.tiny_models import STEPS, picture_question, processor
 
 TURNS = LayoutConfig(name="turns", instruction=INSTRUCTION)
 MIXED = [
@@ -45,23 +45,8 @@ def test_a_conversation_reads_as_question_and_first_step_then_one_step_a_turn() 
     )
     assert processor().tokenizer.decode(written.tail) == ("+<|end|><|user|>so it is 2<|assistant|>")
     assert written.ends == [-1, len(written.tail) - 1]
-
-
-def test_an_empty_instruction_leaves_the_system_turn_out() -> None:
-    written = dialogue(processor(), "", "+", MIXED[1][0], STEPS[:1])
-    assert written.opening.startswith("<|user|>### Question:")
-
-
-@pytest.mark.parametrize("head", ["value", "token"])
-def test_one_pass_gives_the_scores_of_each_prefix_of_turns_alone(head: str) -> None:
-    model = token_prm() if head == "token" else random_prm(PRMConfig(layout=TURNS))
-    together = logits(model, MIXED)
-    assert together.shape == (4, 5)
-    assert together.std() > 0.01
-    for row, (question, steps) in enumerate(MIXED):
-        for n in range(1, len(steps) + 1):
-            alone = logits(model, [(question, steps[:n])])[0, n - 1]
-            torch.testing.assert_close(together[row, n - 1], alone, atol=1e-4, rtol=1e-4)
+    bare = dialogue(processor(), "", "+", question, ["one"])
+    assert bare.opening.startswith("<|user|>### Question:")
 
 
 def test_scores_are_those_of_the_stock_model_at_each_reply() -> None:
@@ -91,12 +76,6 @@ def test_scores_are_those_of_the_stock_model_at_each_reply() -> None:
         torch.testing.assert_close(ours[i].sigmoid(), score, atol=1e-5, rtol=1e-5)
 
 
-def test_scores_do_not_depend_on_the_padding_side() -> None:
-    model = token_prm()
-    left = logits(model, MIXED, replace(TURNS, padding_side="left"))
-    torch.testing.assert_close(logits(model, MIXED), left, atol=1e-4, rtol=1e-4)
-
-
 def test_the_reply_to_earlier_steps_is_constant_and_seen() -> None:
     """Later scores would differ under other replies, so they must never depend on labels."""
     model = token_prm()
@@ -111,18 +90,6 @@ def with_template(template: str) -> Any:
     return changed
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
-    numbered = "{{ messages | length }}" + CHAT_TEMPLATE
-    with pytest.raises(DreamPRMError, match="up to step 1 otherwise once more turns follow"):
-        dialogue(with_template(numbered), "", "+", *MIXED[0])
-
-
-def test_a_template_without_a_system_role_is_refused_in_one_line() -> None:
-    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    with pytest.raises(DreamPRMError, match="no system; an empty instruction leaves"):
-        dialogue(with_template(template + CHAT_TEMPLATE), "Judge.", "+", *MIXED[0])
-
-
 def test_replies_are_the_tokens_that_the_template_makes_of_them() -> None:
     tokenizer = processor().tokenizer
     alone = tuple(tokenizer.convert_tokens_to_ids(["+", "-"]))
@@ -132,11 +99,23 @@ def test_replies_are_the_tokens_that_the_template_makes_of_them() -> None:
     assert tokenizer.convert_ids_to_tokens(found) == ["Ġ+", "Ġ-"]
 
 
-def test_replies_of_several_tokens_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ messages | length }}", "up to step 1 otherwise once more turns follow"),
+        (
+            "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}",
+            "no system; an empty instruction leaves",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_continued_is_refused(template: str, message: str) -> None:
+    with pytest.raises(DreamPRMError, match=message):
+        dialogue(with_template(template + CHAT_TEMPLATE), "Judge.", "+", *MIXED[0])
+
+
+def test_replies_are_one_token_each_and_the_head_reads_them() -> None:
     with pytest.raises(DreamPRMError, match="must each be one token"):
         reply_ids(processor(), "looks right", "looks wrong")
-
-
-def test_the_reply_must_be_one_of_the_two_tokens() -> None:
     with pytest.raises(DreamPRMError, match="layout.reply 'red'"):
         token_prm(replace(TURNS, reply="red"))

@@ -421,7 +421,8 @@ def small_loss(pool: Pool, budget: float, seed: int) -> Floats:
         )
     if at_limit:  # the limit of temperature 0
         return np.where(relative == 0, 1.0, 0.0)
-    return np.exp(-_inverse_temperature(relative, target) * relative)
+    weights: Floats = np.exp(-_inverse_temperature(relative, target) * relative)
+    return weights
 
 
 def effective_size(weights: Floats) -> float:
