@@ -21,7 +21,7 @@ from typing import Any
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
 from dreamprm.answers.mathvista import mathvista_verdict
-from dreamprm.data.sources.known import read_known
+from dreamprm.data.sources import read_known
 from dreamprm.data.visualprm import read_visualprm
 from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, right
 from dreamprm.records import Trajectory

@@ -12,7 +12,7 @@ from PIL import Image
 from dreamprm.cli import main
 from dreamprm.data import read_questions, write_questions
 from dreamprm.data.mmmu_pro import read_mmmu_pro
-from dreamprm.data.sources.benchmarks import MMMU_SUBJECTS
+from dreamprm.data.sources.published import MMMU_SUBJECTS
 from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark, same_option
 from dreamprm.evaluation.benchmarks.mathvision import right, values
 from dreamprm.evaluation.benchmarks.mathvista import extract

@@ -133,7 +133,7 @@ def run(config: Config) -> None:
 
 def known_table() -> str:
     """The known sets, one per line."""
-    from dreamprm.data.sources.published import KNOWN
+    from dreamprm.data.sources import KNOWN
 
     rows = [("name", "family", "status", "hub (subset), or file")]
     for name, known in KNOWN.items():
@@ -150,8 +150,8 @@ def known_table() -> str:
 def _read(
     config: Config, source: str, advance: Callable[[int], None], skipped: list[DataError]
 ) -> Iterator[Question]:
-    from dreamprm.data.sources import known, read_source
-    from dreamprm.data.sources.published import KNOWN
+    from dreamprm.data.sources import KNOWN, find_known, read_known, read_source
+    from dreamprm.data.sources.published import find_hub, offer
 
     options: dict[str, Any] = {
         "domain": config.domain,
@@ -166,20 +166,18 @@ def _read(
     }
     if config.on_bad_row == "skip":
         options["bad_row"] = skipped.append
-    name = known.find_known(source)
+    name = find_known(source)
     if name is None and not Path(source).exists():
-        name = known.find_hub(source, config.subset)
+        name = find_hub(source, config.subset)
     if name is not None:
         columns = _column_map(config.columns, KNOWN[name].columns)
         if columns is None and config.columns != Columns():
             raise UsageError(
                 f"questions: {name} needs --columns.text and --columns.answer, or none"
             )
-        return known.read_known(name, path=config.path, columns=columns, **options)
+        return read_known(name, path=config.path, columns=columns, **options)
     if not Path(source).exists() and not _could_be_a_table(source):
-        raise DreamPRMError(
-            f"there is no file and no known source '{source}'; {known.offer(source)}"
-        )
+        raise DreamPRMError(f"there is no file and no known source '{source}'; {offer(source)}")
     if config.path is not None:
         raise UsageError("questions: --path goes with a known source; give the file as --source")
     columns = _column_map(config.columns, None)

@@ -3,13 +3,16 @@
 A `ColumnMap` is data: names of columns, and plain functions where a published schema needs code
 (two columns that make one text, say). `question_of` turns one row into one `Question`, and names
 the column of everything that would later look like a wrong model: an answer that is none of the
-options, an index out of range, options that cannot be read.
+options, an index out of range, options that cannot be read. Images that are bytes keep their
+encoding: a JPEG that is decoded and written again is another image.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
+import io
 import json
 import math
 import re
@@ -19,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamprm.data.files import DataWarning
+from PIL import Image, UnidentifiedImageError
+
+from dreamprm.data.files import DataWarning, atomic_write, image_from_disk
 from dreamprm.data.mathvision import without_marks
-from dreamprm.data.sources.pictures import pictures
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
@@ -249,14 +253,14 @@ def _answer(row: Row, columns: ColumnMap, options: tuple[str, ...], name: str) -
         return letters[index]
     by_letter = _by_letter(answer, letters, columns.answer_is)
     by_text = [] if columns.answer_is == "letter" else _by_text(answer, options)
-    found = {letters[i] for i in (by_letter + by_text[:1])}
-    if not found:
+    meant = {letters[i] for i in (by_letter + by_text[:1])}
+    if not meant:
         raise DataError(
             f"'{answer[:60]}' is none of the {there}; correct the answer or the options, or say "
             "by answer_is how the answer is written",
             field=what,
         )
-    if len(found) == 2:
+    if len(meant) == 2:
         raise DataError(
             f"'{answer}' is the letter of one option and the text of another; say by answer_is "
             "which is meant",
@@ -265,10 +269,10 @@ def _answer(row: Row, columns: ColumnMap, options: tuple[str, ...], name: str) -
     if len(by_text) > 1 and not by_letter:
         same = " and ".join(letters[i] for i in by_text)
         warnings.warn(
-            DataWarning(f"{name}: options {same} are both '{answer[:40]}'; {min(found)} is gold"),
+            DataWarning(f"{name}: options {same} are both '{answer[:40]}'; {min(meant)} is gold"),
             stacklevel=2,
         )
-    return found.pop()
+    return meant.pop()
 
 
 def _by_letter(answer: str, letters: list[str], kind: AnswerIs) -> list[int]:
@@ -282,3 +286,82 @@ def _by_text(answer: str, options: tuple[str, ...]) -> list[int]:
     exact = [i for i, option in enumerate(options) if option == answer]
     folded = " ".join(answer.casefold().split())
     return exact or [i for i, o in enumerate(options) if " ".join(o.casefold().split()) == folded]
+
+
+def pictures(value: Any, root: Path | None, field: str) -> tuple[str | bytes, ...]:
+    """The images of one value of a table: none, one, or a list.
+
+    Args:
+        value: None, a path, encoded bytes, a `{"bytes", "path"}` struct, a PIL image, or a list of
+            these.
+        root: folder that relative paths start from; None where the table lies in no folder.
+        field: the column, for the message.
+
+    Raises:
+        DataError: it is nothing of that, or no image.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(image for one in value for image in pictures(one, root, field))
+    if isinstance(value, dict):
+        data = value.get("bytes")
+        value = value.get("path") if data is None else data
+    if _missing(value) or value in ("", b""):
+        return ()
+    if isinstance(value, str):
+        return (_image_path(value, root, field),)
+    if isinstance(value, Image.Image):
+        return (_encoded(value, field),)
+    if isinstance(value, bytes):
+        _suffix(value, field)
+        return (value,)
+    raise DataError(
+        f"must be an image (path, bytes, struct of both, or PIL), not {type(value).__name__}",
+        field=field,
+    )
+
+
+def save_picture(data: bytes, folder: Path) -> str:
+    """Write an image into a folder unless it is there, and give its path.
+
+    The file is named by its content, so that an image of twenty questions is written once.
+    """
+    suffix = _suffix(data, "images")
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
+    if not path.exists():
+        with atomic_write(path) as file:
+            file.write(data)
+    return str(path)
+
+
+def _suffix(data: bytes, field: str) -> str:
+    """The format of encoded bytes, e.g. `png`. Reads the head only; nothing is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                return (image.format or "image").lower()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        message = f"{len(data)} bytes are no image; correct or remove the row"
+    except Image.DecompressionBombError:
+        message = "the image has too many pixels; remove the row"
+    raise DataError(message, field=field)
+
+
+def _image_path(reference: str, root: Path | None, field: str) -> str | bytes:
+    if root is None and not Path(reference).is_absolute() and not reference.startswith("data:"):
+        raise DataError(
+            f"'{reference[:60]}' names a file and the source lies in no folder; download the "
+            "images and give their folder as image_root",
+            field=field,
+        )
+    return image_from_disk(reference, root or Path())
+
+
+def _encoded(image: Image.Image, field: str) -> bytes:
+    """PNG, because it loses nothing, and a decoded image no longer knows what it was."""
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, "PNG")
+    except (OSError, ValueError) as error:
+        raise DataError(f"the image cannot be written as PNG: {error}", field=field) from error
+    return buffer.getvalue()

@@ -1,31 +1,26 @@
 """The published sets that we know how to read, by name: the paper's fifteen, and benchmarks.
 
-Each entry says where its schema is documented and how sure we are of it. `documented`: columns and
-the form of their values could be looked up. `partly documented`: the columns could, and the form of
-the values only in sister sets; a row of another form is a DataError, never a guess. No set was
-downloaded to write this: schemas change, and a column that is gone is named by the error.
-The paper drew its pool from other people's collections, whose wording differs from these versions;
-docs/SOURCES.md tells the traps of each.
+No set was downloaded to write this: the maps follow what is documented (docs/SOURCES.md says
+where, with licences and the traps of each). `documented`: columns and the form of their values
+could be looked up. `partly documented`: the columns could, and the form of the values only in
+sister sets. A row of another form is a DataError, never a guess, and a column that is gone is named
+by the error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import difflib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from dreamprm.data.mathvision import read_mathvision
-from dreamprm.data.sources.benchmarks import (
-    MATHVISTA,
-    MMMU,
-    MMMU_PRO,
-    MMMU_PRO_VISION,
-    MMMU_SUBJECTS,
-    MMSTAR,
-    with_before,
-)
 from dreamprm.data.sources.chat import cauldron_turns, conversation_turns
-from dreamprm.data.sources.columns import ColumnMap
+from dreamprm.data.sources.columns import ColumnMap, Row, column
+from dreamprm.data.sources.tables import choose, read_source
+from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question
 
 Family = Literal["science", "chart", "geometry", "commonsense", "benchmark"]
@@ -40,65 +35,179 @@ class KnownSource:
     """A published set.
 
     Attributes:
-        title: as its authors write it.
         family: the paper's family of domains, or `benchmark`.
         hub: name on the hub; None for a set that is read from a file only.
+        file: what to give as path, of such a set.
         subset: configuration there, or all that belong to the set.
         split: the one read by default.
         columns: where the fields are; None where there is a reader.
         reader: reads a file of the set where a column map does not do.
         status: how well the schema is documented.
-        documented: where.
-        license: as the data card has it; '' when it has none.
-        notes: traps.
     """
 
-    title: str
     family: Family
     hub: str | None = None
+    file: str | None = None
     subset: str | tuple[str, ...] | None = None
     split: str | None = None
     columns: ColumnMap | None = None
     reader: Callable[..., list[Question]] | None = None
     status: Status = "documented"
-    documented: str
-    license: str = ""
-    notes: str = ""
 
 
 _TURN = ColumnMap(text="text", options="options", answer="answer", images="images")
 _LLAVA = replace(_TURN, turns=conversation_turns)
+_CAULDRON = replace(_TURN, turns=cauldron_turns, answer_is="letter")
 
 
-def _cauldron(title: str, family: Family, subset: str, **more: Any) -> KnownSource:
-    known: dict[str, Any] = {
-        "hub": CAULDRON,
-        "subset": subset,
-        "split": "train",
-        "columns": replace(_TURN, turns=cauldron_turns, answer_is="letter"),
-        "documented": "data card (columns) and the script that built the set (form of the turns)",
-        "license": "that of the original set; prompts CC-BY-4.0",
-    }
-    return KnownSource(title=title, family=family, **(known | more))
+def _cauldron(family: Family, subset: str, status: Status = "documented") -> KnownSource:
+    return KnownSource(
+        family=family, hub=CAULDRON, subset=subset, split="train", columns=_CAULDRON, status=status
+    )
 
 
-def _onevision(title: str, family: Family, subset: str, **more: Any) -> KnownSource:
-    known: dict[str, Any] = {
-        "hub": ONEVISION,
-        "subset": subset,
-        "split": "train",
-        "columns": _LLAVA,
-        "status": "partly documented",
-        "documented": "data card (columns); turns as in published rows of MathV360K's other parts",
-        "license": "apache-2.0 (card of the collection)",
-        "notes": "synthetic questions of MathV360K among the original ones",
-    }
-    return KnownSource(title=title, family=family, **(known | more))
+def _onevision(
+    family: Family,
+    subset: str,
+    status: Status = "partly documented",
+    columns: ColumnMap = _LLAVA,
+) -> KnownSource:
+    return KnownSource(
+        family=family, hub=ONEVISION, subset=subset, split="train", columns=columns, status=status
+    )
+
+
+MMMU_SUBJECTS = (
+    *("Accounting", "Agriculture", "Architecture_and_Engineering", "Art", "Art_Theory"),
+    *("Basic_Medical_Science", "Biology", "Chemistry", "Clinical_Medicine", "Computer_Science"),
+    *("Design", "Diagnostics_and_Laboratory_Medicine", "Economics", "Electronics"),
+    *("Energy_and_Power", "Finance", "Geography", "History", "Literature", "Manage"),
+    *("Marketing", "Materials", "Math", "Mechanical_Engineering", "Music", "Pharmacy"),
+    *("Physics", "Psychology", "Public_Health", "Sociology"),
+)
+"""The 30 subsets."""
+
+_SEVEN = tuple(f"image_{i}" for i in range(1, 8))
+
+
+def with_before(question: str, context: str) -> Callable[[Row], str]:
+    """The question, with another column, where it is not empty, on lines of its own before it."""
+
+    def text(row: Row) -> str:
+        before, asked = column(row, context), column(row, question)
+        if not isinstance(asked, str):
+            raise DataError(f"must be text, not {type(asked).__name__}", field=question)
+        before = before.strip() if isinstance(before, str) else ""
+        return f"{before}\n{asked}" if before and asked.strip() else asked
+
+    return text
+
+
+def mmmu_subject(row: Row) -> str | None:
+    """'validation_Art_Theory_3' -> 'Art_Theory'."""
+    parts = str(column(row, "id")).split("_")
+    return "_".join(parts[1:-1]) or None
+
+
+def mmmu_answers(row: Row) -> list[str]:
+    """All accepted answers: of an open question they may be a Python list as text."""
+    answer = column(row, "answer")
+    if answer == "?":
+        message = "is not published for this split; read dev or validation"
+        raise DataError(message, field="answer")
+    if isinstance(answer, str) and answer.startswith("[") and answer.endswith("]"):
+        try:
+            listed = ast.literal_eval(answer)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return [answer]  # an interval such as [0, 1) or a formula
+        if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
+            return listed
+    return [answer]
+
+
+def _first_answer(row: Row) -> Any:
+    return mmmu_answers(row)[0]
+
+
+def _several_answers(row: Row) -> list[str] | None:
+    answers = mmmu_answers(row)
+    return answers if len(answers) > 1 else None
+
+
+MMMU = ColumnMap(
+    id="id",
+    text="question",
+    images=_SEVEN,
+    options="options",
+    answer=_first_answer,
+    answer_is="letter",
+    subject=mmmu_subject,
+    extra={"answers": _several_answers, "subfield": "subfield"},
+)
+
+MMMU_PRO = ColumnMap(
+    id="id",
+    text="question",
+    images=_SEVEN,
+    options="options",
+    answer_is="letter",
+    subject="subject",
+)
+
+
+def _asked_in_the_image(row: Row) -> str:
+    return "<image 1>" if column(row, "image") is not None else ""
+
+
+MMMU_PRO_VISION = ColumnMap(
+    id="id",
+    text=_asked_in_the_image,
+    images="image",
+    options="options",
+    answer_is="letter",
+    subject="subject",
+)
+
+
+def _of_metadata(name: str) -> Callable[[Row], Any]:
+    def take(row: Row) -> Any:
+        metadata = column(row, "metadata")
+        return metadata.get(name) if isinstance(metadata, dict) else None
+
+    return take
+
+
+MATHVISTA = ColumnMap(
+    id="pid",
+    text="question",
+    images="image",
+    options="choices",
+    answer="answer",
+    answer_is="text",
+    subject=_of_metadata("task"),
+    unit="unit",
+    precision="precision",
+    extra={
+        "question_type": "question_type",
+        "answer_type": "answer_type",
+        "skills": _of_metadata("skills"),
+        "context": _of_metadata("context"),
+        "grade": _of_metadata("grade"),
+    },
+)
+
+MMSTAR = ColumnMap(
+    id="index",
+    text="question",
+    images="image",
+    answer_is="text",  # a letter, whose options are in the question's text
+    subject="category",
+    extra={"l2_category": "l2_category"},
+)
 
 
 KNOWN: dict[str, KnownSource] = {
     "scienceqa": KnownSource(
-        title="ScienceQA",
         family="science",
         hub="derek-thomas/ScienceQA",
         split="train",
@@ -110,13 +219,8 @@ KNOWN: dict[str, KnownSource] = {
             answer_is="index",
             subject="topic",
         ),
-        documented="data card",
-        license="cc-by-sa-4.0",
-        notes="half of the rows have no image (only_with_images); answer is a 0-based index; the "
-        "hint stands before the question",
     ),
     "m3cot": KnownSource(
-        title="M3CoT",
         family="science",
         hub="LightChen2333/M3CoT",
         split="train",
@@ -129,67 +233,33 @@ KNOWN: dict[str, KnownSource] = {
             answer_is="letter",
             subject="topic",
         ),
-        documented="data card (columns); public evaluation code (letters)",
-        license="cc-by-sa-4.0",
-        notes="a few rows have no image; the card's `domain` column is not our domain",
     ),
-    "ai2d": _cauldron("AI2D", "science", "ai2d", notes="several questions per diagram"),
+    "ai2d": _cauldron("science", "ai2d"),
     "ai2d_test": KnownSource(
-        title="AI2D (test)",
         family="benchmark",
         hub="lmms-lab/ai2d",
         split="test",
         columns=ColumnMap(images="image", options="options", answer_is="index"),
-        documented="data card (columns); lmms-eval (answer is a 0-based index, as text)",
-        notes="test only: never train on it",
     ),
     "chartqa": KnownSource(
-        title="ChartQA",
         family="chart",
         hub="HuggingFaceM4/ChartQA",
         split="train",
         columns=ColumnMap(text="query", images="image", answer="label"),
-        documented="data card",
-        license="gpl-3.0",
-        notes="label is a list of one text; splits train, val, test; the benchmark counts a number "
-        "within 5% as right, our verifier does not",
     ),
-    "dvqa": _cauldron(
-        "DVQA",
-        "chart",
-        "dvqa",
-        status="partly documented",
-        documented="data card (columns); turns as in the collection's other parts",
-        notes="200,000 charts with several questions each: use limit or seed",
-    ),
-    "figureqa": _cauldron(
-        "FigureQA",
-        "chart",
-        "figureqa",
-        notes="yes or no; 100,000 figures with several questions each: use limit or seed",
-    ),
-    "mapqa": _cauldron("MapQA", "chart", "mapqa", notes="lists of states are joined by commas"),
+    "dvqa": _cauldron("chart", "dvqa", status="partly documented"),
+    "figureqa": _cauldron("chart", "figureqa"),
+    "mapqa": _cauldron("chart", "mapqa"),
     "geo170k": _onevision(
-        "Geo170K",
-        "geometry",
-        "geo170k(qa)",
-        status="documented",
-        columns=replace(_LLAVA, answer_is="letter"),
-        documented="data card (columns); rows in public repositories (form of the turns)",
-        notes="many rewordings of one problem: ids differ, images repeat",
+        "geometry", "geo170k(qa)", status="documented", columns=replace(_LLAVA, answer_is="letter")
     ),
     "geo170k_original": KnownSource(
-        title="Geo170K (authors')",
         family="geometry",
         hub="Luckyjhg/Geo170K",
         split="qa_tuning",
         columns=replace(_LLAVA, answer_is="letter"),
-        documented="data card (columns); rows in public repositories (form of the turns)",
-        notes="images are paths into images.zip of the same repository: unpack it and give its "
-        "folder as image_root",
     ),
     "geometry3k": KnownSource(
-        title="Geometry3K",
         family="geometry",
         hub="hiyouga/geometry3k",
         split="train",
@@ -200,99 +270,112 @@ KNOWN: dict[str, KnownSource] = {
             answer="ground_truth",
             answer_is="letter",
         ),
-        documented="data card, with the script that built the set",
-        license="mit",
-        notes="`answer` is the option's text, `ground_truth` the letter; copies of the set without "
-        "choices exist",
     ),
-    "unigeo": _onevision("UniGeo", "geometry", "UniGeo(MathV360K)"),
-    "geomverse": _cauldron(
-        "GeomVerse",
-        "geometry",
-        "geomverse",
-        status="partly documented",
-        notes="the answer is what the solution states as final; a solution without is refused",
-    ),
-    "geos": _onevision("GeoS", "geometry", "GEOS(MathV360K)"),
-    "iconqa": _cauldron(
-        "IconQA",
-        "commonsense",
-        "iconqa",
-        notes="choose_txt and fill_in_blank; questions whose choices are images are not in it",
-    ),
-    "infographicvqa": _cauldron(
-        "InfographicVQA",
-        "commonsense",
-        "infographic_vqa",
-        notes="only questions with one accepted answer, and no very large images",
-    ),
-    "clevr_math": _onevision(
-        "CLEVR-Math",
-        "commonsense",
-        "CLEVR-Math(MathV360K)",
-        notes="dali-does/clevr-math itself is a loading script, which datasets 4 and later refuse",
-    ),
+    "unigeo": _onevision("geometry", "UniGeo(MathV360K)"),
+    "geomverse": _cauldron("geometry", "geomverse", status="partly documented"),
+    "geos": _onevision("geometry", "GEOS(MathV360K)"),
+    "iconqa": _cauldron("commonsense", "iconqa"),
+    "infographicvqa": _cauldron("commonsense", "infographic_vqa"),
+    "clevr_math": _onevision("commonsense", "CLEVR-Math(MathV360K)"),
     "mmmu": KnownSource(
-        title="MMMU",
         family="benchmark",
         hub="MMMU/MMMU",
         subset=MMMU_SUBJECTS,
         split="validation",
         columns=MMMU,
-        documented="data card; the benchmark's own utilities (options are a Python list as text)",
-        license="apache-2.0",
-        notes="30 subsets, all by default; splits dev, validation, test (answers of test are '?'); "
-        "open questions keep all accepted answers in extra.answers",
     ),
     "mmmu_pro": KnownSource(
-        title="MMMU-Pro",
         family="benchmark",
         hub="MMMU/MMMU_Pro",
         subset="standard (10 options)",
         split="test",
         columns=MMMU_PRO,
-        documented="data card; public conversion scripts",
-        license="apache-2.0",
-        notes="the letter belongs to this subset's order of options; 'standard (4 options)' has "
-        "others, so compare by option text",
     ),
     "mmmu_pro_vision": KnownSource(
-        title="MMMU-Pro (vision)",
         family="benchmark",
         hub="MMMU/MMMU_Pro",
         subset="vision",
         split="test",
         columns=MMMU_PRO_VISION,
-        documented="data card; public conversion scripts",
-        license="apache-2.0",
-        notes="question and options stand in the image; the options are kept as text, too",
     ),
     "mathvista": KnownSource(
-        title="MathVista",
         family="benchmark",
+        file="testmini.json, with the folder images/ beside it,",
         columns=MATHVISTA,
-        documented="testmini.json of the authors' repository",
-        license="cc-by-sa-4.0",
-        notes="give testmini.json as path, with the folder images/ beside it; the answer is the "
-        "option's text; test use only",
     ),
     "mathvision": KnownSource(
-        title="MATH-Vision",
         family="benchmark",
+        file="test.jsonl or testmini.jsonl, with the folder images/ beside it,",
         reader=read_mathvision,
-        documented="test.jsonl and testmini.jsonl of the authors' repository",
-        license="mit",
-        notes="give the .jsonl as path, with the folder images/ beside it",
     ),
     "mmstar": KnownSource(
-        title="MMStar",
         family="benchmark",
         hub="Lin-Chen/MMStar",
         split="val",
         columns=MMSTAR,
-        documented="data card",
-        license="apache-2.0",
-        notes="options stand in the question's text, the answer is a letter; test use only",
     ),
 }
 """Name -> set. The name is also the domain of its questions."""
+
+
+def find_known(name: str) -> str | None:
+    """The key of KNOWN that a name means, whatever its case, hyphens and blanks; else None."""
+    return {_plain(key): key for key in KNOWN}.get(_plain(name))
+
+
+def find_hub(hub: str, subset: str | None) -> str | None:
+    """The key of the one known set that lies there on the hub; None if there is none or several."""
+    keys = [key for key, known in KNOWN.items() if known.hub == hub]
+    same_subset = [key for key in keys if subset == KNOWN[key].subset]
+    fitting = same_subset or (keys if subset is None else [])
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def read_known(
+    name: str,
+    *,
+    path: str | Path | None = None,
+    columns: ColumnMap | None = None,
+    **options: Any,
+) -> Iterator[Question]:
+    """Yield the questions of a known set.
+
+    Args:
+        name: a key of KNOWN.
+        path: a file or folder that holds the set, read instead of the hub.
+        columns: instead of the set's own, where its schema has changed.
+        options: of `read_source`; subset, split and domain are the set's own by default.
+
+    Raises:
+        DataError: names source, row and column.
+        DreamPRMError: the name is not known, or the set needs a path.
+    """
+    key = find_known(name)
+    if key is None:
+        raise DreamPRMError(f"there is no known source '{name}'; {offer(name)}")
+    known = KNOWN[key]
+    source = known.hub if path is None else path
+    if source is None:
+        raise DreamPRMError(f"{key} is read from a file: give {known.file} as path")
+    domain = options.pop("domain", None) or key
+    columns = columns or known.columns
+    if columns is None:
+        assert known.reader is not None
+        questions = known.reader(source, domain=domain)
+        options.get("on_read", lambda _: None)(len(questions))
+        return choose(questions, options.get("limit"), options.get("seed"))
+    if path is None:
+        options["subset"] = options.get("subset") or known.subset
+        options["split"] = options.get("split") or known.split
+    return read_source(source, columns, name=key, domain=domain, **options)
+
+
+def offer(name: str) -> str:
+    """What to say to somebody who gave a name that is not known."""
+    plain = {_plain(key): key for key in KNOWN}
+    near = [plain[key] for key in difflib.get_close_matches(_plain(name), plain, n=3)]
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(KNOWN)}"
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

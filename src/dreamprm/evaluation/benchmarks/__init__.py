@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamprm.data.files import refuse
 from dreamprm.data.mmmu_pro import read_mmmu_pro
 from dreamprm.data.row_files import each_row
-from dreamprm.data.sources.known import read_known
+from dreamprm.data.sources import read_known
 from dreamprm.errors import DataError, DataWarning, DreamPRMError, offer
 from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
