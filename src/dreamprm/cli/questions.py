@@ -26,7 +26,7 @@ from dreamprm.answers.options import shuffle_options
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import LOG_EVERY_S, progress
 from dreamprm.data import DataWarning, write_questions
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError, offer
 
 if TYPE_CHECKING:
     from dreamprm.data.sources import ColumnMap
@@ -151,7 +151,7 @@ def _read(
     config: Config, source: str, advance: Callable[[int], None], skipped: list[DataError]
 ) -> Iterator[Question]:
     from dreamprm.data.sources import KNOWN, find_known, read_known, read_source
-    from dreamprm.data.sources.published import find_hub, offer
+    from dreamprm.data.sources.published import find_hub
 
     options: dict[str, Any] = {
         "domain": config.domain,
@@ -177,7 +177,9 @@ def _read(
             )
         return read_known(name, path=config.path, columns=columns, **options)
     if not Path(source).exists() and not _could_be_a_table(source):
-        raise DreamPRMError(f"there is no file and no known source '{source}'; {offer(source)}")
+        raise DreamPRMError(
+            f"there is no file and no known source '{source}'; {offer(source, KNOWN)}"
+        )
     if config.path is not None:
         raise UsageError("questions: --path goes with a known source; give the file as --source")
     columns = _column_map(config.columns, None)

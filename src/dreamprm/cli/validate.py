@@ -21,8 +21,7 @@ from dreamprm.cli.parsing import UsageError
 from dreamprm.errors import DataError, DreamPRMError
 
 if TYPE_CHECKING:
-    from dreamprm.data.audit import Facts, Finding, Loaded
-    from dreamprm.data.audit.facts import LabelFacts
+    from dreamprm.data.audit import Facts, Finding, LabelFacts, Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +55,7 @@ def run(config: Config) -> None:
     Raises:
         DreamPRMError: there are errors in the data; says how many.
     """
-    from dreamprm.data import audit as account
-    from dreamprm.data.audit import pictures
+    from dreamprm.data import audit
 
     if not (config.input or config.questions or config.trajectories):
         raise UsageError("validate: give --input, or --questions and --trajectories")
@@ -66,11 +64,11 @@ def run(config: Config) -> None:
     for loaded in _loaded(config):
         if others and not loaded.questions:
             raise DataError("holds no questions to look for in other files", file=loaded.name)
-        found = account.findings(loaded, decode_images=config.images)
+        found = audit.findings(loaded, decode_images=config.images)
         for name, other in others.items():
-            found += pictures.overlap(loaded, name, other.questions)
+            found += audit.overlap(loaded, name, other.questions)
             found += _not_compared(name, other)
-        accounts.append((account.facts(loaded), account.gravest_first(found)))
+        accounts.append((audit.facts(loaded), audit.gravest_first(found)))
     if config.json:
         written = [
             {**dataclasses.asdict(facts), "findings": list(map(dataclasses.asdict, found))}
@@ -108,13 +106,13 @@ def _compared(path: Path) -> Loaded:
 
 def _not_compared(name: str, other: Loaded) -> list[Finding]:
     """Rows of such a file that cannot be read may hide what is looked for."""
-    from dreamprm.data.audit.finding import Finding, shown
+    from dreamprm.data.audit import Finding
 
     if not other.bad:
         return []
     count = len(other.bad)
     message = f"{count} rows of {name} cannot be read, so nothing was compared with them; mend them"
-    return [Finding("error", "not_compared", count, message, shown([*map(str, other.bad)]))]
+    return [Finding("error", "not_compared", count, message, tuple(map(str, other.bad[:5])))]
 
 
 def lines(facts: Facts, found: Sequence[Finding]) -> Iterator[str]:

@@ -1,19 +1,29 @@
-"""The account of a data file: what it holds, and what is wrong with it.
+"""What a data file holds, and what is wrong with it; `dreamprm validate` prints it.
 
 `load` reads all that can be read, `facts` counts it, and `findings` looks for the defects that
-published data of this field has. One kind of check is one file here.
+published data of this field has; `overlap` compares with the questions of another file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dreamprm.data.audit import answers, labels, pictures, rows
-from dreamprm.data.audit.facts import Facts, facts
-from dreamprm.data.audit.finding import Finding
-from dreamprm.data.audit.loaded import Loaded, load, load_ours
+from dreamprm.data.audit import pictures, rows, verdicts
+from dreamprm.data.audit.account import Facts, Finding, LabelFacts, Loaded, facts, load, load_ours
+from dreamprm.data.audit.pictures import overlap
 
-__all__ = ["Facts", "Finding", "Loaded", "facts", "findings", "gravest_first", "load", "load_ours"]
+__all__ = [
+    "Facts",
+    "Finding",
+    "LabelFacts",
+    "Loaded",
+    "facts",
+    "findings",
+    "gravest_first",
+    "load",
+    "load_ours",
+    "overlap",
+]
 
 _GRAVEST = ("error", "warning", "note")
 
@@ -25,13 +35,14 @@ def findings(loaded: Loaded, *, decode_images: bool = False) -> list[Finding]:
         loaded: what a file holds.
         decode_images: read every image to its end; else it is only looked for on disk.
     """
-    found = [
-        *rows.check(loaded),
-        *pictures.check(loaded, decode=decode_images),
-        *labels.check(loaded),
-        *answers.check(loaded),
-    ]
-    return gravest_first(found)
+    return gravest_first(
+        [
+            *rows.check(loaded),
+            *pictures.check(loaded, decode=decode_images),
+            *verdicts.check_labels(loaded),
+            *verdicts.check_answers(loaded),
+        ]
+    )
 
 
 def gravest_first(found: Iterable[Finding]) -> list[Finding]:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from dreamprm.answers.options import option_meant
 from dreamprm.answers.text import clean, same_text
-from dreamprm.data.audit.finding import Finding, place, share, shown
-from dreamprm.data.audit.loaded import Loaded
+from dreamprm.data.audit.account import Finding, Loaded, place, share, shown
 from dreamprm.data.overlap import Overlap, duplicates, find_overlap, normalise
 from dreamprm.errors import DataError
 from dreamprm.images import load_image

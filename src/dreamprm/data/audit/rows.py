@@ -6,8 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-from dreamprm.data.audit.finding import Finding, place, share, shown
-from dreamprm.data.audit.loaded import Loaded
+from dreamprm.data.audit.account import Finding, Loaded, place, share, shown
 from dreamprm.data.claims import Claim
 from dreamprm.errors import DataError
 

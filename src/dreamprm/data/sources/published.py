@@ -10,7 +10,6 @@ by the error.
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from dreamprm.data.mathvision import read_mathvision
 from dreamprm.data.sources.chat import cauldron_turns, conversation_turns
 from dreamprm.data.sources.columns import ColumnMap, Row, column
 from dreamprm.data.sources.tables import choose, read_source
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError, offer
 from dreamprm.records import Question
 
 Family = Literal["science", "chart", "geometry", "commonsense", "benchmark"]
@@ -352,7 +351,7 @@ def read_known(
     """
     key = find_known(name)
     if key is None:
-        raise DreamPRMError(f"there is no known source '{name}'; {offer(name)}")
+        raise DreamPRMError(f"there is no known source '{name}'; {offer(name, KNOWN)}")
     known = KNOWN[key]
     source = known.hub if path is None else path
     if source is None:
@@ -368,13 +367,6 @@ def read_known(
         options["subset"] = options.get("subset") or known.subset
         options["split"] = options.get("split") or known.split
     return read_source(source, columns, name=key, domain=domain, **options)
-
-
-def offer(name: str) -> str:
-    """What to say to somebody who gave a name that is not known."""
-    plain = {_plain(key): key for key in KNOWN}
-    near = [plain[key] for key in difflib.get_close_matches(_plain(name), plain, n=3)]
-    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(KNOWN)}"
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,310 @@
+"""What a data file holds: its records, the rows that cannot be read, and their counts."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dreamprm.data import known, own
+from dreamprm.data.claims import Claim
+from dreamprm.data.files import DataWarning
+from dreamprm.data.format import Format
+from dreamprm.data.row_files import each_row
+from dreamprm.errors import DataError
+from dreamprm.records import (
+    UNKNOWN_ANSWER,
+    Label,
+    Question,
+    StepScores,
+    Trajectory,
+    domain_of,
+)
+
+_TOP = 8  # domains, subjects, policies and label totals that are named
+Severity = Literal["error", "warning", "note"]
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A defect and where it is.
+
+    Attributes:
+        severity: an error makes the data unfit for use, a warning may, a note does not.
+        name: of the kind of defect, for programs.
+        count: how many rows, records or pairs have it.
+        message: what is wrong, and how to mend it.
+        where: the first few.
+    """
+
+    severity: Severity
+    name: str
+    count: int
+    message: str
+    where: tuple[str, ...] = ()
+
+
+def shown(places: Sequence[str]) -> tuple[str, ...]:
+    """The first few of all places."""
+    return tuple(places[:SHOWN])
+
+
+def place(record: Question | Trajectory) -> str:
+    """How a record is named in a finding."""
+    if isinstance(record, Question):
+        return f"question {record.id}"
+    return f"question {record.question_id}, candidate {record.sample_index}"
+
+
+def share(count: int, total: int) -> str:
+    """'3 of 4', or 'all 4'."""
+    return f"all {total}" if count == total else f"{count} of {total}"
+
+
+@dataclass
+class Loaded:
+    """What was found in one file, or in our questions and trajectories that belong together.
+
+    Attributes:
+        name: of the file or files.
+        format: its name.
+        rows: how many there are; None where it was not counted.
+        bad: what the reader said of rows that it could not read.
+        told: what the reader warned of.
+        claims: (place, what the row says), where rows say more than records.
+        repeated: places of rows that are equal to an earlier one.
+        is_whole: are questions and trajectories both there, so that none may be missing?
+    """
+
+    name: str
+    format: str
+    rows: int | None = None
+    questions: list[Question] = field(default_factory=list)
+    trajectories: list[Trajectory] = field(default_factory=list)
+    scores: list[StepScores] = field(default_factory=list)
+    bad: list[DataError] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    claims: list[tuple[str, Claim]] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    is_whole: bool = False
+
+    def by_id(self) -> dict[str, Question]:
+        """Questions by their ids."""
+        return {question.id: question for question in self.questions}
+
+
+def load(
+    path: str | Path, *, format: str | None = None, image_root: str | Path | None = None
+) -> Loaded:
+    """Read a file of any format.
+
+    Args:
+        path: the file.
+        format: name of the format; by default told from the first rows.
+        image_root: folder that image paths start from; the file's own by default.
+
+    Raises:
+        DataError: the file cannot be opened, or its format is not known.
+    """
+    path = Path(path)
+    chosen = known.choose(path, format)
+    loaded = Loaded(str(path), chosen.name, is_whole=chosen.holds == "pair")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", DataWarning)
+        read = chosen.read(
+            path, image_root=image_root, without_response="drop", bad_row=loaded.bad.append
+        )
+    loaded.questions, loaded.trajectories, loaded.scores = read
+    if chosen.claim is None:  # else what the reader warns of is looked for in the claims
+        loaded.told = [str(w.message) for w in told if issubclass(w.category, DataWarning)]
+    if path.suffix.lower() == ".parquet":
+        loaded.rows = len(read.questions) + len(read.trajectories) + len(read.scores)
+    else:
+        _read_rows(loaded, path, chosen)
+    return loaded
+
+
+def load_ours(
+    questions: Sequence[Path],
+    trajectories: Sequence[Path],
+    *,
+    image_root: str | Path | None = None,
+) -> Loaded:
+    """Read questions and trajectories of ours that belong together."""
+    names = " + ".join(map(str, [*questions, *trajectories]))
+    loaded = Loaded(names, "questions + trajectories", rows=0)
+    loaded.is_whole = bool(questions and trajectories)
+    for path in questions:
+        part = own.read(path, Question, image_root=image_root, bad_row=loaded.bad.append)
+        ids = loaded.by_id()
+        for question in part:
+            if question.id in ids:
+                message = f"question id '{question.id}' is already used in another file"
+                loaded.bad.append(DataError(message, file=path, field="id"))
+            else:
+                loaded.questions.append(question)
+    for path in trajectories:
+        loaded.trajectories += own.read(path, Trajectory, bad_row=loaded.bad.append)
+    for path in [*questions, *trajectories]:
+        if path.suffix.lower() != ".parquet":
+            _read_rows(loaded, path, None)
+    return loaded
+
+
+def _read_rows(loaded: Loaded, path: Path, format: Format | None) -> None:
+    """Count the rows, find equal ones, and note what they claim."""
+    first: dict[str, int] = {}
+    count = 0
+    unread: list[DataError] = []
+    for number, row in each_row(path, unread.append):
+        count += 1
+        written = json.dumps(row, sort_keys=True)
+        if first.setdefault(written, number) != number:
+            loaded.repeated.append(f"{_row_place(number, row)} like row {first[written]}")
+        if format is not None and format.claim is not None:
+            loaded.claims.append((_row_place(number, row), format.claim(row)))
+    loaded.rows = (loaded.rows or 0) + count + len(unread)
+
+
+def _row_place(number: int, row: Mapping[str, Any]) -> str:
+    identity = row.get("id")
+    told = f" (id {identity})" if isinstance(identity, str | int) else ""
+    return f"row {number}{told}"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file holds; ready to be written as JSON.
+
+    Attributes:
+        rows: of the file; `unread` are those that could not be read.
+        domains: the most frequent, by questions; so are subjects and policies (by trajectories).
+        number_of_domains: how many there are in all.
+        with_images: questions with an image; `images` are counted each time they are named.
+        steps: fewest, median and most steps of a trajectory; None without trajectories.
+        outcomes: trajectories that are right, wrong, or not verified.
+        outcomes_of_rows: what rows say, those without a response included; None where trajectories
+            tell all.
+        labels: None where no step is labelled.
+    """
+
+    name: str
+    format: str
+    rows: int | None
+    unread: int
+    questions: int
+    trajectories: int
+    scores: int
+    domains: dict[str, int]
+    number_of_domains: int
+    subjects: dict[str, int]
+    number_of_subjects: int
+    with_images: int
+    images: int
+    with_options: int
+    gold_known: int
+    steps: tuple[int, float, int] | None
+    outcomes: dict[str, int]
+    outcomes_of_rows: dict[str, int] | None
+    labels: LabelFacts | None
+    policies: dict[str, int]
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What the labels are.
+
+    Attributes:
+        steps: labelled, of `of_steps` in all.
+        mean: of the labels' values; `zeros` and `ones` are the shares that are exactly 0 and 1.
+        totals: completions behind a label -> labels, the most frequent.
+        with_wrong_step: trajectories with a step labelled 0.
+    """
+
+    steps: int
+    of_steps: int
+    mean: float
+    zeros: float
+    ones: float
+    totals: dict[int, int]
+    with_wrong_step: int
+
+
+def labels_of(trajectory: Trajectory) -> list[Label]:
+    """The labels of the steps that have one."""
+    return [label for label in trajectory.labels or () if label is not None]
+
+
+def has_wrong_step(trajectory: Trajectory) -> bool:
+    """Is a step labelled 0?"""
+    return any(label.value == 0 for label in labels_of(trajectory))
+
+
+def facts(loaded: Loaded) -> Facts:
+    """Count what was loaded."""
+    questions, trajectories = loaded.questions, loaded.trajectories
+    by_id = loaded.by_id()
+    pairs = [(by_id[t.question_id], t) for t in trajectories if t.question_id in by_id]
+    domain_questions = {(question.id, domain_of(question, t)) for question, t in pairs}
+    tried = {t.question_id for t in trajectories}
+    domain_questions |= {(q.id, q.domain) for q in questions if q.id not in tried}
+    domains = Counter(domain for _, domain in domain_questions)
+    subjects = Counter(q.subject for q in questions if q.subject is not None)
+    lengths = [len(trajectory.steps) for trajectory in trajectories]
+    claimed = [claim.outcome for _, claim in loaded.claims if claim.outcome is not None]
+    return Facts(
+        name=loaded.name,
+        format=loaded.format,
+        rows=loaded.rows,
+        unread=len(loaded.bad),
+        questions=len(questions),
+        trajectories=len(trajectories),
+        scores=len(loaded.scores),
+        domains=_top(domains),
+        number_of_domains=len(domains),
+        subjects=_top(subjects),
+        number_of_subjects=len(subjects),
+        with_images=sum(bool(question.images) for question in questions),
+        images=sum(len(question.images) for question in questions),
+        with_options=sum(bool(question.options) for question in questions),
+        gold_known=sum(question.answer != UNKNOWN_ANSWER for question in questions),
+        steps=(min(lengths), statistics.median(lengths), max(lengths)) if lengths else None,
+        outcomes=_tally([trajectory.outcome for trajectory in trajectories]),
+        outcomes_of_rows=_tally(claimed) if len(claimed) > len(trajectories) else None,
+        labels=_labels(loaded),
+        policies=_top(Counter(trajectory.policy for trajectory in trajectories)),
+    )
+
+
+def _labels(loaded: Loaded) -> LabelFacts | None:
+    labels = [label for trajectory in loaded.trajectories for label in labels_of(trajectory)]
+    if not labels:
+        return None
+    values = [label.value for label in labels]
+    return LabelFacts(
+        steps=len(labels),
+        of_steps=sum(len(trajectory.steps) for trajectory in loaded.trajectories),
+        mean=statistics.fmean(values),
+        zeros=values.count(0.0) / len(values),
+        ones=values.count(1.0) / len(values),
+        totals=_top(Counter(label.total for label in labels if label.total)),
+        with_wrong_step=sum(map(has_wrong_step, loaded.trajectories)),
+    )
+
+
+def _tally(outcomes: Sequence[bool | None]) -> dict[str, int]:
+    names = {True: "right", False: "wrong", None: "unknown"}
+    return {name: outcomes.count(outcome) for outcome, name in names.items()}
+
+
+K = TypeVar("K")
+
+
+def _top(counts: Counter[K]) -> dict[K, int]:
+    return dict(counts.most_common(_TOP))
