@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
 from dreamprm.evaluation.summary import SUMMARY_METHODS, Domain
-from dreamprm.report.data import AccuracyTable, Example, ExampleCandidate, Fate, ReportData
+from dreamprm.report.page import AccuracyTable, Example, ExampleCandidate, Fate, ReportData
 
 ATTACK = "</script><script>window.attacked=1;alert(1)</script><img src=x onerror='attacked=1'>"
 

@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamprm.report.data import ReportData
-from dreamprm.report.render import render
+from dreamprm.report.page import ReportData, render
 from tests.report_samples import ATTACK, bare_report, full_report, hostile_report
 
 CHROMIUM = next(

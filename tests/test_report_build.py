@@ -12,8 +12,7 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.evaluate import Evaluation, evaluate
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.report.build import accuracy_table, examples
-from dreamprm.report.data import Example, ReportData
-from dreamprm.report.render import render
+from dreamprm.report.page import Example, ReportData, render
 
 
 def image(size: int) -> bytes:

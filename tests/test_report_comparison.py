@@ -18,8 +18,7 @@ from dreamprm.evaluation.results import QuestionResult, new_result, write_result
 from dreamprm.records import Label, Question, StepScores, Trajectory
 from dreamprm.report.build import calibrations, fates, step_calibrations
 from dreamprm.report.comparison import comparison_report
-from dreamprm.report.data import Fate, ReportData
-from dreamprm.report.render import render
+from dreamprm.report.page import Fate, ReportData, render
 
 
 def test_scores_that_mean_what_they_say_have_no_calibration_error() -> None:

@@ -11,25 +11,13 @@ number of result files, whose runs it compares. Writes a single file that needs 
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from dreamprm import __version__
 from dreamprm.cli.inputs import EvaluationInputs
 from dreamprm.cli.policy_options import is_embedded
 from dreamprm.data import check_images, read_questions
-from dreamprm.data.files import atomic_write, open_for_reading
-from dreamprm.data.jsonl import iterate_rows
 from dreamprm.errors import DataError
-
-if TYPE_CHECKING:
-    from dreamprm.evaluation.evaluate import Evaluation
-    from dreamprm.evaluation.summary import Domain
-    from dreamprm.report.data import Example
 
 TOY = (
     "The policy is the toy model that comes with dreamprm. It knows a small world of coloured "
@@ -67,100 +55,40 @@ class Config(EvaluationInputs):
 
 def run(config: Config) -> None:
     """Evaluate, or compare results, and write the page."""
+    from dreamprm.cli import inputs
+    from dreamprm.report.build import evaluation_report
+    from dreamprm.report.comparison import comparison_report
+    from dreamprm.report.page import write_report
+
+    names = ", ".join(map(str, config.questions))
     if config.results:
-        _compare(config)
+        questions = [q for path in config.questions for q in read_questions(path)]
+        check_images(questions, names)
+        data = comparison_report(
+            config.results,
+            title=config.title,
+            notice=config.notice,
+            baseline=config.baseline,
+            questions=questions,
+            max_examples=config.max_examples,
+        )
     elif config.questions and config.trajectories:
-        _evaluate(config)
+        evaluation = inputs.evaluate(config)
+        check_images(evaluation.questions, names)
+        toy = any(is_embedded(t.policy) for t in evaluation.trajectories)
+        data = evaluation_report(
+            evaluation,
+            title=config.title,
+            main_method=config.main(),
+            notice=" ".join(part for part in (config.notice, TOY if toy else "") if part),
+            settings=_settings(config),
+            training_dir=config.training_dir,
+            max_examples=config.max_examples,
+        )
     else:
         raise DataError("give --questions and --trajectories, or --results to compare")
-
-
-def _compare(config: Config) -> None:
-    from dreamprm.report.comparison import comparison_report
-    from dreamprm.report.render import render
-
-    questions = [q for path in config.questions for q in read_questions(path)]
-    check_images(questions, ", ".join(map(str, config.questions)))
-    data = comparison_report(
-        config.results,
-        title=config.title,
-        notice=config.notice,
-        baseline=config.baseline,
-        questions=questions,
-        max_examples=config.max_examples,
-    )
-    with atomic_write(config.output) as file:
-        file.write(render(data).encode())
+    write_report(data, config.output)
     print(f"{config.output}: {data.headline}")
-
-
-def _evaluate(config: Config) -> None:
-    from dreamprm.cli import inputs
-    from dreamprm.report.build import (
-        accuracy_table,
-        calibrations,
-        examples,
-        fates,
-        step_calibrations,
-    )
-    from dreamprm.report.data import METHOD_LABELS, ReportData
-    from dreamprm.report.render import render
-
-    evaluation, main = inputs.evaluate(config), config.main()
-    check_images(evaluation.questions, ", ".join(map(str, config.questions)))
-    domains, history = _training(config.training_dir) if config.training_dir else ((), ())
-    shown: tuple[Example, ...] = ()
-    if main in evaluation.scores:
-        rivals = [
-            m for m in ("prm_uniform", *evaluation.scores) if m in evaluation.scores and m != main
-        ]
-        shown = examples(
-            evaluation,
-            evaluation.questions,
-            evaluation.trajectories,
-            evaluation.scores[main],
-            main_method=main,
-            rival=rivals[0] if rivals else "self_consistency",
-            limit=config.max_examples,
-        )
-    data = ReportData(
-        title=config.title,
-        headline=_headline(evaluation, main, METHOD_LABELS.get(main, main)),
-        notice=_notice(config, evaluation),
-        facts={"dreamprm": __version__, "made": time.strftime("%Y-%m-%d %H:%M")} | _versions(),
-        settings=_settings(config),
-        tables=(accuracy_table(evaluation, f"Accuracy among {config.n}", main_method=main),),
-        domains=domains,
-        history=history,
-        scaling=evaluation.scaling,
-        fates=fates(evaluation),
-        calibration=calibrations(evaluation, evaluation.trajectories),
-        step_calibration=step_calibrations(evaluation.scores, evaluation.trajectories),
-        examples=shown,
-        main_method=main,
-    )
-    with atomic_write(config.output) as file:
-        file.write(render(data).encode())
-    print(f"{config.output}: {data.headline}")
-
-
-def _notice(config: Config, evaluation: Evaluation) -> str:
-    toy = any(is_embedded(t.policy) for t in evaluation.trajectories)
-    return " ".join(part for part in (config.notice, TOY if toy else "") if part)
-
-
-def _headline(evaluation: Evaluation, main: str, label: str) -> str:
-    average = evaluation.average
-    best, sample = average[main], average["first_sample"]
-    where = (
-        f"{len(evaluation.question_ids)} benchmarks"
-        if len(evaluation.question_ids) > 1
-        else (f"{best.n} questions")
-    )
-    return (
-        f"{label}: {best.mean:.1%} right on {where}, choosing among {evaluation.n}; one sample is "
-        f"right in {sample.mean:.1%}."
-    )
 
 
 def _settings(config: Config) -> dict[str, str]:
@@ -172,41 +100,3 @@ def _settings(config: Config) -> dict[str, str]:
         "n": str(config.n),
         "seed": str(config.seed),
     } | ({"training_dir": str(config.training_dir)} if config.training_dir else {})
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("torch", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _training(
-    folder: Path,
-) -> tuple[tuple[Domain, ...], tuple[tuple[int, dict[str, float]], ...]]:
-    """Final weights and their history from the output of a training run."""
-    from dreamprm.evaluation.summary import Domain
-
-    with open_for_reading(folder / "weights.json") as file:
-        try:
-            weights: dict[str, float] = json.loads(file.read())
-            domains = tuple(Domain(name, "", "", None, float(w)) for name, w in weights.items())
-        except (ValueError, TypeError, AttributeError) as error:
-            message = f"must be an object {{domain: weight}} ({error})"
-            raise DataError(message, file=folder / "weights.json") from error
-    history = []
-    path = folder / "history.jsonl"
-    for number, row in iterate_rows(path) if path.is_file() else ():
-        history.append(_window(row, path, number))
-    return domains, tuple(history)
-
-
-def _window(row: Any, path: Path, number: int) -> tuple[int, dict[str, float]]:
-    try:
-        return int(row["step"]), {str(name): float(w) for name, w in row["weights"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        message = f"no line of a training history ({error!r}); remove it"
-        raise DataError(message, file=path, row=number) from error

@@ -1,22 +1,91 @@
-"""An evaluation -> the parts of a report: tables, and examples worth looking at."""
+"""An evaluation -> a page: tables, what became of the questions, calibration, examples."""
 
 from __future__ import annotations
 
 import io
+import json
+import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dreamprm import __version__
+from dreamprm.data.files import open_for_reading
+from dreamprm.data.jsonl import iterate_rows
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates
+from dreamprm.evaluation.summary import Domain
 from dreamprm.images import load_image
 from dreamprm.records import Question, StepScores, Trajectory
-from dreamprm.report.data import AccuracyTable, Example, ExampleCandidate, Fate
+from dreamprm.report.page import (
+    METHOD_LABELS,
+    AccuracyTable,
+    Example,
+    ExampleCandidate,
+    Fate,
+    ReportData,
+)
 from dreamprm.search.aggregation import log_sigmoid
 
 LARGEST_IMAGE = 640  # pixels per side on the page
+
+
+def evaluation_report(
+    evaluation: Evaluation,
+    *,
+    title: str,
+    main_method: str = "dreamprm",
+    notice: str = "",
+    settings: Mapping[str, str] | None = None,
+    training_dir: Path | None = None,
+    max_examples: int = 24,
+) -> ReportData:
+    """The page on one evaluation.
+
+    Args:
+        notice: what a reader must know before believing a number.
+        settings: what is needed to run it again.
+        training_dir: folder of a training run, whose weights and their history are shown.
+    """
+    domains, history = training_history(training_dir) if training_dir else ((), ())
+    shown: tuple[Example, ...] = ()
+    if main_method in evaluation.scores:
+        rivals = [
+            m
+            for m in ("prm_uniform", *evaluation.scores)
+            if m in evaluation.scores and m != main_method
+        ]
+        shown = examples(
+            evaluation,
+            evaluation.questions,
+            evaluation.trajectories,
+            evaluation.scores[main_method],
+            main_method=main_method,
+            rival=rivals[0] if rivals else "self_consistency",
+            limit=max_examples,
+        )
+    return ReportData(
+        title=title,
+        headline=_headline(evaluation, main_method),
+        notice=notice,
+        facts={"dreamprm": __version__, "made": time.strftime("%Y-%m-%d %H:%M")} | _versions(),
+        settings=settings or {},
+        tables=(
+            accuracy_table(evaluation, f"Accuracy among {evaluation.n}", main_method=main_method),
+        ),
+        domains=domains,
+        history=history,
+        scaling=evaluation.scaling,
+        fates=fates(evaluation),
+        calibration=calibrations(evaluation, evaluation.trajectories),
+        step_calibration=step_calibrations(evaluation.scores, evaluation.trajectories),
+        examples=shown,
+        main_method=main_method,
+    )
 
 
 def accuracy_table(
@@ -37,13 +106,13 @@ def accuracy_table(
 def fates(evaluation: Evaluation) -> dict[str, Fate]:
     """Of every method that chooses: right, wrong with a right one at hand, or nothing to find."""
     ceiling = np.concatenate([v[0] for v in evaluation.values["any_right"].values()])
-    found = {}
+    by_method = {}
     for method, by_benchmark in evaluation.values.items():
         if method != "any_right":
             right = np.concatenate([v[0] for v in by_benchmark.values()])  # (questions,)
             missed = int((ceiling > right).sum())
-            found[method] = Fate(int(right.sum()), missed, int((ceiling == 0).sum()))
-    return found
+            by_method[method] = Fate(int(right.sum()), missed, int((ceiling == 0).sum()))
+    return by_method
 
 
 def calibrations(
@@ -189,3 +258,53 @@ def _picture(reference: str | bytes, root: Path | None) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _headline(evaluation: Evaluation, main: str) -> str:
+    average = evaluation.average
+    best, sample = average[main], average["first_sample"]
+    where = (
+        f"{len(evaluation.question_ids)} benchmarks"
+        if len(evaluation.question_ids) > 1
+        else (f"{best.n} questions")
+    )
+    return (
+        f"{METHOD_LABELS.get(main, main)}: {best.mean:.1%} right on {where}, choosing among "
+        f"{evaluation.n}; one sample is right in {sample.mean:.1%}."
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in ("torch", "transformers"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def training_history(
+    folder: Path,
+) -> tuple[tuple[Domain, ...], tuple[tuple[int, dict[str, float]], ...]]:
+    """Final weights and their history from the output of a training run."""
+    with open_for_reading(folder / "weights.json") as file:
+        try:
+            weights: dict[str, float] = json.loads(file.read())
+            domains = tuple(Domain(name, "", "", None, float(w)) for name, w in weights.items())
+        except (ValueError, TypeError, AttributeError) as error:
+            message = f"must be an object {{domain: weight}} ({error})"
+            raise DataError(message, file=folder / "weights.json") from error
+    history = []
+    path = folder / "history.jsonl"
+    for number, row in iterate_rows(path) if path.is_file() else ():
+        history.append(_window(row, path, number))
+    return domains, tuple(history)
+
+
+def _window(row: Any, path: Path, number: int) -> tuple[int, dict[str, float]]:
+    try:
+        return int(row["step"]), {str(name): float(w) for name, w in row["weights"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"no line of a training history ({error!r}); remove it"
+        raise DataError(message, file=path, row=number) from error

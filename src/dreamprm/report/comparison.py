@@ -1,7 +1,8 @@
 """Any number of result files -> one page that compares their runs.
 
 Every method of every file is a run. Figures stand side by side; differences are taken only on the
-questions that both runs have, and the page says where these are not all.
+questions that both runs have, and the page says where these are not all. Questions on which runs
+differ are shown with the answer of each, which a table cannot show.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from dreamprm.evaluation.compare import (
     named,
     runs_of,
 )
-from dreamprm.evaluation.results import AVERAGE, Metric, Result, read_result
+from dreamprm.evaluation.results import AVERAGE, Metric, QuestionResult, Result, read_result
 from dreamprm.evaluation.statistics import Difference, Estimate
 from dreamprm.records import Question
-from dreamprm.report.data import AccuracyTable, ReportData
-from dreamprm.report.disagreements import disagreements
+from dreamprm.report.build import evenly, example_of
+from dreamprm.report.page import AccuracyTable, Example, ExampleCandidate, ReportData
 
 
 def comparison_report(
@@ -67,7 +68,7 @@ def comparison_report(
         tables=(_main_table(metrics, differences, notes), *_part_tables(metrics)),
         scaling=_curves(names, "curve"),
         token_curves=_curves(names, "token_curve"),
-        examples=disagreements(
+        examples=_disagreements(
             with_rows, questions, main=main, limit=max_examples, image_root=image_root
         ),
         runs={r.name if len(results) > 1 else "settings": _facts(r) for r in results},
@@ -82,7 +83,7 @@ def _differences(runs: Sequence[Run], main: str) -> tuple[dict[str, Difference],
     """Main run minus each other, and what a reader must know about them."""
     if main not in {run.name for run in runs}:
         return {}, ["The baseline's file holds no rows of questions, so there are no differences."]
-    found: dict[str, Difference] = {}
+    differences: dict[str, Difference] = {}
     notes = []
     base = next(run for run in runs if run.name == main)
     for run in runs:
@@ -93,10 +94,10 @@ def _differences(runs: Sequence[Run], main: str) -> tuple[dict[str, Difference],
         except DataError:
             notes.append(f"{run.name} shares no question with {main}.")
             continue
-        found[run.name] = _negated(one)
+        differences[run.name] = _negated(one)
         if one.unpaired:
             notes.append(f"{run.name}: {one.unpaired} questions of one of the two are left out.")
-    return found, notes
+    return differences, notes
 
 
 def _negated(one: Comparison) -> Difference:
@@ -110,8 +111,8 @@ def _main_table(
     notes: Sequence[str],
 ) -> AccuracyTable:
     columns: dict[str, dict[str, Estimate]] = {}
-    for run, found in metrics.items():
-        for name, metric in found.items():
+    for run, of_run in metrics.items():
+        for name, metric in of_run.items():
             if "/" not in name:
                 columns.setdefault(name, {})[run] = _estimate(metric)
     average = columns.pop(AVERAGE, {})
@@ -123,8 +124,8 @@ def _main_table(
 def _part_tables(metrics: Mapping[str, Mapping[str, Metric]]) -> list[AccuracyTable]:
     """One table for each grouping of a benchmark: groups as rows, runs as columns."""
     parts: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
-    for run, found in metrics.items():
-        for name, metric in found.items():
+    for run, of_run in metrics.items():
+        for name, metric in of_run.items():
             benchmark, *groups = name.split("/", 2)  # a group's own name may hold one
             if groups:
                 by = " and ".join(groups[:-1] or ["part"])
@@ -145,13 +146,13 @@ def _curves(
     names: Sequence[tuple[str, Result, str]], detail: str
 ) -> dict[str, dict[int, Estimate]]:
     """Accuracy over N or over tokens, where a file has it."""
-    found = {}
+    by_run = {}
     for name, result, method in names:
         curves = result.details.get(detail)
         points = curves.get(method) if isinstance(curves, dict) else None
         if isinstance(points, dict) and points:
-            found[name] = {int(n): _point(e) for n, e in points.items()}
-    return found
+            by_run[name] = {int(n): _point(e) for n, e in points.items()}
+    return by_run
 
 
 def _point(estimate: Any) -> Estimate:
@@ -163,3 +164,54 @@ def _facts(result: Result) -> dict[str, str]:
     commit = {"commit": result.commit} if result.commit else {}
     settings = {k: str(v) for k, v in result.settings.items() if v not in (None, [], {})}
     return {"kind": result.kind} | commit | result.versions | settings
+
+
+def _disagreements(
+    runs: Sequence[Run],
+    questions: Sequence[Question],
+    *,
+    main: str,
+    limit: int = 24,
+    image_root: Path | None = None,
+) -> tuple[Example, ...]:
+    """Up to `limit` questions that some runs have right and others wrong, first seed of each.
+
+    One half are questions that the main run has right, one half those that it has wrong, as far as
+    there are such. Answers that are spelled alike stand together, with the runs that gave them.
+    """
+    answers: dict[str, dict[str, QuestionResult]] = {}
+    for run in runs:
+        for row in run.rows:
+            if row.seed == 0:
+                answers.setdefault(row.question_id, {})[run.name] = row
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    by_id = {q.id: q for q in questions}
+    for name, rows in answers.items():
+        if name in by_id and len({row.value > 0 for row in rows.values()}) > 1 and main in rows:
+            kinds[rows[main].value > 0].append(name)
+    first = [q for ids in kinds.values() for q in evenly(ids, limit // 2)]
+    left = [q for ids in kinds.values() for q in ids if q not in set(first)]
+    picked = first + evenly(left, limit - len(first))
+    return tuple(_answers_of(by_id[q], answers[q], image_root) for q in picked)
+
+
+def _answers_of(
+    question: Question, rows: dict[str, QuestionResult], image_root: Path | None
+) -> Example:
+    groups: dict[tuple[bool, str | None], list[str]] = {}
+    for name, row in rows.items():
+        groups.setdefault((row.value > 0, row.answer), []).append(name)
+    ordered = sorted(groups.items(), key=lambda group: (not group[0][0], -len(group[1])))
+    shown = [
+        ExampleCandidate(
+            steps=(),
+            step_scores=(),
+            score=None,
+            answer=answer,
+            outcome=right,
+            sample_index=place,
+            chosen_by=tuple(names),
+        )
+        for place, ((right, answer), names) in enumerate(ordered)
+    ]
+    return example_of(question, shown, image_root)

@@ -19,8 +19,7 @@ from dreamprm.data import read_questions, read_scores, read_trajectories
 from dreamprm.evaluation.evaluate import Evaluation, evaluate
 from dreamprm.evaluation.summary import Domain, summary_json, write_summary
 from dreamprm.report.build import accuracy_table, calibrations, examples, fates
-from dreamprm.report.data import ReportData
-from dreamprm.report.render import write_report
+from dreamprm.report.page import ReportData, write_report
 from dreamprm.tiny.world import DOMAINS
 
 NOTICE = (

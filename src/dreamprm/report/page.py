@@ -1,9 +1,11 @@
-"""A run -> one HTML file that works offline, from a mail attachment, in ten years.
+"""What a report shows, as plain data, and the one HTML file that shows it.
 
-The page holds its style, its script, its data and (where there is a chart) plotly.js; it loads
-nothing. Text from data sets is hostile until escaped: Jinja escapes all of it, the data for the
-script goes through `tojson` (which escapes `<`, `>`, `&` and `'` too, so that `</script>` in a
-question cannot end the element), and the script puts text on the page as text, never as HTML.
+Any run (demo, training, scoring) can fill `ReportData`; all but its title may be missing. The page
+works offline, from a mail attachment, in ten years: it holds its style, its script, its data and
+(where there is a chart) plotly.js, and loads nothing. Text from data sets is hostile until escaped:
+Jinja escapes all of it, the data for the script goes through `tojson` (which escapes `<`, `>`, `&`
+and `'` too, so that `</script>` in a question cannot end the element), and the script puts text on
+the page as text, never as HTML.
 """
 
 from __future__ import annotations
@@ -11,16 +13,141 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration
-from dreamprm.evaluation.statistics import Estimate
-from dreamprm.report.data import AccuracyTable, Example, ReportData
+from dreamprm.evaluation.statistics import Difference, Estimate
+from dreamprm.evaluation.summary import Domain
+
+METHOD_LABELS = {
+    "first_sample": "One sample",
+    "self_consistency": "Self-consistency",
+    "orm": "Outcome reward model",
+    "prm_uniform": "PRM, uniform weights",
+    "prm_oracle": "PRM, oracle weights",
+    "dreamprm": "DreamPRM",
+    "any_right": "Any right (ceiling)",
+}
+"""Names for readers; a method that is not listed is shown under its own name."""
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """One table: rows are methods, columns benchmarks and their average.
+
+    Attributes:
+        accuracy: benchmark -> method -> estimate.
+        average: method -> mean over benchmarks.
+        differences: method -> main method minus this one, averaged over benchmarks.
+        row_name: what the rows are; the best of a column is marked among methods only.
+    """
+
+    title: str
+    accuracy: Mapping[str, Mapping[str, Estimate]]
+    average: Mapping[str, Estimate] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    note: str = ""
+    row_name: str = "Method"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of the questions under one method; the three are all of them.
+
+    Attributes:
+        right: a right candidate was chosen.
+        missed: a wrong one was chosen though a right one was there.
+        hopeless: no candidate was right.
+    """
+
+    right: int
+    missed: int
+    hopeless: int
+
+
+@dataclass(frozen=True)
+class ExampleCandidate:
+    """One candidate with the scores it got.
+
+    Attributes:
+        step_scores: (steps,) each in (0, 1), of the report's main method.
+        score: aggregated score, higher is better; None where runs are compared by their answers.
+        chosen_by: methods that chose this candidate.
+    """
+
+    steps: tuple[str, ...]
+    step_scores: tuple[float, ...]
+    score: float | None
+    answer: str | None
+    outcome: bool
+    sample_index: int = 0
+    chosen_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its candidates.
+
+    Attributes:
+        images: encoded image files (PNG, JPEG, GIF or WebP).
+    """
+
+    question: str
+    answer: str
+    candidates: tuple[ExampleCandidate, ...]
+    options: tuple[str, ...] = ()
+    images: tuple[bytes, ...] = ()
+    benchmark: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything on the page.
+
+    Attributes:
+        headline: the result in one sentence.
+        notice: what a reader must know before believing a number (the model is a toy).
+        facts: few and short: version, seed, wall time, when.
+        settings: the rest of what is needed to run it again.
+        tables: for example one for the default policy, one for a stronger one.
+        domains: with their final weights.
+        history: (training step, {domain: weight}) in order of time.
+        scaling: method -> N -> estimate.
+        token_curves: method -> tokens that a question may cost -> estimate.
+        fates: method -> what became of the questions.
+        calibration: method -> its aggregated scores against outcomes.
+        step_calibration: method -> its step scores against Monte Carlo labels.
+        runs: facts of each run that is compared: name -> {fact: value}.
+        main_method: the method the report is about; the filters of the examples compare with it.
+        reference_methods: never marked as best (they use what no real run has).
+    """
+
+    title: str
+    headline: str = ""
+    notice: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    tables: tuple[AccuracyTable, ...] = ()
+    domains: tuple[Domain, ...] = ()
+    history: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    scaling: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)
+    token_curves: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
+    fates: Mapping[str, Fate] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    step_calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    runs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    main_method: str = "dreamprm"
+    reference_methods: frozenset[str] = frozenset({"prm_oracle", "any_right"})
+    method_labels: Mapping[str, str] = field(default_factory=lambda: METHOD_LABELS)
+
 
 _SIGNATURES = {
     b"\x89PNG": "image/png",
@@ -55,8 +182,9 @@ def render(data: ReportData) -> str:
 
 
 def write_report(data: ReportData, path: str | Path) -> None:
-    """Write the page as UTF-8."""
-    Path(path).write_text(render(data), encoding="utf-8")
+    """Write the page as UTF-8; a file that is there is replaced at once or not at all."""
+    with atomic_write(path) as file:
+        file.write(render(data).encode())
 
 
 def _plotly_js() -> Markup:
@@ -153,10 +281,10 @@ def _curves(curves: Mapping[str, Mapping[int, Estimate]]) -> list[list[Any]]:
     ]
 
 
-def _bins(found: Mapping[str, Calibration]) -> list[list[Any]]:
+def _bins(calibrations: Mapping[str, Calibration]) -> list[list[Any]]:
     return [
         [method, [{"n": b.n, "score": b.score, "right": b.right} for b in one.bins]]
-        for method, one in found.items()
+        for method, one in calibrations.items()
     ]
 
 
