@@ -54,8 +54,9 @@ from dreamprm.tiny.world import (
     write_world,
 )
 from dreamprm.training.config import TrainConfig
+from dreamprm.training.data import TrainData, prepare_data
 from dreamprm.training.learned import GivenWeights, without_zeros
-from dreamprm.training.run import TrainData, prepare_data, train
+from dreamprm.training.run import fit
 
 SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
 TRAIN_CANDIDATES, META_CANDIDATES, CANDIDATES, STRONG_CANDIDATES = 2, 8, 16, 8
@@ -196,7 +197,7 @@ def train_method(
         data, weights = without_zeros(data, _selected(folder, method.weights, data, seed))
     changes = {"seed": seed, "learn_weights": weights is None} | method.changes
     model = PRM.from_backbone("tiny")
-    result = train(model, data, replace(config, **changes), weights=weights)
+    result = fit(model, data, replace(config, **changes), weights=weights)
     seconds = time.time() - started
     _score_tests(model, folder, name, method)
     if name == "dreamprm":

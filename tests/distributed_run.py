@@ -19,8 +19,8 @@ from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.training.config import TrainConfig
-from dreamprm.training.engine import leave_together
-from dreamprm.training.run import train
+from dreamprm.training.processes import leave_together
+from dreamprm.training.run import fit
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 
@@ -45,7 +45,7 @@ def main() -> None:
             os._exit(0)
 
     folder = output.parent / output.stem
-    result = train(model, small_data(), config, output_dir=folder, progress=leave)
+    result = fit(model, small_data(), config, output_dir=folder, progress=leave)
     if not result.is_main:
         return
     saved = PRM.from_pretrained(folder, dtype=torch.float64).double()

@@ -7,7 +7,7 @@ import random
 from dreamprm.records import Label, Question, Trajectory
 from dreamprm.tiny.reasoning import OPERATIONS, Slips, random_task, reason
 from dreamprm.tiny.scene import random_scene, render, to_png
-from dreamprm.training.run import TrainData, prepare_data
+from dreamprm.training.data import TrainData, prepare_data
 
 SLIPS = Slips(misconception=0.5, reading=0.2, arithmetic=0.2)
 

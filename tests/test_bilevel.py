@@ -11,13 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dreamprm
 from dreamprm.bilevel.parallel import Parallel
+from dreamprm.data.format import Records
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.records import Label, Question, Trajectory
 from dreamprm.training.checkpoint import checkpoints
 from dreamprm.training.config import TrainConfig, preset
+from dreamprm.training.data import TrainData, prepare_data
 from dreamprm.training.problem import PRMProblem
-from dreamprm.training.run import TrainData, lr_factor, prepare_data, train
+from dreamprm.training.run import fit, lr_factor
 from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
@@ -58,8 +61,21 @@ def test_contrasting_candidates_hold_both_outcomes_where_there_are_both(
 @pytest.mark.parametrize("estimator", ["inner_product", "finite_difference"])
 def test_every_estimator_trains(estimator: str) -> None:
     config = replace(SMALL, max_steps=4, estimator=estimator)
-    weights = train(random_prm(), small_data(), config).weights
+    weights = fit(random_prm(), small_data(), config).weights
     assert max(abs(w - 1.0) for w in weights.values()) > 0.01
+
+
+def test_the_public_train_takes_loaded_data_and_writes_the_model(tmp_path: Path) -> None:
+    data = small_data()
+    loaded = []
+    for pairs in (data.items, [pair for group in data.meta for pair in group]):
+        questions = {q.id: q for q, _ in pairs}
+        loaded.append(Records(list(questions.values()), [t for _, t in pairs], []))
+    result = dreamprm.train(random_prm(), *loaded, SMALL, output_dir=str(tmp_path / "prm"))
+    assert json.loads((tmp_path / "prm" / "weights.json").read_text()) == result.weights
+    assert result.weights == fit(random_prm(), data, SMALL).weights
+    with pytest.raises(DataError, match="learning weights needs a meta set"):
+        dreamprm.train(random_prm(), loaded[0], config=SMALL)
 
 
 def test_the_paper_preset_has_the_published_settings() -> None:
@@ -73,7 +89,7 @@ def test_the_paper_preset_has_the_published_settings() -> None:
 @pytest.mark.parametrize("meta_loss", ["mse", "affine_mse", "affine_bce", "pairwise", "listwise"])
 def test_training_lowers_the_loss_and_moves_the_weights(meta_loss: str) -> None:
     config = replace(SMALL, max_steps=24, meta_loss=meta_loss)
-    result = train(random_prm(), small_data(("clean", "inverted", "clean too")), config)
+    result = fit(random_prm(), small_data(("clean", "inverted", "clean too")), config)
     losses = [row["lower_loss"] for row in result.history]
     assert len(losses) == 12
     assert sum(losses[-4:]) < sum(losses[:4])
@@ -91,7 +107,7 @@ def test_the_method_turns_away_from_a_domain_with_inverted_labels(meta_loss: str
         meta_batch_questions=6,
         meta_loss=meta_loss,
     )
-    weights = train(random_prm(), _one_rule_data(), config).weights
+    weights = fit(random_prm(), _one_rule_data(), config).weights
     assert weights["inverted"] < 0.6
     assert weights["clean"] > 1.2
 
@@ -100,14 +116,14 @@ def test_fixed_weights_stay_and_a_domain_of_weight_zero_has_no_say() -> None:
     config = replace(SMALL, learn_weights=False)
     zero = {"clean": 2.0, "inverted": 0.0, "noise": 1.0}
     first, second = random_prm(), random_prm()
-    result = train(first, small_data(), config, weights=zero)
+    result = fit(first, small_data(), config, weights=zero)
     assert result.weights == pytest.approx({"clean": 2.0, "inverted": 0.0, "noise": 1.0})
     data = small_data()
     spoiled = [
         (q, t.model_copy(update={"labels": tuple(Label.of(1, 1) for _ in t.steps)}))
         for q, t in data.lower["inverted"]
     ]
-    train(second, replace(data, lower=data.lower | {"inverted": spoiled}), config, weights=zero)
+    fit(second, replace(data, lower=data.lower | {"inverted": spoiled}), config, weights=zero)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -115,7 +131,7 @@ def test_fixed_weights_stay_and_a_domain_of_weight_zero_has_no_say() -> None:
 def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: Path) -> None:
     config = replace(SMALL, max_steps=8, save_steps=2, lr_scheduler_type="cosine", warmup_steps=3)
     whole, resumed = random_prm(), random_prm()
-    expected = train(whole, small_data(), config)
+    expected = fit(whole, small_data(), config)
 
     class KilledError(Exception):
         pass
@@ -129,13 +145,13 @@ def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: 
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(resumed, small_data(), config, output_dir=tmp_path, progress=kill_at_five)
+        fit(resumed, small_data(), config, output_dir=tmp_path, progress=kill_at_five)
     assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == [
         "checkpoint-2",
         "checkpoint-4",
     ]
     fresh = random_prm(seed=9)
-    found = train(fresh, small_data(), config, output_dir=tmp_path)
+    found = fit(fresh, small_data(), config, output_dir=tmp_path)
     assert found.weights == expected.weights
     assert found.history == expected.history
     for a, b in zip(fresh.parameters(), whole.parameters(), strict=True):
@@ -144,31 +160,31 @@ def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: 
 
 
 def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(tmp_path: Path) -> None:
-    train(random_prm(), small_data(), replace(SMALL, save_steps=2), output_dir=tmp_path)
+    fit(random_prm(), small_data(), replace(SMALL, save_steps=2), output_dir=tmp_path)
     changed = replace(SMALL, save_steps=2, learning_rate=5e-4)
     with pytest.raises(DreamPRMError, match=r"learning_rate 0.001, now it is 0.0005"):
-        train(random_prm(), small_data(), changed, output_dir=tmp_path)
+        fit(random_prm(), small_data(), changed, output_dir=tmp_path)
 
 
 def test_starting_anew_leaves_no_checkpoint_of_the_old_run(tmp_path: Path) -> None:
     old = replace(SMALL, max_steps=6, save_steps=2)
-    train(random_prm(), small_data(), old, output_dir=tmp_path)
+    fit(random_prm(), small_data(), old, output_dir=tmp_path)
     new = replace(old, max_steps=2, seed=7)
-    train(random_prm(), small_data(), new, output_dir=tmp_path, resume=False)
+    fit(random_prm(), small_data(), new, output_dir=tmp_path, resume=False)
     assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["checkpoint-2"]
-    found = train(random_prm(seed=5), small_data(), new, output_dir=tmp_path)
+    found = fit(random_prm(seed=5), small_data(), new, output_dir=tmp_path)
     assert found.history[-1]["step"] == 2
 
 
 def test_a_checkpoint_of_other_data_or_weights_is_refused(tmp_path: Path) -> None:
     config = replace(SMALL, save_steps=2, learn_weights=False)
     fixed = {"clean": 1.0, "inverted": 1.0, "noise": 1.0}
-    train(random_prm(), small_data(), config, output_dir=tmp_path, weights=fixed)
+    fit(random_prm(), small_data(), config, output_dir=tmp_path, weights=fixed)
     with pytest.raises(DreamPRMError, match="a run with another data"):
-        train(random_prm(), small_data(seed=1), config, output_dir=tmp_path, weights=fixed)
+        fit(random_prm(), small_data(seed=1), config, output_dir=tmp_path, weights=fixed)
     other = fixed | {"clean": 2.0}
     with pytest.raises(DreamPRMError, match="another set of fixed weights"):
-        train(random_prm(), small_data(), config, output_dir=tmp_path, weights=other)
+        fit(random_prm(), small_data(), config, output_dir=tmp_path, weights=other)
 
 
 def test_one_candidate_per_question_is_any_candidate() -> None:
@@ -182,14 +198,14 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_domain(tmp_path: Path) ->
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
     with pytest.raises(DreamPRMError, match=r"loss is nan at step 1 on (clean|inverted|noise)"):
-        train(model, small_data(), SMALL, output_dir=tmp_path)
+        fit(model, small_data(), SMALL, output_dir=tmp_path)
 
 
 def test_an_unknown_domain_in_the_weights_is_refused_with_the_nearest_name() -> None:
     config = replace(SMALL, learn_weights=False)
     weights = {"claen": 1.0, "inverted": 1.0, "noise": 1.0}
     with pytest.raises(DreamPRMError, match=r"unknown domain 'claen'.*nearest first: clean"):
-        train(random_prm(), small_data(), config, weights=weights)
+        fit(random_prm(), small_data(), config, weights=weights)
 
 
 def test_a_meta_set_of_one_class_is_refused() -> None:
@@ -257,7 +273,7 @@ def test_settings_that_cannot_work_together_are_refused(
 
 def test_a_run_that_ends_before_it_learns_weights_says_so() -> None:
     with pytest.warns(DataWarning, match="no weights are learned: the run ends before"):
-        train(random_prm(), small_data(), replace(SMALL, max_steps=2))
+        fit(random_prm(), small_data(), replace(SMALL, max_steps=2))
 
 
 def test_every_process_has_as_many_chunks_of_a_meta_batch() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         weighted_vote,
     )
     from dreamprm.training.config import TrainConfig
+    from dreamprm.training.run import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "beam_search",
     "best_of_n",
     "evaluate",
+    "train",
     "weighted_vote",
 ]
 
@@ -55,6 +57,7 @@ _HOMES = {
         *("abest_of_n", "aweighted_vote", "abeam_search"),
     ),
     "training.config": ("TrainConfig",),
+    "training.run": ("train",),
 }
 
 if not TYPE_CHECKING:  # a type checker would take it to know every name

@@ -107,10 +107,6 @@ def run(config: Config) -> None:
     learn = config.learn_weights and given is None and config.objective == "prm"
     bilevel = config.bilevel(learn)
     data = read_data(config, config.objective, learn)
-    if given is not None and not all(isinstance(key, str) for key in given):
-        from dreamprm.training.learned import without_zeros
-
-        data, given = without_zeros(data, given)  # type: ignore[arg-type]
     if config.dry_run:
         if is_main_process():
             _show_plan(config, bilevel, data, given)
@@ -119,8 +115,8 @@ def run(config: Config) -> None:
 
     from dreamprm.cli.models import quiet_transformers
     from dreamprm.prm.model import trainable_prm
-    from dreamprm.training.engine import leave_together
-    from dreamprm.training.run import train
+    from dreamprm.training.processes import leave_together
+    from dreamprm.training.run import fit
 
     torch.manual_seed(config.seed)  # adapters begin at random
     quiet_transformers()
@@ -132,7 +128,7 @@ def run(config: Config) -> None:
         device=config.device,
     )
     with progress("training steps", bilevel.max_steps) as advance:
-        result = train(
+        result = fit(
             model,
             data,
             bilevel,
@@ -193,8 +189,8 @@ def _show_plan(config: Config, bilevel: TrainConfig, data: Any, given: Any) -> N
 
     from dreamprm.cli.models import quiet_transformers
     from dreamprm.models.loading import device_of
-    from dreamprm.training import sharding
     from dreamprm.training.dry_run import plan_run
+    from dreamprm.training.processes import sharding_asked_for
 
     quiet_transformers()
     print(
@@ -208,7 +204,7 @@ def _show_plan(config: Config, bilevel: TrainConfig, data: Any, given: Any) -> N
             weights=given,
             device=device_of(config.device),
             world=int(os.environ.get("WORLD_SIZE", "1")),
-            sharded=sharding.is_asked_for(),
+            sharded=sharding_asked_for(),
         )
     )
 

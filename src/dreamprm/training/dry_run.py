@@ -35,7 +35,7 @@ from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.training.batches import LowerBatch, MetaBatch, on_device
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
-from dreamprm.training.learned import GivenWeights, make_weights
+from dreamprm.training.learned import GivenWeights, make_weights, without_zeros
 from dreamprm.training.problem import PRMProblem, rough_length
 from dreamprm.training.run import make_loop, warn_of_nothing_learned
 
@@ -248,6 +248,7 @@ def plan_run(
     """
     device = torch.device(device)
     warn_of_nothing_learned(config, data)
+    data, weights = without_zeros(data, weights)
     config = replace(config, meta_batch_questions=-(-config.meta_batch_questions // world))
     model = _untrained(name, facts, lora, dtype, config, "meta")
     longest = sorted(data.meta, key=_promises_most, reverse=True)[: config.meta_batch_questions]

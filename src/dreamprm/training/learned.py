@@ -25,7 +25,7 @@ from dreamprm.data.trajectory_weights import write_weights
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.records import domain_of
 from dreamprm.training.config import TrainConfig
-from dreamprm.training.data import TrainData
+from dreamprm.training.data import Pair, TrainData
 from dreamprm.training.problem import FEATURES, PRMProblem
 
 Instance = tuple[str, int]  # question id, sample index
@@ -143,15 +143,19 @@ def write_learned(result: Learned, data: TrainData, folder: Path) -> None:
 
 
 def without_zeros(
-    data: TrainData, given: Mapping[Instance, float]
-) -> tuple[TrainData, dict[Instance, float]]:
+    data: TrainData, given: GivenWeights | None
+) -> tuple[TrainData, GivenWeights | None]:
     """The same objective without the trajectories of weight 0, which would fill batches in vain.
 
     Domains are visited equally often, so a domain of which a tenth is left gets a tenth of the
-    weight. A domain of which nothing is left is gone.
+    weight. A domain of which nothing is left is gone. Weights of domains stay as they are.
     """
+    if given is None or all(isinstance(key, str) for key in given):
+        return data, given
+    given = {key: value for key, value in given.items() if not isinstance(key, str)}
     _tell_strangers(given, data)
-    lower, weights = {}, {}
+    lower: dict[str, list[Pair]] = {}
+    weights: dict[Instance, float] = {}
     for name, pairs in data.lower.items():
         kept = [(q, t) for q, t in pairs if given.get((q.id, t.sample_index), 1.0) != 0]
         if kept:

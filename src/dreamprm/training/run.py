@@ -18,24 +18,24 @@ from torch.distributed.tensor import DTensor
 from dreamprm.bilevel import Bilevel, Estimator, LabelCorrection, Weights
 from dreamprm.bilevel.parameters import trainable
 from dreamprm.data.files import atomic_write
+from dreamprm.data.format import Records
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.prm.model import PRM
 from dreamprm.training.batches import Ahead, on_device
 from dreamprm.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData, prepare_data
-from dreamprm.training.engine import Engine
 from dreamprm.training.learned import (
     GivenWeights,
     Learned,
     domain_weights,
     learned,
     make_weights,
+    without_zeros,
     write_learned,
 )
 from dreamprm.training.problem import PRMProblem
-
-__all__ = ["TrainData", "TrainResult", "prepare_data", "train"]
+from dreamprm.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,52 @@ class TrainResult:
 
 
 def train(
+    prm: PRM,
+    train_data: Records,
+    meta_data: Records | None = None,
+    config: TrainConfig | None = None,
+    *,
+    output_dir: str | Path | None = None,
+    weights: GivenWeights | None = None,
+    resume: bool = True,
+    progress: Callable[[int], None] = lambda done: None,
+) -> TrainResult:
+    """Train a PRM, and learn weights of its training data (DreamPRM, arXiv 2505.20241).
+
+    >>> import dreamprm as dp
+    >>> prm = dp.PRM.from_backbone("tiny")
+    >>> dp.train(prm, train, meta, dp.TrainConfig(max_steps=2000), output_dir="prm").weights
+    ... # doctest: +SKIP
+    {'charts': 1.32, 'geometry': 0.68}
+
+    Args:
+        prm: trained in place.
+        train_data: questions and labelled trajectories, from `dreamprm.load`.
+        meta_data: questions and trajectories with outcomes, none of them of a training question;
+            None for plain training (`learn_weights=False`).
+        config: settings of both levels.
+        output_dir, weights, resume, progress: see `fit`.
+
+    Raises:
+        DreamPRMError: the data does not serve its purpose; see `fit` too.
+    """
+    config = config or TrainConfig()
+    data = prepare_data(
+        train_data.questions,
+        train_data.trajectories,
+        meta_data.questions if meta_data is not None else (),
+        meta_data.trajectories if meta_data is not None else (),
+        source=getattr(train_data, "source", None) or "training data",
+        meta_source=getattr(meta_data, "source", None) or "meta set",
+        learn_weights=config.learn_weights,
+    )
+    folder = None if output_dir is None else Path(output_dir)
+    return fit(
+        prm, data, config, output_dir=folder, weights=weights, resume=resume, progress=progress
+    )
+
+
+def fit(
     model: PRM,
     data: TrainData,
     config: TrainConfig,
@@ -68,7 +114,7 @@ def train(
     resume: bool = True,
     progress: Callable[[int], None] = lambda done: None,
 ) -> TrainResult:
-    """Train a PRM, and weights of its data where `config.learn_weights`.
+    """Train a PRM, and weights of its data where `config.learn_weights`, on prepared data.
 
     Args:
         model: trained in place.
@@ -89,15 +135,16 @@ def train(
     torch.manual_seed(config.seed)
     if weights is not None and config.learn_weights:
         raise DreamPRMError("weights are given and learn_weights is true; set it to false")
+    data, weights = without_zeros(data, weights)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    engine = Engine(model.train(), config, output_dir)
-    model = engine.model
-    problem = PRMProblem(model, data, config, engine.parallel)
+    processes = Processes(model.train(), config, output_dir)
+    model = processes.model
+    problem = PRMProblem(model, data, config, processes.parallel)
     weighting, correction = make_weights(config, data, weights)
     loop = make_loop(problem, weighting, correction)
     folder = output_dir / "checkpoints" if output_dir else None
-    run = _identity(model, data, weights, engine.parallel.world)
+    run = _identity(model, data, weights, processes.parallel.world)
     history: list[dict[str, Any]] = []
     stale = checkpoints(folder) if folder and not resume else []
     if folder and resume and checkpoints(folder):
@@ -111,20 +158,20 @@ def train(
         history.append(row | {"weights": domain_weights(weighting, data)})
         progress(loop.steps - (history[-2]["step"] if len(history) > 1 else 0))
         if loop.steps - logged >= config.logging_steps:
-            engine.log(_figures(history[-1]), loop.steps)
+            processes.log(_figures(history[-1]), loop.steps)
             logged = loop.steps
         if folder and config.save_steps and loop.steps - saved >= config.save_steps:
             save_checkpoint(loop, config, problem.of_candidates, folder, run, history, stale)
-            engine.wait()
+            processes.wait()
             stale = []
             saved = loop.steps
-    result = TrainResult(learned(problem, weighting, correction), history, engine.is_main)
+    result = TrainResult(learned(problem, weighting, correction), history, processes.is_main)
     if output_dir:
-        whole = engine.whole_state()
-        if engine.is_main:
+        whole = processes.whole_state()
+        if processes.is_main:
             _write(model, data, result, config, output_dir, whole)
-        engine.wait()
-    engine.finish()
+        processes.wait()
+    processes.finish()
     return result
 
 
