@@ -11,8 +11,6 @@ import pytest
 
 from dreamprm.cli import main
 from dreamprm.data import write_questions, write_scores, write_trajectories
-from dreamprm.data.audit.rows import kind_of
-from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, StepScores, Trajectory
 
 Found = dict[str, dict[str, Any]]
@@ -93,11 +91,6 @@ def test_rows_that_cannot_be_read_are_grouped_by_kind(validate: Validate, tmp_pa
     ]
     assert account["unread"] == 4
     assert account["rows"] == 5
-
-
-def test_numbers_and_quoted_texts_do_not_make_errors_different() -> None:
-    errors = [DataError(f"label {x} of 'step {x}' is not 1", field=f"labels.{x}") for x in (2, 37)]
-    assert kind_of(errors[0]) == kind_of(errors[1]) != kind_of(DataError("label of step"))
 
 
 def test_repeated_and_contradictory_rows_are_told(validate: Validate, tmp_path: Path) -> None:

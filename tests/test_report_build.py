@@ -12,7 +12,7 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.evaluate import Evaluation, evaluate
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.report.build import accuracy_table, examples
-from dreamprm.report.page import Example, ReportData, render
+from dreamprm.report.page import Example
 
 
 def image(size: int) -> bytes:
@@ -86,16 +86,6 @@ def test_large_images_are_reduced_and_small_ones_left_alone() -> None:
             sizes.add(shown.size)
     assert (8, 8) in sizes
     assert max(sizes) == (640, 640)
-
-
-def test_what_was_built_can_be_rendered() -> None:
-    report = ReportData(
-        "t",
-        tables=(accuracy_table(evaluation(), "Best of 2"),),
-        scaling=evaluation().scaling,
-        examples=picked(3),
-    )
-    assert "Best of 2" in render(report)
 
 
 def test_examples_need_scores_of_the_main_method() -> None:
