@@ -118,7 +118,7 @@ def wrong_paper_file(kept: float = 1.0, **changes: Any) -> Callable[[Path], list
             ["train.json, row 5, field 'accuracy'", "label 1.5 is outside 0-1"],
         ),
         (wrong_weights('{"bars": 1, "dails": 1}'), ["unknown domain 'dails'", "dials"]),
-        (wrong_weights("[1, 2]"), ["w.json: must be an object {domain: weight}"]),
+        (wrong_weights("[1, 2]"), ["w.json: must hold a JSON object"]),
         (wrong_weights("{}"), ["w.json: must be an object {domain: weight}"]),
         (wrong_weights('{"bars": "much"}'), ["w.json, field 'bars'", "must be a number"]),
         (wrong_weights('{"bars": 1,'), ["w.json: not JSON"]),

@@ -177,10 +177,9 @@ def write_weights(
     "absurd",
     [
         ["--learning_rate", "1e4", "--max_grad_norm", "0"],
-        ["--learning_rate", "1e30"],
         ["--lower_loss", "bce", "--head_learning_rate", "1e6"],
     ],
-    ids=["gradient", "nan loss", "exploding bce"],
+    ids=["gradient", "exploding bce"],
 )
 def test_a_run_that_diverges_names_step_and_domain_and_keeps_its_checkpoint(
     absurd: list[str], project: Path, model: str, refused: Refused
@@ -208,9 +207,7 @@ def test_a_run_that_diverges_names_step_and_domain_and_keeps_its_checkpoint(
     ("changed", "said"),
     [
         (["--weighting", "instance_table"], "weighting domain, now it is instance_table"),
-        (["--estimator", "jvp"], "estimator auto, now it is jvp"),
         (["--lower_loss", "bce"], "lower_loss mse, now it is bce"),
-        (["--label_correction"], "label_correction False, now it is True"),
         (["--head", "vocab"], "another head or layout"),
     ],
 )
@@ -227,28 +224,13 @@ def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(
     assert tree(project / "prm") == before
 
 
-def test_a_checkpoint_of_another_lora_rank_is_refused(
-    project: Path, model: str, refused: Refused
-) -> None:
-    words = train_words(project, model, "--max_steps", "2", "--use_peft")
-    assert main(words) == 0
-    line = refused([*words, "--lora_r", "8"])
-    assert "checkpoint-2 is of a run with another" in line
-
-
 # Settings that contradict each other
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["--estimator", "inner_product", "--weighting", "instance_table"],
-            "can weigh domains only; use ghost or jvp",
-        ),
-        (["--estimator", "inner_product", "--label_correction"], "jvp for label_correction"),
         (["--estimator", "ghost", "--label_correction"], "cannot correct the label of a step"),
-        (["--weighting", "none"], "the upper level has nothing to learn"),
         (["--push_to_hub"], "push_to_hub needs hub_model_id"),
         (["--report_to", "wandb"], "report_to 'wandb': not installed; pip install it"),
         (["--report_to", "a_tracker"], "report_to 'a_tracker': "),
@@ -289,8 +271,6 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_first_step(
     ("words", "said"),
     [
         (["--save_steps", "-1"], "save_steps is -1; it must be 0 or more"),
-        (["--meta_weight_decay", "-1"], "meta_weight_decay is -1.0; it must be 0 or more"),
-        (["--per_device_meta_batch_size", "-3"], "per_device_meta_batch_size is -3"),
         (["--lr_step_size", "0"], "lr_step_size is 0; it must be above 0"),
         (["--device", "nowhere"], "device 'nowhere' cannot be used"),
     ],
@@ -305,7 +285,6 @@ def test_a_figure_or_device_that_cannot_be_is_refused(
     ("changed", "said"),
     [
         (["--lora_r", "8"], "LoRA options"),
-        (["--lora_alpha", "8"], "LoRA options"),
         (["--lora_dropout", "0.5"], "LoRA options"),
         (["--dtype", "bfloat16"], "base model, or dtype of it"),
     ],

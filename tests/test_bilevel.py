@@ -19,8 +19,9 @@ from dreamprm.records import Label, Question, Trajectory
 from dreamprm.training.checkpoint import checkpoints
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import TrainData, prepare_data
+from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem
-from dreamprm.training.run import fit, lr_factor
+from dreamprm.training.run import fit, lr_factor, make_loop
 from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
@@ -58,13 +59,6 @@ def test_contrasting_candidates_hold_both_outcomes_where_there_are_both(
     assert {outcomes[i] for i in chosen} == set(outcomes)
 
 
-@pytest.mark.parametrize("estimator", ["inner_product", "finite_difference"])
-def test_every_estimator_trains(estimator: str) -> None:
-    config = replace(SMALL, max_steps=4, estimator=estimator)
-    weights = fit(random_prm(), small_data(), config).weights
-    assert max(abs(w - 1.0) for w in weights.values()) > 0.01
-
-
 def test_the_public_train_takes_loaded_data_and_writes_the_model(tmp_path: Path) -> None:
     data = small_data()
     loaded = []
@@ -86,9 +80,9 @@ def test_the_paper_preset_has_the_published_settings() -> None:
     assert [lr_factor(paper, step) for step in (0, 4999, 5000)] == [1.0, 1.0, 0.5]
 
 
-@pytest.mark.parametrize("meta_loss", ["mse", "affine_mse", "affine_bce", "pairwise", "listwise"])
-def test_training_lowers_the_loss_and_moves_the_weights(meta_loss: str) -> None:
-    config = replace(SMALL, max_steps=24, meta_loss=meta_loss)
+@pytest.mark.parametrize("estimator", ["inner_product", "finite_difference"])
+def test_training_lowers_the_loss_and_moves_the_weights(estimator: str) -> None:
+    config = replace(SMALL, max_steps=24, meta_loss="mse", estimator=estimator)
     result = fit(random_prm(), small_data(("clean", "inverted", "clean too")), config)
     losses = [row["lower_loss"] for row in result.history]
     assert len(losses) == 12
@@ -97,7 +91,7 @@ def test_training_lowers_the_loss_and_moves_the_weights(meta_loss: str) -> None:
     assert sum(result.weights.values()) == pytest.approx(3.0, rel=1e-5)
 
 
-@pytest.mark.parametrize("meta_loss", ["affine_mse", "affine_bce", "pairwise", "listwise"])
+@pytest.mark.parametrize("meta_loss", ["affine_bce", "pairwise", "listwise"])
 def test_the_method_turns_away_from_a_domain_with_inverted_labels(meta_loss: str) -> None:
     config = replace(
         SMALL,
@@ -159,13 +153,6 @@ def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: 
     assert json.loads((tmp_path / "weights.json").read_text()) == found.weights
 
 
-def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(tmp_path: Path) -> None:
-    fit(random_prm(), small_data(), replace(SMALL, save_steps=2), output_dir=tmp_path)
-    changed = replace(SMALL, save_steps=2, learning_rate=5e-4)
-    with pytest.raises(DreamPRMError, match=r"learning_rate 0.001, now it is 0.0005"):
-        fit(random_prm(), small_data(), changed, output_dir=tmp_path)
-
-
 def test_starting_anew_leaves_no_checkpoint_of_the_old_run(tmp_path: Path) -> None:
     old = replace(SMALL, max_steps=6, save_steps=2)
     fit(random_prm(), small_data(), old, output_dir=tmp_path)
@@ -206,15 +193,6 @@ def test_an_unknown_domain_in_the_weights_is_refused_with_the_nearest_name() -> 
     weights = {"claen": 1.0, "inverted": 1.0, "noise": 1.0}
     with pytest.raises(DreamPRMError, match=r"unknown domain 'claen'.*nearest first: clean"):
         fit(random_prm(), small_data(), config, weights=weights)
-
-
-def test_a_meta_set_of_one_class_is_refused() -> None:
-    question = Question(id="a", domain="d", text="t", answer="1")
-    meta = Question(id="b", domain="meta", text="t", answer="1")
-    t = Trajectory(question_id="a", steps=("s",), labels=(Label.of(1, 1),))
-    right = Trajectory(question_id="b", steps=("s",), outcome=True)
-    with pytest.raises(DataError, match="only outcomes that are True"):
-        prepare_data([question], [t, t], [meta], [right])
 
 
 def test_a_question_in_both_sets_is_refused() -> None:
@@ -295,6 +273,13 @@ def test_shards_refuse_questions_with_and_without_images_together() -> None:
     mixed = replace(data, lower=data.lower | {"clean": [(bare, t), *data.lower["clean"][1:]]})
     with pytest.raises(DataError, match="question 'clean-0' has no image and others have"):
         PRMProblem(random_prm(), mixed, SMALL, Parallel(0, 2, sharded=True))
+
+
+def test_per_trajectory_estimators_refuse_shards() -> None:
+    config = replace(SMALL, weighting="instance_table")
+    problem = PRMProblem(random_prm(), small_data(), config, Parallel(0, 2, sharded=True))
+    with pytest.raises(DreamPRMError, match="cannot run on FSDP shards; use DDP"):
+        make_loop(problem, *make_weights(config, problem.data))
 
 
 def test_similar_lengths_share_a_batch_and_an_epoch_still_takes_every_item_once() -> None:

@@ -108,8 +108,3 @@ def test_sharded_lora_that_was_stopped_resumes_to_what_one_process_gives(folder:
     assert (folder / "lora" / "checkpoints" / "checkpoint-2").is_dir()
     two = run(target, 2, SHARDED, **changes)
     assert largest_difference(one, two) < 1e-5
-
-
-def test_per_trajectory_estimators_refuse_shards_in_one_line(folder: Path) -> None:
-    with pytest.raises(AssertionError, match="cannot run on FSDP shards; use DDP"):
-        run(folder / "refused.json", 2, SHARDED, weighting="instance_table")

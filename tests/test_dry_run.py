@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,7 @@ SMALL = TrainConfig(
 PLAIN = replace(SMALL, learn_weights=False)
 
 
+@functools.cache
 def plan(config: TrainConfig, **more: Any) -> Plan:
     return plan_run("tiny", PRMConfig(), small_data(), config, measure=False, **more)
 
@@ -80,23 +82,22 @@ def test_other_weightings_are_planned_too(change: dict[str, Any]) -> None:
 
 
 def test_options_that_save_memory_do() -> None:
-    whole = plan(SMALL)
-    assert plan(replace(SMALL, gradient_checkpointing=True)).peak < whole.peak
-    adapters = plan(SMALL, lora=Lora(r=4), dtype=torch.bfloat16)
+    whole = plan(PLAIN)
+    assert plan(replace(PLAIN, gradient_checkpointing=True)).peak < whole.peak
+    adapters = plan(PLAIN, lora=Lora(r=4), dtype=torch.bfloat16)
     assert adapters.trainable < whole.trainable / 4
     assert adapters.weights < whole.weights
     assert adapters.moments == pytest.approx(8 * adapters.trainable, rel=0.01)
-    shards = plan(SMALL, world=2, sharded=True)
+    shards = plan(PLAIN, world=2, sharded=True)
     assert shards.peak - shards.expected_peak == pytest.approx(8 * shards.trainable, rel=0.05)
 
 
 def test_the_text_says_what_does_not_fit_and_what_is_guessed() -> None:
-    text = str(replace(plan(SMALL), memory=10_000))
+    text = str(replace(plan(PLAIN), memory=10_000))
     assert "clean                   8 trajectories" in text
     assert "does not fit this device's 0.01 MB" in text
     assert "Less memory: gradient_checkpointing" in text
     assert "Time: guessed" in text
-    measured = plan_run("tiny", PRMConfig(), small_data(), SMALL)
-    assert measured.seconds is not None
-    assert "fits" in str(measured)
-    assert "Time: measured" in str(measured)
+    measured = str(plan_run("tiny", PRMConfig(), small_data(), PLAIN))
+    assert " fits " in measured
+    assert "Time: measured" in measured

@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
-from pathlib import Path  # noqa: F401 - jsonargparse looks inherited types up here, as below
-from typing import Any, Literal  # noqa: F401
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from dreamprm.cli.terminal import is_main_process, progress
-from dreamprm.cli.training_inputs import (
-    TrainingInputs,
-    check_output_dir,
-    read_data,
-    read_weights,
-)
-from dreamprm.errors import DreamPRMError
+from dreamprm.cli.inputs import read_candidates
+from dreamprm.cli.terminal import held_warnings, is_main_process, progress
+from dreamprm.data import check_images, check_references, read_pair
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.records import Question, Trajectory
 from dreamprm.training.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.training.config import (  # the names of types: jsonargparse looks them up here
     EstimatorName,  # noqa: F401
@@ -41,7 +38,7 @@ PRESETS["paper"] |= {"head": "vocab", "layout": "prefix"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainConfig, TrainingInputs):  # in this order --help begins with the files
+class Config(TrainConfig):
     """Options of train.
 
     Attributes:
@@ -86,6 +83,35 @@ class Config(TrainConfig, TrainingInputs):  # in this order --help begins with t
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
     """
 
+    output_dir: Path
+    train_file: Path | None = None
+    train_questions: Path | None = None
+    train_trajectories: Path | None = None
+    meta_file: Path | None = None
+    meta_questions: Path | None = None
+    meta_trajectories: Path | None = None
+    image_root: Path | None = None
+    model_name_or_path: str = "tiny"
+    objective: Literal["prm", "orm"] = "prm"
+    head: Literal["value", "vocab", "token"] = "value"
+    layout: Literal["trajectory", "prefix", "turns"] = "trajectory"
+    step_tag: str = "\n"
+    max_length: int | None = None
+    use_peft: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: list[str] = field(default_factory=list)
+    lora_vision: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    weights_file: Path | None = None
+    preset: Literal["default", "paper"] = "default"
+    resume_from_checkpoint: bool = True
+    dry_run: bool = False
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private_repo: bool = False
+    device: str | None = None
     save_steps: int = 100
 
     def _check_estimator(self) -> None:
@@ -102,11 +128,15 @@ def run(config: Config) -> None:
     """Read, check, train, save."""
     if config.push_to_hub and not config.hub_model_id:
         raise DreamPRMError("push_to_hub needs hub_model_id, the model's name there (me/my-prm)")
-    check_output_dir(config.output_dir)
-    given = read_weights(config.weights_file) if config.weights_file else None
+    _check_output_dir(config.output_dir)
+    given = None
+    if config.weights_file:
+        from dreamprm.training.learned import read_weights
+
+        given = read_weights(config.weights_file)
     learn = config.learn_weights and given is None and config.objective == "prm"
     bilevel = config.bilevel(learn)
-    data = read_data(config, config.objective, learn)
+    data = _read_data(config, config.objective, learn)
     if config.dry_run:
         if is_main_process():
             _show_plan(config, bilevel, data, given)
@@ -148,6 +178,89 @@ def run(config: Config) -> None:
 
         write_card(config.output_dir, config.hub_model_id)
         print(push_to_hub(config.output_dir, config.hub_model_id, config.hub_private_repo or None))
+
+
+def _source_of(config: Config, kind: Literal["train", "meta"]) -> Path | str:
+    """The file to name in messages about one of the two sets."""
+    return (
+        getattr(config, f"{kind}_file") or getattr(config, f"{kind}_trajectories") or f"{kind} data"
+    )
+
+
+def _read_set(
+    config: Config, kind: Literal["train", "meta"]
+) -> tuple[list[Question], list[Trajectory]] | None:
+    """Questions and trajectories of one of the two sets; None when no file is given."""
+    one = getattr(config, f"{kind}_file")
+    two = [getattr(config, f"{kind}_questions"), getattr(config, f"{kind}_trajectories")]
+    if one and any(two):
+        raise DreamPRMError(
+            f"give {kind}_file or {kind}_questions and {kind}_trajectories, not both"
+        )
+    if any(two) and not all(two):
+        raise DreamPRMError(f"{kind}_questions and {kind}_trajectories belong together; give both")
+    if not one and not any(two):
+        return None
+    if one:
+        questions, trajectories = read_pair(one, image_root=config.image_root)
+        check_references(questions, trajectories, one)
+    else:
+        questions, trajectories = read_candidates([two[0]], [two[1]], config.image_root)
+    check_images(questions, one or two[0])
+    return questions, trajectories
+
+
+def _check_output_dir(folder: Path) -> None:
+    """Refuse a place where nothing can be written while no step is lost yet.
+
+    Raises:
+        DreamPRMError: a part of the path is a file, or may not be written to.
+    """
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise DreamPRMError(f"output_dir {folder}: {nearest} is a file; give another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DreamPRMError(
+            f"output_dir {folder}: {nearest} may not be written to; correct the permissions or "
+            "give another folder"
+        )
+
+
+def _read_data(config: Config, objective: Literal["prm", "orm"], learn: bool) -> Any:
+    """Both sets, joined and checked, as `TrainData`; the meta set only where weights are learned.
+
+    Raises:
+        DreamPRMError: a set is missing or does not serve its purpose.
+    """
+    with held_warnings():
+        train_pair = _read_set(config, "train")
+        meta_pair = _read_set(config, "meta") if learn else ([], [])
+    if train_pair is None:
+        raise DreamPRMError(
+            "no training data; give train_file, or train_questions and _trajectories"
+        )
+    if meta_pair is None:
+        raise DreamPRMError(
+            "learning weights needs a meta set: give meta_file, or meta_questions and "
+            "meta_trajectories; or --learn_weights false for plain training"
+        )
+    questions, trajectories = train_pair
+    from dreamprm.training.data import prepare_data
+
+    if objective == "orm":
+        from dreamprm.baselines.outcome import outcome_labels
+
+        trajectories = outcome_labels(trajectories)
+        if not trajectories:
+            raise DataError("no trajectory has an outcome", file=_source_of(config, "train"))
+    return prepare_data(
+        questions,
+        trajectories,
+        *meta_pair,
+        source=_source_of(config, "train"),
+        meta_source=_source_of(config, "meta"),
+        learn_weights=learn,
+    )
 
 
 def _facts(config: Config) -> Any:

@@ -20,9 +20,9 @@ from dreamprm.bilevel.weights import (
     LabelCorrection,
     Weights,
 )
-from dreamprm.data.files import atomic_write
-from dreamprm.data.trajectory_weights import write_weights
-from dreamprm.errors import DataWarning, DreamPRMError
+from dreamprm.data import trajectory_weights
+from dreamprm.data.files import atomic_write, load_json_object
+from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.records import domain_of
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
@@ -70,6 +70,25 @@ def make_weights(
     if config.learn_weights and config.label_correction:
         correction = LabelCorrection(data.label_table()[0])
     return weighting, correction
+
+
+def read_weights(path: Path) -> GivenWeights:
+    """Fixed weights: of domains (a JSON object), or of trajectories (JSON Lines).
+
+    A folder that `dreamprm train` wrote stands for what was learned there.
+    """
+    if path.is_dir():
+        instances = path / "instance_weights.jsonl"
+        path = instances if instances.exists() else path / "weights.json"
+    if path.suffix == ".jsonl":
+        return trajectory_weights.read_weights(path)
+    weights = load_json_object(path)
+    if not weights:
+        raise DataError("must be an object {domain: weight}", file=path)
+    for domain, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise DataError(f"must be a number, not {weight!r}", file=path, field=domain)
+    return {domain: float(weight) for domain, weight in weights.items()}
 
 
 def domain_weights(weighting: Weights, data: TrainData) -> dict[str, float]:
@@ -129,7 +148,9 @@ def write_learned(result: Learned, data: TrainData, folder: Path) -> None:
     with atomic_write(folder / "weights.json") as file:
         file.write((json.dumps(result.domains, indent=2) + "\n").encode())
     if result.instances is not None:
-        write_weights(folder / "instance_weights.jsonl", data.items, result.instances)
+        trajectory_weights.write_weights(
+            folder / "instance_weights.jsonl", data.items, result.instances
+        )
     if result.labels is not None:
         with atomic_write(folder / "corrected_labels.jsonl") as file:
             for (question, t), labels in zip(data.items, result.labels, strict=True):
