@@ -89,7 +89,7 @@ def test_options_that_save_memory_do() -> None:
     assert adapters.weights < whole.weights
     assert adapters.moments == pytest.approx(8 * adapters.trainable, rel=0.01)
     shards = plan(PLAIN, world=2, sharded=True)
-    assert shards.peak - shards.expected_peak == pytest.approx(8 * shards.trainable, rel=0.05)
+    assert shards.peak - shards.expected_peak == pytest.approx(6 * shards.trainable, rel=0.05)
 
 
 def test_the_text_says_what_does_not_fit_and_what_is_guessed() -> None:
