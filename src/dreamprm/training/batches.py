@@ -133,10 +133,10 @@ class Ahead:
         if step != self._next:
             raise ValueError(f"step {step} asked for, {self._next} is next")
         self._next += 1
-        found = next(self._batches)
-        if isinstance(found, DreamPRMError):
-            raise found
-        return found
+        batch = next(self._batches)
+        if isinstance(batch, DreamPRMError):
+            raise batch
+        return batch
 
 
 class _Steps(Dataset[Any]):

@@ -1,6 +1,6 @@
 """Checkpoints of a run: all that resuming needs, in safetensors and JSON, written atomically.
 
-Data order is a function of seed and step (`bilevel.sampler`) and needs no saving. A checkpoint is
+Data order is a function of seed and step (`training.sampler`) and needs no saving. A checkpoint is
 taken between windows, where the estimator has nothing in hand. With several processes it holds
 whole tensors, gathered from the shards.
 """
@@ -85,8 +85,8 @@ def save_checkpoint(
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+    complete = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted(complete, key=lambda p: int(p.name.split("-")[1]))
 
 
 def load_checkpoint(
@@ -164,10 +164,10 @@ def _restore(loop: Bilevel, tensors: dict[str, Tensor]) -> None:
 
 def _whole(tensor: Tensor) -> Tensor:
     """A copy on the CPU, gathered from all processes if it is sharded."""
-    found = tensor.detach()
-    if isinstance(found, DTensor):
-        found = found.full_tensor()
-    return found.cpu().contiguous()
+    tensor = tensor.detach()
+    if isinstance(tensor, DTensor):
+        tensor = tensor.full_tensor()
+    return tensor.cpu().contiguous()
 
 
 def _sharded_as(p: Tensor, whole: Tensor) -> Tensor:

@@ -232,13 +232,10 @@ def plan_run(
     Args:
         name: of the backbone, or folder of a PRM to go on from.
         facts: head and layout of a new PRM.
-        data: from `prepare_data`.
-        config: of the run.
         lora: adapters; None: everything is trained.
         dtype: of what is not trained.
         weights: fixed weights, see `run.fit`.
-        device: that the run is to use.
-        world: number of such devices.
+        world: number of devices like `device`.
         sharded: they share parameters (FSDP2); otherwise each has all.
         measure: run a window on the device where it fits and is short.
 

@@ -130,7 +130,7 @@ def _of_net(
     problem: PRMProblem, weighting: InstanceNet, correction: LabelCorrection | None
 ) -> Tensor:
     """What the final net says of every trajectory: one forward pass of all of them."""
-    found = torch.zeros(len(problem.data.items))
+    w = torch.zeros(len(problem.data.items))
     size = problem.config.per_device_train_batch_size
     for domain, name in enumerate(problem.data.domains):
         pairs = problem.data.lower[name]
@@ -139,8 +139,8 @@ def _of_net(
             batch = batch.to(problem.model.device)
             labels = None if correction is None else correction(batch)
             _, features = problem.lower_losses(batch, labels)
-            found[batch.items.cpu()] = weighting(batch, features).cpu()
-    return found
+            w[batch.items.cpu()] = weighting(batch, features).cpu()
+    return w
 
 
 def write_learned(result: Learned, data: TrainData, folder: Path) -> None:

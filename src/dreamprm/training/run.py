@@ -307,9 +307,9 @@ def _identity(
 
 def _lora(model: PRM) -> dict[str, Any] | None:
     """What of the adapters does not show in the shapes of what is trained."""
-    found = getattr(model.backbone, "peft_config", None)
+    adapters = getattr(model.backbone, "peft_config", None)
     names = ("r", "lora_alpha", "lora_dropout")
-    return {name: getattr(found["default"], name) for name in names} if found else None
+    return {name: getattr(adapters["default"], name) for name in names} if adapters else None
 
 
 def _frozen(model: PRM) -> str | None:
