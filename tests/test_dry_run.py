@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,15 @@ def test_options_that_save_memory_do() -> None:
     assert adapters.moments == pytest.approx(8 * adapters.trainable, rel=0.01)
     shards = plan(PLAIN, world=2, sharded=True)
     assert shards.peak - shards.expected_peak == pytest.approx(6 * shards.trainable, rel=0.05)
+
+
+def test_a_run_that_goes_on_from_adapters_trains_these(tmp_path: Path) -> None:
+    prm = random_prm()
+    prm.add_lora(Lora(r=4))
+    prm.base = "tiny"
+    prm.save_pretrained(tmp_path)
+    found = plan_run(str(tmp_path), PRMConfig(), small_data(), PLAIN, measure=False)
+    assert found.trainable == sum(p.numel() for p in prm.parameters() if p.requires_grad)
 
 
 def test_the_text_says_what_does_not_fit_and_what_is_guessed() -> None:

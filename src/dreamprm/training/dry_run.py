@@ -293,7 +293,9 @@ def _untrained(
     with torch.device(device):
         backbone = load_backbone(name, dtype, weights=False)
         if has_adapter(name):
-            backbone = peft.get_peft_model(backbone, peft.LoraConfig.from_pretrained(name))
+            adapters = peft.LoraConfig.from_pretrained(name)
+            adapters.inference_mode = False  # as saved, they are frozen
+            backbone = peft.get_peft_model(backbone, adapters)
         model = PRM(backbone, load_processor(name), facts)
         if lora is not None and not has_adapter(name):
             model.add_lora(lora)
