@@ -79,9 +79,9 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kills", "options", "written"),
     [
-        (10, ["--use_peft", "--lora_dropout", "0.1"], "adapter_model.safetensors"),
-        (6, ["--weighting", "instance_table"], "instance_weights.jsonl"),
-        (6, ["--weighting", "none", "--label_correction"], "corrected_labels.jsonl"),
+        (6, ["--use_peft", "--lora_dropout", "0.1"], "adapter_model.safetensors"),
+        (4, ["--weighting", "instance_table"], "instance_weights.jsonl"),
+        (4, ["--weighting", "none", "--label_correction"], "corrected_labels.jsonl"),
     ],
     ids=["domain", "instance_table", "label_correction"],
 )
