@@ -30,10 +30,14 @@ import torch
 from dreamprm.data.files import atomic_write
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.records import Question, Trajectory
-from dreamprm.rollouts.adaptive import SequentialStopping
-from dreamprm.rollouts.label import FixedCompletions, Plan, label_trajectories, prefixes
-from dreamprm.rollouts.sample import sample_candidates, stored_candidates
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.labels import (
+    FixedCompletions,
+    Plan,
+    SequentialStopping,
+    label_trajectories,
+    prefixes,
+)
+from dreamprm.rollouts.sampler import Sampler, sample_candidates, stored_candidates
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.tiny.world import WorldSize, build_world
 

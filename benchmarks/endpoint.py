@@ -26,8 +26,7 @@ from dreamprm.data import write_questions
 from dreamprm.data.files import atomic_write
 from dreamprm.policy import Completion, Reply
 from dreamprm.records import Question
-from dreamprm.rollouts.keys import Generator, prefix_key
-from dreamprm.rollouts.store import Prefix, RolloutStore
+from dreamprm.rollouts.store import Generator, Prefix, RolloutStore, prefix_key
 from tests.fake_endpoint import FakeEndpoint
 
 ROLLOUTS = 100_000

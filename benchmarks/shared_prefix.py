@@ -26,7 +26,7 @@ import transformers
 from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
-from dreamprm.policy.decoding import decode, prefill, sampler
+from dreamprm.models.generation import decode, prefill, sampler
 from dreamprm.tiny.model import build_model, build_processor
 
 TEXT = {"hidden_size": 512, "intermediate_size": 1280, "num_hidden_layers": 6}

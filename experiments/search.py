@@ -29,9 +29,8 @@ from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.sampler import Sampler, work_through
 from dreamprm.rollouts.store import RolloutStore
-from dreamprm.rollouts.work import work_through
 from dreamprm.search.choosing import TREES
 from dreamprm.search.search import Search, SearchOptions
 

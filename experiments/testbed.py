@@ -41,9 +41,8 @@ from dreamprm.policy.local import LocalPolicy
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, StepScores, Trajectory
-from dreamprm.rollouts.label import FixedCompletions, label_trajectories
-from dreamprm.rollouts.sample import sample_candidates, stored_candidates
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.labels import FixedCompletions, label_trajectories
+from dreamprm.rollouts.sampler import Sampler, sample_candidates, stored_candidates
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.tiny.demo_report import evaluate_folder, scores_path
 from dreamprm.tiny.world import (

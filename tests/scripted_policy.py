@@ -39,7 +39,7 @@ class Scripted:
         **settings: Any,
     ) -> None:
         self._finish_reason, self._stops_at_steps = finish_reason, stops_at_steps
-        self.name, self.concurrency, self.settings = name, concurrency, settings
+        self.name, self.slots, self.settings = name, concurrency, settings
         self._say, self._most, self._tokens, self._fail = say, most, tokens, fail
         self.asked: list[tuple[str, tuple[str, ...], int]] = []
         self.in_flight = self.most_in_flight = 0

@@ -11,10 +11,14 @@ import pytest
 
 from dreamprm.policy import Request, RequestRefused
 from dreamprm.records import Label, Question, Trajectory
-from dreamprm.rollouts.adaptive import FirstErrorSearch, SequentialStopping, posterior_deviation
-from dreamprm.rollouts.label import Plan, label_trajectories
-from dreamprm.rollouts.sample import sample_candidates, stored_candidates
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.labels import (
+    FirstErrorSearch,
+    Plan,
+    SequentialStopping,
+    label_trajectories,
+    posterior_deviation,
+)
+from dreamprm.rollouts.sampler import Sampler, sample_candidates, stored_candidates
 from dreamprm.rollouts.store import RolloutStore
 from tests.scripted_policy import Scripted
 

@@ -13,10 +13,8 @@ from dreamprm.policy import Request
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
 from dreamprm.rollouts.judge import Verifier
-from dreamprm.rollouts.sample import sample_candidates, stored_candidates
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.sampler import Outcome, Sampler, sample_candidates, stored_candidates
 from dreamprm.rollouts.store import RolloutStore
-from dreamprm.rollouts.work import Outcome
 from tests.scripted_policy import Scripted, right_after_good_steps
 
 

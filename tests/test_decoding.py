@@ -15,7 +15,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from dreamprm.policy.decoding import decode, greedy, inverse_cdf, prefill, sampler
+from dreamprm.models.generation import decode, greedy, inverse_cdf, prefill, sampler
 
 EOS, PAD, IMAGE = (1, 2), 0, 3
 VISION = {

@@ -12,8 +12,8 @@ import pytest
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Reply, Request, RequestRefused
-from dreamprm.policy.endpoint import EndpointPolicy
-from dreamprm.policy.retrying import Backoff
+from dreamprm.policy.served import EndpointPolicy
+from dreamprm.policy.servers import Backoff
 from dreamprm.records import Question
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, always, at_random, scripted
@@ -166,7 +166,7 @@ def test_a_server_that_never_works_ends_the_run_after_max_attempts() -> None:
 def test_a_dead_server_leaves_its_work_to_the_others(undisturbed: list[list[str]]) -> None:
     with FakeEndpoint(latency_s=0.01) as server:
         policy = policy_of(DEAD, server, concurrency=2, max_attempts=3)
-        assert policy.concurrency == 4
+        assert policy.slots == 4
         assert run(policy) == undisturbed
 
 

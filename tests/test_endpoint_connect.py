@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.policy import server as greeting
+from dreamprm.policy import served as greeting
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, always
 from tests.test_endpoint import DEAD, policy_of, run
@@ -121,7 +121,7 @@ def test_a_slow_server_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_greeting_has_a_shorter_time_out_than_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreamprm.policy.endpoint.GREETING_S", 0.1)
+    monkeypatch.setattr("dreamprm.policy.served.GREETING_S", 0.1)
     with (
         FakeEndpoint(plan=always(Fault("hang"))) as server,
         pytest.raises(DreamPRMError, match=r"no endpoint answers: .* no reply within 0.1 s"),

@@ -18,9 +18,8 @@ from dreamprm.data.files import decode_image
 from dreamprm.errors import DataError
 from dreamprm.images import load_image
 from dreamprm.policy import Reply, Request
-from dreamprm.policy.messages import ChatMessages, data_url, without_prefix
-from dreamprm.policy.replies import read_reply
-from dreamprm.policy.retrying import Failure, read_wait
+from dreamprm.policy.chat import ChatMessages, data_url, read_reply, without_prefix
+from dreamprm.policy.servers import Failure, read_wait
 from dreamprm.records import Question
 
 STEPS = ("Step 1: red is 3", "Step 2: blue is 5")
@@ -124,7 +123,7 @@ def test_pictures_come_before_the_text_and_are_encoded_once(
         calls.append(reference)
         return data_url(reference, root)
 
-    monkeypatch.setattr("dreamprm.policy.messages.data_url", counted)
+    monkeypatch.setattr("dreamprm.policy.chat.data_url", counted)
     shown = Question(id="1", domain="d", text="Which?", images=(png, png), answer="1")
     messages = ChatMessages(lambda asked: asked.text, None)
     for steps in ((), STEPS):

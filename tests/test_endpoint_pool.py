@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dreamprm.policy.pool import Endpoint, Pool
-from dreamprm.policy.retrying import Backoff, Failure
+from dreamprm.policy.servers import Backoff, Endpoint, Failure, Pool
 
 BROKEN = Failure("again", "broken")
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dreamprm.policy import Reply, Request
-from dreamprm.policy.endpoint import EndpointPolicy
-from dreamprm.policy.replies import part_seed
+from dreamprm.policy.chat import part_seed
+from dreamprm.policy.served import EndpointPolicy
 from dreamprm.records import Question
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, always, scripted

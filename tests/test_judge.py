@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dreamprm.answers import Verdict
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.policy import Completion, Policy, Reply, Request, RequestRefused
+from dreamprm.policy import Completion, Reply, Request, RequestRefused, Writer
 from dreamprm.prompts import PROMPTS
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rollouts.judge import Verifier, judging_request
@@ -42,7 +42,7 @@ class FakeJudge:
         raise AssertionError("its owner closes it")
 
 
-def ask(judge: Policy | None, question: Question, answer: str | None) -> Verdict:
+def ask(judge: Writer | None, question: Question, answer: str | None) -> Verdict:
     return asyncio.run(Verifier(judge).verdict(question, answer))
 
 

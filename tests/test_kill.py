@@ -27,9 +27,9 @@ QUESTIONS = 60
 PRELOAD = [
     "dreamprm.cli.sample",
     "dreamprm.cli.label",
-    "dreamprm.cli.policies",
-    "dreamprm.policy.endpoint",
-    "dreamprm.rollouts.adaptive",
+    "dreamprm.rollouts.sampler",
+    "dreamprm.policy.served",
+    "dreamprm.rollouts.labels",
     "openai.resources.chat",
 ]
 

@@ -291,7 +291,7 @@ def test_settings_say_what_decides_the_texts() -> None:
         "dtype": "bfloat16",
         "continuation": "prefill",
     }
-    assert (policy.name, policy.concurrency) == ("tiny/policy", 7)
+    assert (policy.name, policy.slots) == ("tiny/policy", 7)
     assert policy.model.dtype == torch.bfloat16
 
 

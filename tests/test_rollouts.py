@@ -12,11 +12,9 @@ import pytest
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Request, RequestRefused
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
-from dreamprm.rollouts.label import FixedCompletions, Plan, label_trajectories
-from dreamprm.rollouts.sample import sample_candidates, stored_candidates
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.labels import FixedCompletions, Plan, label_trajectories
+from dreamprm.rollouts.sampler import Outcome, Sampler, sample_candidates, stored_candidates
 from dreamprm.rollouts.store import RolloutStore
-from dreamprm.rollouts.work import Outcome
 from tests.scripted_policy import Scripted, right_after_good_steps
 
 

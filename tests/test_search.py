@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import dreamprm
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
-from dreamprm.policy.endpoint import EndpointPolicy
-from dreamprm.policy.replies import read_reply
+from dreamprm.policy.chat import read_reply
+from dreamprm.policy.served import EndpointPolicy
 from dreamprm.prompts import opening, step_end, step_stops
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler

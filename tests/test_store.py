@@ -14,9 +14,18 @@ import pytest
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Completion, Reply
 from dreamprm.records import Question
-from dreamprm.rollouts.jobs import JobWriter, is_being_written, jobs
-from dreamprm.rollouts.keys import Generator, prefix_key, question_key, sample_seed
-from dreamprm.rollouts.store import Prefix, RolloutStore, Usage
+from dreamprm.rollouts.store import (
+    Generator,
+    JobWriter,
+    Prefix,
+    RolloutStore,
+    Usage,
+    is_being_written,
+    jobs,
+    prefix_key,
+    question_key,
+    sample_seed,
+)
 
 GENERATOR = Generator("model", '{"temperature":1.0}', 0)
 
@@ -112,7 +121,7 @@ for i in range(10**9):
         [sys.executable, "-c", code, str(path)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"},
     )
     assert process.stdout is not None
     for _ in range(50):

@@ -14,8 +14,8 @@ from dreamprm.cli import main
 from dreamprm.data import read_trajectories, write_questions
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Reply, Request
-from dreamprm.policy.endpoint import EndpointPolicy
-from dreamprm.policy.retrying import Backoff
+from dreamprm.policy.served import EndpointPolicy
+from dreamprm.policy.servers import Backoff
 from dreamprm.prompts import split_steps
 from dreamprm.records import Question
 from dreamprm.tiny.world import WorldSize, build_world

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dreamprm.errors import DataError, DreamPRMError
     from dreamprm.evaluation.evaluate import evaluate
+    from dreamprm.policy.policy import Policy
     from dreamprm.prm.lora import Lora
     from dreamprm.prm.model import PRM
     from dreamprm.records import Label, Question, StepScores, Trajectory
@@ -32,6 +33,7 @@ __all__ = [
     "DreamPRMError",
     "Label",
     "Lora",
+    "Policy",
     "Question",
     "StepScores",
     "TrainConfig",
@@ -49,6 +51,7 @@ __all__ = [
 _HOMES = {
     "errors": ("DataError", "DreamPRMError"),
     "evaluation.evaluate": ("evaluate",),
+    "policy.policy": ("Policy",),
     "prm.lora": ("Lora",),
     "prm.model": ("PRM",),
     "records": ("Label", "Question", "StepScores", "Trajectory"),

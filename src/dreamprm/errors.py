@@ -67,3 +67,10 @@ def offer(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Refuse fields that are not above 0."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise DreamPRMError(f"{name} is {getattr(config, name)}; it must be above 0")

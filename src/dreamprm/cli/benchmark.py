@@ -180,7 +180,7 @@ def _judge(
 
     from dreamprm.cli.terminal import progress
     from dreamprm.evaluation.benchmarks.mmvet import grade_responses
-    from dreamprm.policy.endpoint import EndpointPolicy
+    from dreamprm.policy.served import EndpointPolicy
 
     async def grade() -> None:
         judge = EndpointPolicy(

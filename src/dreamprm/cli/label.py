@@ -21,17 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dreamprm.cli.inputs import read_candidates
-from dreamprm.cli.policy_options import PolicyOptions, require_positive
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.data import check_golds, check_images
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError, require_positive
+from dreamprm.policy.policy import PolicyOptions
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory
 
 if TYPE_CHECKING:
-    from dreamprm.rollouts.label import Plan
-    from dreamprm.rollouts.sampler import Sampler
-    from dreamprm.rollouts.work import Outcome
+    from dreamprm.rollouts.labels import Plan
+    from dreamprm.rollouts.sampler import Outcome, Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +75,10 @@ def run(config: Config) -> None:
     by_id = {question.id: question for question in questions}
     _check(config, trajectories, {q.id for q in questions if q.answer == UNKNOWN_ANSWER})
     _check_domains(config, {question.domain for question in questions})
-    guard(config.output, "label", config.settings() | {"labels": config.labels})
+    guard(config.output, "label", config.facts() | {"labels": config.labels})
 
     async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, list[Trajectory]]:
-        from dreamprm.rollouts.label import label_trajectories
+        from dreamprm.rollouts.labels import label_trajectories
 
         return await label_trajectories(sampler, by_id, trajectories, _plan(config), advance)
 
@@ -95,8 +94,7 @@ def run(config: Config) -> None:
 
 
 def _plan(config: Config) -> Plan:
-    from dreamprm.rollouts.adaptive import FirstErrorSearch, SequentialStopping
-    from dreamprm.rollouts.label import FixedCompletions
+    from dreamprm.rollouts.labels import FirstErrorSearch, FixedCompletions, SequentialStopping
 
     if config.labels == "adaptive":
         return SequentialStopping(config.label_precision, config.max_completions)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from dreamprm.cli.inputs import read_candidates
-from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.terminal import held_warnings
 from dreamprm.data import check_images, read_questions, write_questions, write_trajectories
 from dreamprm.data.overlap import ImageHash, Overlap, Reference, find_overlap
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, require_positive
 from dreamprm.records import Question
 from dreamprm.rollouts.meta_set import Account, MetaSet, choose_meta_set
 

@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamprm.cli.policy_options import PolicyOptions, require_positive
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.data import check_golds, check_images, read_questions
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, require_positive
+from dreamprm.policy.policy import PolicyOptions
 from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:
-    from dreamprm.rollouts.sampler import Sampler
-    from dreamprm.rollouts.work import Outcome
+    from dreamprm.rollouts.sampler import Outcome, Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +55,10 @@ def run(config: Config) -> None:
         raise DataError("holds no question", file=config.questions)
     check_images(questions, config.questions)
     check_golds(questions, config.questions)
-    guard(config.output, "sample", config.settings())
+    guard(config.output, "sample", config.facts())
 
     async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, Iterator[Trajectory]]:
-        from dreamprm.rollouts.sample import sample_candidates, stored_candidates
+        from dreamprm.rollouts.sampler import sample_candidates, stored_candidates
 
         outcome = await sample_candidates(sampler, questions, config.num_candidates, advance)
         return outcome, stored_candidates(sampler, questions, config.num_candidates)

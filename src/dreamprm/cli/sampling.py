@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.cli.terminal import progress
 from dreamprm.data import DataWarning, write_trajectories
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.policy.policy import Policy, PolicyOptions
 from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:  # the store and what is around it load slowly
-    from dreamprm.rollouts.sampler import Sampler
-    from dreamprm.rollouts.work import Outcome
+    from dreamprm.rollouts.sampler import Outcome, Sampler
 
 Advance = Callable[[int], None]
 _MANY_CUT = 0.2  # share of completions cut at the limit from which the user is warned
@@ -74,13 +73,16 @@ def run_sampling(
         verb, output, unit, total: what `status` shows.
         work: does it all; is given the sampler and a function to call with the units done.
     """
-    from dreamprm.rollouts.jobs import JobWriter
-    from dreamprm.rollouts.store import RolloutStore
+    from dreamprm.rollouts.sampler import open_sampler
+    from dreamprm.rollouts.store import JobWriter, RolloutStore
+
+    if not options.base_urls:
+        from dreamprm.cli.models import quiet_transformers
+
+        quiet_transformers()
 
     async def session(store: RolloutStore, advance: Advance) -> tuple[Outcome, Written]:
-        from dreamprm.cli.policies import open_sampler
-
-        async with open_sampler(options, store) as sampler:
+        async with Policy.of(options) as policy, open_sampler(policy, store) as sampler:
             job = JobWriter(
                 store,
                 output=str(output.resolve()),

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
 from dreamprm.data import (
@@ -28,7 +27,7 @@ from dreamprm.data import (
     read_questions,
 )
 from dreamprm.data.jsonl import iterate_jsonl
-from dreamprm.errors import DataError, DataWarning
+from dreamprm.errors import DataError, DataWarning, require_positive
 from dreamprm.prm.folder import identity, trained_aggregation, weights_digest
 from dreamprm.records import StepScores, Trajectory
 

@@ -22,16 +22,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamprm.cli.policy_options import PolicyOptions
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
+from dreamprm.policy.policy import Policy, PolicyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dreamprm.data.jsonl import JsonlAppender
     from dreamprm.records import Question, StepScores, Trajectory
+    from dreamprm.rollouts.sampler import Outcome
     from dreamprm.rollouts.store import RolloutStore
-    from dreamprm.rollouts.work import Outcome
     from dreamprm.search.choosing import Choice
     from dreamprm.search.search import SearchOptions, SearchResult, StepJudge
 
@@ -164,8 +164,8 @@ def _search(config: Config) -> None:
     from dreamprm.cli.terminal import progress
     from dreamprm.data import check_images, read_questions
     from dreamprm.records import UNKNOWN_ANSWER
+    from dreamprm.rollouts.sampler import Outcome
     from dreamprm.rollouts.store import RolloutStore
-    from dreamprm.rollouts.work import Outcome
     from dreamprm.search.choosing import Choice
 
     options = _options(config)
@@ -225,7 +225,7 @@ def _search(config: Config) -> None:
 
 def _options(config: Config) -> SearchOptions:
     """What the search does; refuses options that do not go together."""
-    from dreamprm.cli.policy_options import require_positive
+    from dreamprm.errors import require_positive
     from dreamprm.search.choosing import TREES
     from dreamprm.search.search import SearchOptions
 
@@ -259,7 +259,7 @@ def _settings(config: Config, options: SearchOptions) -> tuple[dict[str, Any], s
     """What all rows of an output must have in common, and the aggregation."""
     from dreamprm.prm.folder import identity, trained_aggregation
 
-    settings = config.settings() | asdict(options) | {"max_tokens": config.max_tokens}
+    settings = config.facts() | asdict(options) | {"max_tokens": config.max_tokens}
     if not options.single_steps:  # outputs of before there was the choice go on
         del settings["single_steps"]
     if config.prm is None:
@@ -293,11 +293,15 @@ async def _answer_all(
     write: Callable[[SearchResult], None],
     advance: Callable[[int], None],
 ) -> Outcome:
-    from dreamprm.cli.policies import open_sampler
-    from dreamprm.rollouts.work import work_through
+    from dreamprm.rollouts.sampler import open_sampler, work_through
     from dreamprm.search.search import Search
 
-    async with open_sampler(config, store) as sampler:
+    if not config.base_urls:
+        from dreamprm.cli.models import quiet_transformers
+
+        quiet_transformers()
+
+    async with Policy.of(config) as policy, open_sampler(policy, store) as sampler:
 
         async def do(question: Question) -> None:
             search = Search(

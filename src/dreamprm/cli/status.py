@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from dreamprm.cli.terminal import duration
 
 if TYPE_CHECKING:
-    from dreamprm.rollouts.jobs import Job
-    from dreamprm.rollouts.store import Usage
+    from dreamprm.rollouts.store import Job, Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +33,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Print it."""
-    from dreamprm.rollouts.jobs import is_being_written, jobs
-    from dreamprm.rollouts.store import RolloutStore
+    from dreamprm.rollouts.store import RolloutStore, is_being_written, jobs
 
     with RolloutStore(config.store, readonly=True) as store:
         listed, counts, usage = jobs(store), store.counts(), store.usage()

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from dreamprm.cli.inputs import read_candidates
-from dreamprm.cli.policy_options import require_positive
 from dreamprm.cli.terminal import progress
 from dreamprm.data import check_images
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError, require_positive
 from dreamprm.records import domain_of
 from dreamprm.training.config import LowerLoss
 

@@ -62,12 +62,12 @@ STEP_SETTING = {"until": "step"}
 """What `settings` say besides when single steps are sampled: such texts are no whole reasonings."""
 
 
-class Policy(Protocol):
-    """All that candidates, Monte Carlo labels and judges need of a model.
+class Writer(Protocol):
+    """What candidates, Monte Carlo labels and judges need of a model that writes.
 
     Attributes:
         name: goes into every record that it writes.
-        concurrency: calls of `sample` in flight that keep it busy.
+        slots: calls of `sample` in flight that keep it busy.
         settings: all that decides what it writes, besides question, steps and seed: model, prompt,
             temperature, limits, how a prefix is continued. JSON values; part of the store's key, so
             no address of a server, no key, nothing that may change between two runs of one job.
@@ -77,7 +77,7 @@ class Policy(Protocol):
     def name(self) -> str: ...
 
     @property
-    def concurrency(self) -> int: ...
+    def slots(self) -> int: ...
 
     @property
     def settings(self) -> Mapping[str, Any]: ...

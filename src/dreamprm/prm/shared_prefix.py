@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamprm.policy.decoding import prefill
+from dreamprm.models.generation import prefill
 from dreamprm.prm.inputs import Prompt, join
 from dreamprm.prm.layout import Encoder, Laid
 from dreamprm.records import Question

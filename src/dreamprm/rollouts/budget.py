@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.policy import Policy, Reply, Request
+from dreamprm.policy import Reply, Request, Writer
 from dreamprm.rollouts.store import RolloutStore
 
 
@@ -109,13 +109,13 @@ class Budget:
 class Metered:
     """A policy whose texts are not kept (a judge), but whose calls cost like any other's."""
 
-    def __init__(self, policy: Policy, budget: Budget, store: RolloutStore) -> None:
+    def __init__(self, policy: Writer, budget: Budget, store: RolloutStore) -> None:
         self.policy, self.budget, self.store = policy, budget, store
-        self.name, self.concurrency = policy.name, policy.concurrency
+        self.name, self.slots = policy.name, policy.slots
         self.settings = policy.settings
 
     async def sample(self, request: Request, n: int, seed: int) -> Reply:
-        """See `Policy.sample`; raises BudgetSpent when there is no room for the call."""
+        """See `Writer.sample`; raises BudgetSpent when there is no room for the call."""
         reply = await within(self.budget, self.policy, request, n, seed)
         self.store.add_call(self.name, reply, self.budget.price(reply))
         return reply
@@ -124,7 +124,7 @@ class Metered:
         await self.policy.close()
 
 
-async def within(budget: Budget, policy: Policy, request: Request, n: int, seed: int) -> Reply:
+async def within(budget: Budget, policy: Writer, request: Request, n: int, seed: int) -> Reply:
     """`policy.sample`, if the budget has room for it."""
     await budget.begin_call()
     reply = None

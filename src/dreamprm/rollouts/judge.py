@@ -12,7 +12,7 @@ import hashlib
 import re
 
 from dreamprm.answers import Verdict, is_plain, verdict_on
-from dreamprm.policy import Policy, Request, RequestRefused
+from dreamprm.policy import Request, RequestRefused, Writer
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
 _TRIES = 2
@@ -59,7 +59,7 @@ class Verifier:
         Verdict(correct=True, rule='unit')
     """
 
-    def __init__(self, judge: Policy | None = None) -> None:
+    def __init__(self, judge: Writer | None = None) -> None:
         self.judge = judge
         self.name = "rules" if judge is None else f"judge:{judge.name}"
 
@@ -88,7 +88,7 @@ class Verifier:
             return found
         return await self._ask(self.judge, question, answer)
 
-    async def _ask(self, judge: Policy, question: Question, answer: str) -> Verdict:
+    async def _ask(self, judge: Writer, question: Question, answer: str) -> Verdict:
         request = judging_request(question, answer)
         for attempt in range(_TRIES):
             seed = _seed(request.question.text, attempt)

@@ -1,34 +1,117 @@
 """Completions of prefixes: from the store where they are there, from the policy where they are not.
 
-Everything that samples goes through `Sampler`: candidates (the prefix without steps), labels,
-search. A completion that has arrived is in the store before anybody sees it.
+Candidates (the prefix without steps), labels and search all sample through `Sampler`; a completion
+is in the store before it is returned. `work_through` does many units at once: enough to keep the
+policy's slots full, and no more, so memory does not grow with the job. When the policy can no
+longer be used, or the budget is spent, no unit is begun, and what is in flight is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+from pydantic import JsonValue
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
-from dreamprm.errors import DreamPRMError
-from dreamprm.policy import STEP_SETTING, Completion, Policy, Reply, Request
-from dreamprm.prompts import opening, step_end
-from dreamprm.records import UNKNOWN_ANSWER, Question
-from dreamprm.rollouts.budget import Budget, within
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRefused, Writer
+from dreamprm.policy.policy import Policy
+from dreamprm.prompts import opening, split_open, split_steps, step_end
+from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory
+from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered, within
 from dreamprm.rollouts.judge import Verifier
-from dreamprm.rollouts.keys import (
+from dreamprm.rollouts.store import (
     Generator,
+    Prefix,
+    RolloutStore,
     canonical,
     prefix_key,
     question_key,
     sample_seed,
     verdict_key,
 )
-from dreamprm.rollouts.store import Prefix, RolloutStore
+
+T = TypeVar("T")
+
+
+@dataclass
+class Outcome:
+    """How a pass over the units ended.
+
+    Attributes:
+        refused: units that were left out, and why.
+        stopped: why the pass ended before all units were done; None if it did not.
+    """
+
+    refused: list[tuple[object, str]] = field(default_factory=list)
+    stopped: DreamPRMError | None = None
+
+
+async def work_through(
+    units: Iterable[T],
+    do: Callable[[T], Awaitable[None]],
+    alive: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Outcome:
+    """Do every unit, `alive` of them at a time.
+
+    Args:
+        units: taken one by one, when there is room; may be a generator over a large file.
+        do: does one. `RequestRefused` and `DataError` concern this unit alone, any other
+            `DreamPRMError` ends the pass.
+        alive: units in work at once.
+        progress: called with 1 for each unit that ended, refused ones included.
+    """
+    outcome = Outcome()
+    source = iter(units)
+
+    async def worker() -> None:
+        unit: T
+        for unit in _until_stopped(source, outcome):
+            try:
+                await do(unit)
+                progress(1)
+            except (RequestRefused, DataError) as error:
+                outcome.refused.append((unit, str(error)))
+                progress(1)
+            except DreamPRMError as error:
+                # Many units meet the same end; the first to tell is the reason.
+                if outcome.stopped is None or isinstance(outcome.stopped, BudgetSpent):
+                    outcome.stopped = error
+                return
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(alive):
+                group.create_task(worker())
+    except BaseExceptionGroup as bugs:  # one is enough to find the mistake in our code
+        raise bugs.exceptions[0] from None
+    return outcome
+
+
+def _until_stopped(source: Iterator[T], outcome: Outcome) -> Iterator[T]:
+    while outcome.stopped is None:
+        try:
+            yield next(source)
+        except StopIteration:
+            return
+
+
+async def all_of(parts: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all; an error of one is raised only when the others have ended and are kept."""
+    results = await asyncio.gather(*parts, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
+
 
 UNDECIDED = ("judge_unclear", "timeout")
 """Rules that tell of a failure to decide; such verdicts are not kept, so a rerun tries again."""
@@ -74,7 +157,7 @@ class Sampler:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Writer,
         store: RolloutStore,
         seed: int = 0,
         *,
@@ -87,7 +170,7 @@ class Sampler:
         self.budget = budget or Budget()
         self.budget.count_on(store)
         self.generator = Generator.of(policy, seed)
-        self.alive = 2 * policy.concurrency + 2
+        self.alive = 2 * policy.slots + 2
         """Units of work that keep the policy's slots full while others are verified."""
         self.refusals: list[str] = []
         """Prefixes that the policy refused and the caller went on without; told at the end."""
@@ -238,3 +321,142 @@ class Sampler:
                 f"the judge gave no usable verdict on its first {unclear} answers; take a model "
                 "that replies with one word when told to, or none"
             )
+
+
+@asynccontextmanager
+async def open_sampler(
+    policy: Writer, store: RolloutStore, seed: int | None = None
+) -> AsyncIterator[Sampler]:
+    """A sampler of a policy, with the seed, the budget and the judge of its options.
+
+    Args:
+        policy: stays open.
+        store: open for writing.
+        seed: in place of the policy's own.
+    """
+    if not isinstance(policy, Policy):
+        yield Sampler(policy, store, seed or 0)
+        return
+    given, policy = policy, _continuing_as_before(policy, store)
+    budget = Budget(
+        max_tokens=policy.budget_tokens,
+        max_cost=policy.budget_cost,
+        prompt_price=policy.prompt_token_price,
+        completion_price=policy.completion_token_price,
+    )
+    judge = Metered(_judge(policy), budget, store) if policy.judge_model else None
+    try:
+        await policy.connect()
+        yield Sampler(
+            policy,
+            store,
+            policy.seed if seed is None else seed,
+            verifier=Verifier(judge),
+            budget=budget,
+        )
+    finally:
+        if policy is not given:
+            await policy.close()
+        if judge is not None:
+            await judge.close()
+
+
+def _continuing_as_before(policy: Policy, store: RolloutStore) -> Policy:
+    """With the continuation that `auto` was in an earlier run; tried anew, it might be another."""
+    if not policy.base_urls or policy.continuation != "auto":
+        return policy
+    now = {
+        "model": policy.name,
+        "prompt": policy.prompt_name(),
+        "temperature": policy.temperature,
+        "max_new_tokens": policy.max_new_tokens,
+        "extra_body": dict(policy.extra_body or {}),
+    }
+    for generator in store.generators():
+        before = json.loads(generator.settings)
+        if all(before.get(name) == value for name, value in now.items()):
+            return replace(policy, continuation=before["continuation"])
+    return policy
+
+
+def _judge(policy: Policy) -> Writer:
+    from dreamprm.policy.served import EndpointPolicy
+
+    return EndpointPolicy(
+        model=str(policy.judge_model),
+        base_urls=policy.judge_urls or policy.base_urls,
+        api_key_env=policy.api_key_env,
+        prompt="bare",
+        temperature=0.0,
+        max_new_tokens=2048,  # for judges that think first; the verdict is one word
+        continuation="prompt",
+        concurrency=policy.concurrency,
+        timeout_s=policy.timeout_s,
+        max_attempts=policy.max_attempts,
+    )
+
+
+async def sample_candidates(
+    sampler: Sampler,
+    questions: Sequence[Question],
+    n: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Outcome:
+    """See to it that the store has n verified candidates of each question; what is there is free.
+
+    Args:
+        progress: called with the number of questions done.
+
+    Returns:
+        Which questions were refused, and why it stopped early if it did.
+
+    Example:
+        with RolloutStore("rollouts.db") as store:
+            sampler = Sampler(LocalPolicy("tiny/policy", prompt="bare"), store)
+            asyncio.run(sample_candidates(sampler, questions, 8))
+            candidates = list(stored_candidates(sampler, questions, 8))
+    """
+
+    async def do(question: Question) -> None:
+        await sampler.rollouts(question, (), n)
+
+    return await work_through(questions, do, sampler.alive, progress)
+
+
+def stored_candidates(
+    sampler: Sampler, questions: Iterable[Question], n: int
+) -> Iterator[Trajectory]:
+    """The candidates of the questions that have n of them, in order; read one by one."""
+    for question in questions:
+        try:
+            rollouts = sampler.stored_rollouts(question, (), n) or []
+        except DataError:  # an image that is gone; sampling has told so
+            continue
+        for index, rollout in enumerate(rollouts):
+            yield to_trajectory(question, rollout, sampler.policy.name, index)
+
+
+def to_trajectory(
+    question: Question, rollout: Rollout, policy: str, sample_index: int
+) -> Trajectory:
+    """A rollout as a trajectory.
+
+    A response without any step (a bare answer) has its whole text as its only step, so that it can
+    still be scored.
+    """
+    is_open = rollout.finish_reason == "step"
+    steps = split_open(rollout.text) if is_open else split_steps(rollout.text)[0]
+    facts: dict[str, JsonValue] = {}
+    if rollout.verdict is not None:
+        facts["rule"] = rollout.verdict.rule
+    if rollout.finish_reason != "stop":
+        facts["finish_reason"] = rollout.finish_reason
+    return Trajectory(
+        question_id=question.id,
+        steps=tuple(steps) or (rollout.text.strip() or "(no response)",),
+        answer=rollout.answer,
+        outcome=None if rollout.verdict is None else rollout.verdict.correct,
+        policy=policy,
+        sample_index=sample_index,
+        extra=facts,
+    )

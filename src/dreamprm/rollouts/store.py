@@ -1,28 +1,104 @@
 """Every completion that a policy has given, in one SQLite file that outlives any kill.
 
-Sampling is the costliest part of making a PRM, so nothing is asked twice: a completion is committed
-the moment it arrives, and is found again under its key (see `keys`) by whoever needs it, be it the
-same command after a kill, labels with a larger K, or another verb. The file is in WAL mode: one
-process writes (a lock beside the file sees to that), any number read meanwhile. Nothing is loaded
-on opening; what is asked for is looked up.
+Nothing is asked twice: a completion is committed the moment it arrives, and found again by its key:
+what the policy saw (text, options, pictures by content, the steps so far), the policy with its
+settings, and the seed. Ids, domains and gold answers are not part of the key, because the policy
+does not see them; correcting a gold answer costs no new completions.
+
+The file is in WAL mode: one process writes (a lock beside the file sees to that), any number read
+meanwhile. The progress of each output lies in it too, for `dreamprm status`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
-from dreamprm.errors import DreamPRMError
-from dreamprm.policy import Completion, Reply
-from dreamprm.rollouts.keys import Generator
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.policy import Completion, Reply, Writer
+from dreamprm.records import Question
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Who writes, and how: a policy with its settings and the seed of the run."""
+
+    policy: str
+    settings: str
+    seed: int
+
+    @classmethod
+    def of(cls, policy: Writer, seed: int) -> Generator:
+        """The generator that a policy is with this seed."""
+        return cls(policy.name, canonical(policy.settings), seed)
+
+    @property
+    def key(self) -> str:
+        return digest("generator", self.policy, self.settings, str(self.seed))
+
+
+def canonical(value: Mapping[str, Any] | Sequence[Any]) -> str:
+    """JSON with one spelling for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(*parts: str) -> str:
+    """32 hexadecimal digits that stand for the parts."""
+    return hashlib.sha256(canonical(parts).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def question_key(question: Question, root: Path | None = None) -> str:
+    """Name of a question as a policy sees it; pictures count by the bytes of their files.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    images = [_image_digest(image, root) for image in question.images]
+    return digest("question", question.text, *question.options, "images", *images)
+
+
+def prefix_key(question: str, steps: Sequence[str], generator: Generator) -> str:
+    """Name of a prefix under a generator; `question` is a `question_key`."""
+    return digest("prefix", question, generator.key, *steps)
+
+
+def sample_seed(prefix: str, first_index: int) -> int:
+    """Seed of a call that samples a prefix from `first_index` on, in [0, 2^31).
+
+    It depends on what is sampled, not on when, so that a resumed run gets the same texts.
+    """
+    return int(digest("seed", prefix, str(first_index))[:8], 16) & 0x7FFFFFFF
+
+
+def verdict_key(question: Question) -> str:
+    """Name of a question as a verifier sees it."""
+    facts = {name: question.extra.get(name) for name in ("unit", "precision", "answers")}
+    return digest("verdict", question.text, question.answer, canonical(facts), *question.options)
+
+
+def _image_digest(image: str | bytes, root: Path | None) -> str:
+    if isinstance(image, str):
+        path = Path(image) if root is None else root / image
+        try:
+            image = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"image {path} cannot be read: {error.strerror or error}; restore the file or "
+                "correct the path",
+                field="images",
+            ) from error
+    return hashlib.sha256(image).hexdigest()
+
 
 VERSION = 1
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
@@ -333,3 +409,115 @@ def lock_path(path: Path) -> Path:
 def _storable(text: str) -> str:
     """SQLite holds UTF-8; half a surrogate pair, which a server may send, is replaced."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+_WRITE_EVERY_S = 0.5
+
+
+class Job(NamedTuple):
+    """One output under way or finished.
+
+    Attributes:
+        output: the file that it makes.
+        verb: `sample`, `label`, ...
+        policy: name of the policy.
+        unit: what is counted.
+        total, done: of units; `done_before` of them were there when the last run began.
+        started, updated: of the last run, in seconds of the epoch.
+        state: `running`, `finished`, or why it stopped.
+    """
+
+    output: str
+    verb: str
+    policy: str
+    unit: str
+    total: int
+    done: int
+    done_before: int
+    started: float
+    updated: float
+    state: str
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second in the last run; None before the first."""
+        seconds = self.updated - self.started
+        units = self.done - self.done_before
+        return units / seconds if seconds > 0 and units > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate of the last run."""
+        return None if self.rate is None else (self.total - self.done) / self.rate
+
+
+def jobs(store: RolloutStore) -> list[Job]:
+    """All jobs, the last begun first."""
+    rows = store.read(f"SELECT {', '.join(Job._fields)} FROM jobs ORDER BY started DESC")
+    return [Job(*row) for row in rows]
+
+
+class JobWriter:
+    """Keeps the progress of one job in the store.
+
+    Units that end before the policy has answered anything were in the store already; they do not
+    count for the rate.
+
+    Args:
+        store: open for writing.
+        output, verb, policy, unit, total: see `Job`.
+        calls: tells how many calls of the policy have ended.
+    """
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        *,
+        output: str,
+        verb: str,
+        policy: str,
+        unit: str,
+        total: int,
+        calls: Callable[[], int],
+    ) -> None:
+        self._store, self.output = store, output
+        self._calls, self._calls_before = calls, calls()
+        self.done = self.done_before = 0
+        self._last = self.started = time.time()
+        values = (output, verb, policy, unit, total, 0, 0, self.started, self._last, "running")
+        self._store.write(f"INSERT OR REPLACE INTO jobs VALUES ({', '.join('?' * 10)})", values)
+
+    def advance(self, units: int = 1) -> None:
+        """So many more units are done."""
+        self.done += units
+        if self._calls() == self._calls_before:
+            self.done_before, self.started = self.done, time.time()
+        if time.time() - self._last >= _WRITE_EVERY_S:
+            self._write("running")
+
+    def finish(self, state: str = "finished") -> None:
+        """The run is over."""
+        self._write(state)
+
+    def _write(self, state: str) -> None:
+        self._last = time.time()
+        self._store.write(
+            "UPDATE jobs SET done = ?, done_before = ?, started = ?, updated = ?, state = ? "
+            "WHERE output = ?",
+            (self.done, self.done_before, self.started, self._last, state, self.output),
+        )
+
+
+def is_being_written(path: Path) -> bool:
+    """Does a process hold the store open for writing? (False in a folder that is read-only.)"""
+    if not lock_path(path).exists():
+        return False
+    lock = FileLock(lock_path(path))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False

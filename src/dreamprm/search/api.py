@@ -6,21 +6,19 @@ as a coroutine with an `a` in front, of which many may be awaited at once.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dreamprm.policy import Policy
+from dreamprm.policy import Writer
+from dreamprm.policy.policy import wait_for
 from dreamprm.prm.conventions import TextPRM
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question
-from dreamprm.rollouts.sampler import Sampler
+from dreamprm.rollouts.sampler import open_sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION
 from dreamprm.search.search import Search, SearchOptions, SearchResult, StepJudge
@@ -30,7 +28,7 @@ Judge = PRM | TextPRM | StepJudge
 
 
 def best_of_n(
-    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+    question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """Sample n reasonings, score every step, and choose the one with the highest score.
 
@@ -45,8 +43,8 @@ def best_of_n(
     Returns:
         The answer, the chosen trajectory, and all candidates with their step scores.
 
-    >>> from dreamprm.policy.local import LocalPolicy
-    >>> policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=32)
+    >>> from dreamprm import Policy
+    >>> policy = Policy("tiny", max_new_tokens=32)
     >>> prm = PRM.from_backbone("tiny")  # not trained: a real one is PRM.from_pretrained(folder)
     >>> question = Question(id="q", domain="d", text="What is 2 + 2?", answer="4")
     >>> result = best_of_n(question, policy, prm, n=4)
@@ -59,7 +57,7 @@ def best_of_n(
 
 
 def weighted_vote(
-    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+    question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """Sample n reasonings; each votes for its answer with the weight of its score.
 
@@ -70,7 +68,7 @@ def weighted_vote(
 
 def beam_search(
     question: Question,
-    policy: Policy,
+    policy: Writer,
     prm: Judge,
     n: int = 8,
     *,
@@ -90,7 +88,7 @@ def beam_search(
 
 
 async def abest_of_n(
-    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+    question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`best_of_n`, to be awaited."""
     async with searching(question, policy, prm, n, **options) as search:
@@ -99,7 +97,7 @@ async def abest_of_n(
 
 
 async def aweighted_vote(
-    question: Question, policy: Policy, prm: Judge, n: int = 8, **options: Any
+    question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`weighted_vote`, to be awaited."""
     async with searching(question, policy, prm, n, **options) as search:
@@ -109,7 +107,7 @@ async def aweighted_vote(
 
 async def abeam_search(
     question: Question,
-    policy: Policy,
+    policy: Writer,
     prm: Judge,
     n: int = 8,
     *,
@@ -126,14 +124,14 @@ async def abeam_search(
 @asynccontextmanager
 async def searching(
     question: Question,
-    policy: Policy,
+    policy: Writer,
     prm: Judge,
     n: int,
     *,
     aggregation: str | None = None,
     max_tokens: int | None = None,
     one_step: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> AsyncIterator[Search]:
     """A search of one question, with a store of its own that is gone afterwards."""
     judge, count_tokens, trained_for = as_judge(prm)
@@ -141,16 +139,17 @@ async def searching(
         tempfile.TemporaryDirectory(prefix="dreamprm-") as folder,
         RolloutStore(Path(folder) / "rollouts.db") as store,
     ):
-        yield Search(
-            question=question,
-            sampler=Sampler(policy, store, seed),
-            judge=judge,
-            count_tokens=count_tokens,
-            aggregation=aggregation or trained_for,
-            max_completions=n,
-            max_tokens=max_tokens,
-            one_step=one_step,
-        )
+        async with open_sampler(policy, store, seed) as sampler:
+            yield Search(
+                question=question,
+                sampler=sampler,
+                judge=judge,
+                count_tokens=count_tokens,
+                aggregation=aggregation or trained_for,
+                max_completions=n,
+                max_tokens=max_tokens,
+                one_step=one_step,
+            )
 
 
 def as_judge(
@@ -166,21 +165,3 @@ def as_judge(
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
     return StepScorer(prm, batch_size), count_tokens, aggregation
-
-
-def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, also for callers inside a running event loop."""
-    future = asyncio.run_coroutine_threadsafe(work, _background_loop())
-    try:
-        return future.result()
-    except BaseException:  # an interrupt: stop sampling
-        future.cancel()
-        raise
-
-
-@functools.cache
-def _background_loop() -> asyncio.AbstractEventLoop:
-    """One loop for all calls, in a thread of its own, so that a policy keeps its connections."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="dreamprm", daemon=True).start()
-    return loop

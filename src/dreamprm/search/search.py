@@ -29,8 +29,7 @@ from dreamprm.errors import DreamPRMError, offer
 from dreamprm.policy import RequestRefused
 from dreamprm.prompts import is_marked, join_steps, opening, step_stops
 from dreamprm.records import Question, Trajectory
-from dreamprm.rollouts.sample import to_trajectory
-from dreamprm.rollouts.sampler import Rollout, Sampler
+from dreamprm.rollouts.sampler import Rollout, Sampler, to_trajectory
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION, aggregate, step_scores
 from dreamprm.search.choosing import METHODS, PARALLEL, TREES, VOTES, choose
 

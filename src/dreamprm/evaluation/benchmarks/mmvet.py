@@ -32,7 +32,7 @@ from dreamprm.evaluation.benchmarks.base import (
     answer_metrics,
 )
 from dreamprm.evaluation.results import QuestionResult, Result, new_result
-from dreamprm.policy import Policy, Request
+from dreamprm.policy import Request, Writer
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
 TRIES = 5
@@ -167,7 +167,7 @@ def read_responses(path: Path) -> list[Response]:
 async def grade_responses(
     questions: Sequence[Question],
     responses: Sequence[Response],
-    judge: Policy,
+    judge: Writer,
     path: Path,
     *,
     runs: int = 1,
@@ -200,7 +200,7 @@ async def grade_responses(
     grades: dict[str, Any] = load_json_object(path) if path.exists() else {}
     for name in (q.id for q in questions if q.id in grades):
         _check_entry(name, grades[name], judge.name, runs, path)
-    slots = asyncio.Semaphore(judge.concurrency)
+    slots = asyncio.Semaphore(judge.slots)
     unclear = 0
 
     async def grade(question: Question) -> None:
@@ -247,7 +247,7 @@ def _check_entry(name: str, entry: Any, judge: str, runs: int, path: Path) -> No
 
 
 async def _ask(
-    judge: Policy, question: Question, answer: str, run: int
+    judge: Writer, question: Question, answer: str, run: int
 ) -> tuple[str, float | None]:
     said = ""
     for attempt in range(TRIES):

@@ -1,15 +1,28 @@
-"""Options of the verbs that sample from a policy."""
+"""The policy as users have it: a model by its name, served or loaded into this process.
+
+`PolicyOptions` is what the command line and Python both give. torch is imported only for a model in
+this process: a client of a served one starts at once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+import functools
+import threading
+from collections.abc import Coroutine, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
 
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DreamPRMError, require_positive
+from dreamprm.policy import Reply, Request
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PolicyOptions:
     """The policy, how it is sampled, what that may cost, and where its completions are kept.
 
@@ -52,6 +65,7 @@ class PolicyOptions:
     """
 
     model_name_or_path: str = "tiny/policy"
+    _: KW_ONLY
     base_urls: list[str] = field(default_factory=list)
     api_key_env: str = "OPENAI_API_KEY"
     continuation: Literal["auto", "prefill", "assistant", "prompt"] = "auto"
@@ -76,7 +90,7 @@ class PolicyOptions:
     prompt_token_price: float = 0.0
     completion_token_price: float = 0.0
 
-    def settings(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Those that decide what the policy writes."""
         return {
             "model_name_or_path": self.model_name_or_path,
@@ -90,6 +104,7 @@ class PolicyOptions:
         }
 
     def prompt_name(self) -> str:
+        """The prompt, or what suits the model where none is given."""
         return self.prompt or ("bare" if is_embedded(self.model_name_or_path) else "five_steps")
 
     def store_of(self, output: Path) -> Path:
@@ -121,13 +136,143 @@ class PolicyOptions:
             raise DreamPRMError(f"answer_tokens is {self.answer_tokens}; it must be 0 or more")
 
 
+@dataclass(frozen=True, eq=False)
+class Policy(PolicyOptions):
+    """A model that writes reasoning: served where `base_urls` are given, else in this process.
+
+    Constructing it costs nothing; it connects or loads when it is first asked. Close it, or use it
+    in a `with` or an `async with`. The arguments are the attributes of `PolicyOptions`.
+
+    Raises:
+        DreamPRMError: options that no policy can have.
+
+    Example:
+        >>> question = Question(id="q", domain="d", text="What is 2 + 2?", answer="4")
+        >>> with Policy("tiny", max_new_tokens=32) as policy:
+        ...     reply = wait_for(policy.sample(Request(question), n=2, seed=0))
+        >>> len(reply.completions)
+        2
+
+        A served model: Policy("Qwen/Qwen2.5-VL-7B-Instruct",
+        base_urls=["http://localhost:8000/v1"], temperature=0.7)
+    """
+
+    def __post_init__(self) -> None:
+        if self.model_name_or_path == "tiny":
+            object.__setattr__(self, "model_name_or_path", "tiny/policy")
+        self.check()
+
+    @classmethod
+    def of(cls, options: PolicyOptions, **changed: Any) -> Policy:
+        """The policy that the options of a verb describe."""
+        given = {f.name: getattr(options, f.name) for f in fields(PolicyOptions)}
+        return cls(**given | changed)
+
+    @property
+    def name(self) -> str:
+        """See `Writer`."""
+        return self.model_name_or_path
+
+    @property
+    def slots(self) -> int:
+        """See `Writer`."""
+        return int(self._writer.slots)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `Writer`; of a served model known once `connect` has been awaited."""
+        settings: Mapping[str, Any] = self._writer.settings
+        return settings
+
+    async def connect(self) -> None:
+        """Find out how a served model continues steps, where `continuation` is `auto`."""
+        if self.base_urls and self.continuation == "auto":  # else it connects when first asked
+            await self._writer.connect()
+
+    async def sample(self, request: Request, n: int, seed: int) -> Reply:
+        """See `Writer`."""
+        reply: Reply = await self._writer.sample(request, n, seed)
+        return reply
+
+    async def close(self) -> None:
+        """Give back connections and memory; asked again, it connects or loads again."""
+        if "_writer" in self.__dict__:
+            await self.__dict__.pop("_writer").close()
+
+    @cached_property
+    def _writer(self) -> Any:
+        if self.base_urls:
+            from dreamprm.policy.served import EndpointPolicy
+
+            return EndpointPolicy(
+                model=self.model_name_or_path,
+                base_urls=self.base_urls,
+                api_key_env=self.api_key_env,
+                prompt=self.prompt_name(),
+                temperature=self.temperature,
+                max_new_tokens=self.max_new_tokens,
+                continuation=self.continuation,
+                concurrency=self.concurrency,
+                max_n=self.max_n,
+                timeout_s=self.timeout_s,
+                max_attempts=self.max_attempts,
+                extra_body=self.extra_body,
+            )
+        from dreamprm.models.loading import device_of
+        from dreamprm.policy.local import LocalPolicy
+
+        return LocalPolicy(
+            self.model_name_or_path,
+            prompt=self.prompt_name(),
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+            answer_tokens=self.answer_tokens,
+            batch_size=self.per_device_batch_size,
+            device=device_of(self.device),
+            dtype=self.dtype,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        wait_for(self.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
 def is_embedded(model: str) -> bool:
     """Is it one of the toy models in the package?"""
     return model == "tiny" or model.startswith("tiny/")
 
 
-def require_positive(config: object, *names: str) -> None:
-    """Refuse fields that are not above 0."""
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise DreamPRMError(f"{name} is {getattr(config, name)}; it must be above 0")
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, also for callers inside a running event loop."""
+    future = asyncio.run_coroutine_threadsafe(work, _background_loop())
+    try:
+        return future.result()
+    except BaseException:  # an interrupt: stop sampling
+        future.cancel()
+        raise
+
+
+@functools.cache
+def _background_loop() -> asyncio.AbstractEventLoop:
+    """One loop for all calls, in a thread of its own, so that a policy keeps its connections."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="dreamprm", daemon=True).start()
+    return loop
