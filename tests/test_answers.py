@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import suppress
+from fractions import Fraction
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from dreamprm.answers import (
     Verdict,
@@ -20,7 +22,8 @@ from dreamprm.answers import (
 )
 from dreamprm.answers import formula as answer_formula
 from dreamprm.answers.math_equal import NoReply
-from dreamprm.answers.options import option_meant
+from dreamprm.answers.options import option_meant, shuffle_options
+from dreamprm.answers.quantities import parse_quantity
 from dreamprm.answers.text import clean
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question
@@ -366,10 +369,9 @@ def test_a_question_that_can_never_be_answered_right_is_told_by_its_id() -> None
     twice = ("50 m", "50 km")
     with pytest.raises(DataError, match="or fits several"):
         check_gold(question.model_copy(update={"options": twice, "answer": "50"}))
-    for extra in ({"precision": "one"}, {"unit": 3}, {"answers": "B"}):
-        bad = question.model_copy(update={"options": (), "extra": extra})
-        with pytest.raises(DataError, match=r"extra\..*question 'q7'"):
-            check_gold(bad)
+    bad = question.model_copy(update={"options": (), "extra": {"unit": 3}})
+    with pytest.raises(DataError, match=r"extra\.unit.*question 'q7'"):
+        check_gold(bad)
 
 
 def test_any_of_several_accepted_answers_is_right() -> None:
@@ -381,3 +383,205 @@ def test_any_of_several_accepted_answers_is_right() -> None:
     wrong = question.model_copy(update={"extra": {"answers": "coach"}})
     with pytest.raises(DataError, match=r"extra\.answers"):
         verdict_on(wrong, "coach")
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(0, 6))
+def test_every_way_to_write_a_decimal_has_its_value(digits: int, decimals: int) -> None:
+    value = Fraction(digits, 10**decimals)
+    plain = f"{'-' * (digits < 0)}{abs(digits) // 10**decimals:,}"
+    if decimals:
+        plain += f".{abs(digits) % 10**decimals:0{decimals}d}"
+    for text in (
+        plain,
+        plain.replace(",", ""),
+        plain.replace(",", " "),
+        plain.replace(",", "{,}"),
+        plain.replace(",", "\\,"),
+        f"${plain}$",
+        f"{digits}e-{decimals}",
+        f"{digits} \\times 10^{{-{decimals}}}",
+    ):
+        quantity = parse_quantity(text)
+        assert quantity is not None and quantity.value == value, text
+        assert quantity.unit is None
+
+
+@given(st.integers(1, 500), st.integers(1, 50), st.integers(1, 50))
+def test_every_way_to_write_a_mixed_number_has_its_value(whole: int, a: int, b: int) -> None:
+    for text in (f"{whole} {a}/{b}", f"{whole}\\frac{{{a}}}{{{b}}}", f"{whole * b + a}/{b}"):
+        quantity = parse_quantity(text)
+        assert quantity is not None and quantity.value == whole + Fraction(a, b), text
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("12 cm", "12"),
+        ("12", "12 cm"),
+        ("12\\text{ cm}", "$12$ cm"),
+        ("0.12 m", "12 cm"),
+        ("1 ft", "30.48 cm"),
+        ("500 g", "0.5 kilograms"),
+        ("2 hours", "120 min"),
+        ("1 m^2", "10,000 square centimeters"),
+        ("1 L", "1000 cm^3"),
+        ("36 km/h", "10 meters per second"),
+        ("$1,234.50", "1234.5"),
+        ("\\$5 million", "5000000 dollars"),
+        ("50 cents", "$0.50"),
+        ("120\u00b0", "120"),
+        ("120^\\circ", "120 degrees"),
+        ("20^\\circ\\text{C}", "20 degrees Celsius"),
+        ("50\\%", "0.5"),
+        ("50 percent", "50%"),
+        ("18 apples", "18"),
+        ("1 slice of pizza", "1 slices of pizza"),
+    ],
+)
+def test_a_unit_may_be_left_out_or_converted(answer: str, gold: str) -> None:
+    assert verdict(answer, gold) == Verdict(True, "unit")
+    assert verdict(gold, answer) == Verdict(True, "unit")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("12 cm", "12 m"),
+        ("12 cm", "12 kg"),
+        ("12 cm", "12 cm^2"),
+        ("$12", "12 euros"),
+        ("20 \u00b0C", "20 \u00b0F"),
+        ("18 apples", "18 oranges"),
+        ("0.5", "50 cm"),
+    ],
+)
+def test_another_unit_is_another_answer(answer: str, gold: str) -> None:
+    assert verdict(answer, gold) == Verdict(False, "unit")
+    assert verdict(gold, answer) == Verdict(False, "unit")
+
+
+def test_the_unit_of_a_bare_gold_number_may_be_given_apart() -> None:
+    assert verdict("0.12 m", "12", unit="cm") == Verdict(True, "unit")
+    assert verdict("12", "12", unit="cm").correct
+    assert not verdict("12 m", "12", unit="cm").correct
+    assert verdict("12 m", "12").correct
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "precision", "correct"),
+    [
+        ("1.24", "1.2", 1, True),
+        ("1.16", "1.2", 1, True),
+        ("1.26", "1.2", 1, False),
+        ("1.24", "1.2", 2, False),
+        ("0.214", "0.21", 2, True),
+        ("3.4", "3", 0, True),
+        ("0.1234 m", "12.3 cm", 1, True),
+        ("\\frac{1}{3}", "0.33", 2, True),
+        ("1.24", "1.2", None, False),
+    ],
+)
+def test_a_number_agrees_to_the_decimals_asked_for(
+    answer: str, gold: str, precision: int | None, correct: bool
+) -> None:
+    assert verdict(answer, gold, precision=precision).correct == correct
+
+
+def test_unit_and_precision_come_from_the_question() -> None:
+    extra: dict[str, JsonValue] = {"unit": "cm", "precision": 1.0}
+    question = Question(id="1", domain="d", text="How long?", answer="1.2", extra=extra)
+    assert verdict_on(question, "0.0124 m") == Verdict(True, "unit")
+    for field, value in (("unit", 3), ("precision", "one"), ("precision", -1), ("precision", True)):
+        bad = question.model_copy(update={"extra": {field: value}})
+        with pytest.raises(DataError, match=f"extra.{field}"):
+            verdict_on(bad, "1.2")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Option B", "Option (B)", "option b", "Option B: 4 cm", "Choice B", "[B]", "4 cm (B)"]
+    + ["4 cm, option B", "The correct answer is B", "B, 4 cm", "B - 4 cm", "B 4 cm", "B.4 cm"]
+    + ["<answer>B</answer>", "the answer is (B) 4 cm", "The answer is option B.", "Answer: B"]
+    + ["B is correct", "B, because it is longer", "**Option B**", "(B) or B", "3 cm (B)"]
+    + ["Hence the best choice is **B**", "the answer is 4 cm", "[B] 4 cm"],
+)
+def test_there_are_many_ways_to_name_an_option(answer: str) -> None:
+    assert verify_answer(answer, "B", ["3 cm", "4 cm"])
+    assert verify_answer(answer, "4 cm", ["3 cm", "4 cm"])
+    assert not verify_answer(answer, "A", ["3 cm", "4 cm"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["the answer is (A) 4 cm", "(A) 4 cm", "A, 4 cm", "A - 4 cm", "A 4 cm", "4 cm (A)"]
+    + ["Option A: 4 cm", "4 cm, option A"],
+)
+def test_the_letter_wins_over_the_text_beside_it(answer: str) -> None:
+    assert verdict(answer, "B", ["3 cm", "4 cm"]) == Verdict(False, "letter")
+    assert verdict(answer, "A", ["3 cm", "4 cm"]) == Verdict(True, "letter")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["A, B", "A and B", "(A) and (B)", "A. B", "A, B, and C all fit", "A & B", "B, or A", "A (B)"]
+    + ["Optional", "Option pricing", "A.M.", "B.C.", "A small one", "Both", "about (B)"],
+)
+def test_several_letters_or_words_name_no_option(answer: str) -> None:
+    assert verdict(answer, "B", CITIES) == verdict(answer, "A", CITIES)
+    assert verdict(answer, "B", CITIES) == Verdict(False, "no_match")
+
+
+def test_an_option_that_is_a_letter_or_begins_like_one_is_found() -> None:
+    assert verdict("B. C", "B", ["O", "C", "H"]) == Verdict(True, "letter")
+    assert verdict("A. (D)", "A", ["(D)", "(E)"]) == Verdict(True, "letter")
+    assert verdict("a dog", "B", ["cat", "dog"]) == Verdict(False, "no_match")
+    assert verdict("The answer is a", "A", CITIES) == Verdict(True, "letter")
+    assert verdict("The answer is open", "B", ["x", "The answer is open"]).correct
+
+
+def test_options_that_are_ranges_or_times_are_found() -> None:
+    ranges = ["10-15", "15-20", "-5", "-10"]
+    assert verdict("15 to 20", "B", ranges).correct
+    assert not verdict("15 to 20", "C", ranges).correct
+    assert verdict("3 pm", "B", ["3:00 A.M.", "3:00 P.M."]).correct
+
+
+def test_a_gold_letter_without_options_is_met_by_the_same_ways() -> None:
+    for answer in ("Option B", "[B]", "The correct answer is B", "B, 4 cm", "B is correct"):
+        assert verdict(answer, "B") == Verdict(True, "letter")
+        assert not verdict(answer, "A").correct
+
+
+def test_a_gold_letter_of_another_order_goes_by_the_options_text() -> None:
+    shown = ("Oslo", "Nice", "Paris", "Rome", "Lyon")
+    assert verdict("C", "B", shown, gold_options=CITIES).correct
+    assert verdict("Paris", "B", shown, gold_options=CITIES).correct
+    assert not verdict("B", "B", shown, gold_options=CITIES).correct
+    assert verdict("B", "Nice", shown, gold_options=CITIES).correct
+    assert verdict("Paris", "B", gold_options=CITIES).correct  # asked without options
+    with pytest.raises(DataError, match="'Paris' is not among the 2 options that were shown"):
+        verdict("A", "B", ("Oslo", "Rome"), gold_options=CITIES)
+    with pytest.raises(DataError, match="'D' is none of its 3 options"):
+        verdict("A", "D", shown, gold_options=CITIES)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["A", "B", "C", "Nice", "(C)"]))
+def test_shuffled_options_keep_the_right_one_right(seed: int, gold: str) -> None:
+    question = Question(id="1", domain="d", text="Where?", options=CITIES, answer=gold)
+    right = gold if gold in CITIES else CITIES["ABC".index(gold.strip("()"))]
+    shuffled = shuffle_options(question, seed)
+    assert sorted(shuffled.options) == sorted(CITIES)
+    for text in CITIES:
+        assert verify_answer(text, shuffled.answer, shuffled.options) == (text == right)
+    assert shuffle_options(question, seed) == shuffled
+
+
+def test_options_are_shuffled_unless_they_speak_of_each_other() -> None:
+    question = Question(id="1", domain="d", text="?", options=CITIES, answer="B")
+    assert {shuffle_options(question, seed).answer for seed in range(30)} == {"A", "B", "C"}
+    for last in ("All of the above", "Both A and B", "A and B", "None of these options"):
+        fixed = question.model_copy(update={"options": (*CITIES, last)})
+        assert all(shuffle_options(fixed, seed) == fixed for seed in range(5))
+    assert shuffle_options(question.model_copy(update={"options": ()}), 1).answer == "B"
+    with pytest.raises(DataError, match="none of its 3 options"):
+        shuffle_options(question.model_copy(update={"answer": "Rome"}), 1)

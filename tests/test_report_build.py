@@ -1,18 +1,27 @@
-"""From an evaluation to the parts of a report."""
+"""From an evaluation or from result files to the parts of a page."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from dreamprm.cli import main
+from dreamprm.data import write_questions
 from dreamprm.errors import DataError
+from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.evaluate import Evaluation, evaluate
-from dreamprm.records import Question, StepScores, Trajectory
-from dreamprm.report.build import accuracy_table, examples
-from dreamprm.report.page import Example
+from dreamprm.evaluation.results import QuestionResult, new_result, write_result
+from dreamprm.records import Label, Question, StepScores, Trajectory
+from dreamprm.report.build import accuracy_table, calibrations, examples, fates, step_calibrations
+from dreamprm.report.comparison import comparison_report
+from dreamprm.report.page import Example, Fate, ReportData, render
 
 
 def image(size: int) -> bytes:
@@ -91,3 +100,144 @@ def test_large_images_are_reduced_and_small_ones_left_alone() -> None:
 def test_examples_need_scores_of_the_main_method() -> None:
     with pytest.raises(DataError, match="'absent' has no scores"):
         examples(evaluation(), QUESTIONS, TRAJECTORIES, scores("q2"), main_method="absent")
+
+
+def test_scores_that_mean_what_they_say_have_no_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(20_000)
+    y = (rng.random(20_000) < p).astype(float)
+    names = [str(i // 4) for i in range(20_000)]
+    honest, boastful = calibration(p, y, names), calibration(p**0.25, y, names)
+    assert honest.ece < 0.02
+    assert honest.brier.mean == pytest.approx(1 / 6, abs=0.01)
+    assert boastful.ece > 0.2
+    assert sum(b.n for b in honest.bins) == 20_000
+    assert [b.score for b in honest.bins] == sorted(b.score for b in honest.bins)
+
+
+def test_equal_scores_stay_in_one_bin() -> None:
+    found = calibration([0.5] * 10 + [1.0], [1.0] * 5 + [0.0] * 5 + [1.0], ["q"] * 11)
+    assert [(b.n, b.right) for b in found.bins] == [(10, 0.5), (1, 1.0)]
+    with pytest.raises(DataError, match="score in 0-1"):
+        calibration([2.0], [1.0], ["q"])
+
+
+def evaluated() -> tuple[Any, list[Trajectory]]:
+    """q0: right chosen; q1: a right one missed; q2: none right."""
+    outcomes = [(True, False), (False, True), (False, False)]
+    questions = [Question(id=f"q{i}", domain="b", text="?", answer="1") for i in range(3)]
+    trajectories = [
+        Trajectory(question_id=f"q{i}", steps=("a",), outcome=o, sample_index=j, answer=str(j))
+        for i, pair in enumerate(outcomes)
+        for j, o in enumerate(pair)
+    ]
+    scores = [
+        StepScores(question_id=t.question_id, sample_index=t.sample_index, logits=(z,))
+        for t, z in zip(trajectories, [2.0, 0.0] * 3, strict=True)
+    ]
+    return evaluate(questions, trajectories, {"prm": scores}, n=2), trajectories
+
+
+def test_step_scores_are_compared_with_the_labels_that_there_are() -> None:
+    labels = (Label.of(1, 4), None, Label.of(3, 4))
+    trajectories = [
+        Trajectory(question_id="a", steps=("x", "y", "z"), labels=labels),
+        Trajectory(question_id="b", steps=("x",)),
+    ]
+    scores = [
+        StepScores(question_id="a", sample_index=0, logits=(-1.0, 5.0, 1.0)),
+        StepScores(question_id="b", sample_index=0, logits=(3.0,)),
+    ]
+    found = step_calibrations({"prm": scores}, trajectories)["prm"]
+    assert [(b.n, b.right) for b in found.bins] == [(1, 0.25), (1, 0.75)]
+    assert found.bins[1].score == pytest.approx(1 / (1 + np.exp(-1)))
+    assert step_calibrations({"prm": scores}, trajectories[1:]) == {}
+    assert "Calibration of step scores" in render(ReportData("t", step_calibration={"prm": found}))
+
+
+def test_missed_answers_are_told_from_hopeless_questions() -> None:
+    evaluation, trajectories = evaluated()
+    found = fates(evaluation)
+    assert found["prm"] == Fate(right=1, missed=1, hopeless=1)
+    assert "any_right" not in found
+    page = render(ReportData("t", fates=found, calibration=calibrations(evaluation, trajectories)))
+    assert "Where the right answer was there" in page
+    assert 'id="calibration"' in page
+
+
+def result_file(folder: Path, name: str, values: list[float], start: int = 0, **more: Any) -> Path:
+    rows = tuple(
+        QuestionResult(question_id=f"q{start + i}", benchmark="vista", value=v)
+        for i, v in enumerate(values)
+    )
+    mean = sum(values) / len(values)
+    metrics = {"vista": {"value": mean, "ci95": (0.0, 1.0), "n": len(values)}}
+    metrics |= {"vista/task/<b>maps</b>": {"value": mean, "n": 2}}
+    fields = {"metrics": {name: metrics}, "questions": {name: rows}} | more
+    path = folder / f"{name}{start}.json"
+    write_result(path, new_result(name=name, kind="answers", **fields))
+    return path
+
+
+def test_result_files_are_compared_on_one_page(tmp_path: Path) -> None:
+    a = result_file(tmp_path, "ours", [1, 1, 1, 1, 1, 1, 0, 1])
+    b = result_file(tmp_path, "theirs", [0, 0, 0, 0, 0, 1, 0, 1])
+    c = result_file(tmp_path, "elsewhere", [1, 0], start=50)
+    data = comparison_report([a, b, c], title="Three")
+    results, tasks = data.tables
+    assert results.differences["theirs"].mean == pytest.approx(5 / 8)
+    assert results.differences["theirs"].p == pytest.approx(2 * 0.5**5)  # McNemar, exact
+    assert "elsewhere" not in results.differences
+    assert "elsewhere shares no question with ours" in results.note
+    assert tasks.title == "vista by task"
+    assert data.runs["ours"]["dreamprm"]
+    page = render(data)
+    assert "&lt;b&gt;maps&lt;/b&gt;" in page
+    assert "<b>maps" not in page
+
+
+def test_the_command_line_compares_and_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (str(result_file(tmp_path, n, [1, 0])) for n in ("a", "b"))
+    page = str(tmp_path / "p.html")
+    assert main(["report", "--results", a, b, "--output", page]) == 0
+    assert "2 runs of 2 result files, compared with a" in capsys.readouterr().out
+    assert main(["report", "--results", a, b, "--baseline", "zz", "--output", page]) == 1
+    assert "baseline 'zz' is none of the runs; there are: a, b" in capsys.readouterr().err
+    assert main(["report", "--output", page]) == 1
+    assert "--questions and --trajectories, or --results" in capsys.readouterr().err
+    same = str(result_file(tmp_path, "a", [1, 1], start=0))
+    assert len(comparison_report([Path(a), Path(same)], title="t").tables[0].accuracy["vista"]) == 2
+
+
+def test_questions_on_which_runs_differ_are_shown_with_each_answer(tmp_path: Path) -> None:
+    said = {"a": [1.0, 1.0, 0.0, 0.0], "b": [1.0, 0.0, 1.0, 0.0], "c": [1.0, 0.0, 0.0, 0.0]}
+    paths = []
+    for name, values in said.items():
+        rows = tuple(
+            QuestionResult(question_id=f"q{i}", benchmark="d", value=v, answer="7" if v else "8")
+            for i, v in enumerate(values)
+        )
+        metrics = {name: {"d": {"value": 0.5, "n": 4}}}
+        paths.append(tmp_path / f"{name}.json")
+        result = new_result(name=name, kind="answers", metrics=metrics, questions={name: rows})
+        write_result(paths[-1], result)
+    questions = [
+        Question(id=f"q{i}", domain="d", text=f"text of q{i}", answer="7") for i in range(4)
+    ]
+    found = comparison_report(paths, title="t", questions=questions).examples
+    assert [e.question for e in found] == ["text of q1", "text of q2"]
+    first, second = ([(c.answer, c.outcome, c.chosen_by) for c in e.candidates] for e in found)
+    assert first == [("7", True, ("a",)), ("8", False, ("b", "c"))]
+    assert second == [("7", True, ("b",)), ("8", False, ("a", "c"))]
+    assert (
+        len(comparison_report(paths, title="t", questions=questions, max_examples=1).examples) == 1
+    )
+    write_questions(tmp_path / "q.jsonl", questions)
+    words = ["report", "--results", json.dumps([*map(str, paths)]), "--output"]
+    page = str(tmp_path / "p.html")
+    assert main([*words, page, "--questions", json.dumps([str(tmp_path / "q.jsonl")])]) == 0
+    text = Path(page).read_text()
+    assert "Where the runs differ" in text
+    assert "text of q1" in text
