@@ -1,4 +1,4 @@
-"""Kill -9 at fifty random moments of sampling and labelling: nothing is lost, little is
+"""Kill -9 at twenty random moments of sampling and labelling: nothing is lost, little is
 repeated.
 """
 
@@ -20,7 +20,7 @@ from dreamprm.records import Question
 from dreamprm.rollouts.store import RolloutStore
 from tests.fake_endpoint import FakeEndpoint
 
-KILLS = 50
+KILLS = 20
 SLOTS = 4
 QUESTIONS = 60
 # What a verb needs is imported once, in a server from which every run is forked.
@@ -60,7 +60,7 @@ def kept(folder: Path) -> list[tuple[str, str, int, str, str]]:
         return list(store.dump())
 
 
-def test_fifty_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
+def test_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
     asked = [Question(id=f"q{i}", domain="d", text=f"t{i}", answer="1") for i in range(QUESTIONS)]
     write_questions(tmp_path / "questions.jsonl", asked)
     context = multiprocessing.get_context("forkserver")

@@ -210,13 +210,10 @@ class LocalPolicy:
 
     Args:
         model_name_or_path: any `AutoModelForImageTextToText` that is a decoder.
-        prompt: a name of `prompts.PROMPTS`.
-        temperature: of sampling (the paper: 1.0); 0 takes the likeliest token.
-        max_new_tokens: longest continuation; a reasoning cut here has no final answer.
-        answer_tokens: where a text states no answer, "Final answer:" is put behind it and up to so
-            many more tokens are sampled (budget forcing, arXiv 2501.19393); 0 leaves it as it is.
+        temperature: 0 takes the likeliest token.
+        answer_tokens: of forced answers (budget forcing, arXiv 2501.19393).
         batch_size: sequences that are decoded at once.
-        dtype: of the weights; `auto` is the checkpoint's own.
+        others: as in `policy.PolicyOptions`.
         root: folder that relative image paths start from.
     """
 

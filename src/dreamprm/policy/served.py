@@ -207,21 +207,7 @@ class EndpointPolicy:
     `settings` are read. One object may be used from several event loops, one after the other.
 
     Args:
-        model: its name as the servers know it.
-        base_urls: one or several, each up to and including `/v1`.
-        api_key_env: environment variable that holds the key; "EMPTY" is sent where it is unset,
-            which suits servers that need none.
-        prompt: a name of `prompts.PROMPTS`.
-        temperature: of sampling (the paper: 1.0).
-        max_new_tokens: longest continuation; a reasoning cut here has no final answer.
-        continuation: how a prefix is continued (see `messages.Continuation`); `auto` finds out. A
-            server that is neither vLLM nor SGLang is asked with the model's help, so name the way
-            where a long job should not depend on that.
-        concurrency: requests in flight at each server.
-        max_n: most samples asked for in one request; None for all at once. Where servers refuse it,
-            smaller numbers are used by themselves.
-        timeout_s: of one attempt, from its first to its last byte.
-        max_attempts: failures of one request at each server before the run ends.
+        model to max_attempts: as in `policy.PolicyOptions`.
         image_root: folder that relative image paths start from.
         extra_body: further fields of each request; they win over ours, and are part of `settings`.
         max_tokens_field: a server that says it wants the other one gets it.
