@@ -21,8 +21,8 @@ from typing import Any
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
 from dreamprm.answers.mathvista import mathvista_verdict
+from dreamprm.data import read_trajectories
 from dreamprm.data.sources import read_known
-from dreamprm.data.visualprm import read_visualprm
 from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, right
 from dreamprm.records import Trajectory
 from dreamprm.search.choosing import highest_score, majority_vote
@@ -198,7 +198,7 @@ def dreamprm_figures(data: Path) -> dict[str, list[float]]:
     """DreamPRM-1.5's meta set: the mean of the first n answers, and whether any is right."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its turn labels carry nothing, and are not needed here
-        _, trajectories = read_visualprm(data / "dreamprm_1_5" / "meta_MMMU_Pro.json")
+        trajectories = read_trajectories(data / "dreamprm_1_5" / "meta_MMMU_Pro.json")
     by_question: dict[str, list[bool]] = {}
     for trajectory in trajectories:
         by_question.setdefault(trajectory.question_id, []).append(bool(trajectory.outcome))

@@ -8,12 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
 from dreamprm.data.format import Format
 from dreamprm.records import Label, Question, Trajectory
 
-RIGHT, WRONG = Label(1.0), Label(0.0)
 LISTS = {"dreamprm_train", "dreamprm_meta", "processbench"}  # written as a JSON list
 _GIVEN: dict[str, list[dict[str, Any]]] = {
     "questions": [
@@ -40,45 +37,135 @@ _GIVEN: dict[str, list[dict[str, Any]]] = {
             "if_right": True,
         }
     ],
+    "visualprm_raw": [
+        {
+            "id": 7,
+            "image": "a.png",
+            "question": "How many?\nOptions: (A) 7 (B) 8",
+            "answer": "B",
+            "response": "I see 3.\n\nFinal answer: B",
+            "steps_with_score": [
+                {"step": "I see 3.", "score": 0.4375, "num_mc_correct": 7, "num_mc_total": 16},
+                {"step": "Final answer: B", "score": 0.0, "num_mc_correct": 0, "num_mc_total": 0},
+            ],
+        },
+        {"id": -1, "question": "Why?", "steps_with_score": [{"step": "so", "score": 0.3333}]},
+    ],
+    "visualprocessbench": [
+        {
+            "image": ["a.png"],
+            "question": "How many?",
+            "answer": "8",
+            "response": {"steps": ["a", "b", "so 8"], "process_correctness": [1, 0, -1]},
+            "policy_model": "p",
+            "data_source": "MathVision",
+        }
+    ],
+    "math_shepherd": [
+        {
+            "input": "How many? Step 1: a ки\nStep 2: b ки",
+            "label": "How many? Step 1: a +\nStep 2: b -",
+            "task": "GSM8K",
+        }
+    ],
+    "prm800k": [
+        {
+            "question": {"problem": "3 * 4 + 2?", "ground_truth_answer": "14"},
+            "label": {
+                "steps": [
+                    {
+                        "completions": [{"text": "12", "rating": 1}, {"text": "7", "rating": -1}],
+                        "human_completion": None,
+                        "chosen_completion": 0,
+                    },
+                    {
+                        "completions": [{"text": "14\n\n# Answer\n\n14", "rating": 0}],
+                        "human_completion": {"text": "so 14", "rating": None},
+                        "chosen_completion": None,
+                    },
+                ],
+                "finish_reason": "solution",
+            },
+        }
+    ],
+    "math_aps": [
+        {
+            "question": "Q?",
+            "final_answer": "14",
+            "reasoning_steps": [
+                {"solution_prefix": "Q?", "mc_value": 0.75},
+                {"solution_prefix": "Q?\n\na", "mc_value": 0.9375},
+                {"solution_prefix": "Q?\n\na\n\nb", "mc_value": 1.0},
+                {"solution_prefix": "Q?\n\nc", "mc_value": 0.0},
+            ],
+        }
+    ],
+    "math_aps_tree": [
+        {
+            "question": "Q?",
+            "final_answer": None,
+            "reasoning_steps": {
+                "text": "Q?",
+                "mc_value": 0.75,
+                "children": [
+                    {"text": "a", "mc_value": 1.0, "children": []},
+                    {"text": "b", "mc_value": 0.0, "children": []},
+                ],
+            },
+        }
+    ],
+    "processbench": [
+        {
+            "id": "gsm8k-1",
+            "generator": "p",
+            "problem": "How many?",
+            "steps": ["a", "b", "c"],
+            "final_answer_correct": False,
+            "label": 1,
+        }
+    ],
+    "prmbench": [
+        {
+            "original_question": "How many?",
+            "modified_question": "How many?",
+            "original_process": ["a", "b"],
+            "modified_process": ["a", "c", "d"],
+            "error_steps": [2, 3],
+            "classification": "circular",
+            "idx": "circular_1",
+        }
+    ],
 }
 
 
 def sample_records(name: str) -> tuple[list[Question], list[Trajectory]]:
-    """Records that the format of this name can hold."""
-    text_only = name in {"math_shepherd", "prm800k", "processbench", "prmbench"}
-    text_only = text_only or name.startswith("math_aps")
-    extra: dict[str, JsonValue]
-    extra = {"math_aps": {"mc_value": 0.5}} if name.startswith("math_aps") else {}
+    """Records that the written format of this name can hold."""
     questions = [
         Question(
             id=str(number),
             domain="d",
             text=f"What is {number} + 4?",
-            images=() if text_only else ("images/a.png",),
+            images=("images/a.png",),
             options=("7", "8") if number else (),
             answer="B" if number else "4",
-            extra=extra,
         )
         for number in range(2)
     ]
-    trajectories = []
-    for number in range(6):
-        hard = name not in {"dreamprm_train", "visualprm_raw", "trl_stepwise"}
-        last = WRONG if number % 3 == 0 else RIGHT if hard else Label.of(3, 8)
-        pair: JsonValue
-        pair = {"row": number // 2, "process": ("modified", "original")[number % 2]}
-        is_original = name == "prmbench" and number % 2 == 1
-        trajectories.append(
-            Trajectory(
-                question_id=str(number // 2 % 2) if name == "prmbench" else str(number % 2),
-                steps=(f"Step 1: {number} is read", "Step 2: they are added"),
-                answer="B" if number % 2 else "4",
-                outcome=number % 3 == 0,
-                labels=(RIGHT, RIGHT if is_original else last),
-                sample_index=number,
-                extra={"prmbench": pair} if name == "prmbench" else {},
-            )
+    soft = name in {"dreamprm_train", "trl_stepwise"}
+    trajectories = [
+        Trajectory(
+            question_id=str(number % 2),
+            steps=(f"Step 1: {number} is read", "Step 2: they are added"),
+            answer="B" if number % 2 else "4",
+            outcome=number % 3 == 0,
+            labels=(
+                Label(1.0),
+                Label.of(3, 8) if soft and number % 3 else Label(float(number % 3 > 0)),
+            ),
+            sample_index=number,
         )
+        for number in range(6)
+    ]
     return questions, trajectories
 
 

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from dreamprm.cli import main
-from dreamprm.data import read_questions, write_questions
-from dreamprm.data.mmmu_pro import read_mmmu_pro
+from dreamprm.data import read_pair, read_questions, write_questions
 from dreamprm.data.sources.published import MMMU_SUBJECTS
 from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark, same_option
 from dreamprm.evaluation.benchmarks.mathvision import right, values
@@ -119,7 +118,7 @@ def test_letters_of_another_order_are_mapped_by_the_options_texts(
     words = ["--benchmark", "mmmu_pro", "--data", path, "--limit", 400]
     [rows] = score(tmp_path, *words, "--responses", path).questions.values()
     asked, answers = [], []
-    questions = {q.id: q for q in read_mmmu_pro(path)[0]}
+    questions = {q.id: q for q in read_pair(path)[0]}
     for row in rows:  # as if every question had been asked with its options backwards
         q = questions[row.question_id]
         backwards = q.model_copy(update={"options": q.options[::-1], "answer": "A"})

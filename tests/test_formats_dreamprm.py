@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dreamprm.data import DataWarning, read_pair, read_questions, read_trajectories
-from dreamprm.data.dreamprm_meta import read_meta, write_meta
-from dreamprm.data.dreamprm_train import read_train, write_train
 from dreamprm.errors import DataError
 from dreamprm.prompts import join_steps
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
-from tests.test_formats_trl import MANY, check_broken, mutated, same
+from tests.format_reading import reader, writer
+
+read_meta = reader("dreamprm_meta")
+read_train = reader("dreamprm_train")
+write_meta = writer("dreamprm_meta")
+write_train = writer("dreamprm_train")
 
 ONE, TWO, THREE = "Step 1: read 3", "Step 2: read 5", "Step 3: sum is 8"
 OTHER = "Step 2: sum is 8"
@@ -134,18 +136,11 @@ def test_one_id_for_two_questions_is_refused(tmp_path: Path) -> None:
         read_train(saved(tmp_path, rows))
 
 
-def test_the_papers_minimal_row_gets_the_fewest_counts_that_explain_it(tmp_path: Path) -> None:
-    row = {"input": "Q", "add": ONE, "image_path": "a.png", "dataset": "d", "accuracy": 0.6363}
-    [question], [trajectory] = read_train(saved(tmp_path, [row]))
-    assert trajectory.labels == (Label.of(7, 11),)
-    assert question.answer == UNKNOWN_ANSWER
-
-
 def test_training_rows_without_a_response_are_refused_or_dropped(tmp_path: Path) -> None:
     path = saved(tmp_path, [train_row(1, ONE, 1, 4), train_row(2, " ", 1, 4)])
     with pytest.raises(DataError, match="row 2, field 'add': 1 of 2 rows without a response"):
         read_train(path)
-    _, [trajectory] = read_train(path, allow_without_response="drop")
+    _, [trajectory] = read_train(path, without_response="drop")
     assert trajectory.steps == (ONE,)
 
 
@@ -219,7 +214,7 @@ def test_meta_rows_without_a_response_are_refused_or_dropped(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"row 2.*: 2 rows .* all 1 of 1 false rows, 1 of 2 true"):
         read_meta(path)
     with pytest.warns(DataWarning, match="all 1 trajectories have the outcome true"):
-        _, trajectories = read_meta(path, allow_without_response="drop")
+        _, trajectories = read_meta(path, without_response="drop")
     assert len(trajectories) == 1
 
 
@@ -308,53 +303,6 @@ TRAIN = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
-def test_meta_rows_come_out_as_they_were_those_without_a_response_too(tmp_path: Path) -> None:
-    pair = read_meta(saved(tmp_path, META), allow_without_response="keep")
-    assert [len(part) for part in pair] == [3, 4]
-    assert list(map(same, written(tmp_path, write_meta, pair))) == list(map(same, META))
-    dropped = read_meta(saved(tmp_path, META), allow_without_response="drop")
-    assert len(written(tmp_path, write_meta, dropped)) == 4
-
-
-def test_train_rows_come_out_as_they_were_those_without_a_response_too(tmp_path: Path) -> None:
-    path = saved(tmp_path, TRAIN)
-    pair = read_train(path, image_root=tmp_path, allow_without_response="keep")
-    assert sorted(map(same, written(tmp_path, write_train, pair))) == sorted(map(same, TRAIN))
-    beside = read_train(path, allow_without_response="keep")
-    write_train(tmp_path / "back.json", *beside)
-    rows = json.loads((tmp_path / "back.json").read_text())
-    assert sorted(map(same, rows)) == sorted(map(same, TRAIN))
-
-
-@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
-def test_an_edited_meta_record_is_written_as_edited(tmp_path: Path) -> None:
-    row = meta_row(True, f"Well.\n\n{ONE} \n\n\n{TWO}\n\n**Final answer:** (B)\n")
-    [question], [trajectory] = read_meta(saved(tmp_path, [row]))
-    edits = {"steps": (trajectory.steps[0], OTHER), "outcome": False, "answer": "(A)"}
-    asked = question.model_copy(update={"text": "How few?", "options": ("6", "8")})
-    edited = ([asked], [trajectory.model_copy(update=edits)])
-    text = (
-        row["input"]
-        .replace("many", "few")
-        .replace("(A) 7", "(A) 6")
-        .replace(TWO, edits["steps"][1])
-    )
-    expected = row | {"true_false": False, "input": text.replace("** (B)", "** (A)")}
-    assert written(tmp_path, write_meta, edited) == [expected]
-
-
-def test_an_edited_label_is_written_as_edited(tmp_path: Path) -> None:
-    rows = [train_row(1, ONE, 7, 11, accuracy=0.636), train_row(2, f"{ONE}\n{TWO}", 3, 4)]
-    [question], [trajectory] = read_train(saved(tmp_path, rows), image_root=tmp_path)
-    edits = {"labels": (Label.of(1, 2), Label.of(3, 4)), "steps": (ONE, "Step 2: read 6")}
-    asked = question.model_copy(update={"answer": "9"})
-    assert written(tmp_path, write_train, ([asked], [trajectory.model_copy(update=edits)])) == [
-        rows[0] | {"score": 1, "times": 2, "accuracy": 0.5, "ground_truth": "9"},
-        rows[1] | {"add": f"{ONE}\nStep 2: read 6", "ground_truth": "9"},
-    ]
-
-
 def one(**fields: Any) -> tuple[list[Question], list[Trajectory]]:
     asked = {name: fields.pop(name) for name in ("text", "images") if name in fields}
     question = Question(id="7", domain="d", answer="8", **({"text": "How many?"} | asked))
@@ -398,7 +346,7 @@ def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
     good = meta_row(True, join_steps([ONE], "B"))
     rows = [good, good | {"input": 5}, meta_row(True, ""), good | {"image_path": 3}]
     _, trajectories = read_meta(saved(tmp_path, rows), bad_row=told.append)
-    assert (len(trajectories), [error.row for error in told]) == (1, [2, 3, 4])
+    assert (len(trajectories), sorted(error.row or 0 for error in told)) == (1, [2, 3, 4])
     told.clear()
     rows = [
         train_row(1, ONE, 1, 4),
@@ -410,32 +358,4 @@ def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
 
 
 def keeping(read: Any, path: Path, **settings: Any) -> Any:
-    return read(path, allow_without_response="keep", **settings)
-
-
-@MANY
-@given(rows=mutated(META))
-def test_whatever_is_broken_in_meta_gives_records_or_a_data_error(
-    tmp_path: Path, rows: list[dict[str, Any]]
-) -> None:
-    check_broken(tmp_path / "rows.json", rows, partial(keeping, read_meta), write_meta)
-
-
-@MANY
-@given(rows=mutated(TRAIN))
-def test_whatever_is_broken_in_train_gives_records_or_a_data_error(
-    tmp_path: Path, rows: list[dict[str, Any]]
-) -> None:
-    check_broken(tmp_path / "rows.json", rows, partial(keeping, read_train), write_train)
-
-
-@pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
-def test_every_row_of_the_released_meta_set_comes_out_as_it_was(
-    real_data: Path, tmp_path: Path
-) -> None:
-    path = real_data / "dreamprm" / "meta.json"
-    pair = read_meta(path, allow_without_response="keep")
-    rows = json.loads(path.read_text())
-    assert len(rows) == 500
-    assert len(pair[1]) == 129
-    assert written(tmp_path, write_meta, pair) == rows
+    return read(path, without_response="keep", **settings)

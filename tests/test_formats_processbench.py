@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamprm.data.processbench import read_processbench, write_processbench
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
+from tests.format_reading import reader
+
+read_processbench = reader("processbench")
 
 RIGHT, WRONG = Label(1.0), Label(0.0)
 ROW = {
@@ -130,13 +131,6 @@ def test_ids_do_not_change_from_run_to_run(tmp_path: Path) -> None:
     assert question.id == "aae63bc1cf1211e7"
 
 
-def test_published_rows_survive_reading_and_writing(real_data: Path, tmp_path: Path) -> None:
-    for name in ("gsm8k.json", "math.json"):
-        source = real_data / "processbench" / name
-        again = rewritten(read_processbench, write_processbench, source, tmp_path)
-        assert again == load(source)
-
-
 @pytest.mark.parametrize(
     ("name", "count", "erroneous", "right_answer"),
     [("gsm8k", 400, 207, 7), ("math", 1000, 594, 94)],
@@ -149,31 +143,6 @@ def test_the_figures_of_the_published_sets_come_out(
     assert (len(trajectories), len(wrong)) == (count, erroneous)
     assert sum(one.outcome is True for one in wrong) == right_answer
     assert not any(one.labels is None for one in trajectories)
-
-
-def test_what_a_record_holds_is_written_from_the_record(tmp_path: Path) -> None:
-    (question,), (trajectory,) = read_processbench(save(tmp_path, [{**ROW, "more": 1}]))
-    trajectory = trajectory.model_copy(
-        update={
-            "steps": ("Multiply first: 12.", "Then 14.", "So 14. "),
-            "labels": (RIGHT, RIGHT, WRONG),
-            "outcome": True,
-            "policy": "me",
-        }
-    )
-    question = question.model_copy(update={"text": "2 + 3 * 4?"})
-    write_processbench(tmp_path / "out.json", [question], [trajectory])
-    assert load(tmp_path / "out.json") == [
-        {
-            "id": "gsm8k-0",
-            "generator": "me",
-            "problem": "2 + 3 * 4?",
-            "steps": ["Multiply first: 12.", "Then 14.", "So 14. "],
-            "final_answer_correct": True,
-            "label": 2,
-            "more": 1,
-        }
-    ]
 
 
 def from_elsewhere(**changes: Any) -> tuple[list[Question], list[Trajectory]]:
@@ -190,40 +159,6 @@ def from_elsewhere(**changes: Any) -> tuple[list[Question], list[Trajectory]]:
     )
     of_question = {key: changes.pop(key) for key in ("images",) if key in changes}
     return [question.model_copy(update=of_question)], [trajectory.model_copy(update=changes)]
-
-
-def test_records_from_elsewhere_get_an_id_their_options_and_their_answer(tmp_path: Path) -> None:
-    write_processbench(tmp_path / "out.json", *from_elsewhere())
-    assert load(tmp_path / "out.json") == [
-        {
-            "id": "q-3",
-            "generator": "tiny",
-            "problem": "1 + 1?\nOptions: (A) 2 (B) 3",
-            "steps": ["One and one.", "That is two.\nFinal answer: 2"],
-            "final_answer_correct": True,
-            "label": 1,
-        }
-    ]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"outcome": None}, "trajectory 3 of question 'q' has no outcome; verify"),
-        ({"labels": None}, "trajectory 3 of question 'q' has no label on step 1"),
-        ({"labels": (None, RIGHT)}, "has no label on step 1"),
-        ({"labels": (Label.of(1, 2), RIGHT)}, "soft label 1 of 2 on step 1"),
-        ({"labels": (WRONG, WRONG)}, "a label on step 2, behind the first wrong step 1"),
-        ({"images": ("a.png",)}, "question 'q' has images, and this format holds text only"),
-        ({"question_id": "r"}, "question 'r', which is not among the questions"),
-    ],
-)
-def test_what_the_format_cannot_hold_is_refused_and_nothing_is_written(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        write_processbench(tmp_path / "out.json", *from_elsewhere(**changes))
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -277,12 +212,6 @@ def test_a_list_with_a_bad_element_is_read_past_it_and_a_cut_list_is_refused(
     path.write_text(path.read_text()[:-9])
     with pytest.raises(DataError, match="rows.json: not JSON"):
         read_processbench(path)
-
-
-@settings(max_examples=300)
-@given(mutated(ROW))
-def test_a_mutated_row_comes_out_as_it_went_in_or_is_refused(row: Any) -> None:
-    survives_or_is_refused(read_processbench, write_processbench, row)
 
 
 @pytest.mark.parametrize("form", ["with a mark", "one object over many lines"])

@@ -16,9 +16,8 @@ from dreamprm.data import (
     write_trajectories,
 )
 from dreamprm.data.format import Format
-from dreamprm.data.losses import LOSSES, lost
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 from tests.format_rows import sample_rows, write_rows
 
 QUESTION = Question(id="q", domain="d", text="How many?", answer="8")
@@ -122,19 +121,6 @@ def test_a_bad_line_of_our_records_is_told_and_the_others_are_read(tmp_path: Pat
     assert [error.row for error in bad] == [2, 3]
     with pytest.raises(DataError, match="row 2"):
         read_trajectories(path)
-
-
-def test_what_a_format_loses_is_counted_in_the_records() -> None:
-    assert all(set(one.loses) <= set(LOSSES) for one in known.FORMATS.values())
-    loses = known.find("trl_stepwise").loses
-    told = lost(loses, [QUESTION], [TRAJECTORY])
-    assert "1 gold answers" in told
-    assert "counts (only their ratio stays)" in told  # 2 of 4 becomes 1 of 2
-    assert "outcomes" not in told
-    unknown = QUESTION.model_copy(update={"answer": UNKNOWN_ANSWER})
-    plain = TRAJECTORY.model_copy(update={"labels": (Label.of(1, 2), Label.of(1, 1))})
-    assert lost(("gold", "counts", "policies", "unanswered"), [unknown], [plain]) == ""
-    assert lost(("unanswered",), [unknown], []) == "1 questions without a trajectory"
 
 
 def test_every_file_of_the_real_data_is_told_by_its_rows(real_data: Path) -> None:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from dreamprm.data.fields import label_of_score
-from dreamprm.data.files import encode_image
-from dreamprm.data.trl_stepwise import read_trl_stepwise, write_trl_stepwise
 from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
+from tests.format_reading import reader, writer
+
+read_trl_stepwise = reader("trl_stepwise")
+write_trl_stepwise = writer("trl_stepwise")
 
 Row = dict[str, Any]
 Pair = tuple[list[Question], list[Trajectory]]
@@ -116,7 +117,7 @@ def test_prompt_completions_and_labels_become_records(tmp_path: Path) -> None:
     assert questions[1].images == (str(tmp_path / "images/a.png"),)
     assert trajectories[0].steps == ("so", " thus\n")
     assert trajectories[0].labels == (Label(1.0), Label(0.0))
-    assert trajectories[1].labels == (Label.of(3, 8), Label(1.0))
+    assert trajectories[1].labels == (Label(0.375), Label(1.0))
 
 
 def test_rows_of_one_prompt_are_candidates_of_one_question(tmp_path: Path) -> None:
@@ -128,32 +129,6 @@ def test_rows_of_one_prompt_are_candidates_of_one_question(tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.parametrize("name", ["back.json", "back.jsonl"])
-def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
-    write_trl_stepwise(tmp_path / "elsewhere" / name, *read_trl_stepwise(saved(tmp_path, ROWS)))
-    content = (tmp_path / "elsewhere" / name).read_text()
-    back = json.loads(content) if name == "back.json" else map(json.loads, content.splitlines())
-    assert list(map(same, back)) == list(map(same, ROWS))
-
-
-def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
-    questions, trajectories = read_trl_stepwise(saved(tmp_path, [SOFT]))
-    question = questions[0].model_copy(update={"text": "How few?", "images": ("/b.png",)})
-    edits = {"steps": ("read 4", "read 5"), "labels": (Label.of(1, 4), Label(0.0))}
-    write_trl_stepwise(
-        tmp_path / "back.json", [question], [trajectories[0].model_copy(update=edits)]
-    )
-    assert json.loads((tmp_path / "back.json").read_text()) == [
-        SOFT
-        | {
-            "prompt": PROMPT.replace("many", "few"),
-            "completions": ["read 4", "read 5"],
-            "labels": [0.25, 0.0],
-            "images": ["/b.png"],
-        }
-    ]
-
-
 def test_soft_labels_are_never_cut_to_whole_numbers(tmp_path: Path) -> None:
     labels = (Label.of(7, 8), Label(1.0), Label.of(0, 16))
     question = Question(id="q", domain="d", text="?", answer="8")
@@ -162,14 +137,7 @@ def test_soft_labels_are_never_cut_to_whole_numbers(tmp_path: Path) -> None:
     [row] = json.loads((tmp_path / "soft.json").read_text())
     assert same(row["labels"]) == "[0.875, 1.0, 0.0]"
     _, [back] = read_trl_stepwise(tmp_path / "soft.json")
-    assert back.labels == (Label.of(7, 8), Label(1.0), Label(0.0))
-
-
-@given(st.floats(0, 1))
-def test_a_score_becomes_the_smallest_fraction_with_the_same_value(score: float) -> None:
-    label = label_of_score(score, "labels")
-    assert label.correct / label.total == score
-    assert all(round(score * n) / n != score for n in range(1, min(label.total, 200)))
+    assert back.labels == (Label(0.875), Label(1.0), Label(0.0))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +152,6 @@ def test_a_score_becomes_the_smallest_fraction_with_the_same_value(score: float)
         ({"labels": [True, None]}, "labels"),
         ({"images": 5}, "images"),
         ({"images": [{"bytes": "x", "path": "a.png"}]}, "images"),
-        ({"source": float("nan")}, None),
     ],
 )
 def test_a_broken_row_is_named_and_can_be_passed_over(
@@ -206,24 +173,3 @@ def test_a_step_without_a_label_cannot_be_written(tmp_path: Path, labels: Any) -
     with pytest.raises(DataError, match="trajectory 3 of question 'q' has a step without a label"):
         write_trl_stepwise(tmp_path / "x.json", [question], [trajectory])
     assert not (tmp_path / "x.json").exists()
-
-
-def test_image_bytes_cannot_be_written_unless_the_source_had_them_inline(
-    tmp_path: Path, png: bytes
-) -> None:
-    question = Question(id="q", domain="d", text="?", answer="8", images=(png,))
-    trajectory = Trajectory(question_id="q", steps=("a",), labels=(Label(1.0),))
-    with pytest.raises(DataError, match="trajectory 0 of question 'q' has .* bytes.* save them"):
-        write_trl_stepwise(tmp_path / "x.json", [question], [trajectory])
-    row = PLAIN | {"images": [encode_image(png)]}
-    questions, trajectories = read_trl_stepwise(saved(tmp_path, [row]))
-    assert questions[0].images == (png,)
-    assert encode_image(png)[40:] not in str(trajectories[0].extra)
-    write_trl_stepwise(tmp_path / "back.json", questions, trajectories)
-    assert json.loads((tmp_path / "back.json").read_text()) == [row]
-
-
-@MANY
-@given(rows=mutated(ROWS))
-def test_whatever_is_broken_gives_records_or_a_data_error(tmp_path: Path, rows: list[Row]) -> None:
-    check_broken(tmp_path / "rows.json", rows, read_trl_stepwise, write_trl_stepwise)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
 
 from dreamprm.data import DataWarning, read_pair
-from dreamprm.data.known import FORMATS
-from dreamprm.data.visualprm import read_visualprm, write_visualprm
 from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
-from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
+from tests.format_reading import reader, writer
+from tests.test_formats_trl import Row, saved
+
+read_visualprm = reader("visualprm")
+write_visualprm = writer("visualprm")
 
 QUESTION = "### Question:\nQuestion: How many?\n\nOptions: (A) 7 (B) 8"
 
@@ -129,51 +130,11 @@ ROWS: list[Row] = [
 ]
 
 
-@pytest.mark.parametrize("name", ["back.json", "back.jsonl"])
-def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
-    write_visualprm(tmp_path / "elsewhere" / name, *read(tmp_path, *ROWS))
-    content = (tmp_path / "elsewhere" / name).read_text()
-    back = json.loads(content) if name == "back.json" else map(json.loads, content.splitlines())
-    assert list(map(same, back)) == list(map(same, ROWS))
-
-
 def test_an_id_of_minus_one_is_no_id(tmp_path: Path) -> None:
     """The published files carry it in every row."""
     other = row(SHARED.replace("many", "few"), "+", id=-1)
     questions, _ = read(tmp_path, row(SHARED, "+", id=-1), other)
     assert len({question.id for question in questions}) == 2
-
-
-def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
-    source = row(
-        QUESTION, "read 3", "+", "so 7", "+", "Answer: A", "+", response="1. read 3\n2. so 7\n\nA"
-    )
-    [question], [trajectory] = read(tmp_path, source | {"true_false": True})
-    edits = {
-        "steps": ("read 3", "so 8"),
-        "labels": (Label(1.0), Label(0.0)),
-        "answer": "B",
-        "outcome": False,
-    }
-    asked = question.model_copy(update={"text": "How few?"})
-    write_visualprm(tmp_path / "back.json", [asked], [trajectory.model_copy(update=edits)])
-    expected = row(
-        QUESTION.replace("many", "few"),
-        *("read 3", "+", "so 8", "-", "Answer: B", "+"),
-        response="1. read 3\n2. so 8\n\nB",
-        true_false=False,
-    )
-    assert json.loads((tmp_path / "back.json").read_text()) == [expected]
-
-
-def test_a_learned_gold_answer_is_not_written_but_a_given_one_is(tmp_path: Path) -> None:
-    rows = [row(QUESTION, "B", "+", response="B", true_false=True)]
-    [question], trajectories = read(tmp_path, *rows)
-    write_visualprm(tmp_path / "back.json", [question], trajectories)
-    assert json.loads((tmp_path / "back.json").read_text()) == rows
-    corrected = question.model_copy(update={"answer": "A"})
-    write_visualprm(tmp_path / "back.json", [corrected], trajectories)
-    assert json.loads((tmp_path / "back.json").read_text()) == [rows[0] | {"answer": "A"}]
 
 
 def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
@@ -193,7 +154,7 @@ def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
     [
         (None, (), "has no label at step 1"),
         ((Label(1.0), None), (), "has no label at step 2"),
-        ((Label(1.0), Label.of(1, 2)), (), "label of 1 of 2 at step 2.*set a threshold"),
+        ((Label(1.0), Label.of(1, 2)), (), "label of 0.5 at step 2.*set a threshold"),
         ((Label(1.0), Label(0.0)), (b"png",), "image bytes"),
     ],
 )
@@ -231,34 +192,13 @@ def test_a_broken_row_is_named_and_can_be_passed_over(
     assert (len(trajectories), [error.row for error in told]) == (2, [2])
 
 
-@MANY
-@given(rows=mutated(ROWS))
-def test_whatever_is_broken_gives_records_or_a_data_error(tmp_path: Path, rows: list[Row]) -> None:
-    check_broken(tmp_path / "rows.json", rows, read_visualprm, write_visualprm)
-
-
-def test_every_row_of_the_released_meta_set_comes_out_as_it_was(
-    real_data: Path, tmp_path: Path
-) -> None:
-    path = real_data / "dreamprm_1_5" / "meta_MMMU_Pro.json"
-    with pytest.warns(DataWarning, match="left out"):
-        pair = read_visualprm(path)
-    write_visualprm(tmp_path / "back.json", *pair)
-    rows = json.loads(path.read_text())
-    assert len(rows) == 1656
-    assert json.loads((tmp_path / "back.json").read_text()) == rows
-
-
-@pytest.mark.parametrize("name", ["visualprm", "visualprm_raw"])
-def test_a_last_step_that_only_answers_cannot_be_held(name: str, tmp_path: Path) -> None:
+def test_a_last_step_that_only_answers_cannot_be_held(tmp_path: Path) -> None:
     """It would be read back as no step, and its label with it."""
     question = Question(id="1", domain="d", text="How many?", answer="8")
     steps = ("We add.", "Final answer: 8")
     trajectory = Trajectory(
         question_id="1", steps=steps, labels=(Label(1.0), Label(1.0)), outcome=True
     )
-    write = FORMATS[name].write
-    assert write is not None
     with pytest.raises(DataError, match="only states the answer"):
-        write(tmp_path / "x.json", [question], [trajectory])
+        write_visualprm(tmp_path / "x.json", [question], [trajectory])
     assert not (tmp_path / "x.json").exists()

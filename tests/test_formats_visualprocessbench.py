@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
 
-from dreamprm.data.visualprocessbench import (
-    read_visualprocessbench,
-    write_visualprocessbench,
-)
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
-from tests.test_formats_trl import MANY, Row, check_broken, mutated, same, saved
+from dreamprm.records import UNKNOWN_ANSWER, Label
+from tests.format_reading import reader
+from tests.test_formats_trl import Row, saved
+
+read_visualprocessbench = reader("visualprocessbench")
 
 STEPS = ["Let us see.\n", "So it is 8.", "Final answer: 8"]
 ROW: Row = {
@@ -51,31 +47,6 @@ def test_a_row_becomes_a_question_and_a_judged_trajectory(tmp_path: Path) -> Non
     assert (questions[2].answer, questions[2].domain) == (UNKNOWN_ANSWER, "visualprocessbench")
 
 
-@pytest.mark.parametrize("name", ["back.json", "back.jsonl"])
-def test_rows_come_out_as_they_were(tmp_path: Path, name: str) -> None:
-    pair = read_visualprocessbench(saved(tmp_path, ROWS))
-    write_visualprocessbench(tmp_path / "elsewhere" / name, *pair)
-    content = (tmp_path / "elsewhere" / name).read_text()
-    back = json.loads(content) if name == "back.json" else map(json.loads, content.splitlines())
-    assert list(map(same, back)) == list(map(same, ROWS))
-
-
-def test_an_edited_record_is_written_as_edited(tmp_path: Path) -> None:
-    [question], [trajectory] = read_visualprocessbench(saved(tmp_path, [ROW]))
-    labels = (Label(1.0), Label(0.0), None)
-    edited = trajectory.model_copy(update={"steps": ("a", "b", "c"), "labels": labels})
-    asked = question.model_copy(update={"answer": "9", "text": "How few?", "options": ("7", "9")})
-    write_visualprocessbench(tmp_path / "back.json", [asked], [edited])
-    assert json.loads((tmp_path / "back.json").read_text()) == [
-        ROW
-        | {
-            "question": "How few?\nOptions: (A) 7\n(B) 9 ",
-            "answer": "9",
-            "response": {"steps": ["a", "b", "c"], "process_correctness": [1, -1, 0]},
-        }
-    ]
-
-
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
@@ -100,26 +71,3 @@ def test_a_broken_row_is_named_and_can_be_passed_over(
     told: list[DataError] = []
     _, trajectories = read_visualprocessbench(path, bad_row=told.append)
     assert (len(trajectories), [error.row for error in told]) == (2, [2])
-
-
-@pytest.mark.parametrize(
-    ("labels", "images", "message"),
-    [
-        (None, (), "has no labels"),
-        ((Label.of(1, 2),), (), "has a label of 1 of 2 at step 1.*set a threshold"),
-        ((None,), (b"png",), "image bytes"),
-    ],
-)
-def test_what_the_format_cannot_hold_is_refused(
-    tmp_path: Path, labels: Any, images: Any, message: str
-) -> None:
-    question = Question(id="q", domain="d", text="?", answer="8", images=images)
-    trajectory = Trajectory(question_id="q", steps=("a",), labels=labels)
-    with pytest.raises(DataError, match=f"trajectory 0 of question 'q' .*{message}"):
-        write_visualprocessbench(tmp_path / "x.json", [question], [trajectory])
-
-
-@MANY
-@given(rows=mutated(ROWS))
-def test_whatever_is_broken_gives_records_or_a_data_error(tmp_path: Path, rows: list[Row]) -> None:
-    check_broken(tmp_path / "r.json", rows, read_visualprocessbench, write_visualprocessbench)

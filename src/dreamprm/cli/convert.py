@@ -9,9 +9,9 @@ for is told. A record that it cannot hold is an error, and then nothing is writt
   dreamprm convert --questions questions.jsonl --trajectories trajectories.jsonl \
     --output steps.jsonl --output_format trl_stepwise
 
-Formats: questions, trajectories (ours); dreamprm_train, dreamprm_meta, visualprm, visualprm_raw,
-visualprocessbench, trl_stepwise, math_shepherd, prm800k, math_aps, math_aps_tree, processbench,
-prmbench; mathvision and mmmu_pro are only read.
+Formats that are read and written: questions, trajectories (ours), dreamprm_train, dreamprm_meta,
+visualprm, trl_stepwise. Only read: visualprm_raw, visualprocessbench, math_shepherd, prm800k,
+math_aps, math_aps_tree, processbench, prmbench, mathvision, mmmu_pro.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from typing import Literal
 
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import held_warnings
-from dreamprm.data import check_references, known, own, write_questions, write_trajectories
+from dreamprm.data import check_references, known, write_questions, write_trajectories
 from dreamprm.data.files import refuse
-from dreamprm.data.format import Format
-from dreamprm.data.losses import lost
+from dreamprm.data.format import Format, Records
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.records import Question, Trajectory
 
 _SHOWN = 5  # bad rows that are named
 
@@ -53,8 +51,7 @@ class Config:
         skip_bad_rows: leave out rows that cannot be read, and say how many and which; by default
             the first one is an error.
         without_response: what to do with rows that hold no response: `refuse` the file, `drop` the
-            rows, or `keep` them so that writing the same format gives them back. For
-            dreamprm_train and dreamprm_meta.
+            rows, or `keep` their questions. For dreamprm_train and dreamprm_meta.
     """
 
     input: Path | None = None
@@ -76,20 +73,21 @@ def run(config: Config) -> None:
     _check(config)
     target = known.find(config.output_format) if config.output_format else None
     if target is not None and target.write is None:
-        writable = ", ".join(name for name, one in known.FORMATS.items() if one.write)
-        raise DataError(f"'{target.name}' is only read; these are written: {writable}")
+        written = ", ".join(known.WRITTEN)
+        raise DataError(f"'{target.name}' is only read; these are written: {written}")
     bad: list[DataError] = []
     with held_warnings():
-        questions, trajectories = _read(config, bad)
+        records = _read(config, bad)
     if bad:
         _tell(bad)
+    questions, trajectories = records.questions, records.trajectories
+    source = config.input or config.questions
     if not questions and not trajectories:
-        raise DataError("no row could be read, so nothing is written", file=_source(config))
-
+        raise DataError("no row could be read, so nothing is written", file=source)
     if not trajectories and (config.output_trajectories or config.output):
-        raise DataError("holds no trajectory to write", file=_source(config))
+        raise DataError("holds no trajectory to write", file=source)
     if not questions and config.output_questions:
-        raise DataError("holds no question to write", file=_source(config))
+        raise DataError("holds no question to write", file=source)
     outputs: list[tuple[Path, Callable[[Path], None]]] = []
     if config.output and target and (write := target.write):
         outputs.append((config.output, lambda path: write(path, questions, trajectories)))
@@ -105,7 +103,7 @@ def run(config: Config) -> None:
                 write_to(draft)
             except DreamPRMError as error:  # name the file that the user knows
                 raise DreamPRMError(str(error).replace(str(draft), str(path))) from error
-    for line in _account(config, target, questions, trajectories):
+    for line in _account(config, target, records):
         print(line)
 
 
@@ -132,39 +130,34 @@ def _check(config: Config) -> None:
         raise UsageError(f"convert: {min(both)} is an input; give the output another name")
 
 
-def _source(config: Config) -> Path | None:
-    return config.input or config.questions
-
-
-def _read(config: Config, bad: list[DataError]) -> tuple[list[Question], list[Trajectory]]:
+def _read(config: Config, bad: list[DataError]) -> Records:
     bad_row = bad.append if config.skip_bad_rows else refuse
     if config.input is None:
         assert config.questions is not None  # `_check`
-        questions = own.read(
-            config.questions, Question, image_root=config.image_root, bad_row=bad_row
+        questions = known.FORMATS["questions"].read(
+            config.questions, image_root=config.image_root, bad_row=bad_row
         )
-        trajectories: list[Trajectory] = []
-        if config.trajectories:
-            trajectories = own.read(config.trajectories, Trajectory, bad_row=bad_row)
-            check_references(questions, trajectories, config.trajectories)
-        return questions, trajectories
-    found = known.choose(config.input, config.input_format)
-    if found.holds == "scores":
+        if config.trajectories is None:
+            return questions
+        answers = known.FORMATS["trajectories"].read(config.trajectories, bad_row=bad_row)
+        check_references(questions.questions, answers.trajectories, config.trajectories)
+        return Records(questions.questions, answers.trajectories)
+    source = known.choose(config.input, config.input_format)
+    if source.holds == "scores":
         raise DataError("holds step scores, which no other format has", file=config.input)
-    if config.without_response != "refuse" and not found.rows_without_response:
+    if config.without_response != "refuse" and not source.rows_without_response:
         raise DataError(
-            f"without_response is for dreamprm_train and dreamprm_meta, not for {found.name}; "
+            f"without_response is for dreamprm_train and dreamprm_meta, not for {source.name}; "
             "leave the option out",
             file=config.input,
         )
-    records = found.read(
+    return source.read(
         config.input,
         image_root=config.image_root,
         domain=config.domain,
         without_response=config.without_response,
         bad_row=bad_row,
     )
-    return records.questions, records.trajectories
 
 
 def _tell(bad: Sequence[DataError]) -> None:
@@ -189,31 +182,25 @@ def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
             draft.unlink(missing_ok=True)
 
 
-def _account(
-    config: Config,
-    target: Format | None,
-    questions: Sequence[Question],
-    trajectories: Sequence[Trajectory],
-) -> Iterator[str]:
+def _account(config: Config, target: Format | None, records: Records) -> Iterator[str]:
     """What was written, and what was left out."""
+    trajectories = records.trajectories
     if config.output and target:
-        what = {"questions": f"{len(questions)} questions"}.get(target.holds, "")
-        what = what or f"{len(trajectories)} trajectories"
-        if target.holds == "pair":
-            asked = len({trajectory.question_id for trajectory in trajectories})
-            what += f" of {asked} questions"
+        what = f"{len(trajectories)} trajectories"
+        if target.holds == "questions":
+            what = f"{len(records.questions)} questions"
+        elif target.holds == "pair":
+            what += f" of {len({trajectory.question_id for trajectory in trajectories})} questions"
         yield f"{config.output}: {what} as {target.name}"
+        if target.loses:
+            yield f"{target.name} has no place for {target.loses}"
     if config.output_questions:
-        yield f"{config.output_questions}: {len(questions)} questions"
+        yield f"{config.output_questions}: {len(records.questions)} questions"
     if config.output_trajectories:
         yield f"{config.output_trajectories}: {len(trajectories)} trajectories"
-    loses = list(target.loses) if target else []
-    if config.output_questions and "questions" in loses:
-        loses.remove("questions")
-    if not target and not config.output_trajectories:
-        loses.append("trajectories")
-    if not target and not config.output_questions:
-        loses.append("questions")
-    if left_out := lost(loses, questions, trajectories):
-        held = target.name if target else "the output"
-        yield f"left out, because {held} has no place for it: {left_out}"
+    if target:
+        return
+    if trajectories and not config.output_trajectories:
+        yield f"left out: {len(trajectories)} trajectories"
+    if records.questions and not config.output_questions:
+        yield f"left out: {len(records.questions)} questions"

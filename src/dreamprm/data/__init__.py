@@ -1,7 +1,7 @@
 """Read and write records; outside files are converted at this edge.
 
-The format is told from the first rows (`known.detect`) or given by name. Files that hold questions
-and trajectories together (most of the outside ones) can be read for either; `read_pair` gives both.
+`load` reads what belongs together: questions and trajectories. The format of a file is told from
+its first rows (`known.detect`) or given by name.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from pathlib import Path
 from dreamprm.answers import check_gold
 from dreamprm.data import known, own
 from dreamprm.data.files import DataWarning, R, load_json_rows
-from dreamprm.data.format import Format
+from dreamprm.data.format import Format, Records, WithoutResponse
 from dreamprm.data.jsonl import JsonlAppender
-from dreamprm.data.rows import WithoutResponse
 from dreamprm.errors import DataError
 from dreamprm.images import load_image
 from dreamprm.records import Question, StepScores, Trajectory
@@ -23,11 +22,13 @@ from dreamprm.records import Question, StepScores, Trajectory
 __all__ = [
     "DataWarning",
     "JsonlAppender",
+    "Records",
     "check_golds",
     "check_images",
     "check_references",
     "checked_references",
     "iterate_trajectories",
+    "load",
     "read_pair",
     "read_questions",
     "read_records",
@@ -39,10 +40,57 @@ __all__ = [
     "write_trajectories",
 ]
 
-KNOWN = (
-    ".jsonl or .parquet with our records, and .json or .jsonl with "
-    f"{', '.join(name for name, known in known.FORMATS.items() if known.holds != 'scores')}"
-)
+
+def load(
+    *paths: str | Path,
+    format: str | None = None,
+    image_root: str | Path | None = None,
+) -> Records:
+    """Questions and their trajectories, from files of any format.
+
+    Args:
+        paths: a file of questions, with files of their trajectories or without; or files of another
+            format that hold both. The order does not matter.
+        format: name of the format of all files; by default told from the first rows of each.
+        image_root: folder that image paths start from; each file's own by default.
+
+    Raises:
+        DataError: names the file, row and field of what is wrong: a bad row, a trajectory of an
+            unknown question, an id of two questions, an image that does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from dreamprm.records import Question, Trajectory
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> question = Question(id="q1", domain="charts", text="How many bars?", answer="3")
+        >>> write_questions(folder / "questions.jsonl", [question])
+        >>> answered = Trajectory(question_id="q1", steps=("I count 3.",), answer="3", outcome=True)
+        >>> write_trajectories(folder / "trajectories.jsonl", [answered])
+        >>> data = load(folder / "questions.jsonl", folder / "trajectories.jsonl")
+        >>> [(question.text, trajectory.outcome) for question, trajectory in data.pairs]
+        [('How many bars?', True)]
+    """
+    if not paths:
+        raise DataError("give at least one file of questions or trajectories")
+    parts: list[tuple[str | Path, Records]] = []
+    for path in paths:
+        one = _outside(path, format) or known.choose(path, format)
+        if one.holds == "scores":
+            raise DataError("holds step scores; give questions and trajectories", file=path)
+        parts.append((path, one.read(path, image_root=image_root)))
+    questions: dict[str, Question] = {}
+    for path, part in parts:
+        check_images(part.questions, path)
+        for question in part.questions:
+            if questions.setdefault(question.id, question) != question:
+                message = f"question id '{question.id}' stands for another question in another file"
+                raise DataError(f"{message}; make ids unique", file=path, field="id")
+    trajectories: list[Trajectory] = []
+    for path, part in parts:
+        trajectories += checked_references(questions, part.trajectories, path)
+    with_trajectories = [str(path) for path, part in parts if part.trajectories]
+    source = with_trajectories[0] if with_trajectories else str(paths[0])
+    return Records(list(questions.values()), trajectories, source=source)
 
 
 def read_questions(
@@ -60,10 +108,10 @@ def read_questions(
         image_root: folder that image paths start from; the file's own by default.
         format: name of the format; by default told from the first rows.
     """
-    found = _outside(path, format)
-    if found is None:
+    outside = _outside(path, format)
+    if outside is None:
         return own.read(path, Question, image_root=image_root)
-    return found.read(
+    return outside.read(
         path, image_root=image_root, without_response=allow_without_response
     ).questions
 
@@ -108,14 +156,16 @@ def read_pair(
     format: str | None = None,
 ) -> tuple[list[Question], list[Trajectory]]:
     """Questions and trajectories of a file that holds both; see `read_questions`."""
-    found = _outside(path, format)
-    if found is None:
+    outside = _outside(path, format)
+    if outside is None:
         message = "does not hold questions and trajectories together; read them from two files"
         raise DataError(message, file=path)
-    if found.holds == "questions":
-        message = f"holds {found.name} questions and no trajectories; `dreamprm sample` makes some"
+    if outside.holds == "questions":
+        message = (
+            f"holds {outside.name} questions and no trajectories; `dreamprm sample` makes some"
+        )
         raise DataError(message, file=path)
-    records = found.read(path, image_root=image_root, without_response=allow_without_response)
+    records = outside.read(path, image_root=image_root, without_response=allow_without_response)
     return records.questions, records.trajectories
 
 
@@ -215,9 +265,9 @@ def _outside(path: str | Path, name: str | None) -> Format | None:
     Raises:
         DataError: no format has this name, or a file that cannot be ours fits none.
     """
-    found = known.detect(path) if name is None else known.find(name)
-    if found is not None and not found.is_ours:
-        return found
+    format = known.detect(path) if name is None else known.find(name)
+    if format is not None and not format.is_ours:
+        return format
     suffix = Path(path).suffix.lower()
     if suffix in (*own.LINES, ".parquet"):
         return None
@@ -227,4 +277,6 @@ def _outside(path: str | Path, name: str | None) -> Format | None:
 
 
 def _unknown(path: str | Path) -> DataError:
-    return DataError(f"unknown format; known are {KNOWN}", file=path)
+    outside = ", ".join(n for n, one in known.FORMATS.items() if one.holds != "scores")
+    message = "unknown format; known are .jsonl or .parquet with our records, and .json or .jsonl"
+    return DataError(f"{message} with {outside}", file=path)

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-from dreamprm.data.files import BadRow, check_new_id, image_from_disk, refuse
-from dreamprm.data.row_files import each_row
-from dreamprm.data.rows import required_text, row_text
+from dreamprm.data.files import check_new_id, image_from_disk
+from dreamprm.data.format import Format, Pair, Reading
+from dreamprm.data.rows import Row, required_text, row_text
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
@@ -24,39 +23,6 @@ from dreamprm.records import Question
 _MARK = re.compile(r"<image(\d+)>")
 _MARKS_APART = re.compile(r"(?:^|(?<=[.?!)]))(?:[^\S\n]*<image\d+>)+[^\S\n]*$", re.MULTILINE)
 _ONLY_IN_THE_IMAGE = "Answer the question in the image."
-
-
-def read_mathvision(
-    path: str | Path,
-    *,
-    image_root: str | Path | None = None,
-    domain: str = "mathvision",
-    bad_row: BadRow = refuse,
-) -> list[Question]:
-    """Read the questions.
-
-    Args:
-        path: the JSONL file.
-        image_root: folder that image paths start from; the file's own by default.
-        domain: of all questions, because the file names none; `subject` comes from the file.
-        bad_row: told of each row that cannot be read; when it returns, the row is left out.
-
-    Raises:
-        DataError: names the row and field of what is wrong.
-    """
-    path = Path(path)
-    questions: list[Question] = []
-    seen: dict[str, int] = {}
-    root = path.parent if image_root is None else Path(image_root)
-    for number, row in each_row(path, bad_row):
-        try:
-            question = _question(row, root, domain)
-            check_new_id(question.id, number, seen, path)
-        except DataError as error:
-            bad_row(error.at(file=path, row=number))
-            continue
-        questions.append(question)
-    return questions
 
 
 def without_marks(text: str) -> str:
@@ -76,7 +42,7 @@ def without_marks(text: str) -> str:
     return _MARK.sub(r"[image \1]", "\n".join(lines)).strip()
 
 
-def _question(row: Any, folder: Path, domain: str) -> Question:
+def _parse(row: Row, reading: Reading) -> list[Pair]:
     options = row.get("options") or []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise DataError("must be a list of texts", field="options")
@@ -89,15 +55,35 @@ def _question(row: Any, folder: Path, domain: str) -> Question:
             field="answer",
         )
     image = row_text(row, "image")
-    return Question.parse(
+    question = Question.parse(
         {
             "id": required_text(row, "id"),
-            "domain": domain,
+            "domain": reading.domain,
             "text": without_marks(required_text(row, "question")) or _ONLY_IN_THE_IMAGE,
-            "images": (image_from_disk(image, folder),) if image else (),
+            "images": (image_from_disk(image, reading.root),) if image else (),
             "options": tuple(_MARK.sub(r"[image \1]", option) for option in options),
             "answer": answer,
             "subject": row_text(row, "subject") or None,
             "extra": {} if row.get("level") is None else {"level": str(row["level"])},
         }
     )
+    check_new_id(question.id, reading.number, reading.rows_of_ids, reading.path)
+    return [(question, None)]
+
+
+def _fits(row: Row, suffix: str) -> bool:
+    return suffix in (".jsonl", ".ndjson") and {"question", "image", "options"} <= set(row)
+
+
+FORMAT = Format(
+    name="mathvision",
+    about="questions of MATH-Vision",
+    holds="questions",
+    fits=_fits,
+    parse=_parse,
+)
+
+
+def read_mathvision(path: str | Path, *, domain: str | None = None) -> list[Question]:
+    """The questions of a file."""
+    return FORMAT.read(path, domain=domain).questions

@@ -1,18 +1,16 @@
-"""Readers that the table of formats needs in the same form as all others: told of bad rows.
+"""Files of our own records: JSON lines (`jsonl`) or Parquet (`parquet`), by the suffix.
 
-Our own records are read strictly by default (`jsonl`, `parquet`). To validate a file is to read on
-behind a bad line, which is done here.
+They are read strictly by default; a validator reads on behind a bad line (`bad_row`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from dreamprm.data.files import BadRow, R, check_new_id, from_disk, refuse
 from dreamprm.data.jsonl import iterate_jsonl, read_jsonl, write_jsonl
-from dreamprm.data.row_files import each_row
+from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
 from dreamprm.records import Question
 
@@ -27,7 +25,6 @@ def reader(kind: type[R]) -> Callable[..., list[R]]:
         *,
         image_root: str | Path | None = None,
         bad_row: BadRow = refuse,
-        domain: str | None = None,
     ) -> list[R]:
         return read(path, kind, image_root=image_root, bad_row=bad_row)
 
@@ -98,14 +95,3 @@ def write(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
         write_parquet(path, records, kind)
     else:
         raise DataError("can be written as .jsonl or .parquet only; rename it", file=path)
-
-
-def parquet_columns(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """A row without values that has the columns of a Parquet file; none if it is no such file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        yield dict.fromkeys(pq.read_schema(file).names)
-    except (pa.ArrowException, OSError):
-        return

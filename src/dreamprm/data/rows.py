@@ -1,27 +1,100 @@
-"""What the readers of other people's JSON rows share: ids, questions, images, gold answers."""
+"""Rows of other people's files: reading them one by one, and checking their fields.
+
+A bad row is told to `bad_row` with file, row and field; where that returns, the row is left out.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeGuard
 
-from dreamprm.answers import extract_answer
-from dreamprm.data.files import (
-    image_from_disk,
-    image_to_disk,
-)
-from dreamprm.data.text import parse_question
+from dreamprm.data.files import BadRow, open_for_reading
 from dreamprm.errors import DataError
-from dreamprm.prompts import question_text
-from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory
+from dreamprm.records import Label, Question, Trajectory
 
-WithoutResponse = Literal["refuse", "drop"]
-"""What to do with rows that hold no response."""
+Row = dict[str, Any]
+
+RIGHT, WRONG = Label(1.0), Label(0.0)
+"""Labels of a judge that says right or wrong."""
+
+_BOM = b"\xef\xbb\xbf"
+_HALF = re.compile(r"[\ud800-\udfff]")
+_HEAD = 1 << 20  # bytes of a file that are enough to see its first rows
 
 
-def row_text(row: dict[str, Any], field: str) -> str:
+def each_row(path: str | Path, bad_row: BadRow) -> Iterator[tuple[int, Row]]:
+    """Yield (1-based row, object) of a JSON list or of a JSONL file, which is read line by line."""
+    with open_for_reading(path) as file:
+        start = file.read(64)
+        begin = len(_BOM) if start.startswith(_BOM) else 0
+        is_list = start[begin:].lstrip().startswith(b"[")
+        whole = is_list or start[begin:].split(b"\n")[0].strip() == b"{"  # written over many lines
+        file.seek(begin)
+        for number, part in enumerate([file.read()] if whole else file, start=1):
+            if not part.strip():
+                continue
+            try:
+                value = json.loads(part)
+            except (ValueError, RecursionError) as error:
+                row = None if whole else number
+                message = f"not JSON ({error}); correct it, or make the file again if it is cut off"
+                bad_row(DataError(message, file=path, row=row))
+                continue
+            halves = b"\\ud" in part.lower()  # of a surrogate pair; alone it is no character
+            for place, row in enumerate(value if is_list else [value], start=number):
+                if not isinstance(row, dict):
+                    message = "is no object; correct or remove it"
+                    bad_row(DataError(message, file=path, row=place))
+                elif halves and _HALF.search(json.dumps(row, ensure_ascii=False)):
+                    message = "holds half a character (\\ud800 to \\udfff); correct its text"
+                    bad_row(DataError(message, file=path, row=place))
+                else:
+                    yield place, row
+
+
+def first_rows(path: str | Path) -> Iterator[Row]:
+    """The first rows that can be read; of Parquet one row that has its columns and no values."""
+    with open_for_reading(path) as file:
+        if Path(path).suffix.lower() == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                yield dict.fromkeys(pq.read_schema(file).names)
+            except (pa.ArrowException, OSError):
+                return
+            return
+        head = file.read(_HEAD)
+        for content in (head, head + file.read()):
+            rows = _objects(content.decode("utf-8", "replace").lstrip("\ufeff \t\r\n"))
+            if first := next(rows, None):
+                yield first
+                yield from rows
+                return
+
+
+def _objects(text: str) -> Iterator[Row]:
+    """Objects of a JSON list or of JSON lines, up to where the text is cut off."""
+    decoder = json.JSONDecoder()
+    at = len(text) - len(text.removeprefix("[").lstrip())
+    while at < len(text):
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            if text[0] == "[" or (line := text.find("\n", at)) < 0:
+                return
+            value, end = None, line
+        if isinstance(value, dict):
+            yield value
+        at = end
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+
+
+def row_text(row: Mapping[str, Any], field: str) -> str:
     """A field as stripped text; '' when it is missing or null."""
     value = row.get(field)
     if value is None:
@@ -31,197 +104,80 @@ def row_text(row: dict[str, Any], field: str) -> str:
     return str(value).strip()
 
 
-def required_text(row: dict[str, Any], field: str) -> str:
-    """A field that must hold text."""
+def required_text(row: Mapping[str, Any], field: str) -> str:
+    """A field that must hold text, stripped; a number is taken for its text."""
     text = row_text(row, field)
     if not text:
         raise DataError("is missing or empty; give it a value or remove the row", field=field)
     return text
 
 
-def rest_of(row: dict[str, Any], used: Collection[str], name: str) -> dict[str, Any]:
-    """What a row holds besides the fields that are `used`, as a record's `extra`.
+def exact_text(row: Mapping[str, Any], field: str) -> str:
+    """A field that must hold text, with its spaces."""
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        told = "is missing or empty" if not value else f"must be text, not {value!r:.40}"
+        raise DataError(f"{told}; give it a value or remove the row", field=field)
+    return value
 
-    It lies under the name of the format, so that a writer of that format, and no other, puts it
-    back: reading and writing loses nothing, and converting mixes nothing up.
-    """
-    rest = {field: value for field, value in row.items() if field not in used}
-    return {name: rest} if rest else {}
+
+def optional_text(row: Mapping[str, Any], field: str) -> str:
+    """A field that holds text or nothing, with its spaces."""
+    value = row.get(field)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"must be text, not {type(value).__name__}", field=field)
+    return value or ""
 
 
-def question_of_row(
-    row: dict[str, Any],
-    text: str,
-    root: Path,
-    domain: str,
-    *,
-    image_field: str = "image_path",
-    answer: str = "",
-    subject: str | None = None,
-) -> Question:
-    """The question that a row is about.
+def text_list(row: Mapping[str, Any], field: str, name: str | None = None) -> list[str]:
+    """A field that must hold a list of texts, at least one.
 
     Args:
-        row: the outside row; its `id` is used, and if it has none, a hash of text and images.
-        text: the question, with options in the form '(A) ... (B) ...' behind 'Options:'.
-        root: folder that image paths start from.
-        domain: the question's domain.
-        image_field: the field that names an image, or a list of them; may be missing.
-        answer: gold answer, '' when the source gives none.
-        subject: finer grouping.
+        row: the row, or an object in it.
+        field: the field.
+        name: what the message calls the field, where it lies in an object of the row.
     """
-    images = row.get(image_field) or ()
-    if isinstance(images, str):
-        images = (images,)
-    if not all(isinstance(image, str) for image in images):
-        raise DataError("must be a path or a list of paths", field=image_field)
-    content, options = parse_question(text)
-    digest = hashlib.sha256(repr((domain, text, tuple(images))).encode()).hexdigest()
-    return Question.parse(
-        {
-            "id": row_text(row, "id") or digest[:16],
-            "domain": domain,
-            "text": content,
-            "images": tuple(image_from_disk(image, root) for image in images),
-            "options": options,
-            "answer": answer or UNKNOWN_ANSWER,
-            "subject": subject,
-        }
-    )
+    value = row.get(field)
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        message = "must be a list of texts, at least one; remove the row"
+        raise DataError(message, field=name or field)
+    return value
 
 
-def remember(question: Question, questions: dict[str, Question]) -> None:
-    """Add a question to `questions`; one id for two different questions is an error."""
-    known = questions.setdefault(question.id, question)
-    if (known.text, known.images, known.domain) != (
-        question.text,
-        question.images,
-        question.domain,
-    ):
-        raise DataError(
-            f"id '{question.id}' stands for two different questions; make ids unique", field="id"
-        )
+def true_or_false(row: Mapping[str, Any], field: str, *, required: bool = False) -> bool | None:
+    """A field that holds true or false (or 1 or 0); None where it is missing and may be."""
+    value = row.get(field)
+    if value not in (True, False) and (required or value is not None):
+        raise DataError(f"must be true or false, not {value!r:.40}", field=field)
+    return None if value is None else bool(value)
 
 
-def learn_answer(
-    question_id: str, trajectory_answer: str | None, questions: dict[str, Question]
-) -> None:
-    """Take the answer of a right response for the gold answer where the source gives none."""
-    question = questions[question_id]
-    if trajectory_answer and question.answer == UNKNOWN_ANSWER:
-        questions[question_id] = question.model_copy(update={"answer": trajectory_answer})
+def is_whole(value: object) -> TypeGuard[int]:
+    """Is it a whole number? (For Python, true is one; for JSON it is not.)"""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def question_of(trajectory: Trajectory, by_id: dict[str, Question]) -> Question:
-    """The question of a trajectory, which must be there."""
-    if trajectory.question_id not in by_id:
-        raise DataError(
-            f"a trajectory belongs to question '{trajectory.question_id}', which is not among the "
-            "questions; add the question or remove the trajectory",
-            field="question_id",
-        )
-    return by_id[trajectory.question_id]
+def label_of_score(score: Any, field: str) -> Label:
+    """The label that true, false or a probability stands for."""
+    if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
+        message = f"label {score!r} must be true, false, or a number from 0 to 1; correct it"
+        raise DataError(message, field=field)
+    return Label(float(score))
 
 
-def outside_id(question_id: str) -> int | str:
-    """Ids of the paper's files are numbers; ours are text."""
-    is_number = (
-        question_id.isascii() and question_id.isdigit() and str(int(question_id)) == question_id
-    )
-    return int(question_id) if is_number else question_id
+def image_references(row: Mapping[str, Any], field: str) -> list[str]:
+    """The image paths of a row: a path, a list of them, or `datasets` images that name a path."""
+    value = row.get(field)
+    values = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    paths = [item.get("path") if isinstance(item, dict) else item for item in values]
+    if not all(isinstance(path, str) and path.strip() and "\0" not in path for path in paths):
+        raise DataError("must be a path or a list of paths", field=field)
+    if any(isinstance(item, dict) and item.get("bytes") for item in values):
+        raise DataError("holds bytes; name a path, or use a data URL", field=field)
+    return [str(path) for path in paths]
 
 
-def outside_image(question: Question, folder: Path) -> str | list[str]:
-    """The image path for a file in `folder`; a list when there is not exactly one."""
-    paths = []
-    for image in question.images:
-        if isinstance(image, bytes):
-            raise DataError(
-                f"question '{question.id}' holds its image as bytes, and this format takes paths "
-                "only; save the images as files first",
-                field="images",
-            )
-        paths.append(image_to_disk(image, folder))
-    return paths[0] if len(paths) == 1 else paths
-
-
-def text_question(
-    text: str,
-    domain: str,
-    *,
-    answer: str = UNKNOWN_ANSWER,
-    subject: str | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Question:
-    """A question whose id is a hash of what the source tells of it; its text is taken as it is."""
-    digest = hashlib.sha256(repr((domain, subject, text, answer)).encode()).hexdigest()
-    return Question.parse(
-        {
-            "id": digest[:16],
-            "domain": domain,
-            "text": text,
-            "answer": answer,
-            "subject": subject,
-            "extra": extra or {},
-        }
-    )
-
-
-def own_extra(record: Question | Trajectory, name: str) -> dict[str, Any]:
-    """What the reader of a format has kept in a record for the writer of the same format."""
+def own_extra(record: Question | Trajectory, name: str) -> Row:
+    """What the reader of a format has kept in a record under the format's name."""
     own = record.extra.get(name)
     return dict(own) if isinstance(own, dict) else {}
-
-
-def plain_text(question: Question) -> str:
-    """Question and options as one text; images have no place in it."""
-    if question.images:
-        raise DataError(
-            f"question '{question.id}' has images, and this format holds text only; leave the "
-            "question out or write another format",
-            field="images",
-        )
-    return question_text(question)
-
-
-def steps_with_answer(
-    trajectory: Trajectory,
-    name: str,
-    read: Callable[[str], str | None] = extract_answer,
-    mark: str = "\nFinal answer: ",
-) -> list[str]:
-    """The steps, with the answer in the last one.
-
-    Steps that were read from this format hold their answer as they are. Those from elsewhere come
-    without their final-answer line, so it is added where the last step does not state it.
-
-    Args:
-        trajectory: its steps and its answer.
-        name: the format's name, under which its reader keeps extras.
-        read: finds the answer in a last step, as the format's reader does.
-        mark: what stands before an answer in this format.
-    """
-    *before, last = trajectory.steps
-    if trajectory.answer is None or name in trajectory.extra or read(last) == trajectory.answer:
-        return [*before, last]
-    return [*before, f"{last}{mark}{trajectory.answer}"]
-
-
-def same_question(question: Question, questions: dict[str, Question]) -> Question:
-    """The first question of this id (`rows.remember`); other options are another question, too."""
-    remember(question, questions)
-    known = questions[question.id]
-    if known.options != question.options:
-        message = f"id '{question.id}' stands for two lists of options; make ids unique"
-        raise DataError(message, field="id")
-    return known
-
-
-def add_question(question: Question, questions: dict[str, Question]) -> None:
-    """`same_question`, and take its gold answer; another gold answer is refused."""
-    known = same_question(question, questions)
-    if known.answer == UNKNOWN_ANSWER:
-        questions[question.id] = known.model_copy(update={"answer": question.answer})
-    elif question.answer not in (known.answer, UNKNOWN_ANSWER):
-        message = f"the same question has the answer '{known.answer}' above; correct one of them"
-        raise DataError(message, field="answer")

@@ -20,7 +20,7 @@ from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.rows import question_of
+from dreamprm.data.format import question_of
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter, split_steps
 from dreamprm.records import Question, Trajectory

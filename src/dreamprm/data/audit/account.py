@@ -15,7 +15,7 @@ from dreamprm.data import known, own
 from dreamprm.data.claims import Claim
 from dreamprm.data.files import DataWarning
 from dreamprm.data.format import Format
-from dreamprm.data.row_files import each_row
+from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
 from dreamprm.records import (
     UNKNOWN_ANSWER,
@@ -120,7 +120,8 @@ def load(
         read = chosen.read(
             path, image_root=image_root, without_response="drop", bad_row=loaded.bad.append
         )
-    loaded.questions, loaded.trajectories, loaded.scores = read
+    loaded.questions, loaded.trajectories = read.questions, read.trajectories
+    loaded.scores = read.scores
     if chosen.claim is None:  # else what the reader warns of is looked for in the claims
         loaded.told = [str(w.message) for w in told if issubclass(w.category, DataWarning)]
     if path.suffix.lower() == ".parquet":

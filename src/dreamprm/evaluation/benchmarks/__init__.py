@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dreamprm.data import mmmu_pro
 from dreamprm.data.files import refuse
-from dreamprm.data.mmmu_pro import read_mmmu_pro
-from dreamprm.data.row_files import each_row
+from dreamprm.data.rows import each_row
 from dreamprm.data.sources import read_known
 from dreamprm.errors import DataError, DataWarning, DreamPRMError, offer
 from dreamprm.evaluation.benchmarks.base import (
@@ -69,7 +69,7 @@ def read_benchmark(benchmark: Benchmark, data: Path | None) -> list[Question]:
     if benchmark.read_questions is not None and data is not None:
         questions = benchmark.read_questions(data)
     elif benchmark is MMMU_PRO and data is not None and data.suffix == ".jsonl":
-        questions = list(read_mmmu_pro(data)[0])
+        questions = mmmu_pro.FORMAT.read(data).questions
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # of options that are there twice

@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from dreamprm.data.files import refuse
-from dreamprm.data.row_files import each_row
+from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, letter_or_text
 from dreamprm.evaluation.results import subject_of

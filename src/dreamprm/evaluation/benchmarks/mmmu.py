@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamprm.data.mmmu_pro import read_mmmu_pro
+from dreamprm.data import mmmu_pro
 from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, groups_by
 from dreamprm.evaluation.results import subject_of
 from dreamprm.records import Question
@@ -45,7 +45,8 @@ def groups(question: Question) -> Groups:
 
 def read_pro_responses(path: Path) -> list[Response]:
     """MMMU-Pro's output file: rows with the whole question and `response`."""
-    return [Response(t.question_id, answer=t.answer) for t in read_mmmu_pro(path)[1]]
+    trajectories = mmmu_pro.FORMAT.read(path).trajectories
+    return [Response(t.question_id, answer=t.answer) for t in trajectories]
 
 
 MMMU = Benchmark(
