@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dreamprm.data import Records, load
     from dreamprm.errors import DataError, DreamPRMError
     from dreamprm.evaluation.evaluate import evaluate
     from dreamprm.policy.policy import Policy
@@ -35,6 +36,7 @@ __all__ = [
     "Lora",
     "Policy",
     "Question",
+    "Records",
     "StepScores",
     "TrainConfig",
     "Trajectory",
@@ -44,11 +46,13 @@ __all__ = [
     "beam_search",
     "best_of_n",
     "evaluate",
+    "load",
     "train",
     "weighted_vote",
 ]
 
 _HOMES = {
+    "data": ("Records", "load"),
     "errors": ("DataError", "DreamPRMError"),
     "evaluation.evaluate": ("evaluate",),
     "policy.policy": ("Policy",),
