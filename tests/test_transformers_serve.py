@@ -153,7 +153,7 @@ def test_the_command_line_samples_and_labels_over_http(
 ) -> None:
     asked = [
         question.model_copy(update={"images": (_on_disk(question, tmp_path),)})
-        for question in questions[:8]
+        for question in questions[:4]
     ]
     write_questions(tmp_path / "questions.jsonl", asked)
     how = ["--model_name_or_path", served.model, "--base_urls", served.url, "--prompt", "bare"]
@@ -163,7 +163,7 @@ def test_the_command_line_samples_and_labels_over_http(
     sample_words = ["sample", *how, "--output", str(sampled), "--num_candidates", "2"]
     assert main(sample_words) == 0
     candidates = read_trajectories(sampled)
-    assert [t.sample_index for t in candidates] == [0, 1] * 8
+    assert [t.sample_index for t in candidates] == [0, 1] * 4
     assert all(t.steps[0].startswith("Step 1: look at ") for t in candidates)
     right = sum(bool(t.outcome) for t in candidates) / len(candidates)
     assert 0.1 < right < 0.9, "chance is one of some twenty numbers"
