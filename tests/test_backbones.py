@@ -44,30 +44,18 @@ MIXED: Pairs = [
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PRM]:
     root = tmp_path_factory.mktemp("backbones")
-    return {name: save_backbone(name, root / name) for name in BUILDERS}
-
-
-@pytest.fixture(scope="session")
-def models(folders: dict[str, Path]) -> dict[str, PRM]:
     made = {}
-    for name, folder in folders.items():
-        torch.manual_seed(1)
-        model = PRM.from_backbone(str(folder)).eval()
-        torch.nn.init.normal_(model.head.weight, std=0.3)
-        made[name] = model
+    for name in BUILDERS:
+        made[name] = PRM.from_backbone(str(save_backbone(name, root / name))).eval()
+        torch.nn.init.normal_(made[name].head.weight, std=0.3)
     return made
 
 
 @pytest.fixture(params=BUILDERS)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def model(name: str, models: dict[str, PRM]) -> PRM:
-    return models[name]
+def model(request: pytest.FixtureRequest, models: dict[str, PRM]) -> PRM:
+    return models[str(request.param)]
 
 
 def score(model: PRM, pairs: Pairs, **layout: Any) -> torch.Tensor:
@@ -86,16 +74,13 @@ def test_one_pass_gives_the_scores_of_one_pass_per_prefix(model: PRM) -> None:
 
 
 @pytest.mark.parametrize("layout", ["trajectory", "prefix", "turns"])
-def test_scores_do_not_depend_on_the_rest_of_the_batch(model: PRM, layout: str) -> None:
-    together = score(model, MIXED, name=layout)
-    for row, pair in enumerate(MIXED):
-        same(together[row, : len(pair[1])], score(model, [pair], name=layout)[0])
-
-
-@pytest.mark.parametrize("layout", ["trajectory", "prefix", "turns"])
-def test_scores_do_not_depend_on_the_padding_side(model: PRM, layout: str) -> None:
+def test_scores_depend_neither_on_the_rest_of_the_batch_nor_on_the_padding_side(
+    model: PRM, layout: str
+) -> None:
     right, left = (score(model, MIXED, name=layout, padding_side=s) for s in ("right", "left"))
     same(right, left)
+    for row, pair in enumerate(MIXED):
+        same(right[row, : len(pair[1])], score(model, [pair], name=layout)[0])
 
 
 def test_every_picture_of_a_question_is_seen(model: PRM) -> None:
@@ -118,12 +103,8 @@ def test_training_reaches_what_reads_the_picture(model: PRM) -> None:
     same(logits.detach(), still)
     logits.sum().backward()
     model.eval()
-    moved = [
-        name
-        for name, p in model.backbone.named_parameters()
-        if "vision" in name or "visual" in name
-        if p.grad is not None and p.grad.abs().max() > 0
-    ]
+    vision = [p for n, p in model.backbone.named_parameters() if "vision" in n or "visual" in n]
+    moved = [p for p in vision if p.grad is not None and p.grad.abs().max() > 0]
     model.zero_grad()
     assert len(moved) > 10
 
@@ -141,15 +122,10 @@ def test_a_prompt_is_tokenized_as_transformers_does_it(model: PRM) -> None:
     assert ids[: len(expected)].tolist() == expected.tolist()
     bos = model.processor.tokenizer.bos_token_id
     assert bos is None or int((ids == bos).sum()) == 1
-
-
-def test_appended_steps_are_text_whatever_the_architecture(model: PRM) -> None:
     batch = Encoder(model.processor)(MIXED)
-    for key in ("token_type_ids", "mm_token_type_ids"):
-        if key in batch.inputs:
-            after = batch.inputs[key][3, int(batch.positions[3, 0]) :]
-            assert (after == 0).all()
-            assert (batch.inputs[key] == 1).any(), "the picture's tokens are marked"
+    for key in {"token_type_ids", "mm_token_type_ids"} & batch.inputs.keys():
+        assert (batch.inputs[key] == 1).any(), "the picture's tokens are marked"
+        assert (batch.inputs[key][3, int(batch.positions[3, 0]) :] == 0).all(), "steps are text"
 
 
 def test_a_saved_model_scores_as_before(model: PRM, tmp_path: Path) -> None:

@@ -11,19 +11,14 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 from dreamprm.cli import main
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.model import PRMConfig
 from dreamprm.training import hub
 from dreamprm.training.config import TrainConfig
-from dreamprm.training.hub import (
-    MARKER,
-    model_card,
-    push_to_hub,
-    read_facts,
-    write_card,
-)
+from dreamprm.training.hub import MARKER, model_card, push_to_hub, read_facts, write_card
 
 ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
 SUMMARY = {
@@ -102,49 +97,26 @@ def test_what_is_not_recorded_is_said_to_be_missing(tmp_path: Path) -> None:
     (tmp_path / "prm_config.json").write_text(json.dumps(asdict(PRMConfig())))
     card = model_card(read_facts(tmp_path), "me/prm")
     assert card.count("Not recorded in the model's folder.") == 2
-    assert "No results were given" in card
-    assert "without evaluation results" in card
-    assert "Weights of the domains" not in card
-    assert "bi-level" not in card
-    assert "arxiv" not in card
+    assert "No results were given" in card and "without evaluation results" in card
+    assert not any(word in card for word in ("Weights of the domains", "bi-level", "arxiv"))
+
+
+def change_training(folder: Path, **changes: Any) -> None:
+    path = folder / "training_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_paths_of_this_machine_stay_here(folder: Path) -> None:
-    training = json.loads((folder / "training_config.json").read_text())
-    training["model_name_or_path"] = "/home/me/models/backbone"
-    (folder / "training_config.json").write_text(json.dumps(training))
+    change_training(folder, model_name_or_path="/home/me/models/backbone")
     card = model_card(read_facts(folder), "me/prm")
-    assert "/home/me" not in card
+    assert "/home/me" not in card and "base_model" not in card
     assert "| backbone | backbone |" in card
-    assert "base_model" not in card
 
 
 @pytest.mark.parametrize("wrong", [{"accuracy": {"charts": {"a": 1}}}, {"x": "much"}, {"x": None}])
 def test_an_evaluation_of_another_kind_is_refused(folder: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="neither a summary"):
         model_card(read_facts(folder), "me/prm", wrong)
-
-
-def test_all_but_checkpoints_is_uploaded(folder: Path) -> None:
-    api = FakeApi()
-    assert push_to_hub(folder, "me/prm", True, api=api) == "https://huggingface.co/me/prm"
-    (made, how), (uploaded, what) = api.calls
-    assert (made, how["private"], how["exist_ok"]) == ("create_repo", True, True)
-    assert (uploaded, what["repo_id"], what["folder_path"]) == (
-        "upload_folder",
-        "me/prm",
-        str(folder),
-    )
-    from huggingface_hub.utils import filter_repo_objects
-
-    files = [
-        "model.safetensors",
-        "checkpoints/checkpoint-5/state.json",
-        "checkpoints/.checkpoint-6.partial/state.json",
-        "history.jsonl",
-    ]
-    kept = list(filter_repo_objects(files, ignore_patterns=what["ignore_patterns"]))
-    assert kept == ["model.safetensors", "history.jsonl"]
 
 
 def refusal(status: int) -> HfHubHTTPError:
@@ -171,32 +143,33 @@ def test_a_failed_upload_is_one_line_that_says_where_the_model_is(
     assert "\n" not in str(found.value)
 
 
-def test_a_card_of_ones_own_is_kept_and_ours_is_written_anew(folder: Path) -> None:
-    assert write_card(folder, "me/prm")
-    assert write_card(folder, "me/other")
-    card = folder / "README.md"
-    assert "# other" in card.read_text()
-    own = card.read_text().replace(MARKER, "")
-    card.write_text(own)
-    assert not write_card(folder, "me/prm")
-    assert card.read_text() == own
-
-
-def test_push_writes_the_card_and_uploads(
+def test_push_writes_the_card_keeps_ones_own_and_uploads_all_but_checkpoints(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    api = FakeApi()
+    api, card, summary = FakeApi(), folder / "README.md", tmp_path / "summary.json"
     monkeypatch.setattr(hub, "HfApi", lambda: api)
-    summary = tmp_path / "summary.json"
     summary.write_text(json.dumps(SUMMARY))
     words = ["push", "--model_name_or_path", str(folder), "--repo_id", "me/prm"]
+    assert main([*words, "--card_only"]) == 0 and api.calls == []
     assert main([*words, "--evaluation", str(summary), "--private"]) == 0
-    assert "71.0" in (folder / "README.md").read_text()
-    assert api.calls[0][1]["private"] is True
+    assert "71.0" in card.read_text(), "ours is written anew"
     assert "https://huggingface.co/me/prm" in capsys.readouterr().out
+    (made, how), (uploaded, what) = api.calls
+    assert (made, how["private"], how["exist_ok"]) == ("create_repo", True, True)
+    target = (uploaded, what["repo_id"], what["folder_path"])
+    assert target == ("upload_folder", "me/prm", str(folder))
+    files = ["model.safetensors", "checkpoints/checkpoint-5/state.json", "history.jsonl"]
+    files.append("checkpoints/.checkpoint-6.partial/state.json")
+    kept = list(filter_repo_objects(files, ignore_patterns=what["ignore_patterns"]))
+    assert kept == ["model.safetensors", "history.jsonl"]
+
+    own = card.read_text().replace(MARKER, "")
+    card.write_text(own)
+    assert main([*words, "--card_only"]) == 0
+    assert card.read_text() == own
     assert main([*words, "--evaluation", str(tmp_path / "none.json")]) == 1
     assert "no such file" in capsys.readouterr().err
 
@@ -215,9 +188,7 @@ def test_accelerate_reads_the_shipped_configs(name: str) -> None:
 def test_adapters_name_their_base_and_weights_may_be_given(folder: Path) -> None:
     adapter = {"base_model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct"}
     (folder / "adapter_config.json").write_text(json.dumps(adapter))
-    training = json.loads((folder / "training_config.json").read_text())
-    training["config"] |= {"learn_weights": False, "unheard_of": 3}  # of a later version
-    (folder / "training_config.json").write_text(json.dumps(training))
+    change_training(folder, config={"learn_weights": False, "unheard_of": 3})  # a later version's
     card = model_card(read_facts(folder), "me/prm")
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["base_model"] == "Qwen/Qwen2-VL-7B-Instruct"

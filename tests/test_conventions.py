@@ -112,16 +112,15 @@ def test_qwen_math_prm_reads_two_classes_at_each_separator(qwen: Path) -> None:
 
 def test_visualprm_is_our_turns_layout_with_the_token_head(tmp_path: Path) -> None:
     save_backbone("internvl", tmp_path)
-    theirs = scorer("visualprm", str(tmp_path))
-    found = theirs.score_steps(picture_question("q", 1), STEPS)
-    assert [len(row) for row in found] == [2, 1]
+    theirs = PRM.from_pretrained(tmp_path, convention="visualprm")
+    assert isinstance(theirs, PRM)
+    assert (theirs.config.head, theirs.config.layout.name) == ("token", "turns")
+    assert [len(row) for row in theirs.score(picture_question("q", 1), STEPS)] == [2, 1]
 
 
 def test_the_command_line_scores_with_a_model_of_others(shepherd: Path, tmp_path: Path) -> None:
     write_questions(tmp_path / "q.jsonl", [QUESTION])
-    rows = [
-        Trajectory(question_id="q", steps=steps, sample_index=i) for i, steps in enumerate(STEPS)
-    ]
+    rows = [Trajectory(question_id="q", steps=s, sample_index=i) for i, s in enumerate(STEPS)]
     write_trajectories(tmp_path / "t.jsonl", rows)
     line = ["score", "--model_name_or_path", str(shepherd), "--convention", "math_shepherd"]
     line += ["--questions", str(tmp_path / "q.jsonl"), "--output", str(tmp_path / "s.jsonl")]

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import load_backbone, load_processor
@@ -51,50 +50,34 @@ def test_older_file_layouts_encode_alike(name: str, tmp_path: Path) -> None:
         assert (value == before[key]).all(), key
 
 
-def test_a_text_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    config = Qwen2Config(
-        vocab_size=8,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(DreamPRMError, match="type 'qwen2' does not read images") as caught:
-        load_backbone(str(tmp_path))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_chat_template_in_the_tokenizers_file_is_enough(tmp_path: Path) -> None:
+def test_a_chat_template_in_the_tokenizers_file_is_enough_and_none_is_refused(
+    tmp_path: Path,
+) -> None:
     """As in Qwen2-VL's repositories, whose template is in no file of the processor."""
     save_backbone("qwen2_vl", tmp_path)
     now = load_processor(str(tmp_path)).chat_template
-    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"chat_template": now}))
-    (tmp_path / "chat_template.jinja").unlink()
-    assert load_processor(str(tmp_path)).chat_template == now
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_folder_without_a_model_we_know_is_refused_in_one_line(
-    tmp_path: Path, known: bool
-) -> None:
-    if not known:
-        (tmp_path / "config.json").write_text('{"model_type": "of_tomorrow"}')
-    for load in (load_backbone, load_processor):
-        with pytest.raises(
-            DreamPRMError, match="cannot load" if known else "of_tomorrow"
-        ) as caught:
-            load(str(tmp_path))
-        assert "\n" not in str(caught.value)
-
-
-def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
-    save_backbone("gemma3", tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(DreamPRMError, match="no chat template"):
         load_processor(str(tmp_path))
+    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"chat_template": now}))
+    assert load_processor(str(tmp_path)).chat_template == now
+
+
+def test_a_folder_without_a_model_we_know_is_refused_in_one_line(tmp_path: Path) -> None:
+    for file, said in (
+        (None, "cannot load"),
+        ('{"model_type": "of_tomorrow"}', "of_tomorrow"),
+        ('{"model_type": "qwen2"}', "cannot load"),  # a text model
+    ):
+        if file is not None:
+            (tmp_path / "config.json").write_text(file)
+        for load in (load_backbone, load_processor):
+            with pytest.raises(DreamPRMError, match=said) as caught:
+                load(str(tmp_path))
+            assert "\n" not in str(caught.value)
+    with pytest.raises(DreamPRMError, match="type 'qwen2' does not read images"):
+        load_backbone(str(tmp_path))
 
 
 def test_settings_for_videos_are_handed_on(tmp_path: Path) -> None:

@@ -50,10 +50,21 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-def test_adapters_of_the_language_model_and_the_head_are_all_that_is_trained() -> None:
-    names = trainable(lora_prm())
-    adapters = {n for n in names if "lora_" in n}
-    assert set(names) - adapters == {"head.weight", "head.bias"}
+def test_fresh_adapters_change_no_score_and_a_step_moves_them_and_the_head_alone() -> None:
+    plain = random_prm(CONFIGS["value"])
+    before = logits(plain)
+    plain.base = "tiny"
+    plain.add_lora(SMALL)
+    torch.testing.assert_close(logits(plain), before, atol=0, rtol=0)
+
+    model = lora_prm()
+    old = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model(model.encoder()(PAIRS)).square().sum().backward()
+    optimizer.step()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, old[n])}
+    adapters = {n for n in moved if "lora_" in n}
+    assert moved - adapters == {"head.weight", "head.bias"}
     assert all(".language_model.layers." in n for n in adapters)
     assert len(adapters) == 4 * 7 * 2, "4 layers of 7 linear layers, A and B each"
 
@@ -80,6 +91,10 @@ def test_a_saved_adapter_scores_as_before_and_does_not_hold_the_base(
     assert loaded.config == model.config
     assert not trainable(loaded)
     close(logits(loaded), logits(model))
+    going_on = PRM.from_pretrained(tmp_path, trainable=True)
+    assert set(trainable(going_on)) == set(trainable(model))
+    going_on.save_pretrained(tmp_path / "again")
+    close(logits(PRM.from_pretrained(tmp_path / "again")), logits(model))
 
 
 @pytest.mark.parametrize("head", list(CONFIGS))
@@ -98,28 +113,21 @@ def test_a_merged_checkpoint_scores_as_before_and_needs_no_adapter(
     AutoModelForImageTextToText.from_pretrained(tmp_path)
 
 
-def test_modules_to_save_are_trained_whole_and_saved(tmp_path: Path) -> None:
+def test_modules_to_save_are_trained_whole_in_fp32_and_saved(tmp_path: Path) -> None:
     model = lora_prm(options=Lora(r=4, modules_to_save=("merger",)))
-    mine = [p for n, p in trainable(model).items() if "merger" in n]
-    assert mine
-    for p in mine:
+    whole = [p for n, p in trainable(model).items() if "merger" in n]
+    assert whole
+    for p in whole:
         torch.nn.init.normal_(p, std=0.05)
     model.save_pretrained(tmp_path)
     close(logits(PRM.from_pretrained(tmp_path)), logits(model))
     model.save_pretrained(tmp_path / "merged", merged=True)
     close(logits(PRM.from_pretrained(tmp_path / "merged")), logits(model))
-
-
-def test_training_goes_on_from_a_saved_adapter(tmp_path: Path) -> None:
-    model = lora_prm()
-    model.save_pretrained(tmp_path)
-    loaded = PRM.from_pretrained(tmp_path, trainable=True)
-    assert set(trainable(loaded)) == set(trainable(model))
-    loaded.train()(loaded.encoder()(PAIRS)).sum().backward()
+    loaded = PRM.from_pretrained(tmp_path, trainable=True, dtype=torch.bfloat16)
+    assert {p.dtype for p in trainable(loaded).values()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        loaded(loaded.encoder()(PAIRS)).sum().backward()
     assert all(p.grad is not None for p in trainable(loaded).values())
-    loaded.save_pretrained(tmp_path / "again")
-    again = PRM.from_pretrained(tmp_path / "again")
-    close(logits(again), logits(model))
 
 
 def test_training_goes_on_from_a_full_model_in_full_or_with_adapters(tmp_path: Path) -> None:
@@ -164,19 +172,6 @@ def test_adapters_and_head_are_fp32_on_a_bf16_base(head: str, autocast: bool) ->
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
 
 
-def test_modules_trained_whole_are_fp32_on_a_bf16_base(tmp_path: Path) -> None:
-    options = Lora(r=4, modules_to_save=("merger",))
-    fresh = lora_prm(options=options, dtype=torch.bfloat16)
-    assert {p.dtype for p in trainable(fresh).values()} == {torch.float32}
-    fresh.save_pretrained(tmp_path)
-    kwargs: dict[str, Any] = {"trainable": True, "dtype": torch.bfloat16}
-    model = PRM.from_pretrained(tmp_path, **kwargs)
-    assert {p.dtype for p in trainable(model).values()} == {torch.float32}
-    with torch.autocast("cpu", torch.bfloat16):
-        model(model.encoder()(PAIRS)).sum().backward()
-    assert all(p.grad is not None for p in trainable(model).values())
-
-
 def gradients(model: PRM, batch: Batch) -> dict[str, torch.Tensor]:
     model.zero_grad()
     model.train()(batch).square().sum().backward()
@@ -185,25 +180,23 @@ def gradients(model: PRM, batch: Batch) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["full", "adapters", "adapters added last"])
 def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
-    model = random_prm(CONFIGS["value"]) if "adapters" not in kind else lora_prm()
+    model = random_prm(CONFIGS["value"]) if kind == "full" else lora_prm()
     batch = model.encoder()(PAIRS)
+    expected = gradients(model, batch)
     if kind == "adapters added last":
-        expected = gradients(model, batch)
-        other = PRM.from_backbone("tiny", CONFIGS["value"])
-        other.gradient_checkpointing_enable()
-        other.add_lora(SMALL)
-        other.load_state_dict(model.state_dict())
-        model = other
+        state = model.state_dict()
+        model = PRM.from_backbone("tiny", CONFIGS["value"], gradient_checkpointing=True)
+        model.add_lora(SMALL)
+        model.load_state_dict(state)
     else:
-        expected = gradients(model, batch)
         model.gradient_checkpointing_enable()
     calls: list[int] = []
     layer = next(m for n, m in model.named_modules() if n.endswith("language_model.layers.0.mlp"))
     layer.register_forward_pre_hook(lambda *a: calls.append(1))
-    found = gradients(model, batch)
+    recomputed = gradients(model, batch)
     assert len(calls) == 2, "computed once more in the backward pass"
-    assert set(found) == set(expected) == set(trainable(model))
-    for name, grad in found.items():
+    assert set(recomputed) == set(expected) == set(trainable(model))
+    for name, grad in recomputed.items():
         torch.testing.assert_close(grad, expected[name], atol=1e-6, rtol=1e-6)
 
 
@@ -233,9 +226,8 @@ def test_what_cannot_be_done_with_adapters_is_one_line(tmp_path: Path) -> None:
     moved = PRM.from_pretrained(prm, base_model=str(tmp_path / "elsewhere"))
     close(logits(moved), logits(model))
     facts = json.loads((prm / "adapter_config.json").read_text())
-    (prm / "adapter_config.json").write_text(
-        json.dumps(facts | {"r": 8, "base_model_name_or_path": "tiny"})
-    )
+    facts |= {"r": 8, "base_model_name_or_path": "tiny"}
+    (prm / "adapter_config.json").write_text(json.dumps(facts))
     with pytest.raises(DreamPRMError, match="the adapter does not fit 'tiny'") as caught:
         PRM.from_pretrained(prm)
     assert "\n" not in str(caught.value)

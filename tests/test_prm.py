@@ -1,67 +1,73 @@
-"""The reward model: one pass scores every prefix, however the batch is laid out."""
+"""The reward model and its heads: logits, saving, and what is trained in which precision."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+)
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.prm.layout import INSTRUCTION, Encoder, LayoutConfig
+from dreamprm.prm.heads import token_head
+from dreamprm.prm.layout import INSTRUCTION, Batch, LayoutConfig
 from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM, PRMConfig, trainable_prm
+from dreamprm.tiny.model import build_model
 from tests.tiny_models import STEPS, picture_question, processor, random_prm
 
-MIXED = [
-    (picture_question("one", 1), STEPS[:2]),
-    (picture_question("none", 2, images=0), STEPS[:5]),
-    (picture_question("two", 3, images=2), STEPS[:1]),
-    (picture_question("three", 4), STEPS[:4]),
-]
+PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), STEPS[:4])]
+TOKEN = PRMConfig(head="token")
 
 
-def logits(model: PRM, pairs: list, layout: LayoutConfig) -> torch.Tensor:
-    with torch.inference_mode():
-        return model(Encoder(model.processor, layout)(pairs))
+def own_difference(model: PRM, batch: Batch) -> torch.Tensor:
+    """logit(+) - logit(-) from the full logits of the stock forward, (found,)."""
+    full = model.backbone(**batch.inputs).logits  # (sequences, tokens, vocabulary)
+    plus, minus = processor().tokenizer.convert_tokens_to_ids(["+", "-"])
+    at = full[batch.rows[batch.mask], batch.positions[batch.mask]]
+    return at[:, plus] - at[:, minus]
 
 
-def test_one_pass_gives_the_scores_of_one_pass_per_prefix_with_the_papers_head() -> None:
-    model = random_prm(PRMConfig(head="vocab"))
-    together = logits(model, MIXED, LayoutConfig(name="trajectory"))
-    apart = logits(model, MIXED, LayoutConfig(name="prefix"))
-    assert together.shape == (4, 5)
-    assert together.std() > 0.01
-    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_a_step_is_judged_by_what_comes_before_it_alone() -> None:
-    model = random_prm()
-    question = MIXED[0][0]
-    one = logits(model, [(question, STEPS[:4])], LayoutConfig())[0]
-    other = logits(model, [(question, (*STEPS[:3], "Step 4: 9 + 9 = 1"))], LayoutConfig())[0]
-    torch.testing.assert_close(one[:3], other[:3], atol=1e-5, rtol=1e-5)
-    assert abs(float(one[3] - other[3])) > 1e-3
+@torch.inference_mode()
+def test_the_token_head_gives_plus_minus_minus_and_zero_where_padded() -> None:
+    model = random_prm(TOKEN)
+    batch = model.encoder()(PAIRS)
+    assert batch.mask.sum(dim=1).tolist() == [2, 4]
+    ours = model(batch)
+    assert ours[batch.mask].std() > 0.01
+    close(ours[batch.mask], own_difference(model, batch))
+    assert (ours[~batch.mask] == 0).all()
+    head = token_head(model.backbone.config, processor(), ("+", "-"), LayoutConfig())
+    output = torch.nn.Linear(1, 512, bias=False)
+    torch.nn.init.zeros_(output.weight)[head.good] = 2.0
+    assert head(torch.ones(1, 1), output).item() == 2.0, "a likely + is a good step"
 
 
-def test_padded_steps_are_masked_and_zero() -> None:
-    batch = Encoder(processor())(MIXED)
-    assert batch.mask.sum(dim=1).tolist() == [2, 5, 1, 4]
-    scores = logits(random_prm(), MIXED, LayoutConfig())
-    assert (scores[~batch.mask] == 0).all()
-
-
-@pytest.mark.parametrize("head", ["value", "vocab"])
-def test_a_saved_model_scores_as_before(tmp_path: Path, head: str) -> None:
-    config = PRMConfig(head=head, layout=replace(LayoutConfig(), padding_side="left"))
-    model = random_prm(config)
+@torch.inference_mode()
+@pytest.mark.parametrize("head", ["value", "vocab", "token"])
+def test_a_saved_model_scores_as_before_and_its_backbone_is_stock(
+    tmp_path: Path, head: str
+) -> None:
+    model = random_prm(PRMConfig(head=head, layout=LayoutConfig(padding_side="left")))
     model.save_pretrained(tmp_path, {"d": 1.0})
-    loaded = PRM.from_pretrained(tmp_path).eval()
-    assert loaded.config == config
-    before, after = (logits(m, MIXED, m.config.layout) for m in (model, loaded))
-    torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-5)
     assert not list(tmp_path.glob("*.bin")), "no pickle"
+    loaded = PRM.from_pretrained(tmp_path).eval()
+    assert loaded.config == model.config
+    batch = model.encoder()(PAIRS)
+    close(loaded(batch), model(batch))
+    loaded.backbone = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    close(loaded(batch), model(batch))
 
 
 def test_a_folder_without_a_prm_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -86,3 +92,135 @@ def test_full_training_is_in_fp32_whatever_dtype_is_asked_for() -> None:
     model = PRM.from_backbone("tiny", layout="turns", head="token", dtype="bfloat16")
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert model.config.layout == LayoutConfig(name="turns", instruction=INSTRUCTION)
+
+
+def paligemma(cap: float | None) -> PaliGemmaForConditionalGeneration:
+    torch.manual_seed(0)
+    config = PaliGemmaConfig(
+        text_config={
+            "model_type": "gemma2",
+            "vocab_size": 512,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "final_logit_softcapping": cap,
+            "initializer_range": 0.5,
+        },
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        projection_dim=32,
+        image_token_index=511,
+    )
+    return PaliGemmaForConditionalGeneration(config).eval()
+
+
+@torch.inference_mode()
+def test_softcapped_logits_are_followed() -> None:
+    backbone = paligemma(cap=2.0)
+    model = PRM(backbone, processor(), TOKEN)
+    ids = torch.randint(10, 300, (2, 9))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    at = torch.tensor([[3, 8], [5, 7]])
+    batch = Batch(inputs, at, torch.tensor([[0, 0], [1, 1]]), torch.ones(2, 2, dtype=torch.bool))
+    ours = model(batch)
+    close(ours.flatten(), own_difference(model, batch))
+    model.head.softcap = None
+    assert (model(batch) - ours).abs().max() > 0.1, "the cap must matter here"
+
+
+def test_a_backbone_that_rescales_its_logits_is_refused() -> None:
+    config = SimpleNamespace(model_type="granite4_vision")
+    with pytest.raises(DreamPRMError, match="rescales its logits; use head 'value'"):
+        token_head(config, processor(), ("+", "-"), LayoutConfig())
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        ("looks right", "-", "good_token 'looks right' is .* tokens"),
+        ("+", "", "bad_token '' is 0 tokens"),
+        ("+", "+", "are the same"),
+    ],
+)
+def test_tokens_must_be_two_single_ones(good: str, bad: str, message: str) -> None:
+    with pytest.raises(DreamPRMError, match=message):
+        random_prm(replace(TOKEN, good_token=good, bad_token=bad))
+
+
+def untied() -> Any:
+    torch.manual_seed(0)
+    backbone = build_model(processor())
+    backbone.lm_head.weight = torch.nn.Parameter(backbone.lm_head.weight.detach().clone())
+    return backbone
+
+
+@pytest.mark.parametrize(("head", "trained"), [("value", False), ("vocab", True), ("token", True)])
+def test_an_output_embedding_is_frozen_where_the_head_does_not_use_it(
+    head: str, trained: bool
+) -> None:
+    model = PRM(untied(), processor(), PRMConfig(head=head))
+    assert model.backbone.lm_head.weight.requires_grad is trained
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Lora(r=4, target_modules=("q_proj", "lm_head"), vision=True),
+        Lora(r=4, modules_to_save=("lm_head",)),
+    ],
+)
+def test_an_adapted_output_embedding_is_followed(options: Lora) -> None:
+    model = PRM(untied(), processor(), TOKEN)
+    batch = model.encoder()(PAIRS)
+    before = model(batch)
+    model.eval().add_lora(options)
+    for name, p in model.named_parameters():
+        if "lm_head" in name and p.requires_grad:
+            torch.nn.init.normal_(p, std=0.1)
+    ours = model(batch)
+    assert (ours - before).abs().max() > 0.01
+    close(ours[batch.mask], own_difference(model, batch))
+
+
+@pytest.mark.parametrize("head", ["value", "vocab", "token"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_bf16_base_gives_fp32_logits_near_those_of_fp32(head: str, autocast: bool) -> None:
+    full = random_prm(PRMConfig(head=head))
+    batch = full.encoder()(PAIRS)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = full(batch)
+        full.backbone.to(torch.bfloat16)
+        found = full(batch)
+    assert found.dtype == expected.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.1 * expected[batch.mask].abs().max() + 0.05
+
+
+@pytest.mark.parametrize("head", ["value", "token"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_is_trained_is_fp32_and_small_steps_are_kept(head: str, autocast: bool) -> None:
+    model = random_prm(PRMConfig(head=head))
+    model.backbone.to(torch.bfloat16)
+    frozen = model.backbone.model.visual
+    frozen.requires_grad_(False)
+    model.fp32_trainables()
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in frozen.parameters()} == {torch.bfloat16}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    norm = model.backbone.model.language_model.norm.weight
+    before = norm.detach().clone()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = model(model.encoder()(PAIRS)).square().sum()
+    loss.backward()
+    optimizer.step()
+    assert (norm - before).abs().max() > 0
+    assert (norm.bfloat16() == before.bfloat16()).all(), "bf16 would have lost the step"

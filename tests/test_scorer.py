@@ -39,9 +39,8 @@ def test_every_architecture_scores_behind_a_shared_prefix_as_prefix_by_prefix(
     backbone: str, head: str, layout: str
 ) -> None:
     torch.manual_seed(0)
-    config = PRMConfig(head=head, layout=LayoutConfig(name=layout, instruction="Judge"))
-    if layout == "turns":
-        config = PRMConfig(head=head, layout=LayoutConfig(name=layout, instruction=""))
+    instruction = "" if layout == "turns" else "Judge"
+    config = PRMConfig(head=head, layout=LayoutConfig(name=layout, instruction=instruction))
     model = PRM(*BUILDERS[backbone](), config).eval()
     if head != "token":
         torch.nn.init.normal_(model.head.weight, std=0.5)
@@ -59,17 +58,19 @@ def test_every_architecture_scores_behind_a_shared_prefix_as_prefix_by_prefix(
         torch.testing.assert_close(row[mask], torch.tensor(wanted), atol=1e-4, rtol=0)
 
 
-def test_adapters_score_behind_a_shared_prefix() -> None:
+def test_a_model_with_adapters_scores_one_questions_candidates() -> None:
     model = random_prm()
     model.add_lora(Lora())
     for name, p in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.1)
     question = picture_question("q", 1)
+    found = model.train().score(question, CANDIDATES)
+    assert model.training, "scoring leaves the mode as it was"
     model.eval()
-    found = StepScorer(model).score_steps(question, CANDIDATES)
-    for logits, steps in zip(found, CANDIDATES, strict=True):
-        assert logits == pytest.approx(one_per_prefix(model, question, steps), abs=1e-4)
+    for scores, steps in zip(found, CANDIDATES, strict=True):
+        expected = torch.tensor(one_per_prefix(model, question, steps)).sigmoid()
+        assert scores == pytest.approx(expected.tolist(), abs=1e-5), "probabilities"
 
 
 def test_a_prompt_is_computed_once_for_all_candidates() -> None:
@@ -81,16 +82,6 @@ def test_a_prompt_is_computed_once_for_all_candidates() -> None:
     for one in steps:
         tails += len(encode.lay_out(question, one).tail)
     assert batch.tokens <= prompt + tails
-
-
-def test_scores_of_one_question_are_probabilities_and_leave_training_on() -> None:
-    model, question = random_prm().train(), picture_question("q", 1)
-    scores = model.score(question, CANDIDATES)
-    assert model.training
-    for row, logits in zip(
-        scores, StepScorer(model).score_steps(question, CANDIDATES), strict=True
-    ):
-        assert row == pytest.approx(torch.tensor(logits).sigmoid().tolist(), abs=1e-5)
 
 
 def pairs(count: int) -> Iterator[Pair]:

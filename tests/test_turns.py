@@ -11,29 +11,15 @@ import torch
 from dreamprm.errors import DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.prm.layout import INSTRUCTION, Encoder, LayoutConfig, dialogue, reply_ids
-from dreamprm.prm.model import PRM, PRMConfig
+from dreamprm.prm.model import PRMConfig
 from dreamprm.records import Question
-from dreamprm.tiny.model import CHAT_TEMPLATE, build_model, build_processor
-from tests.tiny_models import STEPS, picture_question, processor
+from dreamprm.tiny.model import CHAT_TEMPLATE, build_processor
+from tests.tiny_models import STEPS, picture_question, processor, random_prm
 
 TURNS = LayoutConfig(name="turns", instruction=INSTRUCTION)
-MIXED = [
-    (picture_question("one", 1), STEPS[:2]),
-    (picture_question("none", 2, images=0), STEPS[:5]),
-    (picture_question("two", 3, images=2), STEPS[:1]),
-    (picture_question("three", 4), STEPS[:4]),
-]
-
-
-def token_prm(layout: LayoutConfig = TURNS) -> PRM:
-    torch.manual_seed(0)
-    config = PRMConfig(head="token", layout=layout)
-    return PRM(build_model(processor()), processor(), config).eval()
-
-
-def logits(model: PRM, pairs: list, layout: LayoutConfig = TURNS) -> torch.Tensor:
-    with torch.inference_mode():
-        return model(Encoder(model.processor, layout)(pairs))
+MODEL_CONFIG = PRMConfig(head="token", layout=TURNS)
+ALONE = (picture_question("none", 2, images=0), STEPS[:5])
+PICTURED = (picture_question("three", 4), STEPS[:4])
 
 
 def test_a_conversation_reads_as_question_and_first_step_then_one_step_a_turn() -> None:
@@ -51,9 +37,10 @@ def test_a_conversation_reads_as_question_and_first_step_then_one_step_a_turn() 
 
 def test_scores_are_those_of_the_stock_model_at_each_reply() -> None:
     """Written independently: the processor's template and the model's own logits."""
-    model = token_prm()
-    question, steps = MIXED[3]
-    ours = logits(model, [(question, steps)])[0]
+    model = random_prm(MODEL_CONFIG)
+    question, steps = PICTURED
+    with torch.inference_mode():
+        ours = model(model.encoder()([PICTURED]))[0]
     content: list[dict[str, str]] = [
         {"type": "text", "text": "### Question:\n"},
         {"type": "image"},
@@ -78,8 +65,11 @@ def test_scores_are_those_of_the_stock_model_at_each_reply() -> None:
 
 def test_the_reply_to_earlier_steps_is_constant_and_seen() -> None:
     """Later scores would differ under other replies, so they must never depend on labels."""
-    model = token_prm()
-    plus, minus = (logits(model, MIXED[1:2], replace(TURNS, reply=r))[0] for r in "+-")
+    model = random_prm(MODEL_CONFIG)
+    with torch.inference_mode():
+        plus, minus = (
+            model(Encoder(processor(), replace(TURNS, reply=r))([ALONE]))[0] for r in "+-"
+        )
     assert plus[0] == minus[0]
     assert (plus[1:] - minus[1:]).abs().min() > 1e-5
 
@@ -111,11 +101,11 @@ def test_replies_are_the_tokens_that_the_template_makes_of_them() -> None:
 )
 def test_a_template_that_cannot_be_continued_is_refused(template: str, message: str) -> None:
     with pytest.raises(DreamPRMError, match=message):
-        dialogue(with_template(template + CHAT_TEMPLATE), "Judge.", "+", *MIXED[0])
+        dialogue(with_template(template + CHAT_TEMPLATE), "Judge.", "+", *PICTURED)
 
 
 def test_replies_are_one_token_each_and_the_head_reads_them() -> None:
     with pytest.raises(DreamPRMError, match="must each be one token"):
         reply_ids(processor(), "looks right", "looks wrong")
     with pytest.raises(DreamPRMError, match="layout.reply 'red'"):
-        token_prm(replace(TURNS, reply="red"))
+        random_prm(replace(MODEL_CONFIG, layout=replace(TURNS, reply="red")))

@@ -73,6 +73,9 @@ def test_weights_are_written_and_read_back(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2, field 'weight'"):
         write_weights(tmp_path / "w.jsonl", pairs, np.array([1.0, np.nan, 1.0]))
     assert len(read_weights(tmp_path / "w.jsonl")) == 3
+    write_weights(tmp_path / "w.jsonl", pairs, np.zeros(3))
+    with pytest.raises(DataError, match="no weight above 0"):
+        read_weights(tmp_path / "w.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,6 @@ def test_weights_are_written_and_read_back(tmp_path: Path) -> None:
     [
         ({"weight": -1.0}, "row 2, field 'weight'"),
         ({"weight": float("inf")}, "row 2, field 'weight'"),
-        ({"weight": "2"}, "row 2, field 'weight'"),
         ({"weight": True}, "row 2, field 'weight'"),
         ({"sample_index": 0.5}, "row 2, field 'sample_index'"),
         ({"sample_index": 0}, "row 2, field 'sample_index': .* already in row 1"),
@@ -94,12 +96,6 @@ def test_a_bad_row_of_weights_is_named(
     lines = [json.dumps(row), json.dumps(row | {"sample_index": 1} | changes)]
     (tmp_path / "w.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=f"w.jsonl, {said}"):
-        read_weights(tmp_path / "w.jsonl")
-
-
-def test_weights_that_are_all_zero_are_refused(tmp_path: Path) -> None:
-    write_weights(tmp_path / "w.jsonl", [pair("q", [1])], np.zeros(1))
-    with pytest.raises(DataError, match="no weight above 0"):
         read_weights(tmp_path / "w.jsonl")
 
 
@@ -117,7 +113,9 @@ def test_weigh_runs_every_selector_and_says_what_is_left(
     project = make_project(tmp_path / "project", png)
     backbone = save_tiny_model(tmp_path / "backbone")
     random_prm().save_pretrained(tmp_path / "prm")
-    for name in get_args(get_type_hints(weigh.Config)["selector"]):
+    selectors = get_args(get_type_hints(weigh.Config)["selector"])
+    assert set(selectors) == set(SELECTORS)
+    for name in selectors:
         folder = {"car": backbone, "loss": str(tmp_path / "prm")}.get(name)
         more = ["--model_name_or_path", folder] if folder else []
         # Half of the project's trajectories are alike, and so are their losses.
@@ -131,7 +129,6 @@ def test_weigh_runs_every_selector_and_says_what_is_left(
         if name in SUBSETS:
             assert sum(weight > 0 for weight in found.values()) == 4
     assert {row["domain"] for row in read_rows(project / "w.jsonl")} == {"bars", "dials"}
-    assert set(get_args(get_type_hints(weigh.Config)["selector"])) == set(SELECTORS)
 
 
 @pytest.mark.parametrize(
