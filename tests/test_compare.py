@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dreamprm
 from dreamprm.cli import main
 from dreamprm.data import read_questions, write_questions
 from dreamprm.errors import DataError, DreamPRMError
@@ -85,6 +86,13 @@ def test_the_bootstrap_agrees_with_the_formula_on_many_questions() -> None:
     assert resampled.hi == pytest.approx(formula.hi, abs=0.01)
     assert paired_bootstrap(a, b, seed=1) == paired_bootstrap(a, b, seed=1)
     assert paired_bootstrap(a, b).lo <= paired_bootstrap(a, b).mean
+
+
+def test_the_bootstrap_draws_seeds_too_and_widens_for_few() -> None:
+    by_question = paired_bootstrap({"x": [1, 0]}, {"x": [0, 0]})
+    by_seed = paired_bootstrap({"x": [[1] * 50, [0] * 50]}, {"x": [[0] * 50] * 2})
+    for found in (by_question, by_seed):  # draws are 0, 1/2 or 1, and two are widened by sqrt(2)
+        assert (found.mean, found.lo) == (0.5, pytest.approx(0.5 - math.sqrt(0.5)))
 
 
 def test_questions_and_detectable_difference_are_inverse() -> None:
@@ -199,6 +207,17 @@ def test_the_aggregation_that_ranks_best_on_validation_is_chosen() -> None:
     assert found.name == "last"
     assert found.accuracy["last"] == 1.0
     assert found.accuracy["mean_logit"] == 0.0
+    test = [question(f"t{i}") for i in range(6)]
+    theirs = [t.model_copy(update={"question_id": f"t{t.question_id[1:]}"}) for t in trajectories]
+    rows = [s.model_copy(update={"question_id": f"t{s.question_id[1:]}"}) for s in scores]
+    validation = (questions, trajectories, {"prm": scores})
+    chosen = dreamprm.evaluate(test, theirs, {"prm": rows}, n=2, validation=validation)
+    assert chosen.choices["prm"].name == "last"
+    assert chosen.average["prm"].mean == 1.0
+    fixed = dreamprm.evaluate(
+        test, theirs, {"prm": rows}, n=2, validation=validation, aggregations={"prm": "mean_logit"}
+    )
+    assert fixed.average["prm"].mean == 0.0
     equal = [s.model_copy(update={"logits": (0.0, 0.0)}) for s in scores]
     assert choose_aggregation(questions, trajectories, equal, n=2, default="min").name == "min"
 

@@ -18,14 +18,17 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.chat import read_reply
 from dreamprm.policy.served import EndpointPolicy
+from dreamprm.prm.model import PRMConfig
 from dreamprm.prompts import opening, step_end, step_stops
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
+from dreamprm.search.api import as_judge
 from dreamprm.search.choosing import METHODS, TREES
 from dreamprm.search.search import Search, SearchOptions, SearchResult, agreement
 from tests.fake_endpoint import FakeEndpoint, Writer
 from tests.scripted_policy import Scripted
+from tests.tiny_models import random_prm
 
 LENGTH = 4
 QUESTION = Question(id="q", domain="d", text="Which digits?", answer="0000")
@@ -391,15 +394,47 @@ def test_one_call_answers_a_question_also_where_an_event_loop_is_running(name: s
     assert all(0 < p < 1 for p in result.chosen.step_scores)
 
 
-def test_a_weighted_vote_counts_scores_and_not_heads() -> None:
-    def two_answers(request: Request, seed: int, index: int) -> str:
+class ByAnswer(Judge):
+    """Scores a reasoning by the digit that it ends with."""
+
+    def __init__(self, *logits: float) -> None:
+        self.logits = logits
+
+    def score_steps(
+        self, question: Question, candidates: Sequence[Sequence[str]]
+    ) -> list[tuple[float, ...]]:
+        return [(self.logits[int(steps[-1][-1])],) for steps in candidates]
+
+
+@pytest.mark.parametrize(("logits", "answer"), [((4.0, -4.0), "0"), ((4.0, 0.0), "1")])
+def test_a_weighted_vote_counts_heads_by_their_scores(
+    logits: tuple[float, float], answer: str
+) -> None:
+    """One reasoning says 0, seven say 1."""
+
+    def one_of_eight(request: Request, seed: int, index: int) -> str:
         return f"Step 1: {int(index > 0)}\nFinal answer: {int(index > 0)}"
 
-    class Sure(Judge):
-        def score_steps(
-            self, question: Question, candidates: Sequence[Sequence[str]]
-        ) -> list[tuple[float, ...]]:
-            return [(4.0,) if steps[0].endswith("0") else (-4.0,) for steps in candidates]
+    judge = ByAnswer(*logits)
+    assert dreamprm.weighted_vote(QUESTION, Scripted(one_of_eight), judge, n=8).answer == answer
+    assert dreamprm.best_of_n(QUESTION, Scripted(one_of_eight), judge, n=8).answer == "0"
 
-    policy = Scripted(two_answers)
-    assert dreamprm.weighted_vote(QUESTION, policy, Sure(), n=8).answer == "0"
+
+def test_a_step_is_chosen_by_its_own_score_and_not_by_what_follows(tmp_path: Path) -> None:
+    def well_begun_or_well_ended(request: Request, seed: int, index: int) -> str:
+        begun = [step.split()[-1] for step in request.steps]
+        whole = [*begun, *("0222" if index else "1000")][:LENGTH]
+        lines = [f"Step {i + 1}: {d}" for i, d in enumerate(whole)][len(begun) :]
+        return "\n".join([*lines, f"Final answer: {''.join(whole)}"])
+
+    policy = Scripted(well_begun_or_well_ended)
+    search(SearchOptions("step_best_of_n", n=4, width=1, expand=2), tmp_path, policy)
+    assert policy.asked[1][1] == ("Step 1: 0",)
+
+
+def test_a_reward_model_is_asked_by_the_aggregation_that_it_was_trained_for() -> None:
+    judge, count_tokens, aggregation = as_judge(random_prm(PRMConfig(aggregation="min")))
+    assert aggregation == "min"
+    assert count_tokens is not None
+    assert count_tokens("what is 2 ?") > 0
+    assert [len(z) for z in judge.score_steps(QUESTION, [["a"], ["a", "b"]])] == [1, 2]

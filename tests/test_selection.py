@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
-from dreamprm.records import Trajectory
+from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.search.choosing import (
     any_right,
+    choose_stored,
     first_sample,
     heaviest_vote,
     highest_score,
@@ -103,3 +104,19 @@ def test_no_choice_depends_on_the_order_of_the_list(order: list[int], answers: l
     assert highest_score(shuffled, shuffled_scores) == highest_score(some, scores)
     assert majority_vote(shuffled) == majority_vote(some)
     assert heaviest_vote(shuffled, shuffled_scores) == heaviest_vote(some, scores)
+
+
+def test_stored_candidates_are_chosen_from_by_sample_index_and_by_their_own_scores() -> None:
+    question = Question(id="q", domain="d", text="?", answer="A")
+    some = candidates("A", "B", "C")
+    scores = [StepScores(question_id="q", sample_index=i, logits=(i,)) for i in range(3)]
+
+    def chosen(method: str, n: int | None = None) -> str | None:
+        [choice] = choose_stored([question], some[::-1], scores, method=method, n=n)
+        return choice.answer
+
+    assert (chosen("best_of_n"), chosen("best_of_n", 2), chosen("first_sample")) == ("C", "B", "A")
+    with pytest.raises(DataError, match="has 3 candidates, fewer than 4"):
+        chosen("best_of_n", 4)
+    with pytest.raises(DataError, match="candidate 2 has no scores"):
+        choose_stored([question], some, scores[:2])

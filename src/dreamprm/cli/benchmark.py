@@ -20,7 +20,7 @@ from dreamprm.errors import DataError
 
 if TYPE_CHECKING:
     from dreamprm.evaluation.benchmarks import Response
-    from dreamprm.evaluation.results import Result
+    from dreamprm.evaluation.results import Metric, Result
     from dreamprm.records import Question
 
 
@@ -104,7 +104,7 @@ def run(config: Config) -> None:
         if not questions:
             raise DataError(f"export is of answers; {benchmark} has none")
         export(config.export, result, {q.id: q for q in questions}, config.export_layout)
-    print_result(result)
+    _print(result)
 
 
 def _settings(config: Config, *names: str) -> dict[str, Any]:
@@ -237,26 +237,22 @@ def _steps(config: Config, name: str) -> Result:
     )
 
 
-def print_result(result: Result) -> None:
+def _print(result: Result) -> None:
     """Metrics as rows, methods as columns, in percent."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from dreamprm.cli.terminal import print_table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    table = Table(title=Text(f"{result.name}: % [95% interval]"))
-    table.add_column("metric")
-    table.add_column("n", justify="right")
-    for method in result.metrics:
-        table.add_column(Text(method), justify="right")
+    def cell(metric: Metric) -> str:
+        if metric.ci95 is None:
+            return f"{100 * metric.value:.2f}"
+        low, high = metric.ci95
+        return f"{100 * metric.value:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
+
     first = next(iter(result.metrics.values()))
-    for name, metric in first.items():
-        cells = []
-        for metrics in result.metrics.values():
-            one = metrics[name]
-            interval = f" [{100 * one.ci95[0]:.1f}, {100 * one.ci95[1]:.1f}]" if one.ci95 else ""
-            cells.append(f"{100 * one.value:.2f}{interval}")
-        table.add_row(Text(name), f"{metric.n:,}", *cells)
-    console.print(table)
+    print_table(
+        f"{result.name}: % [95% interval]",
+        ["metric", "n", *result.metrics],
+        [
+            [name, f"{metric.n:,}", *(cell(metrics[name]) for metrics in result.metrics.values())]
+            for name, metric in first.items()
+        ],
+    )

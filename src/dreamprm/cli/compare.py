@@ -64,39 +64,31 @@ def run(config: Config) -> None:
             Run(one.name, tuple(r for r in one.rows if r.benchmark == config.benchmark))
             for one in runs
         ]
-    found = compare(runs, config.baseline)
+    comparisons = compare(runs, config.baseline)
     if config.output is not None:
         with atomic_write(config.output) as file:
-            file.write((json.dumps(as_json(found), indent=1) + "\n").encode())
-    _print(found)
+            file.write((json.dumps(as_json(comparisons), indent=1) + "\n").encode())
+    _print(comparisons)
 
 
 def _print(rows: list[Comparison]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from dreamprm.cli.terminal import print_table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    table = Table(title=Text(f"Percentage points above {rows[0].baseline}"))
-    for head in ("run", "questions", "difference [95% interval]", "bootstrap", "only run / only"):
-        table.add_column(head, justify="left" if head == "run" else "right")
-    for head in ("p", "p (Holm)", "these questions show", "questions for 80% power"):
-        table.add_column(head, justify="right")
-    for c in rows:
-        exact = f"{c.exact.only_a} / {c.exact.only_b}" if c.exact else ""
-        p = c.exact.p if c.exact else c.difference.p
-        table.add_row(
-            Text(c.name),
-            f"{c.difference.n:,}" + (f" (+{c.unpaired:,} unpaired)" if c.unpaired else ""),
-            f"{100 * c.difference.mean:+.1f} [{100 * c.difference.lo:+.1f}, "
-            f"{100 * c.difference.hi:+.1f}]",
-            f"[{100 * c.bootstrap.lo:+.1f}, {100 * c.bootstrap.hi:+.1f}]",
-            exact,
-            f"{p:.2g}",
-            f"{c.p_holm:.2g}",
-            f"{100 * c.detectable:.1f}",
-            "" if c.needed is None else f"{c.needed:,}",
-        )
-    console.print(table)
+    head = ["run", "questions", "difference [95% interval]", "bootstrap", "only run / only"]
+    head += ["p", "p (Holm)", "these questions show", "questions for 80% power"]
+    print_table(f"Percentage points above {rows[0].baseline}", head, map(_row, rows))
+
+
+def _row(c: Comparison) -> list[str]:
+    d, b = c.difference, c.bootstrap
+    return [
+        c.name,
+        f"{d.n:,}" + (f" (+{c.unpaired:,} unpaired)" if c.unpaired else ""),
+        f"{100 * d.mean:+.1f} [{100 * d.lo:+.1f}, {100 * d.hi:+.1f}]",
+        f"[{100 * b.lo:+.1f}, {100 * b.hi:+.1f}]",
+        f"{c.exact.only_a} / {c.exact.only_b}" if c.exact else "",
+        f"{c.exact.p if c.exact else d.p:.2g}",
+        f"{c.p_holm:.2g}",
+        f"{100 * c.detectable:.1f}",
+        "" if c.needed is None else f"{c.needed:,}",
+    ]

@@ -54,29 +54,23 @@ def run(config: Config) -> None:
             main_method=config.main(),
             settings=json.loads(json.dumps(asdict(config), default=str)),
         )
-    print_table(evaluation)
+    _print(evaluation)
 
 
-def print_table(evaluation: Evaluation) -> None:
+def _print(evaluation: Evaluation) -> None:
     """Methods as rows, benchmarks as columns: accuracy in percent and its interval."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from dreamprm.cli.terminal import print_table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a log has no width to fit
     columns = dict(evaluation.accuracy)
     if len(columns) > 1:
         columns["average"] = evaluation.average
-    table = Table(title=f"Accuracy in %, choosing among {evaluation.n} [95% interval]")
-    table.title = Text(str(table.title))  # not markup
-    table.add_column("method")
-    for name, column in columns.items():
-        count = next(iter(column.values())).n
-        table.add_column(Text(f"{name}\n{count} questions"), justify="right")
-    for method in evaluation.values:
-        estimates = [column[method] for column in columns.values()]
-        cells = [f"{100 * e.mean:.1f} [{100 * e.lo:.1f}, {100 * e.hi:.1f}]" for e in estimates]
-        table.add_row(Text(method), *map(Text, cells))
-    console.print(table)
+    head = [f"{name}\n{next(iter(c.values())).n} questions" for name, c in columns.items()]
+    estimates = {m: [column[m] for column in columns.values()] for m in evaluation.values}
+    print_table(
+        f"Accuracy in %, choosing among {evaluation.n} [95% interval]",
+        ["method", *head],
+        [
+            [m, *(f"{100 * e.mean:.1f} [{100 * e.lo:.1f}, {100 * e.hi:.1f}]" for e in row)]
+            for m, row in estimates.items()
+        ],
+    )

@@ -66,8 +66,8 @@ def run(config: Config) -> None:
     check_images(list(questions.values()), config.questions)
 
     def trajectories() -> Iterator[Trajectory]:
-        found = iterate_trajectories(config.trajectories)
-        return checked_references(questions, found, config.trajectories)
+        rows = iterate_trajectories(config.trajectories)
+        return checked_references(questions, rows, config.trajectories)
 
     total = sum(1 for _ in trajectories())  # a bad row is told before hours are spent
     settings = _settings(config)

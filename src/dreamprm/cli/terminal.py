@@ -7,11 +7,13 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from dreamprm.data.files import DataWarning
 from dreamprm.errors import DreamPRMError
@@ -39,6 +41,19 @@ _NATIVE = ("os error 28", "os error 27", "os error 122", "PytorchStreamWriter fa
 def is_main_process() -> bool:
     """Of several that `accelerate launch` started, the one that talks to the user."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of texts: the first column to the left, figures to the right."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a log has no width to fit
+    table = Table(title=Text(title))  # a Text is not read as markup
+    for i, name in enumerate(head):
+        table.add_column(Text(name), justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 @contextmanager

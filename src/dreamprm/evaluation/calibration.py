@@ -65,12 +65,12 @@ def calibration(
         raise DataError("there are no scores to compare with outcomes")
     if p.shape != y.shape or not ((p >= 0) & (p <= 1)).all():
         raise DataError("calibration needs one score in 0-1 per outcome")
-    found = tuple(
+    of_bins = tuple(
         Bin(len(part), float(p[part].mean()), float(y[part].mean())) for part in _parts(p, bins)
     )
-    ece = sum(b.n * abs(b.score - b.right) for b in found) / len(p)
+    ece = sum(b.n * abs(b.score - b.right) for b in of_bins) / len(p)
     by_question = cluster_means(((p - y) ** 2).tolist(), questions)
-    return Calibration(found, ece, estimate(list(by_question.values())))
+    return Calibration(of_bins, ece, estimate(list(by_question.values())))
 
 
 def _parts(p: NDArray[np.float64], bins: int) -> list[NDArray[np.intp]]:

@@ -65,17 +65,17 @@ class Comparison:
 
 def named(results: Sequence[Result]) -> list[tuple[str, Result, str]]:
     """A name of its own for every method of result files: (name, file, method)."""
-    found: list[tuple[str, Result, str]] = []
+    names: list[tuple[str, Result, str]] = []
     for result in results:
         methods = dict.fromkeys([*result.metrics, *result.questions])
         for method in methods:
             name = method
             if len(results) > 1:
                 name = result.name if len(methods) == 1 else f"{result.name}: {method}"
-            while name in {other for other, _, _ in found}:
+            while name in {other for other, _, _ in names}:
                 name += "'"
-            found.append((name, result, method))
-    return found
+            names.append((name, result, method))
+    return names
 
 
 def runs_of(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Run]:
@@ -87,17 +87,17 @@ def runs_of(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Run]
     Raises:
         DataError: none of the files has question rows of such a method.
     """
-    found = [
+    runs = [
         Run(name, result.questions[method])
         for name, result, method in named(results)
         if method in result.questions and (not methods or method in methods)
     ]
-    if not found:
+    if not runs:
         there = sorted({m for result in results for m in result.questions}) or ["none"]
         raise DataError(
             f"no rows of questions to compare; methods in the files: {', '.join(there)}"
         )
-    return found
+    return runs
 
 
 def main_runs(results: Sequence[Result]) -> list[Run]:
@@ -113,8 +113,8 @@ def main_runs(results: Sequence[Result]) -> list[Run]:
 
 
 def _main(result: Result) -> str | None:
-    found = result.details.get("main_method")
-    return found if isinstance(found, str) and found in result.questions else None
+    name = result.details.get("main_method")
+    return name if isinstance(name, str) and name in result.questions else None
 
 
 def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison]:
@@ -129,8 +129,8 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison
     if baseline is not None and baseline not in by_name:
         raise DataError(f"baseline '{baseline}' is none of the runs: {', '.join(by_name)}")
     base = runs[0] if baseline is None else by_name[baseline]
-    found = [_compare(run, base) for run in runs if run is not base]
-    return _holm(found)
+    comparisons = [_compare(run, base) for run in runs if run is not base]
+    return _holm(comparisons)
 
 
 def _compare(run: Run, base: Run) -> Comparison:
@@ -199,27 +199,27 @@ def pair(run: Run, base: Run) -> tuple[Table, Table, int]:
 
 
 def _table(run: Run) -> dict[tuple[str, str], dict[int, float]]:
-    found: dict[tuple[str, str], dict[int, float]] = {}
+    table: dict[tuple[str, str], dict[int, float]] = {}
     for row in run.rows:
-        cell = found.setdefault((row.benchmark, row.question_id), {})
+        cell = table.setdefault((row.benchmark, row.question_id), {})
         if row.seed in cell:
             raise DataError(f"run '{run.name}' has question '{row.question_id}' twice in a seed")
         cell[row.seed] = row.value
-    return found
+    return table
 
 
-def _holm(found: list[Comparison]) -> list[Comparison]:
+def _holm(comparisons: list[Comparison]) -> list[Comparison]:
     """Each p times the number of hypotheses not yet rejected, never below a smaller one's."""
-    order = sorted(range(len(found)), key=lambda i: found[i].p_holm)
+    order = sorted(range(len(comparisons)), key=lambda i: comparisons[i].p_holm)
     corrected: dict[int, float] = {}
     highest = 0.0
     for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(found) - rank) * found[i].p_holm))
+        highest = max(highest, min(1.0, (len(comparisons) - rank) * comparisons[i].p_holm))
         corrected[i] = highest
-    return [replace(one, p_holm=corrected[i]) for i, one in enumerate(found)]
+    return [replace(one, p_holm=corrected[i]) for i, one in enumerate(comparisons)]
 
 
-def as_json(found: Sequence[Comparison]) -> list[Mapping[str, object]]:
+def as_json(comparisons: Sequence[Comparison]) -> list[Mapping[str, object]]:
     """Rows for other programs."""
     return [
         {
@@ -236,7 +236,7 @@ def as_json(found: Sequence[Comparison]) -> list[Mapping[str, object]]:
             "questions_needed": c.needed,
             "detectable": c.detectable,
         }
-        for c in found
+        for c in comparisons
     ]
 
 

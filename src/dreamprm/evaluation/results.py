@@ -116,10 +116,10 @@ def read_result(path: Path) -> Result:
         DataError: it is none, or of a version that we do not know.
     """
     facts = load_json_object(path)
-    found = facts.get("schema")
-    if found != SCHEMA:
+    schema = facts.get("schema")
+    if schema != SCHEMA:
         raise DataError(
-            f"schema is {found!r}, not {SCHEMA!r}; give a file that `dreamprm evaluate --output`, "
+            f"schema is {schema!r}, not {SCHEMA!r}; give a file that `dreamprm evaluate --output`, "
             "`select --result` or `benchmark --output` of this version wrote",
             file=path,
             field="schema",
@@ -156,25 +156,25 @@ def subject_of(question: Question) -> dict[str, tuple[str, ...]]:
 
 def main_figures(result: Result) -> dict[str, dict[str, dict[str, Any]]]:
     """Metric -> method -> {"n", "mean", "ci95"}, without the parts of a benchmark."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    figures: dict[str, dict[str, dict[str, Any]]] = {}
     for method, metrics in result.metrics.items():
         for name, metric in metrics.items():
             if "/" not in name:
                 ci95 = list(metric.ci95 or (metric.value, metric.value))
                 figure = {"n": metric.n, "mean": metric.value, "ci95": ci95}
-                found.setdefault(name, {})[method] = figure
-    return found
+                figures.setdefault(name, {})[method] = figure
+    return figures
 
 
 def versions() -> dict[str, str]:
     """Versions of what figures depend on, where it is installed."""
-    found = {"dreamprm": __version__, "python": platform.python_version()}
+    installed = {"dreamprm": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> str | None:

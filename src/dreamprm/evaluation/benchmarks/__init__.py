@@ -94,21 +94,21 @@ def read_responses(benchmark: Benchmark, path: Path) -> list[Response]:
     """
     ours = path.suffix.lower() in (".jsonl", ".ndjson") and _is_ours(path)
     if ours:
-        found = [
+        responses = [
             Response(str(row["question_id"]), _text_of(row), row.get("answer"))
             for _, row in each_row(path, refuse)
         ]
     elif benchmark.read_responses is not None:
-        found = benchmark.read_responses(path)
+        responses = benchmark.read_responses(path)
     else:
         raise DataError(
             "holds no rows with question_id and answer; give what `dreamprm select` or `dreamprm "
             f"sample` wrote ({benchmark.name} has no output layout of its own here)",
             file=path,
         )
-    if not found:
+    if not responses:
         raise DataError("holds no responses", file=path)
-    return found
+    return responses
 
 
 def by_option_text(
@@ -123,7 +123,7 @@ def by_option_text(
         benchmark: the same, by id, as the benchmark has them.
     """
     seen, own = {q.id: q for q in asked}, {q.id: q for q in benchmark}
-    found = []
+    mapped = []
     for r in responses:
         before, after = seen.get(r.question_id), own.get(r.question_id)
         if before is None:
@@ -132,8 +132,8 @@ def by_option_text(
         letters = [option_letter(i) for i in range(len(before.options))]
         if after is not None and answer in letters:
             answer = same_option(answer, before, after)
-        found.append(Response(r.question_id, answer=answer))
-    return found
+        mapped.append(Response(r.question_id, answer=answer))
+    return mapped
 
 
 def same_option(letter: str, asked: Question, other: Question) -> str | None:
@@ -148,8 +148,8 @@ def same_option(letter: str, asked: Question, other: Question) -> str | None:
     if letter not in letters:
         return None
     text = asked.options[letters.index(letter)].strip()
-    found = [i for i, option in enumerate(other.options) if option.strip() == text]
-    return option_letter(found[0]) if len(found) == 1 else None
+    places = [i for i, option in enumerate(other.options) if option.strip() == text]
+    return option_letter(places[0]) if len(places) == 1 else None
 
 
 def _is_ours(path: Path) -> bool:

@@ -84,11 +84,13 @@ def groups_by(subject: str, **extra: str) -> Callable[[Question], Groups]:
     """
 
     def groups(question: Question) -> Groups:
-        found: Groups = {} if question.subject is None else {subject: (question.subject,)}
+        of_question: Groups = {} if question.subject is None else {subject: (question.subject,)}
         for name, key in extra.items():
             if value := question.extra.get(key):
-                found[name] = tuple(map(str, value)) if isinstance(value, list) else (str(value),)
-        return found
+                of_question[name] = (
+                    tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+                )
+        return of_question
 
     return groups
 

@@ -48,13 +48,13 @@ def values(text: str) -> tuple[float, ...] | None:
     >>> values("$\\\\frac{3^{2}-1}{4}$"), values("2\\\\sqrt{10}"), values("1: 2"), values("9 cm")
     ((2.0,), (6.32,), (1.0, 2.0), None)
     """
-    found = []
+    rounded = []
     for part in re.sub(r"[\s$]", "", text).replace("\\\\", "\\").split(":"):
         try:
-            found.append(round(float(_evaluate(ast.parse(_python(part), mode="eval").body)), 2))
+            rounded.append(round(float(_evaluate(ast.parse(_python(part), mode="eval").body)), 2))
         except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
             return None
-    return tuple(found)
+    return tuple(rounded)
 
 
 def _python(latex: str) -> str:
@@ -98,12 +98,12 @@ def groups(question: Question) -> Groups:
 
 def read_responses(path: Path) -> list[Response]:
     """Its output file: rows with `id`, `response` and, later on, `model_answer`."""
-    found = []
+    responses = []
     for number, row in each_row(path, refuse):
         if "id" not in row or not ("response" in row or "model_answer" in row):
             raise DataError("needs id and response", file=path, row=number)
-        found.append(Response(str(row["id"]), row.get("response"), row.get("model_answer")))
-    return found
+        responses.append(Response(str(row["id"]), row.get("response"), row.get("model_answer")))
+    return responses
 
 
 MATHVISION = Benchmark(

@@ -129,13 +129,13 @@ def read_responses(path: Path) -> list[Response]:
     Raises:
         DataError: another layout.
     """
-    found = []
+    responses = []
     for pid, row in load_json_object(path).items():
         if not isinstance(row, dict) or "response" not in row:
             raise DataError(f"pid {pid} has no response", file=path, field="response")
         extraction = row.get("extraction")
-        found.append(Response(str(pid), row["response"] or "", extraction))
-    return found
+        responses.append(Response(str(pid), row["response"] or "", extraction))
+    return responses
 
 
 MATHVISTA = Benchmark(

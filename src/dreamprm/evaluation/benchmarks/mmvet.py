@@ -75,13 +75,13 @@ Grade:"""
 
 def read_questions(path: Path) -> list[Question]:
     """Its mm-vet.json: {"v1_0": {"imagename", "question", "answer", "capability"}}."""
-    found = []
+    questions = []
     for name, row in load_json_object(path).items():
         try:
             if not isinstance(row, dict) or not isinstance(row.get("capability"), list):
                 raise DataError(f"{name} has no list of capabilities", field="capability")
             image = required_text(row, "imagename")
-            found.append(
+            questions.append(
                 Question.parse(
                     {
                         "id": name,
@@ -95,7 +95,7 @@ def read_questions(path: Path) -> list[Question]:
             )
         except DataError as error:
             raise error.at(file=path) from None
-    return found
+    return questions
 
 
 def groups(question: Question) -> Groups:
@@ -124,18 +124,18 @@ def score_grades(
         DataError: a grade outside 0-1, of no question, or none for one.
     """
     rows_of_file = load_json_object(grades).items()
-    found = {str(k): _grade(k, v, grades) for k, v in rows_of_file if k not in left_out}
+    graded = {str(k): _grade(k, v, grades) for k, v in rows_of_file if k not in left_out}
     asked = {q.id: q for q in questions}
-    if unknown := [k for k in found if k not in asked]:
+    if unknown := [k for k in graded if k not in asked]:
         raise DataError(f"grade of '{unknown[0]}', which MM-Vet does not have", file=grades)
-    if missing := [k for k in asked if k not in found]:
+    if missing := [k for k in asked if k not in graded]:
         raise DataError(
             f"{len(missing)} of {len(asked)} questions have no grade, '{missing[0]}' first; give "
             "--judge_model to have them graded",
             file=grades,
         )
     rows = [
-        QuestionResult(question_id=q.id, benchmark="mmvet", value=found[q.id], groups=groups(q))
+        QuestionResult(question_id=q.id, benchmark="mmvet", value=graded[q.id], groups=groups(q))
         for q in questions
     ]
     return new_result(

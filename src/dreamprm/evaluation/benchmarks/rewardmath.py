@@ -25,7 +25,7 @@ def read_scores(path: Path) -> dict[str, list[list[float]]]:
     Raises:
         DataError: another layout, or step scores that are no probabilities.
     """
-    found: dict[str, list[list[float]]] = {}
+    problems: dict[str, list[list[float]]] = {}
     for number, row in enumerate(load_json_rows(path), start=1):
         scores = row.get("score")
         if not isinstance(row.get("problem"), str) or not isinstance(scores, list):
@@ -41,10 +41,10 @@ def read_scores(path: Path) -> dict[str, list[list[float]]]:
             logits = [logits_from_probabilities(s).tolist() for s in scores]
         except (DataError, ValueError, TypeError) as error:
             raise DataError(f"step scores: {error}", file=path, row=number) from None
-        if row["problem"] in found:
+        if row["problem"] in problems:
             raise DataError("this problem has two rows", file=path, row=number, field="problem")
-        found[row["problem"]] = logits
-    return found
+        problems[row["problem"]] = logits
+    return problems
 
 
 def ranking_result(

@@ -35,7 +35,7 @@ _PUNCTUATION = str.maketrans("", "", "<>:.")
 
 def read_questions(path: Path) -> list[Question]:
     """Its testmini.json: a list of {ID, key, question, option, answer, image_path, ...}."""
-    found, seen = [], Counter[str]()
+    questions, seen = [], Counter[str]()
     for number, row in enumerate(load_json_rows(path), start=1):
         try:
             name, key = required_text(row, "ID"), required_text(row, "key")
@@ -46,7 +46,7 @@ def read_questions(path: Path) -> list[Question]:
                 raise DataError(f"ID {name} has two rows {key}", field="ID")
             image = row.get("image_path")
             options = [o.strip() for o in _OPTION.split(str(row.get("option") or ""))[2::2]]
-            found.append(
+            questions.append(
                 Question.parse(
                     {
                         "id": f"{name}/{key}",
@@ -62,7 +62,7 @@ def read_questions(path: Path) -> list[Question]:
             )
         except DataError as error:
             raise error.at(file=path, row=number) from None
-    return found
+    return questions
 
 
 def extract(question: Question, text: str) -> str | None:
@@ -73,14 +73,14 @@ def extract(question: Question, text: str) -> str | None:
 
 def read_responses(path: Path) -> list[Response]:
     """The benchmark's own output: its rows with `response` added."""
-    found = []
+    responses = []
     for number, row in enumerate(load_json_rows(path), start=1):
         try:
             name = f"{required_text(row, 'ID')}/{required_text(row, 'key')}"
-            found.append(Response(name, text=str(row.get("response") or "")))
+            responses.append(Response(name, text=str(row.get("response") or "")))
         except DataError as error:
             raise error.at(file=path, row=number) from None
-    return found
+    return responses
 
 
 def groups(question: Question) -> Groups:
@@ -90,8 +90,8 @@ def groups(question: Question) -> Groups:
         return {}
     if match["part"] == "multi":
         return {"steps": (match["steps"],)}
-    found: Groups = {"steps": ("1",)}
-    return found | ({"concept": (question.subject,)} if question.subject else {})
+    parts: Groups = {"steps": ("1",)}
+    return parts | ({"concept": (question.subject,)} if question.subject else {})
 
 
 def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
@@ -105,16 +105,16 @@ def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
         whole = [right for key, right in parts.items() if key.endswith("_multi")]
         steps = [right for key, right in parts.items() if not key.endswith("_multi")]
         if whole and len(steps) == _steps_of(parts):
-            for strict, found in cases.items():
-                found.append(case(whole[0], steps, strict=strict))
+            for strict, of_problems in cases.items():
+                of_problems.append(case(whole[0], steps, strict=strict))
     metrics: dict[str, Metric] = {}
-    for strict, found in cases.items():
+    for strict, of_problems in cases.items():
         kind = "strict" if strict else "loose"
-        if not found:
+        if not of_problems:
             continue
-        values = {"score": [{"CM": 1.0, "IG": 0.5}.get(c, 0.0) for c in found]}
-        values |= {c: [float(c == one) for one in found] for c in ("IK", "IG", "CM")}
-        values["RM"] = [float(c == "RM") for c in found if c in ("CM", "RM")]
+        values = {"score": [{"CM": 1.0, "IG": 0.5}.get(c, 0.0) for c in of_problems]}
+        values |= {c: [float(c == one) for one in of_problems] for c in ("IK", "IG", "CM")}
+        values["RM"] = [float(c == "RM") for c in of_problems if c in ("CM", "RM")]
         for name, numbers in values.items():
             if numbers:
                 metrics[f"wemath/{kind}/{name}"] = metric(estimate(numbers))
@@ -123,8 +123,8 @@ def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
 
 def _steps_of(parts: Iterable[str]) -> int:
     """How many steps a problem has by its keys; 0 where they disagree."""
-    found = {int(match["steps"]) for key in parts if (match := _KEY.fullmatch(key))}
-    return found.pop() if len(found) == 1 else 0
+    counts = {int(match["steps"]) for key in parts if (match := _KEY.fullmatch(key))}
+    return counts.pop() if len(counts) == 1 else 0
 
 
 def case(whole: bool, steps: Sequence[bool], *, strict: bool) -> str:
