@@ -20,10 +20,9 @@ from statistics import mean
 from typing import Any
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
-from dreamprm.answers.mathvista import mathvista_verdict
 from dreamprm.data import read_trajectories
 from dreamprm.data.sources import read_known
-from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, right
+from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, mathvista_verdict, right
 from dreamprm.records import Trajectory
 from dreamprm.search.choosing import highest_score, majority_vote
 

@@ -21,9 +21,8 @@ from PIL import Image
 
 from dreamprm.answers import verify_answer
 from dreamprm.data import DataWarning, read_questions
-from dreamprm.data.sources import KNOWN, ColumnMap, find_known, read_known, read_source
+from dreamprm.data.sources import KNOWN, ColumnMap, find_source, read_known, read_source
 from dreamprm.data.sources.chat import split_turn
-from dreamprm.data.sources.published import find_hub
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question
 
@@ -496,12 +495,12 @@ def test_mathvision_is_known_through_its_own_reader(real_data: Path) -> None:
 
 
 def test_names_are_found_whatever_their_spelling_and_offered_when_wrong() -> None:
-    assert [find_known(name) for name in ("CLEVR-Math", "MMMU Pro")] == ["clevr_math", "mmmu_pro"]
-    assert find_hub("HuggingFaceM4/ChartQA", None) == "chartqa"
-    assert find_hub("HuggingFaceM4/the_cauldron", "mapqa") == "mapqa"
-    assert find_hub("HuggingFaceM4/the_cauldron", None) is None
+    assert [find_source(name) for name in ("CLEVR-Math", "MMMU Pro")] == ["clevr_math", "mmmu_pro"]
+    assert find_source("HuggingFaceM4/ChartQA") == "chartqa"
+    assert find_source("HuggingFaceM4/the_cauldron", "mapqa") == "mapqa"
+    assert find_source("HuggingFaceM4/the_cauldron") is None
     with pytest.raises(DreamPRMError, match="did you mean chartqa"):
-        read_known("chart_qas")
+        find_source("chart_qas")
     with pytest.raises(DreamPRMError, match="read from a file: give testmini.json"):
         read_known("mathvista")
 

@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
             `span` (two clock times, ranges or dates), `math` (math-verify), `no_match` (nothing
             above could compare the two). `timeout` says nothing about the answer, and is never
             correct: math-verify needed too long. A judge adds `judge` and `judge_unclear`, see
-            `rollouts.judge`; MathVista's own rules add `nearest_choice`, see `answers.mathvista`.
+            `rollouts.judge`; MathVista's own rules (`evaluation.benchmarks`) add `nearest_choice`.
     """
 
     correct: bool

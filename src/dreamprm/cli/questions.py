@@ -13,23 +13,20 @@ Images that the source holds as bytes are written once each into a folder beside
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dreamprm.answers.options import shuffle_options
 from dreamprm.cli.parsing import UsageError
-from dreamprm.cli.terminal import LOG_EVERY_S, progress
+from dreamprm.cli.terminal import progress
 from dreamprm.data import DataWarning, write_questions
-from dreamprm.errors import DataError, DreamPRMError, offer
+from dreamprm.errors import DataError
 
 if TYPE_CHECKING:
-    from dreamprm.data.sources import ColumnMap
     from dreamprm.records import Question
 
 
@@ -109,6 +106,8 @@ class Config:
 def run(config: Config) -> None:
     """Read and write the questions."""
     if config.list:
+        from dreamprm.data.sources import known_table
+
         print(known_table())
         return
     if config.source is None or config.output is None:
@@ -119,108 +118,49 @@ def run(config: Config) -> None:
     if config.output.absolute() in read:
         raise UsageError(f"questions: {config.output} is the source; give another output")
     skipped: list[DataError] = []
-    with _counted(config.limit if config.seed is None else None) as advance:
-        questions = _read(config, config.source, advance, skipped)
+    counts: Counter[str] = Counter()
+    with progress("questions read", config.limit if config.seed is None else None) as advance:
+        questions = _read(config, config.source, config.output, advance, skipped)
         if (seed := config.shuffle_options) is not None:
             questions = (shuffle_options(question, seed) for question in questions)
-        counts: Counter[str] = Counter()
         write_questions(config.output, _tallied(questions, counts))
     if skipped:
         print(f"{len(skipped)} rows left out, the first: {skipped[0]}", file=sys.stderr)
-    found = ", ".join(f"{counts[what]} {what}" for what in ("with options", "images"))
-    print(f"{config.output}: {counts['questions']} questions, {found}")
-
-
-def known_table() -> str:
-    """The known sets, one per line."""
-    from dreamprm.data.sources import KNOWN
-
-    rows = [("name", "family", "status", "hub (subset), or file")]
-    for name, known in KNOWN.items():
-        subset = known.subset if isinstance(known.subset, str) else None
-        place = known.hub or "a file: give --path"
-        where = f"{place} ({subset})" if subset else place
-        rows.append((name, known.family, known.status, where))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows
-    )
+    parts = ", ".join(f"{counts[what]} {what}" for what in ("with options", "images"))
+    print(f"{config.output}: {counts['questions']} questions, {parts}")
 
 
 def _read(
-    config: Config, source: str, advance: Callable[[int], None], skipped: list[DataError]
+    config: Config,
+    source: str,
+    output: Path,
+    advance: Callable[[int], None],
+    skipped: list[DataError],
 ) -> Iterator[Question]:
-    from dreamprm.data.sources import KNOWN, find_known, read_known, read_source
-    from dreamprm.data.sources.published import find_hub
+    from dreamprm.data.sources import KNOWN, changed_columns, find_source, read_known, read_source
 
-    options: dict[str, Any] = {
-        "domain": config.domain,
-        "split": config.split,
-        "subset": config.subset,
-        "limit": config.limit,
-        "seed": config.seed,
-        "image_folder": _image_folder(config),
-        "image_root": config.image_root,
-        "only_with_images": config.only_with_images,
-        "on_read": advance,
-    }
+    image_folder = config.image_folder or output.with_name(f"{output.stem}_images")
+    names = ("domain", "split", "subset", "limit", "seed", "image_root", "only_with_images")
+    options: dict[str, Any] = {name: getattr(config, name) for name in names}
+    options |= {"on_read": advance, "image_folder": None if config.inline_images else image_folder}
     if config.on_bad_row == "skip":
         options["bad_row"] = skipped.append
-    name = find_known(source)
-    if name is None and not Path(source).exists():
-        name = find_hub(source, config.subset)
-    if name is not None:
-        columns = _column_map(config.columns, KNOWN[name].columns)
+    known = find_source(source, config.subset)
+    columns = changed_columns(asdict(config.columns), KNOWN[known].columns if known else None)
+    if known is not None:
         if columns is None and config.columns != Columns():
             raise UsageError(
-                f"questions: {name} needs --columns.text and --columns.answer, or none"
+                f"questions: {known} needs --columns.text and --columns.answer, or none"
             )
-        return read_known(name, path=config.path, columns=columns, **options)
-    if not Path(source).exists() and not _could_be_a_table(source):
-        raise DreamPRMError(
-            f"there is no file and no known source '{source}'; {offer(source, KNOWN)}"
-        )
+        return read_known(known, path=config.path, columns=columns, **options)
     if config.path is not None:
         raise UsageError("questions: --path goes with a known source; give the file as --source")
-    columns = _column_map(config.columns, None)
     if columns is None:
         raise UsageError(
             f"questions: {source} is no known source; say by --columns.text and --columns.answer "
             "(and --columns.images, --columns.options, ...) which column is which"
         )
     return read_source(source, columns, **options)
-
-
-def _could_be_a_table(source: str) -> bool:
-    from dreamprm.data.sources.tables import FILES, hub_like
-
-    return hub_like(source) or Path(source).suffix.lower() in FILES
-
-
-def _column_map(given: Columns, base: ColumnMap | None) -> ColumnMap | None:
-    """The columns that were given, over those of a known set; None if that is not enough."""
-    from dreamprm.data.sources import ColumnMap
-
-    if base is None and (given.text is None or given.answer is None):
-        return None
-    changes: dict[str, Any] = {
-        name: value
-        for name in ("text", "answer", "answer_is", "id", "subject", "unit", "precision")
-        if (value := getattr(given, name)) is not None
-    }
-    for name in ("images", "options"):
-        if (value := getattr(given, name)) is not None:
-            several = tuple(part.strip() for part in value.split(","))
-            changes[name] = several if len(several) > 1 else several[0]
-    if given.extra is not None:
-        changes["extra"] = {part.strip(): part.strip() for part in given.extra.split(",")}
-    return replace(base or ColumnMap(), **changes)
-
-
-def _image_folder(config: Config) -> Path | None:
-    if config.inline_images or config.output is None:
-        return None
-    return config.image_folder or config.output.with_name(f"{config.output.stem}_images")
 
 
 def _tallied(questions: Iterator[Question], counts: Counter[str]) -> Iterator[Question]:
@@ -240,22 +180,3 @@ def _tallied(questions: Iterator[Question], counts: Counter[str]) -> Iterator[Qu
         )
     if not counts["questions"]:
         raise DataError("the source gave no question; check split, subset and what was left out")
-
-
-@contextmanager
-def _counted(limit: int | None) -> Iterator[Callable[[int], None]]:
-    """Progress towards `limit`; where no end is known, now and then how many there are."""
-    if limit is not None:
-        with progress("questions read", limit) as advance:
-            yield advance
-        return
-    count, last = 0, time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal count, last
-        count += done
-        if time.monotonic() - last >= LOG_EVERY_S:
-            last = time.monotonic()
-            print(f"questions read: {count}", file=sys.stderr, flush=True)
-
-    yield tell

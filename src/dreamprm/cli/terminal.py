@@ -57,12 +57,12 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) 
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show how far long work is: a bar on a terminal, now and then a line in a log.
 
     Args:
         what: what is counted, for example "questions sampled".
-        total: how many there are in all.
+        total: how many there are in all; None where nobody knows.
 
     Yields:
         A function to be called with the number done since the last call.
@@ -80,7 +80,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, advance=done)
 
 
-def _log_lines(what: str, total: int) -> Callable[[int], None]:
+def _log_lines(what: str, total: int | None) -> Callable[[int], None]:
     start = last = time.monotonic()
     finished = before = 0  # `before`: what an earlier run had done, told at once
 
@@ -91,7 +91,10 @@ def _log_lines(what: str, total: int) -> Callable[[int], None]:
         if now - start < AT_ONCE_S:
             before = finished
         line = ""
-        if finished >= total and done and now - start >= LOG_EVERY_S:
+        if total is None:
+            if now - last < LOG_EVERY_S:
+                return
+        elif finished >= total and done and now - start >= LOG_EVERY_S:
             line = f", after {duration(now - start)}"
         elif now - last < LOG_EVERY_S:
             return
@@ -100,7 +103,8 @@ def _log_lines(what: str, total: int) -> Callable[[int], None]:
             rate = (finished - before) / (now - start)
             line = f", about {duration((total - finished) / rate)} left"
         last = now
-        print(f"{what}: {finished} of {total}{line}", file=sys.stderr, flush=True)
+        of_total = "" if total is None else f" of {total}"
+        print(f"{what}: {finished}{of_total}{line}", file=sys.stderr, flush=True)
 
     return advance
 

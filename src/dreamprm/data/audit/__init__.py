@@ -1,16 +1,26 @@
 """What a data file holds, and what is wrong with it; `dreamprm validate` prints it.
 
 `load` reads all that can be read, `facts` counts it, and `findings` looks for the defects that
-published data of this field has; `overlap` compares with the questions of another file.
+published data of this field has, and for questions that other files ask, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from pathlib import Path
 
 from dreamprm.data.audit import pictures, rows, verdicts
-from dreamprm.data.audit.account import Facts, Finding, LabelFacts, Loaded, facts, load, load_ours
-from dreamprm.data.audit.pictures import overlap
+from dreamprm.data.audit.account import (
+    Facts,
+    Finding,
+    LabelFacts,
+    Loaded,
+    facts,
+    lines,
+    load,
+    load_ours,
+)
+from dreamprm.errors import DataError
 
 __all__ = [
     "Facts",
@@ -19,32 +29,46 @@ __all__ = [
     "Loaded",
     "facts",
     "findings",
-    "gravest_first",
+    "lines",
     "load",
+    "load_other",
     "load_ours",
-    "overlap",
 ]
 
-_GRAVEST = ("error", "warning", "note")
+
+def load_other(path: str | Path) -> Loaded:
+    """Read a file whose questions others are compared with.
+
+    Raises:
+        DataError: the file cannot be read, or holds no questions.
+    """
+    other = load(path)
+    if not other.questions:
+        raise DataError("holds no questions to compare with", file=path)
+    return other
 
 
-def findings(loaded: Loaded, *, decode_images: bool = False) -> list[Finding]:
-    """All that is wrong or odd, the gravest first.
+def findings(
+    loaded: Loaded, *, decode_images: bool = False, others: Mapping[str, Loaded] | None = None
+) -> list[Finding]:
+    """All that is wrong or odd: errors first, then warnings, then notes.
 
     Args:
         loaded: what a file holds.
         decode_images: read every image to its end; else it is only looked for on disk.
+        others: name -> file whose questions must not be among these, such as a benchmark.
+
+    Raises:
+        DataError: there are others to compare with, but the file holds no questions.
     """
-    return gravest_first(
-        [
-            *rows.check(loaded),
-            *pictures.check(loaded, decode=decode_images),
-            *verdicts.check_labels(loaded),
-            *verdicts.check_answers(loaded),
-        ]
-    )
-
-
-def gravest_first(found: Iterable[Finding]) -> list[Finding]:
-    """Errors, then warnings, then notes; else in their order."""
-    return sorted(found, key=lambda finding: _GRAVEST.index(finding.severity))
+    if others and not loaded.questions:
+        raise DataError("holds no questions to look for in other files", file=loaded.name)
+    told = [
+        *rows.check(loaded),
+        *pictures.check(loaded, decode=decode_images),
+        *verdicts.check_labels(loaded),
+        *verdicts.check_answers(loaded),
+    ]
+    for name, other in (others or {}).items():
+        told += pictures.overlap(loaded, name, other)
+    return sorted(told, key=lambda finding: ("error", "warning", "note").index(finding.severity))

@@ -6,7 +6,7 @@ import json
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -309,3 +309,61 @@ K = TypeVar("K")
 
 def _top(counts: Counter[K]) -> dict[K, int]:
     return dict(counts.most_common(_TOP))
+
+
+def lines(facts: Facts, findings: Sequence[Finding]) -> Iterator[str]:
+    """The account as lines of text."""
+    yield f"{facts.name}: {facts.format}"
+    for name, told in _counts(facts):
+        yield f"  {name:<15}{told}"
+    for finding in findings:
+        yield f"{finding.severity}: {' '.join(finding.message.split())}"
+        for where in finding.where:
+            yield f"    {' '.join(where.split())}"
+        if finding.where and finding.count > len(finding.where):
+            yield f"    and {finding.count - len(finding.where)} more"
+    if not findings:
+        yield "nothing wrong was found"
+
+
+def _counts(facts: Facts) -> Iterator[tuple[str, str]]:
+    if facts.rows is not None:
+        unread = f", {facts.unread} of them cannot be read" if facts.unread else ""
+        yield "rows", f"{facts.rows}{unread}"
+    if facts.scores:
+        yield "step scores", f"of {facts.scores} trajectories"
+    if facts.questions:
+        yield "questions", f"{facts.questions}"
+        yield "domains", _named(facts.domains, facts.number_of_domains)
+        if facts.subjects:
+            yield "subjects", _named(facts.subjects, facts.number_of_subjects)
+        each = f", {facts.images / facts.with_images:.2f} images each" if facts.images else ""
+        yield "with images", f"{facts.with_images}{each}"
+        yield "with options", f"{facts.with_options}"
+        yield "gold answer", f"known of {facts.gold_known}"
+    if facts.steps:
+        yield "trajectories", f"{facts.trajectories}"
+        yield "policies", _named(facts.policies)
+        yield "steps", f"{facts.steps[0]} to {facts.steps[2]}, median {facts.steps[1]:g}"
+        yield "outcomes", _shares(facts.outcomes)
+    if facts.outcomes_of_rows:
+        yield "rows say", _shares(facts.outcomes_of_rows)
+    if facts.labels:
+        yield from _label_counts(facts.labels, facts.trajectories)
+
+
+def _label_counts(labels: LabelFacts, trajectories: int) -> Iterator[tuple[str, str]]:
+    shares = f"mean {labels.mean:.3f}, {labels.zeros:.1%} are 0 and {labels.ones:.1%} are 1"
+    yield "labels", f"on {labels.steps} of {labels.of_steps} steps; {shares}"
+    yield "", f"{labels.with_wrong_step} of {trajectories} trajectories have a step labelled 0"
+    yield "completions", "per label: " + _named(labels.totals)
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+def _named(counts: Mapping[Any, int], of: int | None = None) -> str:
+    told = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    more = (of or len(counts)) - len(counts)
+    return f"{told}, and {more} more" if more else told

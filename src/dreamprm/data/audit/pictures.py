@@ -70,34 +70,34 @@ def _damaged(images: Sequence[tuple[Question, str | bytes]]) -> Iterator[Finding
         yield Finding("error", "damaged_images", len(bad), message, shown(bad))
 
 
-def overlap(loaded: Loaded, name: str, others: Sequence[Question]) -> Iterator[Finding]:
-    """Questions that another file asks, too.
-
-    Args:
-        loaded: the file at hand.
-        name: of the other file, as the user calls it.
-        others: its questions.
-    """
-    found = find_overlap(loaded.questions, others)
-    shared = [one for one in found if one.counts]
+def overlap(loaded: Loaded, name: str, other: Loaded) -> Iterator[Finding]:
+    """Questions that another file asks, too; `name` is what the user calls it."""
+    pairs = find_overlap(loaded.questions, other.questions)
+    shared = [pair for pair in pairs if pair.counts]
     if shared:
         message = (
             f"{share(len(shared), len(loaded.questions))} questions are also in {name}; what was "
             "trained on cannot be tested on, so remove them from one of the two"
         )
         yield Finding("error", "overlap", len(shared), message, _pairs(shared))
-    letters = list(_other_letters(loaded.questions, others))
+    letters = list(_other_letters(loaded.questions, other.questions))
     if letters:
         message = (
             f"{len(letters)} questions are worded as one of {name}, with the same right option "
             "under another letter; compare answers across the two by the option's text"
         )
         yield Finding("warning", "other_letters", len(letters), message, shown(letters))
-    alike = Counter(one.why for one in found if not one.counts)
+    alike = Counter(pair.why for pair in pairs if not pair.counts)
     for why, count in alike.items():
         message = f"{count} questions are like one of {name}: {why}"
-        where = _pairs([one for one in found if not one.counts and one.why == why])
+        where = _pairs([pair for pair in pairs if not pair.counts and pair.why == why])
         yield Finding("note", "alike", count, message, where)
+    if other.bad:  # what cannot be read may hide a shared question
+        count = len(other.bad)
+        message = (
+            f"{count} rows of {name} cannot be read, so nothing was compared with them; mend them"
+        )
+        yield Finding("error", "not_compared", count, message, shown(list(map(str, other.bad))))
 
 
 def _other_letters(questions: Sequence[Question], others: Sequence[Question]) -> Iterator[str]:
@@ -124,5 +124,5 @@ def _right_letter(question: Question) -> int | None:
     return meant.position if meant and meant.rule == "letter" else None
 
 
-def _pairs(found: Sequence[Overlap]) -> tuple[str, ...]:
-    return shown([f"question {one.question_id} like {one.other_id}" for one in found])
+def _pairs(pairs: Sequence[Overlap]) -> tuple[str, ...]:
+    return shown([f"question {pair.question_id} like {pair.other_id}" for pair in pairs])

@@ -5,8 +5,17 @@ the hub, and rows of chat turns are split first (`chat`). `published` lists the 
 could be looked up, and reads them by name.
 """
 
-from dreamprm.data.sources.columns import ColumnMap
-from dreamprm.data.sources.published import KNOWN, find_known, read_known
+from dreamprm.data.sources.columns import ColumnMap, changed_columns
+from dreamprm.data.sources.published import KNOWN, find_known, find_source, known_table, read_known
 from dreamprm.data.sources.tables import read_source
 
-__all__ = ["KNOWN", "ColumnMap", "find_known", "read_known", "read_source"]
+__all__ = [
+    "KNOWN",
+    "ColumnMap",
+    "changed_columns",
+    "find_known",
+    "find_source",
+    "known_table",
+    "read_known",
+    "read_source",
+]

@@ -18,7 +18,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +78,29 @@ class ColumnMap:
     precision: str | Take | None = None
     extra: Mapping[str, str | Take] = field(default_factory=dict)
     turns: Callable[[Row], list[dict[str, Any]]] | None = None
+
+
+def changed_columns(names: Mapping[str, str | None], base: ColumnMap | None) -> ColumnMap | None:
+    """The columns that a user names, over those of a known set.
+
+    Args:
+        names: field of ColumnMap -> column; several columns as "a,b,c". None: not given.
+        base: columns of the known set.
+
+    Returns:
+        None where there is no base and text or answer is not named.
+    """
+    given = {field: name for field, name in names.items() if name is not None}
+    if base is None and not {"text", "answer"} <= given.keys():
+        return None
+    changes: dict[str, Any] = dict(given)
+    for several in given.keys() & {"images", "options", "extra"}:
+        parts = tuple(part.strip() for part in given[several].split(","))
+        if several == "extra":
+            changes["extra"] = {part: part for part in parts}
+        else:
+            changes[several] = parts if len(parts) > 1 else parts[0]
+    return replace(base or ColumnMap(), **changes)
 
 
 def question_of(

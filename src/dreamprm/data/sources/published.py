@@ -18,7 +18,7 @@ from typing import Any, Literal
 from dreamprm.data.mathvision import read_mathvision
 from dreamprm.data.sources.chat import cauldron_turns, conversation_turns
 from dreamprm.data.sources.columns import ColumnMap, Row, column
-from dreamprm.data.sources.tables import choose, read_source
+from dreamprm.data.sources.tables import FILES, choose, hub_like, read_source
 from dreamprm.errors import DataError, DreamPRMError, offer
 from dreamprm.records import Question
 
@@ -322,12 +322,39 @@ def find_known(name: str) -> str | None:
     return {_plain(key): key for key in KNOWN}.get(_plain(name))
 
 
-def find_hub(hub: str, subset: str | None) -> str | None:
-    """The key of the one known set that lies there on the hub; None if there is none or several."""
-    keys = [key for key, known in KNOWN.items() if known.hub == hub]
-    same_subset = [key for key in keys if subset == KNOWN[key].subset]
-    fitting = same_subset or (keys if subset is None else [])
-    return fitting[0] if len(fitting) == 1 else None
+def find_source(source: str, subset: str | None = None) -> str | None:
+    """The key of KNOWN that a name or a place on the hub means; None for any other table.
+
+    Raises:
+        DreamPRMError: the source is neither a known set nor a table; offers the nearest names.
+    """
+    key = find_known(source)
+    if key is not None or Path(source).exists():
+        return key
+    places = [key for key, known in KNOWN.items() if known.hub == source]
+    same_subset = [key for key in places if subset == KNOWN[key].subset]
+    fitting = same_subset or (places if subset is None else [])
+    if len(fitting) == 1:
+        return fitting[0]
+    if not hub_like(source) and Path(source).suffix.lower() not in FILES:
+        raise DreamPRMError(
+            f"there is no file and no known source '{source}'; {offer(source, KNOWN)}"
+        )
+    return None
+
+
+def known_table() -> str:
+    """The known sets, one per line, for printing."""
+    rows = [("name", "family", "status", "hub (subset), or file")]
+    for name, known in KNOWN.items():
+        subset = f" ({known.subset})" if isinstance(known.subset, str) else ""
+        rows.append(
+            (name, known.family, known.status, (known.hub or "a file: give --path") + subset)
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows
+    )
 
 
 def read_known(
