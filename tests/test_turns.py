@@ -24,15 +24,17 @@ PICTURED = (picture_question("three", 4), STEPS[:4])
 
 def test_a_conversation_reads_as_question_and_first_step_then_one_step_a_turn() -> None:
     question = Question(id="q", domain="d", text="what is 1 + 1 ?", images=(), answer="2")
-    written = dialogue(processor(), "Judge.", "+", question, ["one and one", "so it is 2"])
-    assert written.opening == (
+    opening, tail, ends = dialogue(
+        processor(), "Judge.", "+", question, ["one and one", "so it is 2"]
+    )
+    assert opening == (
         "<|system|>Judge.<|user|>### Question:\nwhat is 1 + 1 ?\n\n"
         "### Solution Process:\none and one<|assistant|>"
     )
-    assert processor().tokenizer.decode(written.tail) == ("+<|end|><|user|>so it is 2<|assistant|>")
-    assert written.ends == [-1, len(written.tail) - 1]
-    bare = dialogue(processor(), "", "+", question, ["one"])
-    assert bare.opening.startswith("<|user|>### Question:")
+    assert processor().tokenizer.decode(tail) == ("+<|end|><|user|>so it is 2<|assistant|>")
+    assert ends == [-1, len(tail) - 1]
+    bare, _, _ = dialogue(processor(), "", "+", question, ["one"])
+    assert bare.startswith("<|user|>### Question:")
 
 
 def test_scores_are_those_of_the_stock_model_at_each_reply() -> None:

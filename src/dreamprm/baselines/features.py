@@ -23,10 +23,6 @@ Pairs = Sequence[tuple[Question, Trajectory]]
 Progress = Callable[[int], None]
 
 
-def silent(done: int) -> None:
-    """Show no progress."""
-
-
 def measured_pool(
     selector: str,
     pairs: Pairs,
@@ -36,15 +32,13 @@ def measured_pool(
     step_tag: str = "\n",
     lower_loss: LowerLoss = "mse",
     device: str | None = None,
-    progress: Progress = silent,
+    progress: Progress = lambda done: None,
 ) -> Pool:
     """A pool with the figures that the selector `car` or `loss` needs.
 
     Args:
         model: `loss`: folder of a trained PRM; `car`: that, or any vision-language model.
-        batch_size: trajectories in one forward pass.
         step_tag: text that ends a step, for a model that is no PRM.
-        lower_loss: of the reference PRM.
         progress: told the number of trajectories done since the last call.
     """
     if selector == "loss":
@@ -62,7 +56,7 @@ def measured_pool(
 
 @torch.inference_mode()
 def embeddings_and_quality(
-    model: PRM, pairs: Pairs, batch_size: int, progress: Progress = silent
+    model: PRM, pairs: Pairs, batch_size: int, progress: Progress = lambda done: None
 ) -> tuple[Floats, Floats]:
     """What CaR clusters and ranks by, from the backbone alone, in the order of `pairs`.
 
@@ -72,10 +66,8 @@ def embeddings_and_quality(
     none for reasoning about images. What a language model finds likely is fluent and of a kind it
     knows, not necessarily right, and a backbone that no PRM training has touched is the better
     judge. The few architectures that squeeze or rescale their logits afterwards are read before
-    that, which is enough to rank by.
-
-    Args:
-        model: put into eval mode; its own layout and head are not used.
+    that, which is enough to rank by. The model is put into eval mode; its own layout and head are
+    not used.
 
     Returns:
         Embeddings, (trajectories, width), and quality, (trajectories,), at most 0.
@@ -114,14 +106,12 @@ def reference_losses(
     pairs: Pairs,
     batch_size: int,
     kind: LowerLoss = "mse",
-    progress: Progress = silent,
+    progress: Progress = lambda done: None,
 ) -> Floats:
     """Mean loss of a trained PRM's step scores against the labels, in the order of `pairs`.
 
-    Args:
-        model: the reference, put into eval mode; a fresh head scores every step 0.5 and tells
-            nothing but how far the labels are from that.
-        kind: of loss, see `bilevel.losses.trajectory_losses`.
+    The model is put into eval mode. With a fresh head, which scores every step 0.5, the loss tells
+    only how far the labels are from that.
     """
     encode = model.eval().encoder()
     losses = np.zeros(len(pairs))

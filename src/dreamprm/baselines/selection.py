@@ -62,10 +62,6 @@ def select_weights(name: str, pool: Pool, budget: float, seed: int = 0) -> Float
     The order of the pool does not matter: selectors see it sorted by question id and sample index,
     so that a shuffled file gives the same weights, those of random selection included.
 
-    Args:
-        budget: share of the trajectories that is kept, in (0, 1].
-        seed: of what is drawn.
-
     Returns:
         Weights in the order of the pool, (trajectories,): 0 or more, with mean 1.
 
@@ -79,12 +75,11 @@ def select_weights(name: str, pool: Pool, budget: float, seed: int = 0) -> Float
     check_budget(budget, seed)
     order = _order(pool)
     _check_figures(pool)
-    chosen = SELECTORS[name](_sorted(pool, order), budget, seed)  # (trajectories,), sorted order
-    if not np.isfinite(chosen).all() or (chosen < 0).any() or not chosen.sum() > 0:
-        raise DreamPRMError(
-            f"selector '{name}' gave weights that are negative, not finite or all 0; check the "
-            "figures it was given"
-        )
+    figures = (pool.features, pool.quality, pool.losses)
+    in_order = Pool(
+        tuple(pool.pairs[i] for i in order), *(None if f is None else f[order] for f in figures)
+    )
+    chosen = SELECTORS[name](in_order, budget, seed)  # (trajectories,), sorted order
     weights = np.empty(len(order))
     weights[order] = chosen * (len(chosen) / chosen.sum())
     return weights
@@ -134,13 +129,6 @@ def _check_figures(pool: Pool) -> None:
             raise DreamPRMError(f"{name} has a value that is not finite; check the model behind it")
 
 
-def _sorted(pool: Pool, order: Indices) -> Pool:
-    figures = (pool.features, pool.quality, pool.losses)
-    return Pool(
-        tuple(pool.pairs[i] for i in order), *(None if f is None else f[order] for f in figures)
-    )
-
-
 def kept_count(trajectories: int, budget: float) -> int:
     """How many trajectories a budget keeps: the nearest whole number, at least 1."""
     return max(1, round(budget * trajectories))
@@ -176,24 +164,17 @@ def random_subset(pool: Pool, budget: float, seed: int) -> Floats:
 ALPHA = 0.05  # of the paper at a budget of 25%; 0.2 at 10%
 
 
-def bis(
-    pool: Pool, budget: float, seed: int, *, alpha: float = ALPHA, within_domain: bool = True
-) -> Floats:
+def bis(pool: Pool, budget: float, seed: int) -> Floats:
     """Keep the trajectories with the highest score of each domain (arXiv 2602.04145).
 
     From the paper: the score, and, as the authors' released script does, the same share of every
     source. Adapted: the shares of the domains add up to the budget exactly (largest remainders);
     ties, frequent with few completions per step, are settled by `seed` rather than by file order.
-
-    Args:
-        alpha: see `balanced_information`.
-        within_domain: rank within each domain; if false, rank all domains together.
     """
     count = len(pool.pairs)
-    scores = [balanced_information(t, alpha) for _, t in pool.pairs]
+    scores = [balanced_information(t) for _, t in pool.pairs]
     ties = np.random.default_rng(seed).permutation(count)
-    everyone = range(count)
-    members = pool.by_domain(everyone) if within_domain else {"": list(everyone)}
+    members = pool.by_domain(range(count))
     quotas = _quotas({name: len(mine) for name, mine in members.items()}, budget)
     chosen: list[int] = []
     for name, mine in members.items():
@@ -202,22 +183,19 @@ def bis(
     return _kept(chosen, count)
 
 
-def balanced_information(trajectory: Trajectory, alpha: float = ALPHA) -> float:
-    """[p (1 - p) + alpha] * R of one trajectory's labelled steps.
+def balanced_information(trajectory: Trajectory) -> float:
+    """[p (1 - p) + ALPHA] * R of one trajectory's labelled steps.
 
     p is the share of positive steps, those with at least one right completion; p (1 - p) is their
     mixture, highest where half are positive. R is their reliability, the mean label of the positive
     steps; 1 where there is none, since a step that never led to a right answer is surely negative.
-
-    Args:
-        trajectory: with at least one label.
-        alpha: lets trajectories of one kind of step be ranked by R; larger for smaller budgets.
+    ALPHA lets trajectories with one kind of step be ranked by R.
     """
     values = [label.value for label in _known_labels(trajectory)]
     positive = [value for value in values if value > 0]
     p = len(positive) / len(values)
     reliability = sum(positive) / len(positive) if positive else 1.0
-    return (p * (1 - p) + alpha) * reliability
+    return (p * (1 - p) + ALPHA) * reliability
 
 
 def _quotas(sizes: dict[str, int], budget: float) -> dict[str, int]:
@@ -243,8 +221,8 @@ def car(pool: Pool, budget: float, seed: int) -> Floats:
     k = sqrt(n / 2), the union of the n1 best by quality and the n2 = 1 best of each cluster.
     Adapted: n1 is what fills the budget exactly, and where there are more clusters than the budget
     has room for, the best of their best are kept. The paper's quality is a model trained on what
-    experts prefer, its embedding a sentence encoder's; ours are `features.quality` and
-    `features.embed`, from the PRM's own backbone.
+    experts prefer, its embedding a sentence encoder's; ours are both from the PRM's own backbone
+    (`features.embeddings_and_quality`).
 
     Raises:
         DreamPRMError: the pool has no features or no quality.
@@ -263,20 +241,12 @@ def car(pool: Pool, budget: float, seed: int) -> Floats:
     return _kept(np.concatenate([best, others])[: kept_count(count, budget)], count)
 
 
-def principal_components(features: Floats, variance: float = VARIANCE) -> Floats:
-    """The fewest principal components that explain a share of the variance.
-
-    Args:
-        features: (trajectories, width).
-        variance: the share, in (0, 1).
-
-    Returns:
-        (trajectories, components), at least one component.
-    """
+def principal_components(features: Floats) -> Floats:
+    """The fewest components that explain the share VARIANCE, (trajectories, components)."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
     explained = np.cumsum(values[::-1].clip(min=0))
-    components = int(np.searchsorted(explained, variance * explained[-1])) + 1
+    components = int(np.searchsorted(explained, VARIANCE * explained[-1])) + 1
     reduced: Floats = centred @ vectors[:, ::-1][:, :components]
     return reduced
 
@@ -289,8 +259,7 @@ def cluster(points: Floats, seed: int) -> Indices:
         # An empty cluster has no best trajectory; that is all that follows from it.
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
         rng = np.random.default_rng(seed)
-        _, labels = kmeans2(points, k, iter=100, minit="++", seed=rng)
-    clusters: Indices = labels.astype(np.int64)
+        clusters: Indices = kmeans2(points, k, iter=100, minit="++", seed=rng)[1].astype(np.int64)
     return clusters
 
 
@@ -332,7 +301,9 @@ def s1(pool: Pool, budget: float, seed: int) -> Floats:
         tiers[2 if broken else int(rates[question.id] >= TOO_EASY)].append(i)
     chosen: list[int] = []
     for tier in tiers:
-        domains = _longest_first(pool, tier, rates)
+        # The longest and then the least solved at the front of each domain.
+        tier.sort(key=lambda i: (-_length(pool.pairs[i][1]), rates[pool.pairs[i][0].id]))
+        domains = pool.by_domain(tier)
         while domains and len(chosen) < left_to_keep:
             names = sorted(domains)
             name = names[rng.integers(len(names))]
@@ -368,14 +339,8 @@ def solve_rates(pool: Pool) -> dict[str, float]:
     return {name: right[name] / tried[name] for name in tried}
 
 
-def _longest_first(pool: Pool, members: list[int], rates: dict[str, float]) -> dict[str, list[int]]:
-    """Members of each domain, the longest and then the least solved at the front."""
-
-    def key(i: int) -> tuple[int, float]:
-        question, t = pool.pairs[i]
-        return -sum(map(len, t.steps)), rates[question.id]
-
-    return {name: sorted(mine, key=key) for name, mine in pool.by_domain(members).items()}
+def _length(trajectory: Trajectory) -> int:
+    return sum(map(len, trajectory.steps))
 
 
 def _power_law(count: int, rng: np.random.Generator) -> int:
@@ -436,15 +401,15 @@ def _inverse_temperature(excess: Floats, target: float) -> float:
     The size falls steadily from n at b = 0 to the number of zeros in `excess`: the derivative of
     its logarithm is twice the mean excess at 2b less that at b.
     """
-    if target >= len(excess):
-        return 0.0
-    high = 1.0
-    while effective_size(np.exp(-high * excess)) > target:
-        high *= 2
 
     def miss(b: float) -> float:
         return effective_size(np.exp(-b * excess)) - target
 
+    if target >= len(excess):
+        return 0.0
+    high = 1.0
+    while miss(high) > 0:
+        high *= 2
     return float(brentq(miss, 0.0, high, xtol=1e-14 * high, rtol=1e-14))
 
 

@@ -35,21 +35,13 @@ _WRONG, _RIGHT = 0, 1  # classes of Qwen2.5-Math-PRM's head
 
 @dataclass(frozen=True)
 class TextPRM:
-    """A reward model that reads text, with a tag behind each step.
-
-    Attributes:
-        model: the language model.
-        tokenizer: its tokenizer.
-        write: question and steps -> text with one tag per step.
-        tag: id of the tag's token.
-        judge: token ids and mask, (B, tokens) -> a logit at every position, (B, tokens).
-    """
+    """A reward model that reads text, with a tag behind each step."""
 
     model: Any
     tokenizer: Any
-    write: Callable[[Question, Steps], str]
-    tag: int
-    judge: Callable[[Tensor, Tensor], Tensor]
+    write: Callable[[Question, Steps], str]  # text with one tag per step
+    tag: int  # id of the tag's token
+    judge: Callable[[Tensor, Tensor], Tensor]  # ids and mask, (B, tokens), to logits, (B, tokens)
 
     def score(
         self, question: Question | str, candidates: Sequence[Steps], batch_size: int = 16

@@ -31,10 +31,7 @@ _RESCALED = {
 class TokenHead(nn.Module):
     """z = logit(good) - logit(bad), so that sigmoid(z) is the softmax over the two tokens.
 
-    Args:
-        good: id of the token that says a step is right.
-        bad: id of the token that says it is wrong.
-        softcap: final logit softcapping of the backbone: logits become cap * tanh(logit / cap).
+    `softcap` is the backbone's final logit softcapping: logits become cap * tanh(logit / cap).
     """
 
     def __init__(self, good: int, bad: int, softcap: float | None = None) -> None:
@@ -42,11 +39,9 @@ class TokenHead(nn.Module):
         self.good, self.bad, self.softcap = good, bad, softcap
 
     def forward(self, hidden: Tensor, output: nn.Module) -> Tensor:
-        """Logits of the steps, (found,).
+        """Last hidden states at the judged positions, (found, width), to logits, (found,).
 
-        Args:
-            hidden: last hidden state at the judged positions, (found, width).
-            output: the backbone's output embedding.
+        `output` is the backbone's output embedding.
         """
         ids = [self.good, self.bad]
         if type(output) is nn.Linear:
@@ -67,11 +62,7 @@ class TokenHead(nn.Module):
 def token_head(
     config: Any, processor: Any, tokens: tuple[str, str], layout: LayoutConfig
 ) -> TokenHead:
-    """The `token` head of a backbone.
-
-    Args:
-        config: the backbone's config.
-        tokens: texts of the good and the bad token.
+    """The `token` head of a backbone with this config, for the texts of a good and a bad token.
 
     Raises:
         DreamPRMError: a text is no single token, or the backbone changes its logits in a way that

@@ -26,15 +26,10 @@ TOKEN_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_id
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt as its processor returns it.
+    """One prompt as its processor returns it."""
 
-    Attributes:
-        tokens: each (tokens,).
-        visual: everything else; the first axis runs over images, tiles or patches.
-    """
-
-    tokens: dict[str, Tensor]
-    visual: dict[str, Tensor]
+    tokens: dict[str, Tensor]  # each (tokens,)
+    visual: dict[str, Tensor]  # the rest; the first axis runs over images, tiles or patches
 
     def __len__(self) -> int:
         return len(self.tokens["input_ids"])
@@ -68,13 +63,7 @@ def _bytes(prompt: Prompt) -> int:
 
 
 def encode_prompt(processor: Any, text: str, images: Sequence[Image.Image], name: str) -> Prompt:
-    """Process one prompt.
-
-    Args:
-        processor: of the backbone.
-        text: as the chat template writes it.
-        images: in the order of their placeholders.
-        name: id of the question, for errors.
+    """Process one prompt, as the chat template wrote it; `name` is the question's, for errors.
 
     Raises:
         DataError: the processor refuses this prompt.
@@ -110,12 +99,6 @@ def join(
     side: Literal["right", "left"],
 ) -> tuple[dict[str, Tensor], list[int]]:
     """Append tokens to each prompt and make one batch of all.
-
-    Args:
-        prompts: one per sequence; the same one may occur several times.
-        tails: tokens that follow each prompt.
-        pad_id: fills `input_ids`, hidden by the attention mask.
-        side: where sequences are padded.
 
     Returns:
         The backbone's inputs, and the position at which each tail starts.

@@ -105,38 +105,19 @@ class Batch:
 
 
 class Laid(NamedTuple):
-    """One trajectory as tokens: a prompt, what follows it, and where its steps are judged.
-
-    Attributes:
-        prompt: with its images.
-        tail: tokens behind the prompt, up to the last step that fits.
-        ends: index in `tail` of the position that judges each step; -1 is the prompt's last token.
-    """
+    """One trajectory as tokens, up to the last step that fits."""
 
     prompt: Prompt
-    tail: list[int]
-    ends: list[int]
-
-
-class Written(NamedTuple):
-    """A trajectory before its prompt is processed; `tail` and `ends` as in `Laid`."""
-
-    opening: str
-    tail: list[int]
-    ends: list[int]
+    tail: list[int]  # the tokens behind the prompt
+    ends: list[int]  # where in `tail` each step is judged; -1 is the prompt's last token
 
 
 class Encoder:
     """Turns (question, steps) pairs into a `Batch`.
 
     Args:
-        processor: the backbone's processor (image processor, tokenizer and chat template).
-        config: the layout.
         root: folder that relative image paths start from.
         context: tokens that the backbone has positions for; None: no limit known.
-
-    Attributes:
-        warn_cut: warn once of each trajectory with steps beyond the limit.
     """
 
     def __init__(
@@ -158,7 +139,7 @@ class Encoder:
             for holder in (processor, self.tokenizer)
             if isinstance(token := getattr(holder, "image_token", None), str)
         }
-        self.warn_cut = True
+        self.warn_cut = True  # once per trajectory with steps beyond the limit
         self._told: set[int] = set()  # trajectories whose cut has been warned about
         tag = self.tokenizer(self.config.step_tag, add_special_tokens=False).input_ids
         if len(tag) != 1 and self.config.name != "turns":
@@ -167,27 +148,21 @@ class Encoder:
                 "tokenizer, and must be one; choose a tag that the tokenizer knows as a whole"
             )
         self.tag_id: int = tag[0] if tag else -1  # `turns` has none
-        self._step_ids = lru_cache(maxsize=65536)(self._tokenize)
+        self._step_ids = lru_cache(maxsize=65536)(partial(_tokens, processor))
         self._template = lru_cache(maxsize=65536)(self._write_template)
         self._prompts = PromptCache()
 
     def __call__(self, pairs: Sequence[tuple[Question, Sequence[str]]]) -> Batch:
-        """Encode trajectories.
+        """Encode trajectories of at least one step each: one sequence per trajectory.
 
-        Args:
-            pairs: question and steps of each trajectory; at least one step each.
-
-        Returns:
-            A batch of len(pairs) sequences (`trajectory`, `turns`), or of one sequence per step
-            (`prefix`).
+        In layout `prefix`, one sequence per step.
         """
+        one_per_step = self.config.name == "prefix"
         laid = [self.lay_out(question, steps) for question, steps in pairs]
-        sequences = []  # (trajectory, its steps)
+        sequences: list[tuple[int, int]] = []  # (trajectory, how many of its steps)
         for i, one in enumerate(laid):
             fit = len(one.ends)
-            sequences += (
-                [(i, n) for n in range(1, fit + 1)] if self.config.name == "prefix" else [(i, fit)]
-            )
+            sequences += [(i, n) for n in range(1 if one_per_step else fit, fit + 1)]
         inputs, starts = join(
             [laid[i].prompt for i, _ in sequences],
             [laid[i].tail[: laid[i].ends[n - 1] + 1] for i, n in sequences],
@@ -200,8 +175,7 @@ class Encoder:
         rows = torch.zeros(len(pairs), count, dtype=torch.long)
         mask = torch.zeros(len(pairs), count, dtype=torch.bool)
         for row, (i, n) in enumerate(sequences):
-            steps = range(n - 1, n) if self.config.name == "prefix" else range(n)
-            for s in steps:
+            for s in range(n - 1 if one_per_step else 0, n):
                 positions[i, s] = starts[row] + laid[i].ends[s]
                 rows[i, s] = row
                 mask[i, s] = True
@@ -210,7 +184,12 @@ class Encoder:
     def lay_out(self, question: Question, steps: Sequence[str]) -> Laid:
         """One trajectory as tokens; steps beyond the context are left out, with a warning."""
         text, tail, ends = self._write(question, steps)
-        prompt = self._prompts.get((text, question.images), partial(self._encode, question, text))
+
+        def encode() -> Prompt:
+            pictures = [load_image(ref, self.root) for ref in question.images]
+            return encode_prompt(self.processor, text, pictures, question.id)
+
+        prompt = self._prompts.get((text, question.images), encode)
         fit = self._fitting(question, steps, len(prompt), ends)
         return Laid(prompt, tail[: ends[fit - 1] + 1], ends[:fit])
 
@@ -219,12 +198,12 @@ class Encoder:
         text = "\n".join(part for part in (text, self.config.instruction) if part)
         content.append({"type": "text", "text": text})
         message = [{"role": "user", "content": content}]
-        prompt: str = self.processor.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True
+        return str(
+            self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         )
-        return prompt
 
-    def _write(self, question: Question, steps: Sequence[str]) -> Written:
+    def _write(self, question: Question, steps: Sequence[str]) -> tuple[str, list[int], list[int]]:
+        """The prompt's text, and `tail` and `ends` of `Laid` for all steps."""
         for what, text in (("text", question_text(question)), *(("step", s) for s in steps)):
             if mark := next((p for p in self._placeholders if p in text), None):
                 raise DataError(
@@ -239,15 +218,7 @@ class Encoder:
         for step in steps:
             tail += [*self._step_ids(step), self.tag_id]
             ends.append(len(tail) - 1)
-        prompt = self._template(question_text(question), len(question.images))
-        return Written(prompt, tail, ends)
-
-    def _encode(self, question: Question, text: str) -> Prompt:
-        pictures = [load_image(ref, self.root) for ref in question.images]
-        return encode_prompt(self.processor, text, pictures, question.id)
-
-    def _tokenize(self, step: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(step, add_special_tokens=False).input_ids)
+        return self._template(question_text(question), len(question.images)), tail, ends
 
     def _fitting(
         self, question: Question, steps: Sequence[str], prompt: int, ends: list[int]
@@ -276,27 +247,33 @@ class Encoder:
 
 def dialogue(
     processor: Any, instruction: str, reply: str, question: Question, steps: Sequence[str]
-) -> Written:
+) -> tuple[str, list[int], list[int]]:
     """Write a trajectory as turns, with the processor's own chat template.
 
     Positions come from token ids: the conversation up to a reply must be, token by token, the
     beginning of the whole conversation.
 
     Args:
-        processor: of the backbone.
         instruction: the system turn; none if empty.
         reply: what the assistant said to every earlier step.
-        question: goes into the first user turn, with its images.
-        steps: at least one.
+
+    Returns:
+        The text up to the first reply, and `tail` and `ends` of `Laid`.
 
     Raises:
         DreamPRMError: the chat template does not continue its own prefixes, or refuses a role.
     """
-    messages = _messages(instruction, reply, question, steps)
-    first = 2 if instruction else 1  # messages before the first reply
-    prefixes = [
-        _write(processor, messages[: first + 2 * i], reply_next=True) for i in range(len(steps))
-    ]
+    text = f"{question_text(question)}{SOLUTION_MARK}{steps[0]}"
+    images = [{"type": "image"} for _ in question.images]
+    opening = [_text(QUESTION_MARK), *images, _text(text)]
+    if not images:  # templates may put something between two texts
+        opening = [_text(QUESTION_MARK + text)]
+    messages = [{"role": "system", "content": [_text(instruction)]}] if instruction else []
+    messages.append({"role": "user", "content": opening})
+    prefixes = [_write(processor, messages, reply_next=True)]
+    for step in steps[1:]:
+        messages += [_reply(reply), {"role": "user", "content": [_text(step)]}]
+        prefixes.append(_write(processor, messages, reply_next=True))
     tokens = [_tokens(processor, text) for text in prefixes]
     whole, start = tokens[-1], len(tokens[0])
     for i, ids in enumerate(tokens[:-1], start=1):
@@ -306,7 +283,7 @@ def dialogue(
                 "otherwise once more turns follow, so one pass cannot judge all steps; use layout "
                 "'trajectory'"
             )
-    return Written(prefixes[0], whole[start:], [len(t) - start - 1 for t in tokens])
+    return prefixes[0], whole[start:], [len(ids) - start - 1 for ids in tokens]
 
 
 def reply_ids(processor: Any, good: str, bad: str) -> tuple[int, int]:
@@ -331,21 +308,6 @@ def reply_ids(processor: Any, good: str, bad: str) -> tuple[int, int]:
     return one[len(before)], other[len(before)]
 
 
-def _messages(
-    instruction: str, reply: str, question: Question, steps: Sequence[str]
-) -> list[dict[str, Any]]:
-    images = [{"type": "image"} for _ in question.images]
-    text = f"{question_text(question)}{SOLUTION_MARK}{steps[0]}"
-    opening = [_text(QUESTION_MARK), *images, _text(text)]
-    if not images:  # templates may put something between two texts
-        opening = [_text(QUESTION_MARK + text)]
-    messages = [{"role": "system", "content": [_text(instruction)]}] if instruction else []
-    messages.append({"role": "user", "content": opening})
-    for step in steps[1:]:
-        messages += [_reply(reply), {"role": "user", "content": [_text(step)]}]
-    return messages
-
-
 def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
@@ -356,15 +318,16 @@ def _reply(text: str) -> dict[str, Any]:
 
 def _write(processor: Any, messages: list[dict[str, Any]], reply_next: bool = False) -> str:
     try:
-        text: str = processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=reply_next
+        return str(
+            processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=reply_next
+            )
         )
     except TemplateError as error:
         raise DreamPRMError(
             f"layout 'turns': the chat template refuses the conversation: {error}; "
             "an empty instruction leaves the system turn out"
         ) from error
-    return text
 
 
 def _tokens(processor: Any, text: str) -> list[int]:

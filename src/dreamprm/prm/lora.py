@@ -103,9 +103,7 @@ def save_adapter(
 ) -> None:
     """Write the adapter, its config with the name of its base, and the base's own config.
 
-    Args:
-        base: path or hub name that the base was loaded from.
-        state: parameters to write in place of the backbone's own (gathered from shards).
+    `state` holds parameters to write in place of the backbone's own, gathered from shards.
     """
     if base and os.path.abspath(folder) == base:
         raise DreamPRMError(
@@ -127,9 +125,7 @@ def load_with_adapter(
 ) -> tuple[Any, str]:
     """The backbone with the adapter of a folder on it, and the name of its base.
 
-    Args:
-        base_model: path or hub name of the base, in place of the saved one.
-        kwargs: of `load_backbone`.
+    `base_model` stands in place of the saved name; `kwargs` are those of `load_backbone`.
 
     Raises:
         DreamPRMError: the base cannot be loaded, or the adapter does not fit it.

@@ -7,10 +7,11 @@ and any model that cannot share a prompt, takes the plain pass; the scores are t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
+
+import torch
 
 from dreamprm.records import Question, StepScores, Trajectory
 
@@ -20,7 +21,6 @@ Logits = tuple[float, ...]  # of the steps of one trajectory
 Plain = Callable[[Sequence[tuple[Question, Steps]]], list[Logits]]
 Shared = Callable[[Sequence[tuple[Question, Sequence[Steps]]]], list[Logits]]
 _Item = tuple[int, Question, Steps]  # place in the window, question, steps
-_BATCHES_IN_WINDOW = 8
 
 
 class StepModel(Protocol):
@@ -46,13 +46,9 @@ class StepScorer:
 
     def __init__(self, model: StepModel, batch_size: int = 16, share_prefix: bool = True) -> None:
         self.batch_size = batch_size
+        self.window = 8 * batch_size  # trajectories that are held, and sorted by length, at once
         self._plain, shared = model.passes()
         self._shared = shared if share_prefix else None
-
-    @property
-    def window(self) -> int:
-        """Trajectories that are held, and sorted by length, at once."""
-        return _BATCHES_IN_WINDOW * self.batch_size
 
     def score(
         self,
@@ -78,13 +74,9 @@ class StepScorer:
                 progress(len(done))
 
     def score_steps(self, question: Question, candidates: Sequence[Steps]) -> list[Logits]:
-        """Step logits of several reasonings, whole or not, about one question.
+        """Step logits of several reasonings of at least one step about one question.
 
-        Args:
-            candidates: at least one step each.
-
-        Returns:
-            One logit per step of each; fewer where steps are beyond the backbone's context.
+        Fewer than steps where these are beyond the backbone's context.
         """
         logits: dict[int, Logits] = {}
         for done in self._batches([(i, question, steps) for i, steps in enumerate(candidates)]):
@@ -135,11 +127,7 @@ def score_question(
     if isinstance(question, str):
         question = Question(id="question", domain="any", text=question, answer="?")
     logits = StepScorer(model, batch_size).score_steps(question, candidates)
-    return [[_sigmoid(z) for z in row] for row in logits]
-
-
-def _sigmoid(z: float) -> float:
-    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+    return [torch.tensor(row, dtype=torch.float64).sigmoid().tolist() for row in logits]
 
 
 def _length(group: list[_Item]) -> int:

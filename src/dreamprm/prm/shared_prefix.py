@@ -60,12 +60,9 @@ class SharedBatch:
 
 
 def share(encoder: Encoder, groups: Sequence[Group]) -> SharedBatch:
-    """Encode groups of candidates.
+    """Encode groups of at least one candidate each, all with images or all without.
 
-    Args:
-        encoder: of the reward model.
-        groups: at least one candidate each, all with images or all without; steps beyond the
-            context are left out, with a warning.
+    Steps beyond the context are left out, with a warning.
     """
     begins, rows, tails, ends = [], [], [], []
     for number, (question, candidates) in enumerate(groups):
@@ -96,9 +93,7 @@ def share(encoder: Encoder, groups: Sequence[Group]) -> SharedBatch:
 def states_at_steps(backbone: Any, batch: SharedBatch) -> Tensor:
     """Last hidden states where `batch.mask` is True, (found, width).
 
-    Args:
-        backbone: without peft's wrapper, in eval mode, under `torch.inference_mode`.
-        batch: on its device, with inputs of its dtype.
+    The backbone comes without peft's wrapper, in eval mode and under `torch.inference_mode`.
     """
     start = prefill(backbone, batch.inputs)
     start.cache.reorder_cache(batch.begins)

@@ -38,13 +38,7 @@ _HTTP_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
 def write_card(
     folder: str | Path, repo_id: str, evaluation: Mapping[str, Any] | None = None
 ) -> bool:
-    """Write the card into the model's folder; a text of somebody's own is kept.
-
-    Args:
-        evaluation: see `model_card`.
-
-    Returns:
-        Whether it was written.
+    """Write the card into the model's folder, and tell whether: a user's own text is kept.
 
     Raises:
         DreamPRMError: no model there; an evaluation that is none; a name that the hub does not
@@ -68,10 +62,8 @@ def push_to_hub(
     """Upload a model's folder, without its checkpoints, and return the model's address.
 
     Args:
-        folder: that `dreamprm train` wrote.
         repo_id: `owner/name`; made if it is not there.
         private: of a repository that is made now; None: the owner's default.
-        api: in place of a new `HfApi`.
 
     Raises:
         DreamPRMError: no model there; a name that is none; adapters on a base that only this
@@ -110,19 +102,12 @@ def push_to_hub(
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a folder says of its model.
+    """What a folder says of its model."""
 
-    Attributes:
-        prm: content of prm_config.json.
-        weights: of the domains, largest first; empty if none were saved.
-        training: {"model_name_or_path", "config", "domains"} of training_config.json, or nothing.
-        adapter_base: base of the adapters; None for a whole model.
-    """
-
-    prm: dict[str, Any]
-    weights: tuple[tuple[str, float], ...]
-    training: dict[str, Any]
-    adapter_base: str | None
+    prm: dict[str, Any]  # content of prm_config.json
+    weights: tuple[tuple[str, float], ...]  # of the domains, largest first; empty if none are saved
+    training: dict[str, Any]  # "model_name_or_path", "config", "domains" of training_config.json
+    adapter_base: str | None  # base of the adapters; None for a whole model
 
     @property
     def learned(self) -> bool:
