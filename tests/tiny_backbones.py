@@ -28,9 +28,7 @@ from tests.tiny_parts import INIT, SIDE, TILE_TOKENS, chatml, template, text, to
 Built = tuple[Any, Any]  # model, processor
 
 
-def qwen(
-    model: Any, stock: Any, vision_config: dict[str, Any], patch: int, times: int, **more: Any
-) -> Built:
+def qwen(model: Any, stock: Any, vision_config: dict[str, Any], patch: int, **more: Any) -> Built:
     marks = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
     tokens = tokenizer(
         ["<|im_start|>", *marks, "<|video_pad|>"],
@@ -44,7 +42,7 @@ def qwen(
         size={"shortest_edge": side * side, "longest_edge": 4 * side * side},
         patch_size=patch,
         merge_size=2,
-        temporal_patch_size=times,
+        temporal_patch_size=2,
     )
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], **more}
     config = model.config_class(
@@ -54,7 +52,7 @@ def qwen(
             "num_heads": 2,
             "patch_size": patch,
             "spatial_merge_size": 2,
-            "temporal_patch_size": times,
+            "temporal_patch_size": 2,
             "initializer_range": INIT,
             **vision_config,
         },
@@ -67,32 +65,23 @@ def qwen(
     return model(config), made
 
 
+QWEN_VISION = {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64}
+
+
 def qwen2_vl() -> Built:
     sizes = {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
-    return qwen(tf.Qwen2VLForConditionalGeneration, tf.Qwen2VLProcessor, sizes, 14, 2)
+    return qwen(tf.Qwen2VLForConditionalGeneration, tf.Qwen2VLProcessor, sizes, 14)
 
 
 def qwen2_5_vl() -> Built:
-    sizes = {
-        "hidden_size": 32,
-        "out_hidden_size": 32,
-        "intermediate_size": 64,
-        "window_size": 56,
-        "fullatt_block_indexes": [1],
-    }
-    return qwen(tf.Qwen2_5_VLForConditionalGeneration, tf.Qwen2_5_VLProcessor, sizes, 14, 2)
+    sizes = QWEN_VISION | {"window_size": 56, "fullatt_block_indexes": [1]}
+    return qwen(tf.Qwen2_5_VLForConditionalGeneration, tf.Qwen2_5_VLProcessor, sizes, 14)
 
 
 def qwen3_vl() -> Built:
-    sizes = {
-        "hidden_size": 32,
-        "out_hidden_size": 32,
-        "intermediate_size": 64,
-        "num_position_embeddings": 16,
-        "deepstack_visual_indexes": [0],
-    }
+    sizes = QWEN_VISION | {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     model, stock = tf.Qwen3VLForConditionalGeneration, tf.Qwen3VLProcessor
-    return qwen(model, stock, sizes, 16, 2, mrope_interleaved=True)
+    return qwen(model, stock, sizes, 16, mrope_interleaved=True)
 
 
 def internvl() -> Built:
@@ -223,32 +212,21 @@ def idefics(model: Any, stock: Any, images: Any, first: str) -> Built:
 
 
 def idefics3() -> Built:
-    return idefics(
-        tf.Idefics3ForConditionalGeneration,
-        tf.Idefics3Processor,
-        Idefics3ImageProcessorPil,
-        "<|begin_of_text|>",
-    )
+    model, stock = tf.Idefics3ForConditionalGeneration, tf.Idefics3Processor
+    return idefics(model, stock, Idefics3ImageProcessorPil, "<|begin_of_text|>")
 
 
 def smolvlm() -> Built:
-    return idefics(
-        tf.SmolVLMForConditionalGeneration,
-        tf.SmolVLMProcessor,
-        SmolVLMImageProcessorPil,
-        "<|im_start|>",
-    )
+    model, stock = tf.SmolVLMForConditionalGeneration, tf.SmolVLMProcessor
+    return idefics(model, stock, SmolVLMImageProcessorPil, "<|im_start|>")
 
 
 BUILDERS: dict[str, Callable[[], Built]] = {
-    "qwen2_vl": qwen2_vl,
-    "qwen2_5_vl": qwen2_5_vl,
-    "qwen3_vl": qwen3_vl,
-    "internvl": internvl,
-    "llava_onevision": llava_onevision,
-    "gemma3": gemma3,
-    "idefics3": idefics3,
-    "smolvlm": smolvlm,
+    build.__name__: build
+    for build in (
+        *(qwen2_vl, qwen2_5_vl, qwen3_vl, internvl),
+        *(llava_onevision, gemma3, idefics3, smolvlm),
+    )
 }
 
 
