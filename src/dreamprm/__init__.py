@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         best_of_n,
         weighted_vote,
     )
+    from dreamprm.search.search import SearchResult
     from dreamprm.training.config import TrainConfig
-    from dreamprm.training.run import train
+    from dreamprm.training.run import TrainResult, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "Policy",
     "Question",
     "Records",
+    "SearchResult",
     "StepScores",
     "TrainConfig",
+    "TrainResult",
     "Trajectory",
     "abeam_search",
     "abest_of_n",
@@ -63,8 +66,9 @@ _HOMES = {
         *("best_of_n", "weighted_vote", "beam_search"),
         *("abest_of_n", "aweighted_vote", "abeam_search"),
     ),
+    "search.search": ("SearchResult",),
     "training.config": ("TrainConfig",),
-    "training.run": ("train",),
+    "training.run": ("TrainResult", "train"),
 }
 
 if not TYPE_CHECKING:  # a type checker would take it to know every name

@@ -147,6 +147,7 @@ class Policy(PolicyOptions):
         DreamPRMError: options that no policy can have.
 
     Example:
+        >>> from dreamprm.records import Question
         >>> question = Question(id="q", domain="d", text="What is 2 + 2?", answer="4")
         >>> with Policy("tiny", max_new_tokens=32) as policy:
         ...     reply = wait_for(policy.sample(Request(question), n=2, seed=0))
