@@ -1,11 +1,13 @@
 """The report in a real browser: scripts run, the example browser works, hostile text does not run.
 
-Each test appends a few lines of script to a copy of the page, which click and look, and leave what
-they saw as JSON on the page; the page is then dumped by headless Chromium.
+A copy of each page gets a few lines of script, which click and look, and leave what they saw as
+JSON on the page; headless Chromium dumps it. A browser takes seconds to start, so that each page is
+opened once for all tests.
 """
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -25,6 +27,7 @@ from tests.report_samples import ATTACK, bare_report, full_report, hostile_repor
 CHROMIUM = next(
     (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
 )
+Look = Callable[[str], dict[str, Any]]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 PRELUDE = """
@@ -59,52 +62,88 @@ def chromium(page: Path, *arguments: str) -> str:
     return run.stdout.decode("utf-8")
 
 
-def look(folder: Path, data: ReportData, script: str) -> tuple[str, Any]:
-    """The dumped page, and what `script` (the body of a function) returned in it."""
-    probe = (
-        f"<script>{PRELUDE} const seen = (() => {{ {script} }})();"
-        "const box = document.createElement('pre'); box.id = 'seen';"
-        "box.textContent = JSON.stringify(seen); document.body.append(box);</script>"
-    )
-    page = folder / "report.html"
-    page.write_text(render(data).replace("</body>", probe + "</body>"), encoding="utf-8")
-    dom = chromium(page, "--dump-dom")
-    seen = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
-    assert seen, "the page's script stopped before the test's"
-    return dom, json.loads(html.unescape(seen[1]))
+CHARTS = """
+const bars = () => q("#weights").data.filter((t) => t.type === "bar").flatMap((t) => t.x);
+const final = bars(), step = q("#weights-step").textContent;
+const slider = q("#weights-slider");
+slider.value = 0; slider.dispatchEvent(new Event("input"));
+return {final, step, start: bars(), startStep: q("#weights-step").textContent,
+  drawn: all("#weights .bars path").length,
+  overTokens: q("#tokens").data.filter((t) => t.name).map((t) => t.name),
+  curves: q("#scaling").data.filter((t) => t.name).map((t) => t.name),
+  calibrated: all("#calibration .scatterlayer .trace").length,
+  stepsCalibrated: all("#step-calibration .scatterlayer .trace").length,
+  fates: all("#fates tbody tr").length};
+"""
+BROWSE = """
+const at = () => q("#example").dataset.index;
+const trail = [at()];
+q("#next").click(); trail.push(at());
+q("#next").click(); trail.push(at());
+q("#previous").click(); trail.push(at());
+choose("DreamPRM right, PRM, uniform weights wrong");
+const filtered = [at(), q("#position").textContent];
+q("#next").click(); filtered.push(at(), q("#next").disabled);
+choose("DreamPRM wrong, PRM, uniform weights right");
+return {trail, filtered, wrong: at(),
+  picked: q(".picked .verdict").textContent,
+  tags: all(".tag.main").map((n) => n.textContent),
+  chips: all(".candidate:first-child .chip").map((n) => n.textContent),
+  tinted: all("#example .chip").every((n) => n.style.background.startsWith("rgb")),
+  openCandidates: all(".candidate[open]").length,
+  question: q(".question").textContent};
+"""
+HOSTILE = """
+return {question: q(".question").textContent, step: q(".step").textContent,
+  title: q("h1").textContent, images: all("main img").length,
+  domain: all("#weights .ytick text").map((n) => n.textContent),
+  legend: all("#scaling .legendtext").map((n) => n.textContent)};
+"""
+HEALTH = """
+return {ready: document.body.dataset.ready, error: document.body.dataset.error ?? null,
+  box: q("#error").hidden, attacked: typeof window.attacked,
+  sideways: document.documentElement.scrollWidth > innerWidth};
+"""
+PAGES: dict[str, tuple[Callable[[], ReportData], str, dict[str, str]]] = {
+    "full": (full_report, "1280,900", {"charts": CHARTS, "browse": BROWSE, "health": HEALTH}),
+    "narrow": (full_report, "500,900", {"health": HEALTH}),
+    "bare": (bare_report, "1280,900", {"health": HEALTH}),
+    "hostile": (hostile_report, "1280,900", {"hostile": HOSTILE, "health": HEALTH}),
+}
 
 
-@pytest.mark.parametrize("make", [full_report, bare_report, hostile_report])
-def test_the_script_runs_to_its_end_without_errors(
-    tmp_path: Path, make: Callable[[], ReportData]
-) -> None:
-    _, seen = look(
-        tmp_path,
-        make(),
-        "return {ready: document.body.dataset.ready, error: document.body.dataset.error ?? null,"
-        " box: q('#error').hidden, attacked: typeof window.attacked};",
-    )
-    assert seen == {"ready": "1", "error": None, "box": True, "attacked": "undefined"}
+@pytest.fixture(scope="module")
+def look(tmp_path_factory: pytest.TempPathFactory) -> Look:
+    """Page -> what each of its scripts (the body of a function) returned, and the page's `dom`."""
+
+    @functools.cache
+    def open_page(name: str) -> dict[str, Any]:
+        make, size, scripts = PAGES[name]
+        calls = ", ".join(f"{part}: (() => {{ {script} }})()" for part, script in scripts.items())
+        probe = (
+            f"<script>{PRELUDE} const seen = {{ {calls} }};"
+            "const box = document.createElement('pre'); box.id = 'seen';"
+            "box.textContent = JSON.stringify(seen); document.body.append(box);</script>"
+        )
+        page = tmp_path_factory.mktemp(name) / "report.html"
+        page.write_text(render(make()).replace("</body>", probe + "</body>"), encoding="utf-8")
+        dom = chromium(page, f"--window-size={size}", "--virtual-time-budget=3000", "--dump-dom")
+        seen = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
+        assert seen, "the page's script stopped before the test's"
+        return {"dom": dom, **json.loads(html.unescape(seen[1]))}
+
+    return open_page
 
 
-def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_path: Path) -> None:
-    _, seen = look(
-        tmp_path,
-        full_report(),
-        """
-        const bars = () => q("#weights").data.filter((t) => t.type === "bar").flatMap((t) => t.x);
-        const final = bars(), step = q("#weights-step").textContent;
-        const slider = q("#weights-slider");
-        slider.value = 0; slider.dispatchEvent(new Event("input"));
-        return {final, step, start: bars(), startStep: q("#weights-step").textContent,
-          drawn: all("#weights .bars path").length,
-          overTokens: q("#tokens").data.filter((t) => t.name).map((t) => t.name),
-          curves: q("#scaling").data.filter((t) => t.name).map((t) => t.name),
-          calibrated: all("#calibration .scatterlayer .trace").length,
-          stepsCalibrated: all("#step-calibration .scatterlayer .trace").length,
-          fates: all("#fates tbody tr").length};
-        """,
-    )
+@pytest.mark.parametrize("page", PAGES)
+def test_the_script_runs_to_its_end_and_nothing_sticks_out_sideways(page: str, look: Look) -> None:
+    health = {"ready": "1", "error": None, "box": True, "attacked": "undefined"}
+    seen = look(page)["health"]
+    assert seen == health | {"sideways": page == "hostile" and seen["sideways"]}
+
+
+def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(look: Look) -> None:
+    seen = look("full")["charts"]
     assert sorted(seen["final"]) == sorted(d.weight for d in full_report().domains)
     assert seen["step"] == "training step 300 (final)"
     assert seen["start"] == [1.0] * 9
@@ -118,29 +157,8 @@ def test_charts_show_every_domain_and_method_and_the_slider_moves_the_bars(tmp_p
     assert seen["fates"] == 6
 
 
-def test_the_example_browser_pages_and_filters(tmp_path: Path) -> None:
-    _, seen = look(
-        tmp_path,
-        full_report(),
-        """
-        const at = () => q("#example").dataset.index;
-        const trail = [at()];
-        q("#next").click(); trail.push(at());
-        q("#next").click(); trail.push(at());
-        q("#previous").click(); trail.push(at());
-        choose("DreamPRM right, PRM, uniform weights wrong");
-        const filtered = [at(), q("#position").textContent];
-        q("#next").click(); filtered.push(at(), q("#next").disabled);
-        choose("DreamPRM wrong, PRM, uniform weights right");
-        return {trail, filtered, wrong: at(),
-          picked: q(".picked .verdict").textContent,
-          tags: all(".tag.main").map((n) => n.textContent),
-          chips: all(".candidate:first-child .chip").map((n) => n.textContent),
-          tinted: all("#example .chip").every((n) => n.style.background.startsWith("rgb")),
-          openCandidates: all(".candidate[open]").length,
-          question: q(".question").textContent};
-        """,
-    )
+def test_the_example_browser_pages_and_filters(look: Look) -> None:
+    seen = look("full")["browse"]
     assert seen["trail"] == ["0", "1", "2", "1"]
     assert seen["filtered"] == ["1", "1 of 2", "3", True]
     assert seen["wrong"] == "2"
@@ -152,17 +170,12 @@ def test_the_example_browser_pages_and_filters(tmp_path: Path) -> None:
     assert seen["question"].startswith("Example 3.")
 
 
-def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
-    _, seen = look(
-        tmp_path,
-        hostile_report(),
-        """
-        return {question: q(".question").textContent, step: q(".step").textContent,
-          title: q("h1").textContent, images: all("main img").length,
-          domain: all("#weights .ytick text").map((n) => n.textContent),
-          legend: all("#scaling .legendtext").map((n) => n.textContent)};
-        """,
-    )
+def test_small_images_are_enlarged_crisply(look: Look) -> None:
+    assert 'class="picture small"' in look("full")["dom"]
+
+
+def test_hostile_text_is_shown_as_text(look: Look) -> None:
+    seen = look("hostile")["hostile"]
     assert seen["question"] == seen["step"] == seen["title"] == ATTACK
     assert seen["images"] == 0
     assert ATTACK in seen["domain"]
@@ -171,25 +184,10 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     assert ATTACK in seen["legend"]
 
 
-def test_small_images_are_enlarged_crisply(tmp_path: Path) -> None:
+def test_a_screenshot_is_not_blank(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(render(full_report()), encoding="utf-8")
-    dom = chromium(page, "--virtual-time-budget=3000", "--dump-dom")
-    assert 'class="picture small"' in dom
-
-
-@pytest.mark.parametrize("size", ["1280,900", "500,900"])
-def test_a_screenshot_is_not_blank_and_nothing_sticks_out_sideways(
-    tmp_path: Path, size: str
-) -> None:
-    page = tmp_path / "report.html"
-    probe = (
-        "<script>document.body.dataset.over = document.documentElement.scrollWidth > innerWidth;"
-    )
-    page.write_text(render(full_report()).replace("</body>", probe + "</script></body>"))
-    dom = chromium(page, f"--window-size={size}", "--dump-dom")
-    assert 'data-over="false"' in dom
-    chromium(page, f"--window-size={size}", f"--screenshot={tmp_path / 'shot.png'}")
+    chromium(page, "--window-size=1280,900", f"--screenshot={tmp_path / 'shot.png'}")
     with Image.open(tmp_path / "shot.png") as shot:
         pixels = np.asarray(shot.convert("L"), dtype=float)
     assert pixels.mean() > 180  # dark text on white
