@@ -23,6 +23,7 @@ import operator
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def sample_task(rng: random.Random) -> Task:
         return random_task(rng, scene, (ARITHMETIC,))
     task = random_task(rng, scene, OPERATIONS)
     if kind < 0.12:
-        return Task(task.scene, task.operation, task.colours, stated=True)
+        return replace(task, stated=True)
     return task
 
 
@@ -158,23 +159,16 @@ def _pictures(tasks: list[Task]) -> list[Image.Image | None]:
     return [None if task.operation == ARITHMETIC else render(task.scene) for task in tasks]
 
 
-def token_loss(
-    model: Qwen2VLForConditionalGeneration, inputs: dict[str, Tensor], labels: Tensor
-) -> Tensor:
-    """Cross-entropy at the labelled places only (labels are already shifted)."""
-    hidden = model.model(**inputs).last_hidden_state  # (batch, tokens, width)
-    known = labels != IGNORE
-    return F.cross_entropy(model.lm_head(hidden[known]), labels[known])
-
-
 def fit(
     model: Qwen2VLForConditionalGeneration,
     batches: Callable[[], list[Labelled]],
     steps: int,
     learning_rate: float,
-    report: Callable[[str], None],
 ) -> None:
-    """AdamW with a warm-up of 5% and cosine decay; `batches()` gives the parts of one step."""
+    """AdamW with a warm-up of 5% and cosine decay; `batches()` gives the parts of one step.
+
+    The loss is cross-entropy at the labelled places only (labels are already shifted).
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=steps, pct_start=0.05
@@ -183,7 +177,9 @@ def fit(
     for step in range(1, steps + 1):
         losses = []
         for inputs, labels in batches():
-            loss = token_loss(model, inputs, labels)
+            hidden = model.model(**inputs).last_hidden_state  # (batch, tokens, width)
+            known = labels != IGNORE
+            loss = F.cross_entropy(model.lm_head(hidden[known]), labels[known])
             loss.backward()
             losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -192,16 +188,14 @@ def fit(
         schedule.step()
         if step % 50 == 0 or step == steps:
             shown = " ".join(f"{loss:.3f}" for loss in losses)
-            report(f"  step {step}/{steps} loss {shown} ({time.time() - started:.0f} s)")
+            _say(f"  step {step}/{steps} loss {shown} ({time.time() - started:.0f} s)")
 
 
 @torch.no_grad()
-def solve_accuracy(
-    model: Qwen2VLForConditionalGeneration, examples: Examples, batches: int = 4
-) -> float:
+def solve_accuracy(model: Qwen2VLForConditionalGeneration, examples: Examples) -> float:
     """Share of right solutions of which the model predicts every token, given those before it."""
     hits: list[bool] = []
-    for _ in range(batches):
+    for _ in range(4):
         inputs, labels = examples.solve(64)
         said = model(**inputs).logits.argmax(dim=-1)
         hits += ((said == labels) | (labels == IGNORE)).all(dim=1).tolist()
@@ -209,12 +203,10 @@ def solve_accuracy(
 
 
 @torch.no_grad()
-def judge_accuracy(
-    model: Qwen2VLForConditionalGeneration, examples: Examples, batches: int = 8
-) -> dict[str, float]:
+def judge_accuracy(model: Qwen2VLForConditionalGeneration, examples: Examples) -> dict[str, float]:
     """Share of right and of wrong steps that the model judges rightly."""
     hits: dict[str, list[bool]] = {"right steps": [], "wrong steps": []}
-    for _ in range(batches):
+    for _ in range(8):
         inputs, labels = examples.judge(64, SLIPS_WORKED)
         known = labels != IGNORE
         logits = model.lm_head(model.model(**inputs).last_hidden_state[known])
@@ -222,7 +214,7 @@ def judge_accuracy(
         is_right = labels[known] == examples.plus
         hits["right steps"] += says_right[is_right].tolist()
         hits["wrong steps"] += (~says_right[~is_right]).tolist()
-    return {name: sum(found) / len(found) for name, found in hits.items()}
+    return {name: sum(judged) / len(judged) for name, judged in hits.items()}
 
 
 def save(model: Qwen2VLForConditionalGeneration, processor: ImageTextProcessor, path: Path) -> None:
@@ -237,12 +229,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--describe-steps", type=int, default=500)
-    parser.add_argument("--solve-steps", type=int, default=800)
-    parser.add_argument("--policy-steps", type=int, default=350)
-    parser.add_argument("--judge-steps", type=int, default=1200)
-    parser.add_argument("--judge-more-steps", type=int, default=800)
-    parser.add_argument("--judge-whole-steps", type=int, default=700)
+    steps = {"describe": 500, "solve": 800, "policy": 350}
+    steps |= {"judge": 1200, "judge-more": 800, "judge-whole": 700}
+    for stage, count in steps.items():
+        parser.add_argument(f"--{stage}-steps", type=int, default=count)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     processor = build_processor()
@@ -250,16 +240,16 @@ def main() -> None:
     examples = Examples(processor, args.seed)
 
     _say("learning to describe")
-    fit(model, lambda: [examples.describe(64)], args.describe_steps, 2e-3, _say)
+    fit(model, lambda: [examples.describe(64)], args.describe_steps, 2e-3)
     _say("learning to solve")
-    fit(model, lambda: [examples.solve(64)], args.solve_steps, 1.5e-3, _say)
+    fit(model, lambda: [examples.solve(64)], args.solve_steps, 1.5e-3)
     _say(f"solves without a slip: {solve_accuracy(model, examples):.3f}")
     solver = {name: value.clone() for name, value in model.state_dict().items()}
 
     for name, slips in (("policy", SLIPS_POLICY), ("policy-strong", SLIPS_STRONG)):
         _say(f"imitating the writer of {name}")
         model.load_state_dict(solver)
-        fit(model, partial(_imitation, examples, slips), args.policy_steps, 1e-3, _say)
+        fit(model, partial(_imitation, examples, slips), args.policy_steps, 1e-3)
         save(model, processor, args.output_dir / name)
 
     # From easy to hard: wrong readings, then wrong calculations (a model that judges pictures
@@ -270,9 +260,9 @@ def main() -> None:
         (args.judge_more_steps, SLIPS_WORKED, False),
         (args.judge_whole_steps, SLIPS_WORKED, True),
     )
-    for steps, slips, whole in stages:
+    for count, slips, whole in stages:
         _say("learning to judge")
-        fit(model, partial(_judgement, examples, slips, whole), steps, 1.5e-3, _say)
+        fit(model, partial(_judgement, examples, slips, whole), count, 1.5e-3)
     accuracy = judge_accuracy(model, examples)
     _say(f"judges rightly: {json.dumps(accuracy)}")
     save(model, processor, args.output_dir / "backbone")

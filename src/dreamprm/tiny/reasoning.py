@@ -12,7 +12,7 @@ Three are planted, each like one that real vision-language models show:
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dreamprm.tiny.scene import MAX_VALUE, Scene
 
@@ -182,8 +182,3 @@ class _Writer:
     def _say(self, text: str, right: bool) -> None:
         self.steps.append(text)
         self.right.append(right)
-
-
-def with_scene(task: Task, scene: Scene) -> Task:
-    """The same question about another picture."""
-    return replace(task, scene=scene)

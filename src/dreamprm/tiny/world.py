@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,6 @@ from dreamprm.tiny.reasoning import (
     misconceived_answer,
     random_task,
     right_answer,
-    with_scene,
 )
 from dreamprm.tiny.scene import COLOURS, FAMILIES, Scene, random_scene, render, to_png
 
@@ -105,13 +104,7 @@ META_DOMAIN = "meta"
 
 @dataclass(frozen=True)
 class WorldSize:
-    """How much of each.
-
-    Attributes:
-        per_domain: training questions per domain.
-        meta: meta questions.
-        per_benchmark: test questions per benchmark.
-    """
+    """How many questions: per training domain, in the meta set, per benchmark."""
 
     per_domain: int = 40
     meta: int = 240
@@ -185,7 +178,7 @@ def _training_question(domain: Domain, index: int, rng: random.Random) -> Questi
     elif domain.quality == "wrong_gold":
         answer = _another_answer(task, rng)
     elif domain.quality == "wrong_image":
-        while right_answer(with_scene(task, shown)) == answer:
+        while right_answer(replace(task, scene=shown)) == answer:
             shown = _same_colours(task.scene, rng)
     return _question(f"{domain.name}-{index}", domain.name, task, shown, answer)
 
@@ -201,7 +194,7 @@ def _task(domain: Domain, rng: random.Random) -> Task:
         else:
             task = random_task(rng, scene, domain.operations)
         if domain.quality == "image_not_needed":
-            task = Task(task.scene, task.operation, task.colours, stated=True)
+            task = replace(task, stated=True)
         if domain.quality != "misread_gold" or misconceived_answer(task) != right_answer(task):
             return task
 
