@@ -69,23 +69,31 @@ def run(config: Config) -> None:
 
     out = config.output_dir
     _refuse_other_settings(config)
-    world = build_world(
-        config.seed,
-        WorldSize(
-            config.questions_per_domain, config.meta_questions, config.questions_per_benchmark
-        ),
-    )
+    size = (config.questions_per_domain, config.meta_questions, config.questions_per_benchmark)
+    world = build_world(config.seed, WorldSize(*size))
     clock = Clock(out / "wall_seconds.json", complete=(out / "summary.json").exists())
     clock.stage("making the questions and pictures")
     write_world(world, out)
-    clock.stage("sampling reasonings about the training questions")
-    _sample(config, "train", "candidates", "tiny/policy", config.train_candidates)
-    clock.stage("sampling reasonings about the meta set")
-    _sample(config, "meta", "candidates", "tiny/policy", config.meta_candidates)
-    clock.stage("sampling reasonings about the benchmarks")
-    _sample(config, "test", "candidates", "tiny/policy", config.candidates)
-    clock.stage("the same with the stronger policy")
-    _sample(config, "test", "strong", "tiny/policy-strong", config.strong_candidates)
+
+    def draw(stage: str, name: str, count: int, kind: str, policy: str) -> None:
+        clock.stage(stage)
+        sample.run(
+            sample.Config(
+                questions=out / f"{name}.jsonl",
+                output=out / f"{name}.{kind}.jsonl",
+                num_candidates=count,
+                model_name_or_path=policy,
+                seed=config.seed,
+                **SAMPLING,
+            )
+        )
+
+    weak, strong = ("candidates", "tiny/policy"), ("strong", "tiny/policy-strong")
+    about = "sampling reasonings about the"
+    draw(f"{about} training questions", "train", config.train_candidates, *weak)
+    draw(f"{about} meta set", "meta", config.meta_candidates, *weak)
+    draw(f"{about} benchmarks", "test", config.candidates, *weak)
+    draw("the same with the stronger policy", "test", config.strong_candidates, *strong)
 
     clock.stage("estimating Monte Carlo labels")
     label.run(
@@ -100,11 +108,9 @@ def run(config: Config) -> None:
             **SAMPLING,
         )
     )
-    fixed = {
-        "orm": dict.fromkeys([d.name for d in DOMAINS], 1.0),
-        "prm_uniform": dict.fromkeys([d.name for d in DOMAINS], 1.0),
-        "prm_oracle": {d.name: d.planted for d in DOMAINS},
-    }
+    uniform = {domain.name: 1.0 for domain in DOMAINS}
+    planted = {domain.name: domain.planted for domain in DOMAINS}
+    fixed = {"orm": uniform, "prm_uniform": uniform, "prm_oracle": planted}
     for method in METHODS:
         clock.stage(f"training: {method}")
         _train(config, method, fixed.get(method))
@@ -119,8 +125,7 @@ def run(config: Config) -> None:
                 )
             )
     clock.stage("evaluating, and writing the report")
-    total = clock.total()
-    write_demo_report(out, METHODS, config.seed, total, dataclasses.asdict(config))
+    write_demo_report(out, METHODS, config.seed, clock.total(), dataclasses.asdict(config))
     print(f"\n{out / 'report.html'}: open it in a browser; figures in {out / 'summary.json'}")
 
 
@@ -160,19 +165,6 @@ class Clock:
     def total(self) -> float:
         """Wall seconds until now."""
         return self.before + (0.0 if self.complete else time.monotonic() - self.started)
-
-
-def _sample(config: Config, name: str, kind: str, model: str, count: int) -> None:
-    sample.run(
-        sample.Config(
-            questions=config.output_dir / f"{name}.jsonl",
-            output=config.output_dir / f"{name}.{kind}.jsonl",
-            num_candidates=count,
-            model_name_or_path=model,
-            seed=config.seed,
-            **SAMPLING,
-        )
-    )
 
 
 def _train(config: Config, method: str, weights: dict[str, float] | None) -> None:
