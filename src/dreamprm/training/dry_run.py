@@ -1,10 +1,10 @@
 """What `dreamprm train --dry_run` prints: the run's data, memory and time, before anything is done.
 
-Nothing is derived by formula. The loop of a real run takes two lower steps and a meta gradient on
-the largest batches of the data, on tensors that have a shape and no contents (torch's
-`FakeTensorMode`): a laptop plans a model that it could not hold. While it runs, storages that come
-and go are added up, and `FlopCounterMode` counts. Where the real run fits the device and is short,
-a window of it with random weights gives the time, and on a GPU the memory as its allocator sees it.
+The loop of a real run takes two lower steps and a meta gradient on the largest batches of the data,
+on tensors that have a shape and no contents (torch's `FakeTensorMode`): a laptop plans a model that
+it could not hold. Storages that come and go are added up, and FLOPs are counted. Where the real run
+fits the device and is short, a window of it with random weights gives the time, and on a GPU the
+memory as its allocator sees it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dreamprm.prm.folder import CONFIG_FILE, is_prm
 from dreamprm.prm.layout import LayoutConfig
 from dreamprm.prm.lora import Lora, has_adapter
 from dreamprm.prm.model import PRM, PRMConfig
-from dreamprm.training.batches import LowerBatch, MetaBatch, on_device
+from dreamprm.training.batches import LowerBatch, MetaBatch
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
 from dreamprm.training.learned import GivenWeights, make_weights, without_zeros
@@ -49,11 +49,7 @@ class Shadow(TorchDispatchMode):
     """Lets a training step run where parameters are fake and its integers are real.
 
     Positions, masks and image sizes decide about shapes, so they are computed. What meets a fake
-    tensor becomes fake itself, and a number that is read from one is 1.
-
-    Attributes:
-        held: bytes of the fake storages that are alive.
-        peak: the most that were alive at once.
+    tensor becomes fake itself, and a number that is read from one is 0.
     """
 
     def __init__(self) -> None:
@@ -73,7 +69,12 @@ class Shadow(TorchDispatchMode):
             if func is aten._local_scalar_dense.default:
                 return 0.0
             if func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
-                args = (args[0], _whole_numbers(args[1]), *args[2:])
+                # Masks as positions: how many are True decides about the shape of the result.
+                positions: list[Tensor | None] = []
+                for x in args[1]:
+                    mask = isinstance(x, Tensor) and x.dtype == torch.bool
+                    positions += x.nonzero(as_tuple=True) if mask else (x,)
+                args = (args[0], positions, *args[2:])
         result = func(*args, **kwargs)
         if func.overloadpacket in flop_registry:
             self.flops += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
@@ -87,21 +88,10 @@ class Shadow(TorchDispatchMode):
             self._seen.add(storage)
             self.held += storage.nbytes()
             self.peak = max(self.peak, self.held)
-            weakref.finalize(storage, self._free, storage.nbytes())
+            weakref.finalize(storage, self.free, storage.nbytes())
 
-    def _free(self, size: int) -> None:
+    def free(self, size: int) -> None:
         self.held -= size
-
-
-def _whole_numbers(indices: list[Tensor | None]) -> list[Tensor | None]:
-    """Masks as positions: how many are True decides about the shape of what they choose."""
-    positions: list[Tensor | None] = []
-    for index in indices:
-        if isinstance(index, Tensor) and index.dtype == torch.bool:
-            positions += index.nonzero(as_tuple=True)
-        else:
-            positions.append(index)
-    return positions
 
 
 def make_fake(module: nn.Module, shadow: Shadow, device: torch.device) -> None:
@@ -124,7 +114,7 @@ def make_fake(module: nn.Module, shadow: Shadow, device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs. Bytes and FLOPs are of one device.
+    """What a run needs. Bytes and FLOPs are of one device, times of a lower step.
 
     Attributes:
         domains: of each, its name, trajectories, labelled steps and mean label.
@@ -133,18 +123,16 @@ class Plan:
         weights, moments, stored: bytes of the parameters, of AdamW's state, and of what the
             estimator keeps of a window.
         peak: the most bytes that are alive at once.
-        flops: of a lower step of average length, with its share of the meta gradient.
-        meta_share: of the meta gradient in it.
-        rate: FLOP/s that the device reaches in a large matrix product.
-        seconds: of a lower step, measured; None: not measured.
-        measured_peak: what the device's allocator saw; None: not measured.
-        memory: bytes of the device.
+        flops: of a lower step of average length with its share of the meta gradient.
+        meta_share: of the meta gradient in `flops`.
+        memory, rate: bytes of the device, and FLOP/s that it reaches in a large matrix product.
         steps: lower steps of the run.
         shards: devices that share parameters, gradients and what is as large (FSDP2).
+        seconds, measured_peak: of a real window; None: not measured.
     """
 
     domains: list[tuple[str, int, int, float]]
-    largest: tuple[int, int]
+    largest: tuple[int, ...]
     total: int
     trainable: int
     weights: int
@@ -153,8 +141,8 @@ class Plan:
     peak: int
     flops: float
     meta_share: float
-    rate: float
     memory: int
+    rate: float
     steps: int
     shards: int = 1
     seconds: float | None = None
@@ -172,16 +160,15 @@ class Plan:
 
     @property
     def expected_seconds(self) -> float:
-        """Of a lower step."""
         return self.seconds or self.flops / (EFFICIENCY * self.rate)
 
     def __str__(self) -> str:
+        sequences, tokens = self.largest
+        whole = " before sharding" if self.shards > 1 else ""
         rest = self.peak - self.weights - self.moments - self.stored
         rows = [("data", "")]
         for name, count, steps, mean in self.domains:
             rows.append((f"  {name}", f"{count:,} trajectories, {steps:,} labels, mean {mean:.2f}"))
-        sequences, tokens = self.largest
-        whole = " before sharding" if self.shards > 1 else ""
         rows += [
             ("longest micro-batch", f"{tokens:,} tokens, {sequences:,} sequences"),
             ("parameters", f"{_count(self.total)}, trainable {_count(self.trainable)}"),
@@ -198,9 +185,8 @@ class Plan:
         width = max(len(name) for name, _ in rows) + 2
         lines = [f"{name:<{width}}{value}".rstrip() for name, value in rows]
         verdict = "fits" if self.fits else "does not fit"
-        lines.append(
-            f"The peak and a tenth more {verdict} this device's {_bytes(self.memory).strip()}."
-        )
+        memory = _bytes(self.memory)
+        lines.append(f"The peak and a tenth more {verdict} this device's {memory}.")
         if not self.fits:
             lines.append(
                 "Less memory: gradient_checkpointing; a smaller per_device_meta_batch_size or "
@@ -232,11 +218,9 @@ def plan_run(
     Args:
         name: of the backbone, or folder of a PRM to go on from.
         facts: head and layout of a new PRM.
-        lora: adapters; None: everything is trained.
         dtype: of what is not trained.
         weights: fixed weights, see `run.fit`.
-        world: number of devices like `device`.
-        sharded: they share parameters (FSDP2); otherwise each has all.
+        world: number of devices like `device`; `sharded`: they share parameters (FSDP2).
         measure: run a window on the device where it fits and is short.
 
     Raises:
@@ -247,32 +231,22 @@ def plan_run(
     warn_of_nothing_learned(config, data)
     data, weights = without_zeros(data, weights)
     config = replace(config, meta_batch_questions=-(-config.meta_batch_questions // world))
-    model = _untrained(name, facts, lora, dtype, config, "meta")
-    longest = sorted(data.meta, key=_promises_most, reverse=True)[: config.meta_batch_questions]
-    data = replace(data, meta=longest)
-    problem = PRMProblem(model, data, config)
+    data = replace(data, meta=_longest_meta(data.meta, config.meta_batch_questions))
+    problem = PRMProblem(_untrained(name, facts, lora, dtype, config, "meta"), data, config)
     lower = _largest(problem)
-    sequences, tokens = lower.tokens.inputs["input_ids"].shape
-    first = [b.tokens.inputs["input_ids"].numel() for b in problem.lower_batches(0)]
-    usual = sum(first) / len(first) / (sequences * tokens)  # an average batch over the largest
-    rate = matmul_rate(device, torch.bfloat16 if config.bf16 else torch.float32)
-    memory = psutil.virtual_memory().total
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
     try:
-        plan = _without_contents(model, data, config, lower, weights, device, usual)
+        plan = _without_contents(problem, lower, weights, device, world if sharded else 1)
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise DreamPRMError(
             "dry_run: this model has an operation that cannot be followed on tensors without "
             f"contents: {str(error).splitlines()[0]}; start the run and watch its first window"
         ) from error
-    plan = replace(plan, rate=rate, memory=memory, shards=world if sharded else 1)
     windows = 3 if device.type == "cuda" else 1
     expected = plan.expected_seconds * windows * config.unroll_steps
-    if measure and plan.peak * MARGIN <= memory and expected <= PATIENCE.get(device.type, 0.0):
+    fits = plan.peak * MARGIN <= plan.memory
+    if measure and fits and expected <= PATIENCE.get(device.type, 0.0):
         model = _untrained(name, facts, lora, dtype, config, str(device))
-        problem = PRMProblem(model, data, config)
-        seconds, peak = _measured(problem, lower, weights, windows)
+        seconds, peak = _measured(PRMProblem(model, data, config), lower, weights, windows)
         plan = replace(plan, seconds=seconds, measured_peak=peak)
     return plan
 
@@ -305,26 +279,32 @@ def _untrained(
     return model.to(device).train()
 
 
-def _promises_most(group: list[Pair]) -> tuple[bool, int]:
-    """Order of meta questions: with both outcomes first, then by length."""
-    return len({t.outcome for _, t in group}) == 2, max(rough_length(pair) for pair in group)
+def _longest_meta(meta: list[list[Pair]], count: int) -> list[list[Pair]]:
+    """Meta questions with both outcomes first, the longest first."""
+
+    def order(group: list[Pair]) -> tuple[bool, int]:
+        return len({t.outcome for _, t in group}) == 2, max(map(rough_length, group))
+
+    return sorted(meta, key=order, reverse=True)[:count]
 
 
 def _largest(problem: PRMProblem) -> LowerBatch:
     """The longest trajectories of the domain that has the longest."""
-    size, data = problem.config.per_device_train_batch_size, problem.data
-    items = [(d, i) for d, name in enumerate(data.domains) for i in range(len(data.lower[name]))]
-    rough = {(d, i): rough_length(data.lower[data.domains[d]][i]) for d, i in items}
-    by_length = sorted(items, key=lambda item: rough[item], reverse=True)
-    spread = [items[i * len(items) // SAMPLE] for i in range(SAMPLE)]
-    tokens = {
+    data, size = problem.data, problem.config.per_device_train_batch_size
+    domains = range(len(data.domains))
+    by_length = {  # indices of each domain's trajectories, the longest first
+        d: sorted(range(len(pairs)), key=lambda i: rough_length(pairs[i]), reverse=True)
+        for d in domains
+        for pairs in [data.lower[data.domains[d]]]
+    }
+    tokens = {  # of those that look longest
         (d, i): problem.batch_of(d, [i]).tokens.inputs["input_ids"].shape[1]
-        for d, i in dict.fromkeys([*by_length[: SAMPLE // 2], *spread])
+        for d in domains
+        for i in by_length[d][:SAMPLE]
     }
     domain, _ = max(tokens, key=lambda item: tokens[item])
-    own = [item for item in items if item[0] == domain]
-    own.sort(key=lambda item: (tokens.get(item, 0), rough[item]), reverse=True)
-    return problem.batch_of(domain, [own[i % len(own)][1] for i in range(size)])
+    longest = sorted(by_length[domain], key=lambda i: tokens.get((domain, i), 0), reverse=True)
+    return problem.batch_of(domain, [longest[i % len(longest)] for i in range(size)])
 
 
 class _Watched(PRMProblem):
@@ -347,19 +327,20 @@ class _Watched(PRMProblem):
 
 
 def _without_contents(
-    model: PRM,
-    data: TrainData,
-    config: TrainConfig,
+    whole: PRMProblem,
     lower: LowerBatch,
     given: GivenWeights | None,
     device: torch.device,
-    usual: float,
+    shards: int,
 ) -> Plan:
     """Peak and FLOPs of a window, on the largest batches.
 
     Two micro-batches and two chunks of a meta batch need as much memory as many do. Where something
     of every step or domain is kept to the window's end, that of the others is added.
     """
+    model, data, config = whole.model, whole.data, whole.config
+    first = [batch.tokens.inputs["input_ids"].numel() for batch in whole.lower_batches(0)]
+    usual = sum(first) / len(first) / lower.tokens.inputs["input_ids"].numel()
     at_end = config.meta_gradient_at == "end"
     micro, chunk = min(2, config.gradient_accumulation_steps), config.per_device_meta_batch_size
     window = min(config.unroll_steps, 2 if at_end or micro == 1 else 1)
@@ -377,9 +358,8 @@ def _without_contents(
     problem = _Watched(model, data, short)
     problem.shadow = shadow
     weighting, correction = make_weights(short, data, given)
-    for module in (weighting, correction):
-        if module is not None:
-            make_fake(module, shadow, device)
+    for module in filter(None, (weighting, correction)):
+        make_fake(module, shadow, device)
     loop = make_loop(problem, weighting, correction)
     of_weights = shadow.held
     steps = window * (1 if at_end or not config.learn_weights else 2)
@@ -389,45 +369,42 @@ def _without_contents(
                 problem.meta_flops, before = 0, shadow.flops
             problem.held = 0
             meta_batch = problem.meta_batch(0).to(device) if loop.needs_meta_batch else None
-            loop.step(on_device([lower] * micro, device), meta_batch)
-    moments = sum(
-        t.untyped_storage().nbytes()
-        for state in loop.lower_optimizer.state.values()
-        for t in state.values()
-    )
-    stored, peak = max(0, problem.held - of_weights - moments), shadow.peak
+            loop.step([lower.to(device)] * micro, meta_batch)
+    state = [t for state in loop.lower_optimizer.state.values() for t in state.values()]
+    moments = sum(t.untyped_storage().nbytes() for t in state)
+    stored = max(0, problem.held - of_weights - moments)
+    times, seen = 1, 1  # that it is kept: in a window of the run, and in this one
     if at_end and config.estimator_name == "inner_product":  # one vector per domain that came up
-        came_up = config.gradient_accumulation_steps * config.unroll_steps
-        peak += stored * (min(came_up, len(data.domains)) - 1)
-        stored *= min(came_up, len(data.domains))
+        times = min(config.gradient_accumulation_steps * config.unroll_steps, len(data.domains))
     elif at_end:  # something of every step
-        peak += stored * (config.unroll_steps - window)
-        stored *= config.unroll_steps
-    in_window = shadow.flops - before - problem.meta_flops
-    lower_flops = in_window / window / micro * config.gradient_accumulation_steps
-    more = min(config.meta_batch_questions, len(data.meta)) / max(1, short.meta_batch_questions)
-    meta_flops = problem.meta_flops * more / config.unroll_steps
-    sequences, tokens = lower.tokens.inputs["input_ids"].shape
+        times, seen = config.unroll_steps, window
+    meta_flops, lower_flops = problem.meta_flops, shadow.flops - before - problem.meta_flops
+    lower_flops *= config.gradient_accumulation_steps / micro / window
+    meta_flops *= min(config.meta_batch_questions, len(data.meta)) / short.meta_batch_questions
+    meta_flops /= config.unroll_steps
+    labels = {
+        name: [x.value for _, t in data.lower[name] for x in t.labels or () if x is not None]
+        for name in data.domains
+    }
+    cuda = device.type == "cuda"
     return Plan(
-        domains=[_of_domain(name, data) for name in data.domains],
-        largest=(sequences, tokens),
+        domains=[(n, len(data.lower[n]), len(x), sum(x) / len(x)) for n, x in labels.items()],
+        largest=tuple(lower.tokens.inputs["input_ids"].shape),
         total=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         weights=of_weights,
         moments=moments,
-        stored=stored,
-        peak=peak,
+        stored=stored * times,
+        peak=shadow.peak + stored * (times - seen),
         flops=(lower_flops + meta_flops) * usual,
         meta_share=meta_flops / (lower_flops + meta_flops),
-        rate=0.0,
-        memory=0,
+        memory=torch.cuda.get_device_properties(device).total_memory
+        if cuda
+        else psutil.virtual_memory().total,
+        rate=matmul_rate(device, torch.bfloat16 if config.bf16 else torch.float32),
         steps=config.max_steps,
+        shards=shards,
     )
-
-
-def _of_domain(name: str, data: TrainData) -> tuple[str, int, int, float]:
-    labels = [x.value for _, t in data.lower[name] for x in t.labels or () if x is not None]
-    return name, len(data.lower[name]), len(labels), sum(labels) / len(labels)
 
 
 def _measured(
@@ -438,25 +415,27 @@ def _measured(
     All windows but the last are of the largest micro-batches.
     """
     config, device = problem.config, problem.model.device
-    careful = replace(problem.config, learning_rate=1e-12, head_learning_rate=0.0)  # no divergence
-    problem.config = replace(careful, max_steps=windows * config.unroll_steps)
+    cuda = device.type == "cuda"
+    end = windows * config.unroll_steps
+    problem.config = replace(  # rates so small that nothing diverges
+        config, learning_rate=1e-12, head_learning_rate=0.0, max_steps=end
+    )
     loop = make_loop(problem, *make_weights(problem.config, problem.data, given))
-    if device.type == "cuda":
+    if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     start = 0.0
-    while loop.steps < problem.config.max_steps:
-        last = problem.config.max_steps - loop.steps <= config.unroll_steps
-        if last and not start:
+    for step in range(end):
+        if step == end - config.unroll_steps:
             start = time.perf_counter()
         meta_batch = problem.meta_batch(0).to(device) if loop.needs_meta_batch else None
-        largest = [lower] * config.gradient_accumulation_steps
-        loop.step(
-            on_device(problem.lower_batches(loop.steps) if last else largest, device), meta_batch
+        batches = (
+            problem.lower_batches(step) if start else [lower] * config.gradient_accumulation_steps
         )
-        if device.type == "cuda":
+        loop.step([batch.to(device) for batch in batches], meta_batch)
+        if cuda:
             torch.cuda.synchronize(device)
     seconds = (time.perf_counter() - start) / config.unroll_steps
-    return seconds, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return seconds, torch.cuda.max_memory_allocated(device) if cuda else None
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
