@@ -31,7 +31,7 @@ from dreamprm.bilevel.parameters import trainable
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import unwrapped
 from dreamprm.prm.model import PRM
-from dreamprm.training.batches import LowerBatch, MetaBatch, on_device
+from dreamprm.training.batches import LowerBatch, MetaBatch
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import Pair, TrainData
 from dreamprm.training.learned import make_weights
@@ -139,7 +139,7 @@ class Bench:
         def unit() -> None:
             for batches in self.mixed[micro_batch]:
                 optimizer.zero_grad()
-                for batch in on_device(batches, self.model.device):
+                for batch in [batch.to(self.model.device) for batch in batches]:
                     logits = self.problem._logits(batch.tokens)
                     losses = trajectory_losses(logits, batch.labels, batch.labelled)
                     (losses.sum() / self.setting.batch).backward()
@@ -178,7 +178,8 @@ class Bench:
         self, loop: Bilevel, batches: Callable[[int], Sequence[LowerBatch]], meta_batch: MetaBatch
     ) -> None:
         for _ in range(self.setting.window):
-            loop.step(on_device(batches(loop.steps), self.model.device), meta_batch)
+            device = self.model.device
+            loop.step([batch.to(device) for batch in batches(loop.steps)], meta_batch)
 
     def _regrouped(self, step: int, size: int) -> list[LowerBatch]:
         """A step's trajectories in micro-batches of mixed domains."""

@@ -53,7 +53,7 @@ def main() -> None:
     scores = {f"{s.question_id}/{s.sample_index}": s.logits for s in StepScorer(saved).score(pairs)}
     facts = {
         "weights": result.weights,
-        "instances": result.learned.instances,
+        "instances": result.instances,
         "scores": scores,
         "history": result.history,
     }

@@ -16,13 +16,13 @@ from dreamprm.bilevel.parallel import Parallel
 from dreamprm.data.format import Records
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.records import Label, Question, Trajectory
+from dreamprm.training.batches import contrasting, domains_at, grouped_items_at, items_at
 from dreamprm.training.checkpoint import checkpoints
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import TrainData, prepare_data
 from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem
 from dreamprm.training.run import fit, lr_factor, make_loop
-from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 

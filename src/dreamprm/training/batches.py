@@ -1,9 +1,15 @@
-"""Batches of the two levels, and how they come to be made ahead of their step."""
+"""Batches of the two levels: which data each step sees, and how they are made ahead of it.
+
+What a step sees is a pure function of the seed and the step. There is no state to save: a resumed
+run asks for step t and gets what the unbroken run got.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.layout import Batch
+
+BATCHES_IN_BLOCK = 8  # within which trajectories are sorted by length
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,8 @@ class LowerBatch:
     images: tuple[int, ...]
 
     def to(self, device: torch.device) -> LowerBatch:
-        return replace(
-            self,
-            items=self.items.to(device),
-            tokens=self.tokens.to(device),
-            labels=self.labels.to(device),
-            labelled=self.labelled.to(device),
-        )
+        names = ("items", "tokens", "labels", "labelled")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True)
@@ -71,72 +74,28 @@ class MetaBatch:
         )
 
 
-def owners_of_rows(batch: LowerBatch, output: Tensor, vocabulary: int) -> Tensor | None:
-    """Trajectory of each row (first dimension) of what a module returns, (rows,).
-
-    Rows are sequences (three dimensions, as many tokens as the batch), judged steps (what the heads
-    return), or image patches of processors that say how many each image has.
-
-    Args:
-        batch: that the model computes.
-        output: of one of its modules.
-        vocabulary: size of the backbone's.
-
-    Returns:
-        None where it cannot be told.
-    """
-    tokens = batch.tokens
-    device = output.device
-    sequence_owner = torch.zeros(len(tokens.inputs["input_ids"]), dtype=torch.long)
-    rows = torch.arange(len(tokens.mask)).view(-1, 1).expand_as(tokens.mask)
-    sequence_owner[tokens.rows[tokens.mask].cpu()] = rows[tokens.mask.cpu()]
-    if output.dim() == 3 and output.shape[:2] == tokens.inputs["input_ids"].shape:
-        return sequence_owner.to(device)
-    if output.dim() == 2 and output.shape[1] in (1, vocabulary):
-        return rows[tokens.mask.cpu()].to(device)
-    grid = tokens.inputs.get("image_grid_thw")
-    if grid is not None:
-        patches = grid.prod(dim=1).cpu()  # (images,)
-        images = torch.tensor(batch.images)[sequence_owner]
-        merged, rest = divmod(int(patches.sum()), max(1, len(output)))
-        if merged and not rest and not (patches % merged).any():
-            of_image = sequence_owner.repeat_interleave(images)
-            return of_image.repeat_interleave(patches // merged).to(device)
-    return None
-
-
-class Ahead:
-    """Batches of consecutive steps, made ahead by worker processes.
+def ahead(
+    make: Callable[[int], list[LowerBatch]], first: int, end: int, workers: int
+) -> Iterator[list[LowerBatch]]:
+    """Batches of consecutive steps, made ahead by worker processes; in place without any.
 
     Args:
-        make: step -> batch, a pure function.
-        first, end: steps that will be asked for, in order.
-        workers: processes; 0 makes each batch when it is asked for.
+        make: step -> batches, a pure function.
     """
-
-    def __init__(self, make: Any, first: int, end: int, workers: int) -> None:
-        self._make, self._next = make, first
-        self._batches: Iterator[Any] | None = None
-        if workers:
-            loader = DataLoader(
-                _Steps(make, first, end),
-                batch_size=None,
-                num_workers=workers,
-                prefetch_factor=2,
-                generator=torch.Generator(),  # the global one belongs to the run
-            )
-            self._batches = iter(loader)
-
-    def __call__(self, step: int) -> Any:
-        if self._batches is None:
-            return self._make(step)
-        if step != self._next:
-            raise ValueError(f"step {step} asked for, {self._next} is next")
-        self._next += 1
-        batch = next(self._batches)
-        if isinstance(batch, DreamPRMError):
-            raise batch
-        return batch
+    if not workers:
+        yield from map(make, range(first, end))
+        return
+    loader = DataLoader(
+        _Steps(make, first, end),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=2,
+        generator=torch.Generator(),  # the global one belongs to the run
+    )
+    for batches in loader:
+        if isinstance(batches, DreamPRMError):
+            raise batches
+        yield batches
 
 
 class _Steps(Dataset[Any]):
@@ -153,6 +112,74 @@ class _Steps(Dataset[Any]):
             return error
 
 
-def on_device(batches: Sequence[LowerBatch], device: torch.device) -> tuple[LowerBatch, ...]:
-    """Move the micro-batches of a step."""
-    return tuple(batch.to(device) for batch in batches)
+def domains_at(step: int, count: int, per_step: int, seed: int) -> list[tuple[int, int]]:
+    """Domains of a lower step, each with the number of times that it was visited before.
+
+    The domains come in rounds, each a fresh permutation of all of them, so that every domain is
+    visited equally often and `count / per_step` steps see each domain once.
+
+    Returns:
+        `per_step` pairs (domain index, visit).
+    """
+    places = range(step * per_step, (step + 1) * per_step)
+    rounds = {place // count for place in places}
+    order = {r: _permutation(count, f"{seed}/round/{r}") for r in rounds}
+    return [(order[place // count][place % count], place // count) for place in places]
+
+
+def items_at(visit: int, size: int, count: int, key: str) -> list[int]:
+    """`count` items of the `visit`-th batch from a set of `size`, epoch by epoch in fresh order.
+
+    An item comes twice in a batch only where the batch is larger than what the epochs leave.
+    """
+    places = range(visit * count, (visit + 1) * count)
+    epochs = {place // size for place in places}
+    order = {e: _permutation(size, f"{key}/epoch/{e}") for e in epochs}
+    return [order[place // size][place % size] for place in places]
+
+
+@lru_cache(maxsize=64)
+def _grouped_epoch(lengths: tuple[int, ...], count: int, key: str, epoch: int) -> list[list[int]]:
+    """An epoch's batches: sorted by length within random blocks of some batches, then shuffled."""
+    order = _permutation(len(lengths), f"{key}/epoch/{epoch}")
+    block = BATCHES_IN_BLOCK * count
+    by_length: list[int] = []
+    for start in range(0, len(order), block):
+        by_length += sorted(order[start : start + block], key=lambda i: lengths[i])
+    batches = [by_length[i : i + count] for i in range(0, len(by_length), count)]
+    if len(batches) > 1 and len(batches[-1]) < count:  # fill the last with random others
+        missing = count - len(batches[-1])
+        batches[-1] += [i for i in order if i not in batches[-1]][:missing]
+    while len(batches[-1]) < count:  # fewer items than a batch takes
+        batches[-1] = [*batches[-1], *order][:count]
+    return [batches[i] for i in _permutation(len(batches), f"{key}/batches/{epoch}")]
+
+
+def grouped_items_at(visit: int, lengths: Sequence[int], count: int, key: str) -> list[int]:
+    """`items_at` with items of similar length in a batch."""
+    per_epoch = -(-len(lengths) // count)
+    epoch, place = divmod(visit, per_epoch)
+    return _grouped_epoch(tuple(lengths), count, key, epoch)[place]
+
+
+def contrasting(outcomes: Sequence[bool], count: int, key: str) -> list[int]:
+    """Up to `count` candidates of one question, with both outcomes among them where there are both.
+
+    Returns:
+        Indices into `outcomes`, random but for one right and one wrong candidate (if count allows).
+    """
+    order = _permutation(len(outcomes), key)
+    if count < 2:
+        return list(order[:count])
+    first_right = next((i for i in order if outcomes[i]), None)
+    first_wrong = next((i for i in order if not outcomes[i]), None)
+    needed = [i for i in (first_right, first_wrong) if i is not None]
+    rest = [i for i in order if i not in needed]
+    return (needed + rest)[:count]
+
+
+@lru_cache(maxsize=256)  # a domain's epoch is asked for at every visit
+def _permutation(size: int, key: str) -> tuple[int, ...]:
+    order = list(range(size))
+    random.Random(key).shuffle(order)
+    return tuple(order)

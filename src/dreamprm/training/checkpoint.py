@@ -1,6 +1,6 @@
 """Checkpoints of a run: all that resuming needs, in safetensors and JSON, written atomically.
 
-Data order is a function of seed and step (`training.sampler`) and needs no saving. A checkpoint is
+Data order is a function of seed and step (`training.batches`) and needs no saving. A checkpoint is
 taken between windows, where the estimator has nothing in hand. With several processes it holds
 whole tensors, gathered from the shards.
 """

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,36 +35,40 @@ GivenWeights = Mapping[str, float] | Mapping[Instance, float]
 
 
 @dataclass(frozen=True)
-class Learned:
-    """Result of the upper level.
+class TrainResult:
+    """What a run has learned.
 
     Attributes:
-        domains: weight of each domain; where trajectories have weights, their mean.
+        weights: of each domain; where trajectories have weights, their mean.
         instances: weight of each trajectory, mean 1, in the order of `TrainData.items`; None where
             domains have weights.
         labels: corrected labels of each trajectory, its unlabelled steps None; None: not corrected.
+        history: one row per window: step, lower_loss, meta_loss, weights of the domains.
+        is_main: this is the process that writes and prints.
     """
 
-    domains: dict[str, float]
-    instances: list[float] | None = None
-    labels: list[list[float | None]] | None = None
+    weights: dict[str, float]
+    instances: list[float] | None
+    labels: list[list[float | None]] | None
+    history: list[dict[str, Any]]
+    is_main: bool = True
 
 
 def make_weights(
     config: TrainConfig, data: TrainData, given: GivenWeights | None = None
 ) -> tuple[Weights, LabelCorrection | None]:
     """The upper-level variables that the settings ask for."""
-    count = len(data.items)
     weighting: Weights
     if given is not None:
         by_domain = all(isinstance(key, str) for key in given)
-        weighting = FixedWeights(_table(given, data), by_domain)
+        weighting = FixedWeights(_scaled(given, data), by_domain)
     elif not config.learn_weights or config.weighting == "none":
-        weighting = FixedWeights(torch.ones(count), by_domain=True)
+        weighting = FixedWeights(torch.ones(len(data.items)), by_domain=True)
     elif config.weighting == "domain":
         weighting = DomainWeights(data.domains)
     elif config.weighting == "instance_table":
-        weighting = InstanceTable(count, config.instance_weight_min, config.instance_weight_max)
+        bounds = config.instance_weight_min, config.instance_weight_max
+        weighting = InstanceTable(len(data.items), *bounds)
     else:
         weighting = InstanceNet(FEATURES)
     correction = None
@@ -97,33 +102,35 @@ def domain_weights(weighting: Weights, data: TrainData) -> dict[str, float]:
         return dict(zip(data.domains, weighting.table().tolist(), strict=True))
     if isinstance(weighting, InstanceTable):
         return _means(weighting.table().detach(), data)
-    if isinstance(weighting, FixedWeights):
-        return _means(weighting.get_buffer("w"), data)
-    return {}
+    return _means(weighting.get_buffer("w"), data) if isinstance(weighting, FixedWeights) else {}
 
 
 @torch.no_grad()
-def learned(problem: PRMProblem, weighting: Weights, correction: LabelCorrection | None) -> Learned:
+def learned(
+    problem: PRMProblem,
+    weighting: Weights,
+    correction: LabelCorrection | None,
+    history: list[dict[str, Any]],
+) -> TrainResult:
     """The upper level's result at the end of a run."""
-    data = problem.data
-    instances: Tensor | None = None
-    if isinstance(weighting, InstanceTable):
-        instances = weighting.table()
-    elif isinstance(weighting, FixedWeights) and not weighting.by_domain:
-        instances = weighting.get_buffer("w")
-    elif isinstance(weighting, InstanceNet):
-        instances = _of_net(problem, weighting, correction)
+    data, is_main = problem.data, problem.parallel.rank == 0
     labels = None
     if correction is not None:
-        corrected, labelled = correction.table(), data.label_table()[1]
+        corrected, labelled = correction.table().cpu(), data.label_table()[1]
         labels = [
             [float(row[s]) if mask[s] else None for s in range(len(t.steps))]
-            for row, mask, (_, t) in zip(corrected.cpu(), labelled, data.items, strict=True)
+            for row, mask, (_, t) in zip(corrected, labelled, data.items, strict=True)
         ]
-    if instances is None:
-        return Learned(domain_weights(weighting, data), None, labels)
-    instances = instances.cpu() / instances.mean().clamp(min=1e-12).cpu()
-    return Learned(_means(instances, data), instances.tolist(), labels)
+    if weighting.by_domain:
+        return TrainResult(domain_weights(weighting, data), None, labels, history, is_main)
+    if isinstance(weighting, InstanceNet):
+        w = _of_net(problem, weighting, correction)
+    elif isinstance(weighting, InstanceTable):
+        w = weighting.table().cpu()
+    else:
+        w = weighting.get_buffer("w").cpu()
+    w = w / w.mean().clamp(min=1e-12)
+    return TrainResult(_means(w, data), w.tolist(), labels, history, is_main)
 
 
 def _of_net(
@@ -143,14 +150,13 @@ def _of_net(
     return w
 
 
-def write_learned(result: Learned, data: TrainData, folder: Path) -> None:
+def write_learned(result: TrainResult, data: TrainData, folder: Path) -> None:
     """`weights.json`, and one row per trajectory where trajectories have weights or new labels."""
     with atomic_write(folder / "weights.json") as file:
-        file.write((json.dumps(result.domains, indent=2) + "\n").encode())
+        file.write((json.dumps(result.weights, indent=2) + "\n").encode())
     if result.instances is not None:
-        trajectory_weights.write_weights(
-            folder / "instance_weights.jsonl", data.items, result.instances
-        )
+        path = folder / "instance_weights.jsonl"
+        trajectory_weights.write_weights(path, data.items, result.instances)
     if result.labels is not None:
         with atomic_write(folder / "corrected_labels.jsonl") as file:
             for (question, t), labels in zip(data.items, result.labels, strict=True):
@@ -171,23 +177,25 @@ def without_zeros(
     Domains are visited equally often, so a domain of which a tenth is left gets a tenth of the
     weight. A domain of which nothing is left is gone. Weights of domains stay as they are.
     """
-    if given is None or all(isinstance(key, str) for key in given):
+    by_instance = {key: w for key, w in (given or {}).items() if not isinstance(key, str)}
+    if not by_instance:
         return data, given
-    given = {key: value for key, value in given.items() if not isinstance(key, str)}
-    _tell_strangers(given, data)
+    _tell_strangers(by_instance, data)
     lower: dict[str, list[Pair]] = {}
     weights: dict[Instance, float] = {}
     for name, pairs in data.lower.items():
-        kept = [(q, t) for q, t in pairs if given.get((q.id, t.sample_index), 1.0) != 0]
+        kept = [pair for pair in pairs if by_instance.get(_key(pair), 1.0) != 0]
         if kept:
             lower[name] = kept
-        for q, t in kept:
-            key = (q.id, t.sample_index)
-            if key in given:  # one that is missing is told by `train`
-                weights[key] = given[key] * len(kept) / len(pairs)
+        share = len(kept) / len(pairs)
+        weights |= {k: by_instance[k] * share for k in map(_key, kept) if k in by_instance}
     if not lower:
         raise DreamPRMError("weights: all are 0; at least one trajectory must count")
     return TrainData(tuple(lower), lower, data.meta), weights
+
+
+def _key(pair: Pair) -> Instance:
+    return pair[0].id, pair[1].sample_index
 
 
 def _means(table: Tensor, data: TrainData) -> dict[str, float]:
@@ -196,36 +204,36 @@ def _means(table: Tensor, data: TrainData) -> dict[str, float]:
     return {name: float(part.mean()) for name, part in zip(data.domains, parts, strict=True)}
 
 
-def _table(given: GivenWeights, data: TrainData) -> Tensor:
-    """Weight of each trajectory, scaled: to mean 1 over domains, or over trajectories."""
+def _scaled(given: GivenWeights, data: TrainData) -> Tensor:
+    """Weight of each trajectory, scaled: to mean 1 over domains, each visited equally often."""
     by_domain = {key: value for key, value in given.items() if isinstance(key, str)}
     by_instance = {key: value for key, value in given.items() if not isinstance(key, str)}
     for key, value in given.items():
         if not 0 <= value < float("inf"):
             what = f"domain '{key}'" if isinstance(key, str) else f"trajectory {key}"
             raise DreamPRMError(f"weights: {what} has weight {value}; need 0 or more")
-    if not by_instance:
-        of_domain = _domain_table(by_domain, data)
-        sizes = torch.tensor([len(data.lower[name]) for name in data.domains])
-        return of_domain.repeat_interleave(sizes)
-    keys = [(q.id, t.sample_index) for q, t in data.items]
-    missing = [key for key in keys if key not in by_instance]
-    if missing:
-        raise DreamPRMError(
-            f"weights: {len(missing)} of {len(keys)} trajectories have none (the first: question "
-            f"'{missing[0][0]}', sample {missing[0][1]}); give one for each"
-        )
-    _tell_strangers(by_instance, data)
-    w = torch.tensor([float(by_instance[key]) for key in keys])
-    if not w.sum() > 0:
-        raise DreamPRMError("weights: all are 0; at least one trajectory must count")
-    of_domains = list(_means(w, data).values())  # each is visited equally often
-    return w * len(of_domains) / sum(of_domains)
+    if by_instance:
+        keys = [_key(pair) for pair in data.items]
+        missing = [key for key in keys if key not in by_instance]
+        if missing:
+            raise DreamPRMError(
+                f"weights: {len(missing)} of {len(keys)} trajectories have none (the first: "
+                f"question '{missing[0][0]}', sample {missing[0][1]}); give one for each"
+            )
+        w = torch.tensor([float(by_instance[key]) for key in keys])
+    else:
+        _check_domains(by_domain, data)
+        w = torch.tensor([float(by_domain[n]) for n in data.domains for _ in data.lower[n]])
+    means = list(_means(w, data).values())
+    if not sum(means) > 0:
+        kind = "trajectory" if by_instance else "domain"
+        raise DreamPRMError(f"weights: all are 0; at least one {kind} must count")
+    return w * len(means) / sum(means)
 
 
 def _tell_strangers(given: Mapping[Instance, float], data: TrainData) -> None:
     """Weights made for more data may be used with less, and a mix-up of files looks the same."""
-    strangers = given.keys() - {(q.id, t.sample_index) for q, t in data.items}
+    strangers = given.keys() - {_key(pair) for pair in data.items}
     if strangers:
         question, sample = min(strangers)
         warnings.warn(
@@ -236,7 +244,7 @@ def _tell_strangers(given: Mapping[Instance, float], data: TrainData) -> None:
         )
 
 
-def _domain_table(given: Mapping[str, float], data: TrainData) -> Tensor:
+def _check_domains(given: Mapping[str, float], data: TrainData) -> None:
     for name in given:
         if name not in data.domains:
             near = difflib.get_close_matches(name, data.domains, n=3) or list(data.domains[:3])
@@ -246,7 +254,3 @@ def _domain_table(given: Mapping[str, float], data: TrainData) -> Tensor:
     missing = [name for name in data.domains if name not in given]
     if missing:
         raise DreamPRMError(f"weights: no weight for domain '{missing[0]}'; give one for each")
-    w = torch.tensor([float(given[name]) for name in data.domains])
-    if not w.sum() > 0:
-        raise DreamPRMError("weights: all are 0; at least one domain must count")
-    return w * len(w) / w.sum()

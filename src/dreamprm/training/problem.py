@@ -15,10 +15,16 @@ from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import PRM
-from dreamprm.training.batches import LowerBatch, MetaBatch, owners_of_rows
+from dreamprm.training.batches import (
+    LowerBatch,
+    MetaBatch,
+    contrasting,
+    domains_at,
+    grouped_items_at,
+    items_at,
+)
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
-from dreamprm.training.sampler import contrasting, domains_at, grouped_items_at, items_at
 
 FEATURES = 4  # what an instance net sees of a trajectory, see `PRMProblem.lower_losses`
 
@@ -270,9 +276,33 @@ class PRMProblem:
         )
 
     def owners(self, batch: LowerBatch, output: Tensor) -> Tensor | None:
-        """Trajectory of each row of a module's output, for ghost products; None: unknown."""
+        """Trajectory of each row (first dimension) of what a module returns, for ghost products.
+
+        Rows are sequences (three dimensions, as many tokens as the batch), judged steps (what the
+        heads return), or image patches of processors that say how many each image has.
+
+        Returns:
+            (rows,); None where it cannot be told.
+        """
+        tokens, device = batch.tokens, output.device
+        mask = tokens.mask.cpu()
+        sequence_owner = torch.zeros(len(tokens.inputs["input_ids"]), dtype=torch.long)
+        rows = torch.arange(len(mask)).view(-1, 1).expand_as(mask)
+        sequence_owner[tokens.rows.cpu()[mask]] = rows[mask]
+        if output.dim() == 3 and output.shape[:2] == tokens.inputs["input_ids"].shape:
+            return sequence_owner.to(device)
         vocabulary = self.model.backbone.config.get_text_config().vocab_size
-        return owners_of_rows(batch, output, vocabulary)
+        if output.dim() == 2 and output.shape[1] in (1, vocabulary):
+            return rows[mask].to(device)
+        grid = tokens.inputs.get("image_grid_thw")
+        if grid is not None:
+            patches = grid.prod(dim=1).cpu()  # (images,)
+            images = torch.tensor(batch.images)[sequence_owner]
+            merged, rest = divmod(int(patches.sum()), max(1, len(output)))
+            if merged and not rest and not (patches % merged).any():
+                of_image = sequence_owner.repeat_interleave(images)
+                return of_image.repeat_interleave(patches // merged).to(device)
+        return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from dreamprm.data.files import atomic_write
 from dreamprm.data.format import Records
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.prm.model import PRM
-from dreamprm.training.batches import Ahead, on_device
+from dreamprm.training.batches import ahead
 from dreamprm.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData, prepare_data
 from dreamprm.training.learned import (
     GivenWeights,
-    Learned,
+    TrainResult,
     domain_weights,
     learned,
     make_weights,
@@ -37,25 +37,7 @@ from dreamprm.training.learned import (
 from dreamprm.training.problem import PRMProblem
 from dreamprm.training.processes import Processes
 
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Outcome of a run.
-
-    Attributes:
-        learned: final weights and labels.
-        history: one row per window: step, lower_loss, meta_loss, weights of the domains.
-        is_main: this is the process that writes and prints.
-    """
-
-    learned: Learned
-    history: list[dict[str, Any]]
-    is_main: bool = True
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weight of each domain, the mean over trajectories 1 where they have weights."""
-        return self.learned.domains
+LORA_FIELDS = ("r", "lora_alpha", "lora_dropout")
 
 
 def train(
@@ -158,18 +140,33 @@ def fit(
         history.append(row | {"weights": domain_weights(weighting, data)})
         progress(loop.steps - (history[-2]["step"] if len(history) > 1 else 0))
         if loop.steps - logged >= config.logging_steps:
-            processes.log(_figures(history[-1]), loop.steps)
+            losses = {k: row[k] for k in ("lower_loss", "meta_loss") if row[k] is not None}
+            weights_now = {f"weights/{name}": w for name, w in history[-1]["weights"].items()}
+            processes.log(losses | weights_now, loop.steps)
             logged = loop.steps
         if folder and config.save_steps and loop.steps - saved >= config.save_steps:
             save_checkpoint(loop, config, problem.of_candidates, folder, run, history, stale)
             processes.wait()
             stale = []
             saved = loop.steps
-    result = TrainResult(learned(problem, weighting, correction), history, processes.is_main)
+    result = learned(problem, weighting, correction, history)
     if output_dir:
         whole = processes.whole_state()
-        if processes.is_main:
-            _write(model, data, result, config, output_dir, whole)
+        if result.is_main:
+            model.save_pretrained(output_dir, result.weights, state=whole)
+            write_learned(result, data, output_dir)
+            facts = {
+                "model_name_or_path": model.base,
+                "config": asdict(config),
+                "domains": {name: len(pairs) for name, pairs in data.lower.items()},
+            }
+            rows = "".join(json.dumps(row) + "\n" for row in history)
+            for name, text in (
+                ("history.jsonl", rows),
+                ("training_config.json", json.dumps(facts, indent=2) + "\n"),
+            ):
+                with atomic_write(output_dir / name) as file:
+                    file.write(text.encode())
         processes.wait()
     processes.finish()
     return result
@@ -241,15 +238,13 @@ def make_loop(
 def windows(loop: Bilevel, problem: PRMProblem) -> Iterator[dict[str, Any]]:
     """Train to the end; per window its last step, mean loss, meta loss and trajectories seen."""
     config, device = problem.config, problem.model.device
-    ahead = Ahead(
-        problem.lower_batches, loop.steps, config.max_steps, config.dataloader_num_workers
-    )
     losses: list[Tensor] = []
-    while loop.steps < config.max_steps:
+    workers = config.dataloader_num_workers
+    for batches in ahead(problem.lower_batches, loop.steps, config.max_steps, workers):
         meta_batch = None
         if loop.needs_meta_batch:
             meta_batch = problem.meta_batch(loop.upper_steps).to(device)
-        step = loop.step(on_device(ahead(loop.steps), device), meta_batch)
+        step = loop.step([batch.to(device) for batch in batches], meta_batch)
         losses += step.losses
         if loop.between_windows:
             mean = problem.parallel.mean(torch.stack([x.mean() for x in losses]).mean())
@@ -276,14 +271,6 @@ def lr_factor(config: TrainConfig, step: int) -> float:
     return factors[config.lr_scheduler_type]
 
 
-def _figures(row: dict[str, Any]) -> dict[str, float]:
-    """A window's row for trackers."""
-    figures = {"lower_loss": row["lower_loss"]}
-    if row["meta_loss"] is not None:
-        figures["meta_loss"] = row["meta_loss"]
-    return figures | {f"weights/{name}": w for name, w in row["weights"].items()}
-
-
 def _identity(
     model: PRM, data: TrainData, weights: GivenWeights | None, world: int
 ) -> dict[str, Any]:
@@ -293,23 +280,19 @@ def _identity(
         for pairs in (*data.lower.values(), *data.meta)
         for _, t in pairs
     ]
+    adapters = getattr(model.backbone, "peft_config", None)
     given = None if weights is None else sorted((str(k), v) for k, v in weights.items())
     return {
         "data": hashlib.sha256("\n".join(items).encode()).hexdigest(),
         "head or layout": asdict(model.config),
         "set of fixed weights": hashlib.sha256(json.dumps(given).encode()).hexdigest(),
         "number of processes": world,
-        "set of LoRA options (use_peft, lora_r, lora_alpha, lora_dropout)": _lora(model),
+        # What of the adapters does not show in the shapes of what is trained.
+        "set of LoRA options (use_peft, lora_r, lora_alpha, lora_dropout)": adapters
+        and {name: getattr(adapters["default"], name) for name in LORA_FIELDS},
         "base model, or dtype of it": _frozen(model),
         "backbone": {n: list(p.shape) for n, p in model.named_parameters() if p.requires_grad},
     }
-
-
-def _lora(model: PRM) -> dict[str, Any] | None:
-    """What of the adapters does not show in the shapes of what is trained."""
-    adapters = getattr(model.backbone, "peft_config", None)
-    names = ("r", "lora_alpha", "lora_dropout")
-    return {name: getattr(adapters["default"], name) for name in names} if adapters else None
 
 
 def _frozen(model: PRM) -> str | None:
@@ -319,25 +302,3 @@ def _frozen(model: PRM) -> str | None:
         return None
     values = [p.flatten()[:4].float().tolist() for p in frozen]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def _write(
-    model: PRM,
-    data: TrainData,
-    result: TrainResult,
-    config: TrainConfig,
-    output_dir: Path,
-    whole: dict[str, Any] | None,
-) -> None:
-    model.save_pretrained(output_dir, result.weights, state=whole)
-    write_learned(result.learned, data, output_dir)
-    with atomic_write(output_dir / "history.jsonl") as file:
-        for row in result.history:
-            file.write((json.dumps(row) + "\n").encode())
-    facts = {
-        "model_name_or_path": model.base,
-        "config": asdict(config),
-        "domains": {name: len(pairs) for name, pairs in data.lower.items()},
-    }
-    with atomic_write(output_dir / "training_config.json") as file:
-        file.write((json.dumps(facts, indent=2) + "\n").encode())
