@@ -49,14 +49,6 @@ def test_a_backbone_that_reads_text_alone_is_refused(
     assert not (project / "prm").exists()
 
 
-def test_a_tag_that_the_tokenizer_splits_is_refused(
-    project: Path, model: str, refused: Refused
-) -> None:
-    line = refused(train_words(project, model, "--step_tag", "<step ends>"))
-    assert "step_tag '<step ends>' is" in line
-    assert "must be one" in line
-
-
 # Length
 
 
@@ -133,23 +125,19 @@ def test_a_meta_set_that_cannot_tell_right_from_wrong_is_refused(
     assert f"{path}: the meta set has {said}" in refused(train_words(project, model))
 
 
-def test_a_weights_file_without_some_trajectory_names_it(
-    project: Path, model: str, refused: Refused
+def test_weights_and_trajectories_that_do_not_match_are_told(
+    project: Path, model: str, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    words = train_words(project, model, "--weights_file", str(project / "w.jsonl"))
     write_weights(project, lambda row: None if row["sample_index"] == 3 else row)
-    line = refused(train_words(project, model, "--weights_file", str(project / "w.jsonl")))
+    line = refused(words)
     assert "4 of 16 trajectories have none" in line
     assert "question 'train-bars-0', sample 3" in line
-
-
-def test_weights_of_trajectories_that_are_not_there_are_told(
-    project: Path, model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
     write_weights(project, lambda row: row)
     rewrite(
         project / "train_candidates.jsonl", lambda row: None if row["sample_index"] == 3 else row
     )
-    assert main(train_words(project, model, "--weights_file", str(project / "w.jsonl"))) == 0
+    assert main(words) == 0
     told = capsys.readouterr().err
     assert "4 weights are of trajectories that the data does not have" in told
     assert "question 'train-bars-0', sample 3" in told
@@ -204,24 +192,40 @@ def test_a_run_that_diverges_names_step_and_domain_and_keeps_its_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("options", "changes"),
     [
-        (["--weighting", "instance_table"], "weighting domain, now it is instance_table"),
-        (["--lower_loss", "bce"], "lower_loss mse, now it is bce"),
-        (["--head", "vocab"], "another head or layout"),
+        (
+            [],
+            {
+                "--weighting instance_table": "weighting domain, now it is instance_table",
+                "--lower_loss bce": "lower_loss mse, now it is bce",
+                "--head vocab": "another head or layout",
+            },
+        ),
+        (
+            ["--use_peft"],
+            {
+                "--lora_r 8": "LoRA options",
+                "--lora_dropout 0.5": "LoRA options",
+                "--dtype bfloat16": "base model, or dtype of it",
+            },
+        ),
     ],
+    ids=["whole model", "adapters"],
 )
-def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(
-    changed: list[str], said: str, project: Path, model: str, refused: Refused
+def test_a_checkpoint_of_another_run_is_refused_naming_what_differs(
+    options: list[str], changes: dict[str, str], project: Path, model: str, refused: Refused
 ) -> None:
-    words = train_words(project, model, "--max_steps", "2", "--save_steps", "2")
+    words = train_words(project, model, "--max_steps", "2", "--save_steps", "2", *options)
     assert main(words) == 0
     before = tree(project / "prm")
-    line = refused([*words, *changed])
-    assert "checkpoint-2" in line
-    assert said in line
-    assert "another output_dir" in line
-    assert tree(project / "prm") == before
+    for change, said in changes.items():
+        line = refused([*words, *change.split()])
+        assert "checkpoint-2" in line
+        assert said in line
+        assert "another output_dir" in line
+        assert tree(project / "prm") == before
+    assert main(words) == 0
 
 
 # Settings that contradict each other
@@ -234,6 +238,10 @@ def test_a_checkpoint_of_other_settings_is_refused_naming_the_field(
         (["--push_to_hub"], "push_to_hub needs hub_model_id"),
         (["--report_to", "wandb"], "report_to 'wandb': not installed; pip install it"),
         (["--report_to", "a_tracker"], "report_to 'a_tracker': "),
+        (["--step_tag", "<step ends>"], "step_tag '<step ends>' is"),
+        (["--save_steps", "-1"], "save_steps is -1; it must be 0 or more"),
+        (["--lr_step_size", "0"], "lr_step_size is 0; it must be above 0"),
+        (["--device", "nowhere"], "device 'nowhere' cannot be used"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_written(
@@ -265,37 +273,6 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_first_step(
     (project / "file").write_text("")
     words = into(train_words(project, "no/model"), project / "file" / "prm")
     assert f"{project / 'file'} is a file; give another folder" in refused(words)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--save_steps", "-1"], "save_steps is -1; it must be 0 or more"),
-        (["--lr_step_size", "0"], "lr_step_size is 0; it must be above 0"),
-        (["--device", "nowhere"], "device 'nowhere' cannot be used"),
-    ],
-)
-def test_a_figure_or_device_that_cannot_be_is_refused(
-    words: list[str], said: str, project: Path, model: str, refused: Refused
-) -> None:
-    assert said in refused(train_words(project, model, *words))
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        (["--lora_r", "8"], "LoRA options"),
-        (["--lora_dropout", "0.5"], "LoRA options"),
-        (["--dtype", "bfloat16"], "base model, or dtype of it"),
-    ],
-)
-def test_a_checkpoint_of_other_adapters_or_another_base_is_refused(
-    changed: list[str], said: str, project: Path, model: str, refused: Refused
-) -> None:
-    words = train_words(project, model, "--max_steps", "2", "--use_peft")
-    assert main(words) == 0
-    assert said in refused([*words, *changed])
-    assert main(words) == 0
 
 
 def test_a_worker_process_that_reads_a_broken_image_says_it_in_one_line(

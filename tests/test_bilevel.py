@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +58,8 @@ def test_contrasting_candidates_hold_both_outcomes_where_there_are_both(
     chosen = contrasting(outcomes, count, "key")
     assert len(chosen) == len(set(chosen)) == min(count, len(outcomes))
     assert {outcomes[i] for i in chosen} == set(outcomes)
+    alone = {outcomes[contrasting(outcomes, 1, f"key {i}")[0]] for i in range(90)}
+    assert alone == set(outcomes), "one candidate of a question is any candidate"
 
 
 def test_the_public_train_takes_loaded_data_and_writes_the_model(tmp_path: Path) -> None:
@@ -130,27 +133,24 @@ def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: 
     class KilledError(Exception):
         pass
 
-    done = 0
+    done: list[int] = []
 
     def kill_at_five(steps: int) -> None:
-        nonlocal done
-        done += steps
-        if done >= 5:
+        done.append(steps)
+        if sum(done) >= 5:
             raise KilledError
 
     with pytest.raises(KilledError):
         fit(resumed, small_data(), config, output_dir=tmp_path, progress=kill_at_five)
-    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == [
-        "checkpoint-2",
-        "checkpoint-4",
-    ]
+    names = [p.name for p in checkpoints(tmp_path / "checkpoints")]
+    assert names == ["checkpoint-2", "checkpoint-4"]
     fresh = random_prm(seed=9)
-    found = fit(fresh, small_data(), config, output_dir=tmp_path)
-    assert found.weights == expected.weights
-    assert found.history == expected.history
+    result = fit(fresh, small_data(), config, output_dir=tmp_path)
+    assert result.weights == expected.weights
+    assert result.history == expected.history
     for a, b in zip(fresh.parameters(), whole.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert json.loads((tmp_path / "weights.json").read_text()) == found.weights
+    assert json.loads((tmp_path / "weights.json").read_text()) == result.weights
 
 
 def test_starting_anew_leaves_no_checkpoint_of_the_old_run(tmp_path: Path) -> None:
@@ -174,12 +174,6 @@ def test_a_checkpoint_of_other_data_or_weights_is_refused(tmp_path: Path) -> Non
         fit(random_prm(), small_data(), config, output_dir=tmp_path, weights=other)
 
 
-def test_one_candidate_per_question_is_any_candidate() -> None:
-    outcomes = [True, False, False, False]
-    picked = {outcomes[contrasting(outcomes, 1, f"key {i}")[0]] for i in range(40)}
-    assert picked == {True, False}
-
-
 def test_a_loss_that_is_not_finite_stops_with_step_and_domain(tmp_path: Path) -> None:
     model = random_prm()
     with torch.no_grad():
@@ -188,11 +182,20 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_domain(tmp_path: Path) ->
         fit(model, small_data(), SMALL, output_dir=tmp_path)
 
 
-def test_an_unknown_domain_in_the_weights_is_refused_with_the_nearest_name() -> None:
-    config = replace(SMALL, learn_weights=False)
-    weights = {"claen": 1.0, "inverted": 1.0, "noise": 1.0}
-    with pytest.raises(DreamPRMError, match=r"unknown domain 'claen'.*nearest first: clean"):
-        fit(random_prm(), small_data(), config, weights=weights)
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"claen": 1.0, "inverted": 1.0, "noise": 1.0}, r"'claen'.*nearest first: clean"),
+        ({"clean": 1.0, "inverted": 1.0}, "no weight for domain 'noise'"),
+        ({"clean": 0.0, "inverted": 0.0, "noise": 0.0}, "at least one domain must count"),
+        ({"clean": -1.0, "inverted": 1.0, "noise": 1.0}, "weight -1.0; need 0 or more"),
+    ],
+)
+def test_weights_that_do_not_fit_the_domains_are_refused(
+    weights: dict[str, float], said: str
+) -> None:
+    with pytest.raises(DreamPRMError, match=said):
+        fit(random_prm(), small_data(), replace(SMALL, learn_weights=False), weights=weights)
 
 
 def test_a_question_in_both_sets_is_refused() -> None:
@@ -205,28 +208,26 @@ def test_a_question_in_both_sets_is_refused() -> None:
 
 def _one_rule_data() -> TrainData:
     """Domains that agree or disagree with one rule: a step that says 'good' is right."""
-    questions, trajectories, meta_questions, meta = [], [], [], []
-    for domain in ("clean", "inverted"):
-        for i in range(16):
-            good = i % 2 == 0
-            questions.append(Question(id=f"{domain}-{i}", domain=domain, text="x", answer="1"))
-            right = good if domain == "clean" else not good
-            trajectories.append(
-                Trajectory(
-                    question_id=f"{domain}-{i}",
-                    steps=("good" if good else "bad",),
-                    labels=(Label.of(int(right), 1),),
-                )
-            )
-    for i in range(8):
-        meta_questions.append(Question(id=f"m{i}", domain="meta", text="x", answer="1"))
-        for index, word in enumerate(("good", "bad")):
-            meta.append(
-                Trajectory(
-                    question_id=f"m{i}", steps=(word,), outcome=index == 0, sample_index=index
-                )
-            )
-    return prepare_data(questions, trajectories, meta_questions, meta)
+
+    def one(question_id: str, domain: str, word: str, **facts: Any) -> tuple[Question, Trajectory]:
+        question = Question(id=question_id, domain=domain, text="x", answer="1")
+        return question, Trajectory(question_id=question_id, steps=(word,), **facts)
+
+    lower = {
+        domain: [
+            one(f"{domain}-{i}", domain, word, labels=(Label.of(int(word == right), 1),))
+            for i, word in enumerate(["good", "bad"] * 8)
+        ]
+        for domain, right in (("clean", "good"), ("inverted", "bad"))
+    }
+    meta = [
+        [
+            one(f"m{i}", "meta", word, outcome=word == "good", sample_index=index)
+            for index, word in enumerate(("good", "bad"))
+        ]
+        for i in range(8)
+    ]
+    return TrainData(tuple(lower), lower, meta)
 
 
 @pytest.mark.parametrize(
@@ -266,20 +267,17 @@ def test_every_process_has_as_many_chunks_of_a_meta_batch() -> None:
     assert counts == [(2, 4), (2, 2)]
 
 
-def test_shards_refuse_questions_with_and_without_images_together() -> None:
-    data = small_data()
+def test_shards_refuse_mixed_questions_and_per_trajectory_estimators() -> None:
+    data, shards = small_data(), Parallel(0, 2, sharded=True)
     question, t = data.lower["clean"][0]
     bare = question.model_copy(update={"images": ()})
     mixed = replace(data, lower=data.lower | {"clean": [(bare, t), *data.lower["clean"][1:]]})
     with pytest.raises(DataError, match="question 'clean-0' has no image and others have"):
-        PRMProblem(random_prm(), mixed, SMALL, Parallel(0, 2, sharded=True))
-
-
-def test_per_trajectory_estimators_refuse_shards() -> None:
+        PRMProblem(random_prm(), mixed, SMALL, shards)
     config = replace(SMALL, weighting="instance_table")
-    problem = PRMProblem(random_prm(), small_data(), config, Parallel(0, 2, sharded=True))
+    problem = PRMProblem(random_prm(), data, config, shards)
     with pytest.raises(DreamPRMError, match="cannot run on FSDP shards; use DDP"):
-        make_loop(problem, *make_weights(config, problem.data))
+        make_loop(problem, *make_weights(config, data))
 
 
 def test_similar_lengths_share_a_batch_and_an_epoch_still_takes_every_item_once() -> None:

@@ -121,7 +121,7 @@ def test_a_preset_gives_way_to_yaml_and_yaml_to_an_option(tmp_path: Path) -> Non
         "{preset: paper, output_dir: x, max_steps: 7, unroll_steps: 3}"
     )
     words = ["--config", str(tmp_path / "c.yaml"), "--unroll-steps", "2"]
-    found = parsing.parse("train", train, words).bilevel(learn_weights=True)
+    found = parsing.parse("train", train, words).settings()
     assert found == preset("paper", max_steps=7, unroll_steps=2, save_steps=100)
 
 

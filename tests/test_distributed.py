@@ -56,8 +56,8 @@ def run(
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
-    return found
+    result: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+    return result
 
 
 @functools.cache

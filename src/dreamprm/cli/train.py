@@ -115,13 +115,16 @@ class Config(TrainConfig):
     save_steps: int = 100
 
     def _check_estimator(self) -> None:
-        """Done by `bilevel`: objective and weights_file say whether anything is learned at all."""
+        """Done by `settings`: objective and weights_file say whether anything is learned at all."""
 
-    def bilevel(self, learn_weights: bool) -> TrainConfig:
+    @property
+    def learns(self) -> bool:
+        return self.learn_weights and self.weights_file is None and self.objective == "prm"
+
+    def settings(self) -> TrainConfig:
         """The part that training itself reads."""
-        names = [field.name for field in dataclasses.fields(TrainConfig)]
-        facts = {name: getattr(self, name) for name in names}
-        return TrainConfig(**facts | {"learn_weights": learn_weights})
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig)}
+        return TrainConfig(**values | {"learn_weights": self.learns})
 
 
 def run(config: Config) -> None:
@@ -129,39 +132,82 @@ def run(config: Config) -> None:
     if config.push_to_hub and not config.hub_model_id:
         raise DreamPRMError("push_to_hub needs hub_model_id, the model's name there (me/my-prm)")
     _check_output_dir(config.output_dir)
-    given = None
-    if config.weights_file:
-        from dreamprm.training.learned import read_weights
+    settings = config.settings()
+    with held_warnings():
+        train_set = _read_set(config, "train")
+        meta_set = _read_set(config, "meta") if config.learns else ([], [])
+    if train_set is None:
+        raise DreamPRMError(
+            "no training data; give train_file, or train_questions and _trajectories"
+        )
+    if meta_set is None:
+        raise DreamPRMError(
+            "learning weights needs a meta set: give meta_file, or meta_questions and "
+            "meta_trajectories; or --learn_weights false for plain training"
+        )
+    questions, trajectories = train_set
 
-        given = read_weights(config.weights_file)
-    learn = config.learn_weights and given is None and config.objective == "prm"
-    bilevel = config.bilevel(learn)
-    data = _read_data(config, config.objective, learn)
-    if config.dry_run:
-        if is_main_process():
-            _show_plan(config, bilevel, data, given)
-        return
     import torch
 
     from dreamprm.cli.models import quiet_transformers
+    from dreamprm.training.data import prepare_data
+    from dreamprm.training.learned import read_weights
+
+    source = config.train_file or config.train_trajectories or ""
+    if config.objective == "orm":
+        from dreamprm.baselines.outcome import outcome_labels
+
+        trajectories = outcome_labels(trajectories)
+        if not trajectories:
+            raise DataError("no trajectory has an outcome", file=source)
+    data = prepare_data(
+        questions,
+        trajectories,
+        *meta_set,
+        source=source,
+        meta_source=config.meta_file or config.meta_trajectories or "",
+        learn_weights=config.learns,
+    )
+    given = read_weights(config.weights_file) if config.weights_file else None
+    quiet_transformers()
+    if config.dry_run:
+        if is_main_process():
+            from dreamprm.models.loading import device_of
+            from dreamprm.training.dry_run import plan_run
+            from dreamprm.training.processes import sharding_asked_for
+
+            plan = plan_run(
+                config.model_name_or_path,
+                _prm_config(config),
+                data,
+                settings,
+                lora=_lora(config),
+                dtype=getattr(torch, config.dtype),
+                weights=given,
+                device=device_of(config.device),
+                world=int(os.environ.get("WORLD_SIZE", "1")),
+                sharded=sharding_asked_for(),
+            )
+            print(plan)
+        return
+
     from dreamprm.prm.model import trainable_prm
     from dreamprm.training.processes import leave_together
     from dreamprm.training.run import fit
 
     torch.manual_seed(config.seed)  # adapters begin at random
-    quiet_transformers()
     model = trainable_prm(
         config.model_name_or_path,
-        _facts(config),
-        lora=lora(config),
+        _prm_config(config),
+        lora=_lora(config),
         dtype=config.dtype,
         device=config.device,
     )
-    with progress("training steps", bilevel.max_steps) as advance:
+    with progress("training steps", settings.max_steps) as advance:
         result = fit(
             model,
             data,
-            bilevel,
+            settings,
             output_dir=config.output_dir,
             weights=given,
             resume=config.resume_from_checkpoint,
@@ -180,42 +226,33 @@ def run(config: Config) -> None:
         print(push_to_hub(config.output_dir, config.hub_model_id, config.hub_private_repo or None))
 
 
-def _source_of(config: Config, kind: Literal["train", "meta"]) -> Path | str:
-    """The file to name in messages about one of the two sets."""
-    return (
-        getattr(config, f"{kind}_file") or getattr(config, f"{kind}_trajectories") or f"{kind} data"
-    )
-
-
 def _read_set(
     config: Config, kind: Literal["train", "meta"]
 ) -> tuple[list[Question], list[Trajectory]] | None:
     """Questions and trajectories of one of the two sets; None when no file is given."""
-    one = getattr(config, f"{kind}_file")
-    two = [getattr(config, f"{kind}_questions"), getattr(config, f"{kind}_trajectories")]
-    if one and any(two):
+    parts = ("file", "questions", "trajectories")
+    one, questions_file, trajectories_file = (getattr(config, f"{kind}_{part}") for part in parts)
+    if one and (questions_file or trajectories_file):
         raise DreamPRMError(
             f"give {kind}_file or {kind}_questions and {kind}_trajectories, not both"
         )
-    if any(two) and not all(two):
+    if bool(questions_file) != bool(trajectories_file):
         raise DreamPRMError(f"{kind}_questions and {kind}_trajectories belong together; give both")
-    if not one and not any(two):
-        return None
     if one:
         questions, trajectories = read_pair(one, image_root=config.image_root)
         check_references(questions, trajectories, one)
+    elif questions_file:
+        questions, trajectories = read_candidates(
+            [questions_file], [trajectories_file], config.image_root
+        )
     else:
-        questions, trajectories = read_candidates([two[0]], [two[1]], config.image_root)
-    check_images(questions, one or two[0])
+        return None
+    check_images(questions, one or questions_file)
     return questions, trajectories
 
 
 def _check_output_dir(folder: Path) -> None:
-    """Refuse a place where nothing can be written while no step is lost yet.
-
-    Raises:
-        DreamPRMError: a part of the path is a file, or may not be written to.
-    """
+    """Refuse a place where nothing can be written while no step is lost yet."""
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir():
         raise DreamPRMError(f"output_dir {folder}: {nearest} is a file; give another folder")
@@ -226,104 +263,31 @@ def _check_output_dir(folder: Path) -> None:
         )
 
 
-def _read_data(config: Config, objective: Literal["prm", "orm"], learn: bool) -> Any:
-    """Both sets, joined and checked, as `TrainData`; the meta set only where weights are learned.
-
-    Raises:
-        DreamPRMError: a set is missing or does not serve its purpose.
-    """
-    with held_warnings():
-        train_pair = _read_set(config, "train")
-        meta_pair = _read_set(config, "meta") if learn else ([], [])
-    if train_pair is None:
-        raise DreamPRMError(
-            "no training data; give train_file, or train_questions and _trajectories"
-        )
-    if meta_pair is None:
-        raise DreamPRMError(
-            "learning weights needs a meta set: give meta_file, or meta_questions and "
-            "meta_trajectories; or --learn_weights false for plain training"
-        )
-    questions, trajectories = train_pair
-    from dreamprm.training.data import prepare_data
-
-    if objective == "orm":
-        from dreamprm.baselines.outcome import outcome_labels
-
-        trajectories = outcome_labels(trajectories)
-        if not trajectories:
-            raise DataError("no trajectory has an outcome", file=_source_of(config, "train"))
-    return prepare_data(
-        questions,
-        trajectories,
-        *meta_pair,
-        source=_source_of(config, "train"),
-        meta_source=_source_of(config, "meta"),
-        learn_weights=learn,
-    )
-
-
-def _facts(config: Config) -> Any:
-    """Head and layout: a `PRMConfig`."""
-    from dreamprm.prm.layout import LayoutConfig
-    from dreamprm.prm.model import PRMConfig
-
-    layout: dict[str, Any] = {
-        "name": config.layout,
-        "step_tag": config.step_tag,
-        "max_length": config.max_length,
-    }
-    if config.layout == "turns":
-        from dreamprm.prm.layout import INSTRUCTION
-
-        layout["instruction"] = INSTRUCTION
-    return PRMConfig(
-        head=config.head, layout=LayoutConfig(**layout), aggregation=_aggregation(config)
-    )
-
-
-def lora(config: Config) -> Any:
+def _lora(config: Config) -> Any:
     """Options of the adapters; None without them."""
-    if not config.use_peft:
-        return None
     from dreamprm.prm.lora import Lora
 
-    return Lora(
+    lora = Lora(
         r=config.lora_r,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,
         target_modules=tuple(config.lora_target_modules) or "all-linear",
         vision=config.lora_vision,
     )
+    return lora if config.use_peft else None
 
 
-def _show_plan(config: Config, bilevel: TrainConfig, data: Any, given: Any) -> None:
-    import torch
+def _prm_config(config: Config) -> Any:
+    """Head, layout, and the aggregation of step logits that the model is trained for."""
+    from dreamprm.prm.layout import INSTRUCTION, LayoutConfig
+    from dreamprm.prm.model import PRMConfig
 
-    from dreamprm.cli.models import quiet_transformers
-    from dreamprm.models.loading import device_of
-    from dreamprm.training.dry_run import plan_run
-    from dreamprm.training.processes import sharding_asked_for
-
-    quiet_transformers()
-    print(
-        plan_run(
-            config.model_name_or_path,
-            _facts(config),
-            data,
-            bilevel,
-            lora=lora(config),
-            dtype=getattr(torch, config.dtype),
-            weights=given,
-            device=device_of(config.device),
-            world=int(os.environ.get("WORLD_SIZE", "1")),
-            sharded=sharding_asked_for(),
-        )
+    layout = LayoutConfig(
+        name=config.layout, step_tag=config.step_tag, max_length=config.max_length
     )
-
-
-def _aggregation(config: Config) -> str:
-    """Of step logits at inference: the one that the model was trained for."""
+    if config.layout == "turns":
+        layout = dataclasses.replace(layout, instruction=INSTRUCTION)
+    aggregation = "sum_logit" if config.meta_aggregation == "sum" else "mean_logit"
     if config.objective == "orm":
-        return "last"
-    return "sum_logit" if config.meta_aggregation == "sum" else "mean_logit"
+        aggregation = "last"
+    return PRMConfig(head=config.head, layout=layout, aggregation=aggregation)

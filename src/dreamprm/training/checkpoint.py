@@ -45,7 +45,6 @@ def save_checkpoint(
 
     Args:
         run: what else identifies the run (head, data, fixed weights); compared when resuming.
-        history: rows of the windows so far.
         stale: checkpoints of a run that was not gone on with; they go once this one is safe.
     """
     tensors = _tensors(loop)  # every process takes part in gathering shards
@@ -105,7 +104,18 @@ def load_checkpoint(
             f"{path}: cannot read the checkpoint: {error}; remove this folder to go on from an "
             "earlier one"
         ) from error
-    _refuse_other_run(state, config, loop.domains, path)
+    if tuple(state["domains"]) != loop.domains:
+        raise DreamPRMError(
+            f"{path} was trained on other domains ({', '.join(state['domains'])}); give the same "
+            "data, or another output_dir"
+        )
+    for field, value in asdict(config).items():
+        before = state["config"].get(field)
+        if field not in FREE and before != value:
+            raise DreamPRMError(
+                f"{path} was trained with {field} {before}, now it is {value}; set it back, or "
+                "give another output_dir"
+            )
     for name, value in run.items():
         if state["run"].get(name) != value:
             raise DreamPRMError(
@@ -128,10 +138,7 @@ def load_checkpoint(
 
 
 def _tensors(loop: Bilevel) -> dict[str, Tensor]:
-    tensors = {
-        f"model.{name}": _whole(p) for name, p in loop.model.named_parameters() if p.requires_grad
-    }
-    tensors |= {f"upper.{name}": _whole(p) for name, p in _upper(loop)}
+    tensors = {name: _whole(p) for name, p in _variables(loop).items()}
     tensors["rng"] = torch.get_rng_state()
     device = loop.parameters[0].device
     if device.type == "cuda":
@@ -145,21 +152,29 @@ def _tensors(loop: Bilevel) -> dict[str, Tensor]:
 
 def _restore(loop: Bilevel, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, p in loop.model.named_parameters():
-            if p.requires_grad:
-                p.copy_(_sharded_as(p, tensors[f"model.{name}"]))
-        for name, variable in _upper(loop):
-            variable.copy_(tensors[f"upper.{name}"])
+        for name, variable in _variables(loop).items():
+            variable.copy_(_sharded_as(variable, tensors[name]))
     for name, optimizer in _optimizers(loop):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        restored = optimizer.state_dict()
-        restored["state"] = {}
+        restored = optimizer.state_dict() | {"state": {}}
         for key, value in tensors.items():
             if key.startswith(f"{name}_optimizer."):
                 _, index, field = key.split(".")
                 kept = value if field == "step" else _sharded_as(parameters[int(index)], value)
                 restored["state"].setdefault(int(index), {})[field] = kept
         optimizer.load_state_dict(restored)
+
+
+def _variables(loop: Bilevel) -> dict[str, Tensor]:
+    """What is learned, by name: the model's trainable parameters, alpha and label corrections."""
+    parts = [("model", loop.model), ("upper.weights", loop.weights), ("upper.labels", loop.labels)]
+    return {
+        name: p
+        for prefix, module in parts
+        if module is not None
+        for name, p in module.named_parameters(prefix=prefix)
+        if p.requires_grad
+    }
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -176,28 +191,5 @@ def _sharded_as(p: Tensor, whole: Tensor) -> Tensor:
     return whole
 
 
-def _upper(loop: Bilevel) -> list[tuple[str, Tensor]]:
-    """Alpha and label corrections by name."""
-    labels = [] if loop.labels is None else list(loop.labels.named_parameters(prefix="labels"))
-    return [*loop.weights.named_parameters(prefix="weights"), *labels]
-
-
 def _optimizers(loop: Bilevel) -> list[tuple[str, torch.optim.Optimizer]]:
     return [("lower", loop.lower_optimizer), ("upper", loop.upper_optimizer)]
-
-
-def _refuse_other_run(
-    state: dict[str, Any], config: TrainConfig, domains: tuple[str, ...], path: Path
-) -> None:
-    if tuple(state["domains"]) != domains:
-        raise DreamPRMError(
-            f"{path} was trained on other domains ({', '.join(state['domains'])}); give the same "
-            "data, or another output_dir"
-        )
-    for field, value in asdict(config).items():
-        before = state["config"].get(field)
-        if field not in FREE and before != value:
-            raise DreamPRMError(
-                f"{path} was trained with {field} {before}, now it is {value}; set it back, or "
-                "give another output_dir"
-            )

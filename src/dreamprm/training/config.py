@@ -7,7 +7,7 @@ domains in a lower step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from dreamprm.errors import DreamPRMError
@@ -18,13 +18,14 @@ MetaLossName = Literal[
     "mse", "affine_bce", "affine_mse", "pairwise", "listwise", "mse_steps", "bce_steps"
 ]
 WeightingName = Literal["domain", "instance_table", "instance_net", "none"]
-EstimatorName = Literal[
-    "auto",
-    "inner_product",
-    "finite_difference",
-    "jvp",
-    "ghost",
-]
+EstimatorName = Literal["auto", "inner_product", "finite_difference", "jvp", "ghost"]
+
+_POSITIVE = {
+    *("max_steps", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("unroll_steps", "meta_batch_questions", "meta_batch_candidates", "save_total_limit"),
+    *("logging_steps", "lr_step_size"),
+}
+_ANY_NUMBER = {"hard_threshold", "instance_weight_min", "instance_weight_max", "seed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,35 +127,11 @@ class TrainConfig:
     report_to: str = "none"
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_steps",
-            "learning_rate",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "unroll_steps",
-            "meta_batch_questions",
-            "meta_batch_candidates",
-            "save_total_limit",
-            "logging_steps",
-            "lr_step_size",
-        ):
-            if not getattr(self, name) > 0:
-                raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in (
-            "head_learning_rate",
-            "weight_decay",
-            "lr_gamma",
-            "warmup_steps",
-            "max_grad_norm",
-            "per_device_meta_batch_size",
-            "meta_learning_rate",
-            "meta_weight_decay",
-            "meta_warmup_steps",
-            "save_steps",
-            "dataloader_num_workers",
-        ):
-            if not getattr(self, name) >= 0:
-                raise DreamPRMError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for name, value in asdict(self).items():
+            if name in _POSITIVE and not value > 0:
+                raise DreamPRMError(f"{name} is {value}; it must be above 0")
+            if isinstance(value, int | float) and name not in _ANY_NUMBER and not value >= 0:
+                raise DreamPRMError(f"{name} is {value}; it must be 0 or more")
         if not self.instance_weight_min < 1 < self.instance_weight_max:
             raise DreamPRMError(
                 f"instance weights start at 1, and [{self.instance_weight_min}, "

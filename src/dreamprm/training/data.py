@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dreamprm.data import check_references
 from dreamprm.errors import DataError
 from dreamprm.records import Question, Trajectory, domain_of
 
@@ -110,13 +111,6 @@ def prepare_data(
 def _join(
     questions: Sequence[Question], trajectories: Sequence[Trajectory], source: str | Path
 ) -> list[Pair]:
+    check_references(questions, trajectories, source)
     by_id = {q.id: q for q in questions}
-    for row, t in enumerate(trajectories, start=1):
-        if t.question_id not in by_id:
-            raise DataError(
-                f"no question has the id '{t.question_id}'",
-                file=source,
-                row=row,
-                field="question_id",
-            )
     return [(by_id[t.question_id], t) for t in trajectories]

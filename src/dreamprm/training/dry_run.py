@@ -34,7 +34,7 @@ from dreamprm.prm.lora import Lora, has_adapter
 from dreamprm.prm.model import PRM, PRMConfig
 from dreamprm.training.batches import LowerBatch, MetaBatch
 from dreamprm.training.config import TrainConfig
-from dreamprm.training.data import Pair, TrainData
+from dreamprm.training.data import TrainData
 from dreamprm.training.learned import GivenWeights, make_weights, without_zeros
 from dreamprm.training.problem import PRMProblem, rough_length
 from dreamprm.training.run import make_loop, warn_of_nothing_learned
@@ -231,7 +231,9 @@ def plan_run(
     warn_of_nothing_learned(config, data)
     data, weights = without_zeros(data, weights)
     config = replace(config, meta_batch_questions=-(-config.meta_batch_questions // world))
-    data = replace(data, meta=_longest_meta(data.meta, config.meta_batch_questions))
+    order = [(len({t.outcome for _, t in g}), max(map(rough_length, g))) for g in data.meta]
+    longest = sorted(range(len(order)), key=lambda i: order[i], reverse=True)  # both outcomes first
+    data = replace(data, meta=[data.meta[i] for i in longest[: config.meta_batch_questions]])
     problem = PRMProblem(_untrained(name, facts, lora, dtype, config, "meta"), data, config)
     lower = _largest(problem)
     try:
@@ -279,32 +281,19 @@ def _untrained(
     return model.to(device).train()
 
 
-def _longest_meta(meta: list[list[Pair]], count: int) -> list[list[Pair]]:
-    """Meta questions with both outcomes first, the longest first."""
-
-    def order(group: list[Pair]) -> tuple[bool, int]:
-        return len({t.outcome for _, t in group}) == 2, max(map(rough_length, group))
-
-    return sorted(meta, key=order, reverse=True)[:count]
-
-
 def _largest(problem: PRMProblem) -> LowerBatch:
     """The longest trajectories of the domain that has the longest."""
     data, size = problem.data, problem.config.per_device_train_batch_size
-    domains = range(len(data.domains))
-    by_length = {  # indices of each domain's trajectories, the longest first
-        d: sorted(range(len(pairs)), key=lambda i: rough_length(pairs[i]), reverse=True)
-        for d in domains
-        for pairs in [data.lower[data.domains[d]]]
-    }
-    tokens = {  # of those that look longest
+    items = [(d, i) for d, name in enumerate(data.domains) for i in range(len(data.lower[name]))]
+    items.sort(key=lambda x: rough_length(data.lower[data.domains[x[0]]][x[1]]), reverse=True)
+    tokens = {
         (d, i): problem.batch_of(d, [i]).tokens.inputs["input_ids"].shape[1]
-        for d in domains
-        for i in by_length[d][:SAMPLE]
+        for d, i in {*items[: SAMPLE // 2], *items[:: -(-2 * len(items) // SAMPLE)]}
     }
     domain, _ = max(tokens, key=lambda item: tokens[item])
-    longest = sorted(by_length[domain], key=lambda i: tokens.get((domain, i), 0), reverse=True)
-    return problem.batch_of(domain, [longest[i % len(longest)] for i in range(size)])
+    own = [item for item in items if item[0] == domain]
+    own.sort(key=lambda item: tokens.get(item, 0), reverse=True)
+    return problem.batch_of(domain, [own[i % len(own)][1] for i in range(size)])
 
 
 class _Watched(PRMProblem):
@@ -378,10 +367,10 @@ def _without_contents(
         times = min(config.gradient_accumulation_steps * config.unroll_steps, len(data.domains))
     elif at_end:  # something of every step
         times, seen = config.unroll_steps, window
-    meta_flops, lower_flops = problem.meta_flops, shadow.flops - before - problem.meta_flops
-    lower_flops *= config.gradient_accumulation_steps / micro / window
-    meta_flops *= min(config.meta_batch_questions, len(data.meta)) / short.meta_batch_questions
-    meta_flops /= config.unroll_steps
+    more = min(config.meta_batch_questions, len(data.meta)) / short.meta_batch_questions
+    meta_flops = problem.meta_flops * more / config.unroll_steps
+    in_window = shadow.flops - before - problem.meta_flops
+    lower_flops = in_window / window / micro * config.gradient_accumulation_steps
     labels = {
         name: [x.value for _, t in data.lower[name] for x in t.labels or () if x is not None]
         for name in data.domains

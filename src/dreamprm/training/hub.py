@@ -109,17 +109,6 @@ class ModelFacts:
     training: dict[str, Any]  # "model_name_or_path", "config", "domains" of training_config.json
     adapter_base: str | None  # base of the adapters; None for a whole model
 
-    @property
-    def learned(self) -> bool:
-        """Whether the weights were learned, not given."""
-        config = self.training.get("config") or {}
-        return bool(self.weights) and bool(config.get("learn_weights", True))
-
-    @property
-    def base(self) -> str | None:
-        """Name or path of the backbone; None if it is not recorded."""
-        return self.adapter_base or self.training.get("model_name_or_path") or None
-
 
 def read_facts(folder: str | Path) -> ModelFacts:
     """What is recorded in a model's folder.
@@ -154,6 +143,24 @@ def model_card(facts: ModelFacts, repo_id: str, evaluation: Mapping[str, Any] | 
         DataError: the evaluation is neither.
     """
     config = facts.training.get("config")
+    learned = bool(facts.weights) and bool((config or {}).get("learn_weights", True))
+    base = facts.adapter_base or facts.training.get("model_name_or_path") or ""
+    is_public = _is_hub_name(base)
+    adapter = facts.adapter_base is not None
+    tags = ["process-reward-model", "reward-model"]
+    front: dict[str, Any] = {"library_name": "dreamprm", "pipeline_tag": "image-text-to-text"}
+    if is_public and not Path(base).exists():
+        front["base_model"] = base
+        front["base_model_relation"] = "adapter" if adapter else "finetune"
+    front["tags"] = tags + ["peft", "lora"] * adapter + ["arxiv:2505.20241"] * learned
+    settings = None  # those that differ from the defaults and bear on the model
+    if config is not None:
+        defaults = dataclasses.asdict(TrainConfig())
+        settings = {
+            name: value
+            for name, value in config.items()
+            if name not in _RUN_ONLY and (name not in defaults or defaults[name] != value)
+        }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dreamprm.training", "templates"),
         autoescape=False,  # markdown; cells of tables are made safe by the filter
@@ -163,35 +170,24 @@ def model_card(facts: ModelFacts, repo_id: str, evaluation: Mapping[str, Any] | 
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["cell"] = _cell
-    base = facts.base
-    shown = (base if _is_hub_name(base) else Path(base).name) if base else "not recorded"
     others = ("torch", "transformers", "peft", "accelerate")
     versions = {"dreamprm": __version__} | {n: importlib.metadata.version(n) for n in others}
     return environment.get_template("card.md.j2").render(
-        front_matter=yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True),
+        front_matter=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         marker=MARKER,
         title=repo_id.rpartition("/")[2],
         repo_id=repo_id,
-        base=shown,  # of a path of this machine, the last part alone
-        adapter=facts.adapter_base is not None,
+        # Of a path of this machine, the last part alone.
+        base=(base if is_public else Path(base).name) if base else "not recorded",
+        adapter=adapter,
         prm=facts.prm,
         domains=facts.training.get("domains") or {},
         weights=facts.weights,
-        learned=facts.learned,
-        settings=None if config is None else non_default(config),
+        learned=learned,
+        settings=settings,
         evaluation=_table(evaluation) if evaluation else None,
         versions=versions,
     )
-
-
-def non_default(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run that differ from the defaults and bear on the model."""
-    defaults = dataclasses.asdict(TrainConfig())
-    return {
-        name: value
-        for name, value in config.items()
-        if name not in _RUN_ONLY and (name not in defaults or defaults[name] != value)
-    }
 
 
 def _is_hub_name(name: str) -> bool:
@@ -199,29 +195,20 @@ def _is_hub_name(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith(("/", ".", "~", "tiny/"))
 
 
-def _front_matter(facts: ModelFacts) -> dict[str, Any]:
-    tags = ["process-reward-model", "reward-model"]
-    adapter = facts.adapter_base is not None
-    front: dict[str, Any] = {"library_name": "dreamprm", "pipeline_tag": "image-text-to-text"}
-    if facts.base and _is_hub_name(facts.base) and not Path(facts.base).exists():
-        front["base_model"] = facts.base
-        front["base_model_relation"] = "adapter" if adapter else "finetune"
-    if adapter:
-        tags += ["peft", "lora"]
-    front["tags"] = tags + ["arxiv:2505.20241"] * facts.learned
-    return front
-
-
 def _table(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Columns and rows of text; `intervals` where cells are accuracies in percent with theirs."""
+
+    def accuracy_cell(estimate: Mapping[str, Any] | None) -> str:
+        if estimate is None:
+            return ""
+        low, high = estimate["ci95"]
+        return f"{100 * estimate['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
     accuracy = evaluation.get("accuracy")
     try:
         if isinstance(accuracy, Mapping):
             methods = dict.fromkeys(m for column in accuracy.values() for m in column)
-            rows = [
-                (method, *(_accuracy(column.get(method)) for column in accuracy.values()))
-                for method in methods
-            ]
+            rows = [(m, *(accuracy_cell(c.get(m)) for c in accuracy.values())) for m in methods]
             return {"columns": ("method", *accuracy), "rows": rows, "intervals": True}
         rows = [(name, f"{float(value):.4g}") for name, value in evaluation.items()]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -230,13 +217,6 @@ def _table(evaluation: Mapping[str, Any]) -> dict[str, Any]:
             f"{{name: number}}: {type(error).__name__}: {error}"
         ) from error
     return {"columns": ("measure", "value"), "rows": rows, "intervals": False}
-
-
-def _accuracy(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None:
-        return ""
-    low, high = estimate["ci95"]
-    return f"{100 * estimate['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _cell(value: Any) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +32,6 @@ class PRMProblem:
     """Makes batches of both levels and computes their losses.
 
     Args:
-        model: the reward model.
-        data: what it is trained on.
-        config: settings.
         parallel: the processes that share the work; each makes its own share of every batch.
     """
 
@@ -55,57 +51,45 @@ class PRMProblem:
             name: [rough_length(pair) for pair in pairs] for name, pairs in data.lower.items()
         }
         if config.learn_weights:
-            self._check_meta()
-            self._check_ghost()
-            self._check_dropout()
-        if parallel.sharded:
-            self._check_shards()
+            self._check_upper_level()
+        questions = [q for q, _ in data.items] + [group[0][0] for group in data.meta]
+        without = [q.id for q in questions if not q.images]
+        if parallel.sharded and without and len(without) < len(questions):
+            raise DataError(
+                f"question '{without[0]}' has no image and others have: with sharded parameters "
+                "(FSDP2) one process would wait for the others' vision tower for ever; use DDP, or "
+                "train on one kind"
+            )
 
-    def _check_meta(self) -> None:
+    def _check_upper_level(self) -> None:
+        config, model, estimator = self.config, self.model, self.config.estimator_name
         if not self.data.meta:
             raise DataError(
                 "learning weights needs a meta set; give one or set learn_weights false"
             )
         if self.of_candidates.compares_candidates and not self._contrast:
             raise DataError(
-                f"meta_loss '{self.config.meta_loss}' compares right and wrong candidates of one, "
+                f"meta_loss '{config.meta_loss}' compares right and wrong candidates of one, "
                 "and the meta set has no question with both; use meta_loss affine_bce or mse"
             )
-        questions = min(self.config.meta_batch_questions, len(self._meta_groups()))
+        questions = min(config.meta_batch_questions, len(self._meta_groups()))
         if questions < self.parallel.world:
             raise DataError(
                 f"a meta batch has {questions} questions for {self.parallel.world} processes; "
                 "raise meta_batch_questions, or use fewer processes"
             )
-
-    def _check_ghost(self) -> None:
-        if self.config.estimator_name != "ghost" or self.model.config.head != "token":
-            return
-        if self.model.backbone.get_output_embeddings().weight.requires_grad:
+        token = estimator == "ghost" and model.config.head == "token"
+        if token and model.backbone.get_output_embeddings().weight.requires_grad:
             raise DreamPRMError(
                 "ghost: the token head reads rows of the output layer, which is trained, past the "
                 "layer itself; use estimator jvp, or LoRA"
             )
-
-    def _check_dropout(self) -> None:
-        """Two passes over a batch must drop the same, or their difference is noise."""
-        name = self.config.estimator_name
-        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.model.modules())
-        if drops and name != "inner_product":
+        # Two passes over a batch must drop the same, or their difference is noise.
+        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+        if drops and estimator != "inner_product":
             raise DreamPRMError(
-                f"estimator {name} passes over a batch again, and dropout would drop other things "
-                "then; set lora_dropout 0 (or the backbone's own), or use inner_product"
-            )
-
-    def _check_shards(self) -> None:
-        """Under FSDP2 all processes must run the same layers at the same time."""
-        questions = [q for q, _ in self.data.items] + [g[0][0] for g in self.data.meta]
-        without = [q.id for q in questions if not q.images]
-        if without and len(without) < len(questions):
-            raise DataError(
-                f"question '{without[0]}' has no image and others have: with sharded parameters "
-                "(FSDP2) one process would wait for the others' vision tower for ever; use DDP, or "
-                "train on one kind"
+                f"estimator {estimator} passes over a batch again, and dropout would drop other "
+                "things then; set lora_dropout 0 (or the backbone's own), or use inner_product"
             )
 
     def lower_batches(self, step: int) -> list[LowerBatch]:
@@ -227,33 +211,27 @@ class PRMProblem:
             The meta loss.
         """
         with without_dropout(self.model):
+            chunks, targets = batch.chunks, batch.outcomes_of_chunks()
             if self.of_candidates.separable:
-                return self._separately(batch, scale)
-            return self._with_cached_scores(batch, scale)
-
-    def _separately(self, batch: MetaBatch, scale: float) -> float:
-        count = self.parallel.total(batch.outcomes.new_tensor(len(batch.outcomes)))
-        sums = []
-        for chunk, outcomes in zip(batch.chunks, batch.outcomes_of_chunks(), strict=True):
-            losses = self.of_candidates.of_each(self._scores(chunk, outcomes), outcomes)
-            (scale * losses.sum() / count).backward()
-            sums.append(losses.detach().sum())
-        return float(self.parallel.total(torch.stack(sums).sum()) / count)
-
-    def _with_cached_scores(self, batch: MetaBatch, scale: float) -> float:
-        chunks, targets = batch.chunks, batch.outcomes_of_chunks()
-        with torch.no_grad():
-            before = zip(chunks[:-1], targets[:-1], strict=True)
-            known = [self._scores(chunk, outcomes) for chunk, outcomes in before]
-        last = self._scores(chunks[-1], targets[-1])
-        scores = torch.cat([*known, last.detach()]).requires_grad_()
-        loss = self._of_all(scores, batch)
-        (slopes,) = torch.autograd.grad(scale * loss, scores)
-        *parts, of_last = slopes.split([len(chunk.mask) for chunk in chunks])
-        last.backward(of_last)
-        for chunk, outcomes, slope in zip(chunks[:-1], targets[:-1], parts, strict=True):
-            self._scores(chunk, outcomes).backward(slope)
-        return float(loss.detach())
+                count = self.parallel.total(batch.outcomes.new_tensor(len(batch.outcomes)))
+                total = torch.zeros((), device=batch.outcomes.device)
+                for chunk, outcomes in zip(chunks, targets, strict=True):
+                    losses = self.of_candidates.of_each(self._scores(chunk, outcomes), outcomes)
+                    (scale * losses.sum() / count).backward()
+                    total = total + losses.detach().sum()
+                return float(self.parallel.total(total) / count)
+            with torch.no_grad():
+                before = zip(chunks[:-1], targets[:-1], strict=True)
+                known = [self._scores(chunk, outcomes) for chunk, outcomes in before]
+            last = self._scores(chunks[-1], targets[-1])
+            scores = torch.cat([*known, last.detach()]).requires_grad_()
+            loss = self._of_all(scores, batch)
+            (slopes,) = torch.autograd.grad(scale * loss, scores)
+            *parts, of_last = slopes.split([len(chunk.mask) for chunk in chunks])
+            last.backward(of_last)
+            for chunk, outcomes, slope in zip(chunks[:-1], targets[:-1], parts, strict=True):
+                self._scores(chunk, outcomes).backward(slope)
+            return float(loss.detach())
 
     def _of_all(self, own: Tensor, batch: MetaBatch) -> Tensor:
         """The meta loss from the scores of this process's candidates and of the others'."""
@@ -266,14 +244,9 @@ class PRMProblem:
         return self.of_candidates.score(self._logits(tokens), tokens.mask, outcomes)
 
     def _logits(self, tokens: Batch) -> Tensor:
-        with self._compute():
+        with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.config.bf16):
             logits: Tensor = self.model(tokens)
         return logits.float() if logits.dtype.itemsize < 4 else logits
-
-    def _compute(self) -> AbstractContextManager[Any]:
-        return torch.autocast(
-            self.model.device.type, dtype=torch.bfloat16, enabled=self.config.bf16
-        )
 
     def owners(self, batch: LowerBatch, output: Tensor) -> Tensor | None:
         """Trajectory of each row (first dimension) of what a module returns, for ghost products.

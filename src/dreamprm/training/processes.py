@@ -40,8 +40,7 @@ class Processes:
     """The processes of a run and its trackers.
 
     Args:
-        model: put on its device, and sharded where accelerate was told to; `model` afterwards.
-        config: settings.
+        model: put on its device, and sharded where accelerate was told to.
         output_dir: where file-based trackers write.
     """
 
@@ -73,29 +72,20 @@ class Processes:
         self.parallel = Parallel(
             self.accelerator.process_index, self.accelerator.num_processes, sharded
         )
-        self.model = self._placed(model)
-        self._tracks, self._config = bool(names), config
+        if self.parallel.world > 1:
+            model.to(self.accelerator.device)
+            if sharded:
+                _shard(model)
+            else:
+                for tensor in model.state_dict().values():  # replicas start alike
+                    dist.broadcast(tensor, src=0)
+        self._tracks = bool(names)
         if names:
             settings = {k: v for k, v in asdict(config).items() if isinstance(v, int | float | str)}
             self.accelerator.init_trackers("dreamprm", settings)
 
-    @property
-    def is_main(self) -> bool:
-        return self.parallel.rank == 0
-
-    def _placed(self, model: PRM) -> PRM:
-        if self.parallel.world == 1:
-            return model
-        model.to(self.accelerator.device)
-        if self.parallel.sharded:
-            _shard(model)
-            return model
-        for tensor in model.state_dict().values():  # replicas start alike
-            dist.broadcast(tensor, src=0)
-        return model
-
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Send figures to the trackers, every `logging_steps` or so."""
+        """Send figures to the trackers."""
         if self._tracks:
             self.accelerator.log(dict(values), step=step)
 
@@ -107,13 +97,13 @@ class Processes:
         if self._tracks:
             self.accelerator.end_training()
 
-    def whole_state(self) -> dict[str, Any] | None:
+    def whole_state(self, model: PRM) -> dict[str, Any] | None:
         """All parameters gathered from their shards, on the main process; None if not sharded."""
         if not self.parallel.sharded:
             return None
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         with torch.no_grad():
-            return get_model_state_dict(self.model, options=options)
+            return get_model_state_dict(model, options=options)
 
 
 def sharding_asked_for() -> bool:

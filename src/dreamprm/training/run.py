@@ -121,7 +121,6 @@ def fit(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     processes = Processes(model.train(), config, output_dir)
-    model = processes.model
     problem = PRMProblem(model, data, config, processes.parallel)
     weighting, correction = make_weights(config, data, weights)
     loop = make_loop(problem, weighting, correction)
@@ -151,7 +150,7 @@ def fit(
             saved = loop.steps
     result = learned(problem, weighting, correction, history)
     if output_dir:
-        whole = processes.whole_state()
+        whole = processes.whole_state(model)
         if result.is_main:
             model.save_pretrained(output_dir, result.weights, state=whole)
             write_learned(result, data, output_dir)
