@@ -23,7 +23,7 @@ from dreamprm.data import (
     write_records,
     write_trajectories,
 )
-from dreamprm.data.jsonl import read_jsonl, to_line
+from dreamprm.data.own import read, to_line
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question, StepScores, Trajectory
 from tests.record_strategies import question_lists, scores, trajectories
@@ -180,7 +180,7 @@ def test_an_interrupted_append_goes_on_behind_the_last_whole_record(
     with JsonlAppender(path) as out:
         out.append(records[2])
     whole = records if kept == -1 else [records[0], records[2]]
-    assert read_jsonl(path, StepScores) == whole
+    assert read(path, StepScores) == whole
 
 
 def test_every_appended_record_is_on_disk_before_the_next(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_every_appended_record_is_on_disk_before_the_next(tmp_path: Path) -> Non
     with JsonlAppender(path) as out:
         for count in (1, 2, 3):
             out.append(StepScores(question_id="q", sample_index=count, logits=()))
-            assert len(read_jsonl(path, StepScores)) == count
+            assert len(read(path, StepScores)) == count
 
 
 def test_a_trajectory_of_an_unknown_question_is_named(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_a_damaged_image_is_found_on_decoding(png: bytes) -> None:
 
 
 def test_an_unknown_suffix_is_answered_with_the_known_formats(tmp_path: Path) -> None:
-    for read in (read_questions, read_trajectories):
+    for read_kind in (read_questions, read_trajectories):
         with pytest.raises(DataError, match=r"unknown format; known are \.jsonl"):
-            read(tmp_path / "questions.csv")
+            read_kind(tmp_path / "questions.csv")
 
 
 def test_a_missing_file_and_a_file_that_is_no_parquet_are_told(tmp_path: Path) -> None:

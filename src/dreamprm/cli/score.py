@@ -26,7 +26,7 @@ from dreamprm.data import (
     iterate_trajectories,
     read_questions,
 )
-from dreamprm.data.jsonl import iterate_jsonl
+from dreamprm.data.own import iterate
 from dreamprm.errors import DataError, DataWarning, require_positive
 from dreamprm.prm.folder import identity, trained_aggregation, weights_digest
 from dreamprm.records import StepScores, Trajectory
@@ -72,7 +72,7 @@ def run(config: Config) -> None:
     total = sum(1 for _ in trajectories())  # a bad row is told before hours are spent
     settings = _settings(config)
     with appending(config.output, "score", settings) as out:
-        written = iterate_jsonl(config.output, StepScores)
+        written = iterate(config.output, StepScores)
         scorer, cut = None, 0
         with progress("trajectories scored", total) as advance:
             for window, left in unwritten(trajectories(), written, config.output):

@@ -28,7 +28,7 @@ from dreamprm.policy.policy import Policy, PolicyOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dreamprm.data.jsonl import JsonlAppender
+    from dreamprm.data.own import JsonlAppender
     from dreamprm.records import Question, StepScores, Trajectory
     from dreamprm.rollouts.sampler import Outcome
     from dreamprm.rollouts.store import RolloutStore
@@ -411,13 +411,13 @@ def _keeping(
 def _tidy(path: Path, kind: type[Trajectory] | type[StepScores], done: set[str]) -> None:
     """Remove rows of questions without a choice; refuse a file that lacks one with a choice."""
     from dreamprm.data.files import atomic_write
-    from dreamprm.data.jsonl import JsonlAppender, iterate_jsonl, to_line
+    from dreamprm.data.own import JsonlAppender, iterate, to_line
 
     kept: set[str] = set()
     if path.exists():
         with JsonlAppender(path):  # drops a last line that a kill cut off
             pass
-        kept = {row.question_id for row in iterate_jsonl(path, kind)}
+        kept = {row.question_id for row in iterate(path, kind)}
     if missing := sorted(done - kept):
         raise DataError(
             f"lacks the candidates of {len(missing):,} questions that the output has answers to, "
@@ -427,7 +427,7 @@ def _tidy(path: Path, kind: type[Trajectory] | type[StepScores], done: set[str])
         )
     if kept - done:
         with atomic_write(path) as file:
-            for row in iterate_jsonl(path, kind):
+            for row in iterate(path, kind):
                 if row.question_id in done:
                     file.write(to_line(row, path.parent))
 

@@ -14,7 +14,7 @@ from dreamprm.answers import check_gold
 from dreamprm.data import known, own
 from dreamprm.data.files import DataWarning, R, load_json_rows
 from dreamprm.data.format import Format, Records, WithoutResponse
-from dreamprm.data.jsonl import JsonlAppender
+from dreamprm.data.own import JsonlAppender
 from dreamprm.errors import DataError
 from dreamprm.images import load_image
 from dreamprm.records import Question, StepScores, Trajectory

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamprm.data import own
 from dreamprm.data.claims import Claim
 from dreamprm.data.files import (
     BadRow,
@@ -209,7 +210,7 @@ class Format:
         fits: is this row, the first of a file with this suffix, of the format?
         parse: from a row to its trajectories, each with its question.
         finish: looks at the whole once all rows are read.
-        own: reads a file of our own records, in place of `parse`.
+        own: class of our own records that a file holds, in place of `parse`.
         write: path, questions, trajectories; None where the format is only read.
         loses: what it has no place for, in words.
         default_domain: of questions whose row names none; by default the format's name, and where
@@ -224,7 +225,7 @@ class Format:
     holds: Literal["pair", "questions", "trajectories", "scores"] = "pair"
     parse: Parse | None = None
     finish: Callable[[Reading], None] | None = None
-    own: Callable[..., Any] | None = None
+    own: type[Any] | None = None
     write: Callable[[str | Path, Sequence[Question], Iterable[Trajectory]], None] | None = None
     loses: str = ""
     default_domain: str | None = ""
@@ -259,7 +260,7 @@ class Format:
         """
         path = Path(path)
         if self.own is not None:
-            records = self.own(path, image_root=image_root, bad_row=bad_row)
+            records = own.read(path, self.own, image_root=image_root, bad_row=bad_row)
             return Records(**{self.holds: records}, source=str(path))
         root = path.parent if image_root is None else Path(image_root)
         default = self.name if self.default_domain == "" else self.default_domain

@@ -1,34 +1,35 @@
-"""Files of our own records: JSON lines (`jsonl`) or Parquet (`parquet`), by the suffix.
+"""Files of our own records: JSON lines, one record per line, or Parquet (`parquet`), by the suffix.
 
-They are read strictly by default; a validator reads on behind a bad line (`bad_row`).
+JSON lines can be read with any tool and are safe to append to; image bytes are data URLs in them.
+`JsonlAppender` is for work that takes hours: every record is on disk once `append` returns to the
+caller, and a line cut off by a kill is dropped on reopening.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from dreamprm.data.files import BadRow, R, check_new_id, from_disk, refuse
-from dreamprm.data.jsonl import iterate_jsonl, read_jsonl, write_jsonl
+from dreamprm.data.files import (
+    BadRow,
+    R,
+    atomic_write,
+    cannot_write,
+    check_new_id,
+    encode_image,
+    from_disk,
+    image_to_disk,
+    open_for_reading,
+    refuse,
+)
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
-from dreamprm.records import Question
+from dreamprm.records import Question, Record
 
 LINES = (".jsonl", ".ndjson")
-
-
-def reader(kind: type[R]) -> Callable[..., list[R]]:
-    """`read` for records of one class, as the table of formats needs it."""
-
-    def read_kind(
-        path: str | Path,
-        *,
-        image_root: str | Path | None = None,
-        bad_row: BadRow = refuse,
-    ) -> list[R]:
-        return read(path, kind, image_root=image_root, bad_row=bad_row)
-
-    return read_kind
 
 
 def read(
@@ -38,60 +39,182 @@ def read(
     image_root: str | Path | None = None,
     bad_row: BadRow = refuse,
 ) -> list[R]:
-    """Records of one class from a JSONL or Parquet file.
+    """Records of one class from a JSONL or Parquet file; for the arguments see `iterate`."""
+    if Path(path).suffix.lower() not in (*LINES, ".parquet"):
+        raise DataError("holds our records as .jsonl or .parquet only; rename it", file=path)
+    return list(iterate(path, kind, image_root=image_root, bad_row=bad_row))
+
+
+def iterate(
+    path: str | Path,
+    kind: type[R],
+    *,
+    image_root: str | Path | None = None,
+    bad_row: BadRow = refuse,
+) -> Iterator[R]:
+    """Yield the records of a file one by one, for files larger than the memory.
 
     Args:
-        path: the file.
+        path: Parquet by its suffix, else JSON lines, where empty lines are skipped.
         kind: class of its records.
         image_root: folder that image paths start from; the file's own by default.
-        bad_row: told of each line that is no such record; when it returns, the line is left out.
+        bad_row: told of each row that is no such record; when it returns, the row is left out.
 
     Raises:
-        DataError: names the row and field of what is wrong.
+        DataError: names the row and field of what is wrong: a line that is cut off, no JSON or no
+            valid record, or a question id that comes twice.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        from dreamprm.data.parquet import read_parquet
-
-        return read_parquet(path, kind, image_root=image_root, bad_row=bad_row)
-    if suffix not in LINES:
-        raise DataError("holds our records as .jsonl or .parquet only; rename it", file=path)
-    if bad_row is refuse and image_root is None:
-        return read_jsonl(path, kind)
     root = path.parent if image_root is None else Path(image_root)
-    found: list[R] = []
+    rows: Iterator[tuple[int, Any]]
+    fields: Callable[[Any], Any] = lambda row: row
+    if path.suffix.lower() == ".parquet":
+        from dreamprm.data import parquet
+
+        rows, fields = parquet.iterate_rows(path), parquet.from_arrow
+    elif bad_row is refuse and image_root is None:
+        rows = iterate_rows(path)
+    else:
+        rows = each_row(path, bad_row)
     seen: dict[str, int] = {}
-    for number, row in each_row(path, bad_row):
+    for number, row in rows:
         try:
-            record = from_disk(kind.parse(row), root)
+            record = from_disk(kind.parse(fields(row)), root)
             if isinstance(record, Question):
                 check_new_id(record.id, number, seen, path)
         except DataError as error:
             bad_row(error.at(file=path, row=number))
             continue
-        found.append(record)
-    return found
+        yield record
 
 
-def iterate(path: str | Path, kind: type[R]) -> Iterator[R]:
-    """Records of one class one by one, for files larger than the memory; see `read`."""
-    path = Path(path)
-    if path.suffix.lower() != ".parquet":
-        return iterate_jsonl(path, kind)
-    from dreamprm.data.parquet import iterate_parquet
-
-    return iterate_parquet(path, kind)
+def iterate_rows(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """Yield (1-based line number, decoded JSON) of every line that is not empty."""
+    with open_for_reading(path) as file:
+        for row, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield row, json.loads(line)
+            except ValueError as error:  # also a line cut inside a UTF-8 character
+                if not line.endswith(b"\n"):
+                    message = (
+                        "the last line is cut off, the file was not written to its end; remove "
+                        "that line or make the file again"
+                    )
+                else:
+                    message = f"not JSON ({error}); correct or remove the line"
+                raise DataError(message, file=path, row=row) from error
 
 
 def write(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
-    """Write records of one class as JSONL or Parquet, by the suffix of `path`."""
-    suffix = Path(path).suffix.lower()
+    """Write records of one class as JSONL or Parquet, by the suffix, in one step.
+
+    Args:
+        path: the file.
+        records: may be a generator.
+        kind: class of the records (a Parquet file without rows has columns, too).
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
     if suffix in LINES:
-        write_jsonl(path, records)
+        with atomic_write(path) as file:
+            for record in _unique(records, path):
+                file.write(to_line(record, path.parent))
     elif suffix == ".parquet":
         from dreamprm.data.parquet import write_parquet
 
-        write_parquet(path, records, kind)
+        write_parquet(path, _unique(records, path), kind)
     else:
         raise DataError("can be written as .jsonl or .parquet only; rename it", file=path)
+
+
+def _unique(records: Iterable[R], path: Path) -> Iterator[R]:
+    """Records as they come; a question id that comes twice is an error."""
+    seen: dict[str, int] = {}
+    for row, record in enumerate(records, start=1):
+        if isinstance(record, Question):
+            check_new_id(record.id, row, seen, path)
+        yield record
+
+
+def to_line(record: Record, folder: Path) -> bytes:
+    """One record as a line of a JSONL file that lies in `folder`."""
+    row = record.model_dump()
+    for rare in ("extra", "domain", "cut", "steps_digest"):  # nearly always empty
+        if not row.get(rare, True):
+            del row[rare]
+    if isinstance(record, Question):
+        row["images"] = [
+            encode_image(image) if isinstance(image, bytes) else image_to_disk(image, folder)
+            for image in record.images
+        ]
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+class JsonlAppender:
+    """Append records to a JSONL file, each on disk before the next, for work that may be killed.
+
+    On opening, a last line that a kill cut off is removed, so the caller can read what is there,
+    skip it, and go on.
+
+    Example:
+        >>> import tempfile
+        >>> from dreamprm.records import StepScores
+        >>> path = Path(tempfile.mkdtemp()) / "scores.jsonl"
+        >>> with JsonlAppender(path) as out:
+        ...     out.append(StepScores(question_id="q", sample_index=0, logits=(0.5,)))
+        >>> len(read(path, StepScores))
+        1
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b")
+            self._drop_cut_line()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def _drop_cut_line(self) -> None:
+        """Remove bytes behind the last newline, unless they are a whole record lacking only it."""
+        end = self._file.seek(0, 2)
+        tail = b""
+        while end and b"\n" not in tail:
+            start = max(0, end - 65536)
+            self._file.seek(start)
+            tail = self._file.read(end - start) + tail
+            end = start
+        tail = tail[tail.rfind(b"\n") + 1 :]
+        if not tail:
+            return
+        try:
+            json.loads(tail)
+            self._file.write(b"\n")
+        except ValueError:
+            self._file.truncate(self._file.seek(0, 2) - len(tail))
+        self._file.flush()
+
+    def append(self, record: Record) -> None:
+        """Write one record and hand it to the system before returning."""
+        try:
+            self._file.write(to_line(record, self.path.parent))
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

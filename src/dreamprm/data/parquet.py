@@ -16,16 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamprm.data.files import (
-    BadRow,
-    R,
-    atomic_write,
-    check_new_id,
-    from_disk,
-    image_to_disk,
-    open_for_reading,
-    refuse,
-)
+from dreamprm.data.files import R, atomic_write, image_to_disk, open_for_reading
 from dreamprm.errors import DataError
 from dreamprm.records import Question, Record, StepScores, Trajectory
 
@@ -72,75 +63,31 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
 }
 
 
-def iterate_parquet(
-    path: str | Path,
-    kind: type[R],
-    *,
-    image_root: str | Path | None = None,
-    bad_row: BadRow = refuse,
-) -> Iterator[R]:
-    """Yield the records of a Parquet file one by one.
-
-    Args:
-        path: the file.
-        kind: class of its records.
-        image_root: folder that image paths start from; the file's own by default.
-        bad_row: told of each row that is no such record; when it returns, the row is left out.
+def iterate_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based row, its values) of a Parquet file.
 
     Raises:
-        DataError: no Parquet file, an invalid record, or a question id that comes twice.
+        DataError: no Parquet file.
     """
-    path = Path(path)
-    root = path.parent if image_root is None else Path(image_root)
-    seen: dict[str, int] = {}
     row = 0
     with open_for_reading(path) as file:
         try:
             for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE):
                 for values in batch.to_pylist():
                     row += 1
-                    try:
-                        record = from_disk(kind.parse(_from_arrow(values)), root)
-                        if isinstance(record, Question):
-                            check_new_id(record.id, row, seen, path)
-                    except DataError as error:
-                        bad_row(error.at(file=path, row=row))
-                        continue
-                    yield record
+                    yield row, values
         except (pa.ArrowInvalid, OSError) as error:
             message = f"not Parquet, or cut off ({error}); make the file again"
             raise DataError(message, file=path) from error
 
 
-def read_parquet(
-    path: str | Path,
-    kind: type[R],
-    *,
-    image_root: str | Path | None = None,
-    bad_row: BadRow = refuse,
-) -> list[R]:
-    """All records of a Parquet file; see `iterate_parquet`."""
-    return list(iterate_parquet(path, kind, image_root=image_root, bad_row=bad_row))
-
-
-def write_parquet(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
-    """Write records of one class, replacing the file in one step.
-
-    Args:
-        path: the file.
-        records: may be a generator; 1,000 rows at a time are held.
-        kind: class of the records (a file without rows has columns, too).
-    """
-    path = Path(path)
-    seen: dict[str, int] = {}
-    source = enumerate(records, start=1)
+def write_parquet(path: Path, records: Iterable[R], kind: type[R]) -> None:
+    """Write records of one class, 1,000 rows at a time, replacing the file in one step."""
+    source = iter(records)
     schema = SCHEMAS[kind]
     with atomic_write(path) as file, pq.ParquetWriter(file, schema) as writer:
-        while rows := list(islice(source, _ROWS_AT_ONCE)):
-            for row, record in rows:
-                if isinstance(record, Question):
-                    check_new_id(record.id, row, seen, path)
-            values = [_to_arrow(record, path.parent) for _, record in rows]
+        while batch := list(islice(source, _ROWS_AT_ONCE)):
+            values = [_to_arrow(record, path.parent) for record in batch]
             writer.write_table(pa.Table.from_pylist(values, schema=schema))
 
 
@@ -161,7 +108,8 @@ def _to_arrow(record: Record, folder: Path) -> dict[str, Any]:
     return values
 
 
-def _from_arrow(values: dict[str, Any]) -> dict[str, Any]:
+def from_arrow(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record from the values of a row."""
     for field, content in values.items():
         if field in ("images", "options") and content is None:
             values[field] = ()

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dreamprm.data.files import atomic_write
-from dreamprm.data.jsonl import iterate_rows, to_line
+from dreamprm.data.own import iterate_rows, to_line
 from dreamprm.errors import DataError
 from dreamprm.records import Question, Record, Trajectory, domain_of
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dreamprm import __version__
 from dreamprm.data.files import open_for_reading
-from dreamprm.data.jsonl import iterate_rows
+from dreamprm.data.own import iterate_rows
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates

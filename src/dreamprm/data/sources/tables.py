@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm.data.files import BadRow, check_new_id, open_for_reading, refuse
-from dreamprm.data.jsonl import iterate_rows
+from dreamprm.data.own import iterate_rows
 from dreamprm.data.sources.columns import ColumnMap, Row, question_of, save_picture
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question
