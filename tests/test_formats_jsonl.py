@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -222,3 +224,19 @@ def test_a_missing_file_and_a_file_that_is_no_parquet_are_told(tmp_path: Path) -
     (tmp_path / "questions.parquet").write_bytes(b"PAR1 this is cut")
     with pytest.raises(DataError, match="not Parquet, or cut off"):
         read_questions(tmp_path / "questions.parquet")
+
+
+def test_a_bad_row_of_parquet_is_told_and_the_next_ones_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table(
+        {
+            "question_id": ["a", "b", "c"],
+            "steps": [["s"], ["s"], ["s"]],
+            "extra": [None, "{oops", '{"k": 1}'],
+        }
+    )
+    pq.write_table(table, path)
+    bad: list[DataError] = []
+    read_ones = read(path, Trajectory, bad_row=bad.append)
+    assert [one.question_id for one in read_ones] == ["a", "c"]
+    assert "t.parquet, row 2, field 'extra'" in str(bad[0])

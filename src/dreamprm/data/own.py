@@ -8,7 +8,7 @@ caller, and a line cut off by a kill is dropped on reopening.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -67,11 +67,11 @@ def iterate(
     path = Path(path)
     root = path.parent if image_root is None else Path(image_root)
     rows: Iterator[tuple[int, Any]]
-    fields: Callable[[Any], Any] = lambda row: row
+    from_arrow = None
     if path.suffix.lower() == ".parquet":
         from dreamprm.data import parquet
 
-        rows, fields = parquet.iterate_rows(path), parquet.from_arrow
+        rows, from_arrow = parquet.iterate_rows(path), parquet.from_arrow
     elif bad_row is refuse and image_root is None:
         rows = iterate_rows(path)
     else:
@@ -79,7 +79,8 @@ def iterate(
     seen: dict[str, int] = {}
     for number, row in rows:
         try:
-            record = from_disk(kind.parse(fields(row)), root)
+            values = row if from_arrow is None else from_arrow(row)
+            record = from_disk(kind.parse(values), root)
             if isinstance(record, Question):
                 check_new_id(record.id, number, seen, path)
         except DataError as error:
