@@ -1,28 +1,30 @@
 """The hypergradient is an inner product.
 
-The lower objective is linear in the weights. One lower step over D micro-batches, the b-th with
-trajectories i = 1..B of losses L_i, moves the model to
+The lower objective is linear in the weights. One lower step over D micro-batches (b = 1..D), each
+with B trajectories (i = 1..B) of losses L_i, moves the parameters phi to
 
     phi' = phi - P (1 / D) sum_b (1 / B) sum_i w_i grad L_i(phi),
 
-where P is the Jacobian of the optimiser's step (`jacobian.py`; the learning rate for SGD). So the
-meta loss after the step changes with a weight as
+where P = -d phi' / d gradient is the optimiser's Jacobian (`jacobian.py`; for SGD the learning
+rate). So the meta loss after the step changes with a weight as
 
     d L_meta / d w_i = - (1 / D) (1 / B) < u, grad L_i(phi) >,      u = P grad L_meta(phi').
 
-Nothing is differentiated twice. Where a micro-batch holds one domain and its trajectories share one
-weight, their mean gradient is there anyway after the backward pass, and the product with u is all
-that has to be done (`InnerProduct`). Weights of single trajectories need < u, grad L_i > of each
-(`per_trajectory.py`). For one SGD or AdamW step this is exact; over a window of several steps it
-leaves out how an earlier step changes the gradients of later ones, a term of second order in the
-learning rate.
+In the code: the minus and 1 / B are in `finish`, 1 / D and the factor of clipping in
+`MicroBatch.share`, the learning rate in P. Nothing is differentiated twice. Where a micro-batch
+holds one domain and its trajectories share one weight, their mean gradient is there anyway after
+the backward pass, and the product with u is all that has to be done (`InnerProduct`). Weights of
+single trajectories need < u, grad L_i > of each (`per_trajectory.py`). For one step of SGD or
+AdamW without clipping, with u taken at the end and momentum cut at the window, this is exact; over
+several steps it leaves out how an earlier step changes the gradients of later ones, a term of
+second order in the learning rate.
 
 An estimator watches the lower steps of a window and then returns, for each micro-batch of the
 window, d meta loss / d w of its trajectories (and d meta loss / d label, where labels are learned).
 There are two times at which u can be taken. At the window's `end` it is the u of the equation, and
 something of every micro-batch has to be kept until then. At the `start` u is known before the first
 step, each product is taken as soon as a gradient is there, and only u is kept; it is then up to a
-window old.
+window old. Training takes it at the start, which costs less memory and learned no worse.
 """
 
 from __future__ import annotations
@@ -47,13 +49,14 @@ class Levels:
     Attributes:
         model: its parameters that require gradients are phi.
         lower_losses: (micro-batch, labels) -> L_i of each trajectory, (B,), unweighted; or a pair
-            of these and the features, (B, features), that an `InstanceNet` reads. `labels` replaces
-            the micro-batch's own where labels are learned, and is None otherwise.
+            of these and the features, (B, features), that an `InstanceNet` reads (without them it
+            reads the losses). `labels` is given where labels are learned, in place of the batch's.
         meta_loss: meta batch -> scalar.
         meta_backward: (meta batch, scale) -> float: adds the gradient of scale * meta loss to
             `.grad` and returns the loss, for those who can do it in less memory.
-        row_owners: (micro-batch, output of a module) -> trajectory of each of its rows, or None
-            where it cannot be told; for `ghost`. By default a row per trajectory.
+        row_owners: (micro-batch, output of a module) -> index of the trajectory of each row of the
+            output, (rows,), or None where it cannot be told; for `Ghost`. By default row i is
+            trajectory i.
     """
 
     model: nn.Module
@@ -78,7 +81,7 @@ class MicroBatch:
         features: of the trajectories when the step was taken, (B, features).
         w: their weights, (B,).
         labels: their corrected labels; None: the batch's own.
-        share: of the micro-batch in its step's gradient: 1 / D, times the factor of clipping.
+        share: factor of the micro-batch's gradient in the step: 1 / D, times that of clipping.
     """
 
     batch: Any
@@ -106,7 +109,7 @@ class Settings:
     """How an estimator takes the optimiser and the window into account.
 
     Attributes:
-        at: where u is taken, at the window's `start` or `end`.
+        at: when u is taken, at the window's `start` or `end` (`FiniteDifference`: always the end).
         preconditioning: `adam` for Adam and AdamW, `none` for SGD.
         momentum: `whole` or `window`, see `jacobian.py`; at the start always whole.
         parallel: the processes that share the work.
@@ -141,8 +144,8 @@ class Estimator(ABC):
     def observe(self, micro: MicroBatch, gradient: list[Tensor | None]) -> None:
         """Called after the backward pass of a micro-batch, phi unchanged.
 
-        `gradient` is grad mean_i L_i where the weights are of domains, grad mean_i w_i L_i
-        otherwise. The estimator may keep its tensors.
+        `gradient` is that of mean_i L_i where `Weights.by_domain`, of mean_i w_i L_i otherwise. The
+        estimator may keep and change its tensors.
         """
 
     @abstractmethod
@@ -164,13 +167,13 @@ class Estimator(ABC):
     def meta_gradient(self, meta_batch: Any) -> tuple[float, list[Tensor]]:
         """Meta loss and its gradient at the present phi, averaged over processes."""
         parallel = self.settings.parallel
-        # Each process holds the loss of all candidates with the gradient of its own.
+        # A process's gradient covers its own candidates only; average * world is the sum.
         scale = float(parallel.world)
         if self.levels.meta_backward is None:
             whole = self.levels.meta_loss(meta_batch)
             parts, loss = gradients(whole * scale, self.parameters), float(whole.detach())
         else:
-            taken_gradients(self.parameters)
+            taken_gradients(self.parameters)  # so that `.grad` is empty
             loss = self.levels.meta_backward(meta_batch, scale)
             parts = taken_gradients(self.parameters)
         v = [
@@ -207,7 +210,7 @@ class InnerProduct(Estimator):
         if self.settings.at == "end":
             self._gradients.append(gradient)
         elif self._u is not None:
-            self._products.append(self._whole(dot(self._u, gradient)))
+            self._products.append(self._scaled(dot(self._u, gradient)))
 
     @torch.no_grad()
     def after_step(self, micros: Sequence[MicroBatch], remaining: int) -> None:
@@ -238,18 +241,18 @@ class InnerProduct(Estimator):
             pairs = zip(self._micros, self._products, strict=True)
             return self._meta_loss, _evenly([(m, -product * m.share) for m, product in pairs])
         meta_loss, v = self.meta_gradient(meta_batch)
-        of_domain = {k: -self._whole(dot(v, moved)) for k, moved in self._moved.items()}
+        of_domain = {k: -self._scaled(dot(v, moved)) for k, moved in self._moved.items()}
         visits = [m.batch.domain for m in self._micros]
-        parts = [of_domain[k] / visits.count(k) for k in visits]  # one product for all visits
+        parts = [of_domain[k] / visits.count(k) for k in visits]  # its mean over the visits
         self._moved = {}
         return meta_loss, _evenly(list(zip(self._micros, parts, strict=True)))
 
-    def _whole(self, product: Tensor) -> Tensor:
+    def _scaled(self, product: Tensor) -> Tensor:
         """A product of shards, scaled so that its mean over the processes is the whole product."""
         parallel = self.settings.parallel
         return product * parallel.world if parallel.sharded else product
 
 
 def _evenly(of_micros: list[tuple[MicroBatch, Tensor]]) -> Hypergradient:
-    """D meta loss / d w_i of trajectories that share a weight: each has 1 / B of the sum."""
+    """The derivative of a weight that B trajectories share, as 1 / B of it for each."""
     return Hypergradient([(h / len(m.w)).to(m.w).expand(len(m.w)) for m, h in of_micros], [])

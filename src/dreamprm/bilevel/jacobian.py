@@ -1,25 +1,23 @@
 """P: how far a change of the gradient moves the parameters, for the optimiser in use.
 
-For SGD, d phi' / d g = -eta. For AdamW it is diagonal (SAMA, arXiv 2310.05674): with
-phi' = phi - eta mhat / (sqrt(vhat) + eps),
+P = -d phi' / d g is positive. For SGD it is the learning rate eta. For AdamW it is diagonal (SAMA,
+arXiv 2310.05674): with phi' = phi - eta mhat / (sqrt(vhat) + eps),
 
-    d phi' / d g = -eta [ (1 - b1) / c1 / (sqrt(vhat) + eps)
-                          - mhat (1 - b2) g / (c2 sqrt(vhat) (sqrt(vhat) + eps)^2) ],
+    P = eta [ (1 - b1) / c1 / (sqrt(vhat) + eps)
+              - mhat (1 - b2) g / (c2 sqrt(vhat) (sqrt(vhat) + eps)^2) ],
 
-with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient also lives on in the moments: over the r steps
-that are left of the window the first term's (1 - b1) becomes 1 - b1^r and the second's (1 - b2)
-about r (1 - b2), taking the second moment to be steady within a window.
+with c1 = 1 - b1^t and c2 = 1 - b2^t. A gradient g also moves later steps, because the moments keep
+a part of it. Over the r steps that are left of the window the first term's (1 - b1) / c1 becomes a
+sum of b1^i (1 - b1) / (1 - b1^(t + i)), i < r, and the second's likewise, taking the second moment
+to be steady within a window. Momentum goes on past the window's end, and there are two ways to
+count that:
 
-Momentum carries a gradient past the window's end too, and there are two ways to count that.
-
-`window` cuts it off at the window's end, as the unrolled oracle does. A domain that came up in the
-last step of a window then counts 1 - b1 = 0.1 and one that came up two steps earlier 0.27, which is
-chance and says nothing about the domains.
-
-`whole` counts everything that a gradient moves in the end, so that each counts 1. Training uses
-this one. It leaves the second term out: in a long run that term is a hundredth of the first, but in
-the first three steps of a fresh optimiser, whose second moment has seen three gradients, it is
-larger than the first and turns the sign.
+- `window` cuts it off there, which is exact for what the window does. A domain that came up in the
+  last step of a window then counts 1 - b1 = 0.1 and one that came up two steps earlier 0.27, by
+  chance.
+- `whole` counts everything that a gradient will ever move, so that each counts 1. Training uses
+  this one. It leaves the second term out: later it is about a hundredth of the first, but in the
+  first three steps of a fresh optimiser it is larger than the first and changes the sign.
 """
 
 from __future__ import annotations
@@ -31,7 +29,6 @@ import torch
 from torch import Tensor, nn
 
 from dreamprm.bilevel.parameters import local
-from dreamprm.errors import DreamPRMError
 
 Preconditioning = Literal["none", "adam"]
 Momentum = Literal["window", "whole"]
@@ -47,9 +44,10 @@ def step_jacobian(
     """Diagonal of -d phi_end / d g for the optimiser's last step, one entry per parameter.
 
     Args:
-        optimizer: just after its step; `p.grad` still holds the gradient of that step.
+        optimizer: just after its step, with the gradient of that step in `p.grad` (for `whole` its
+            state is enough).
         parameters: phi, in order.
-        preconditioning: `none`: the learning rate alone (exact for SGD); `adam`: exact for AdamW.
+        preconditioning: `none`: the learning rate alone (exact for SGD); `adam`: AdamW.
         momentum: how much of a gradient's life in the first moment counts; see above.
         remaining: steps until the end of the window, the last step included (`window` only).
 
@@ -68,11 +66,6 @@ def step_jacobian(
         if not state:  # never had a gradient: the optimiser does not move it
             yield 0.0
             continue
-        if "exp_avg_sq" not in state:
-            raise DreamPRMError(
-                f"preconditioning 'adam' needs an Adam optimiser, not {type(optimizer).__name__}; "
-                "use preconditioning 'none'"
-            )
         b1, b2 = group["betas"]
         t = float(state["step"])
         c1, c2 = 1 - b1**t, 1 - b2**t

@@ -1,4 +1,4 @@
-"""The two levels, in turn.
+"""The two levels, in turn: phi, the model's parameters, and alpha, what the weights are made of.
 
     repeat:
         for each lower step of a window:                       # phi, the model
@@ -6,7 +6,9 @@
                 g_b = grad mean_i w_i L_i
             phi <- AdamW(phi, 1/D sum_b g_b)
         h = d meta loss / d w                                  # the hypergradient
-        alpha <- AdamW(alpha, h)                               # what the weights are made of
+        alpha <- AdamW(alpha, (h - its weighted mean) chained through w(alpha))
+
+with D micro-batches in a step, and in each the weights w_i and losses L_i of its trajectories.
 
 Any model will do:
 
@@ -49,7 +51,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "ghost": Ghost,
 }
 CHEAPEST = ("inner_product", "ghost", "jvp")  # for domains, for trajectories, for labels
-EXPLODED = 1e6  # a loss of this size comes from logits that nothing will bring back
+EXPLODED = 1e6  # a loss of this size counts as diverged
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Step:
 
     Attributes:
         losses: L_i of each micro-batch, (B,) each, unweighted.
-        meta_loss: of the window's meta batch; None within a window, or where nothing is learned.
+        meta_loss: on the window's meta batch, when u was taken (at its start or end); None within
+            a window, or where nothing is learned.
         hypergradient: of the window; None as well where the optimiser had no state to take a
             direction with (the first window).
         window: the window's micro-batches, in the hypergradient's order.
@@ -97,8 +100,11 @@ class Bilevel:
         domains: names, for messages.
         parallel: the processes that share the work.
 
-    A micro-batch is any object with a `domain`, the index of the domain that all its trajectories
-    are of; for weights of trajectories also with `items`, (B,), the index of each trajectory.
+    A micro-batch is any object with a `domain`, the index of the domain of all its trajectories.
+    All but `DomainWeights` with `inner_product` also need `items`, (B,), the index of each
+    trajectory on the model's device, and label correction its `labels`, (B, steps). Estimators
+    other than `inner_product` run the model again: dropout must be off. `weights` and `labels`
+    are on the model's device.
     """
 
     def __init__(
@@ -141,15 +147,25 @@ class Bilevel:
         self.parallel = parallel
         learned = [*weights.parameters(), *(labels.parameters() if labels else ())]
         self.learns = bool(learned)
-        tables = [module for module in (weights, labels) if module and [*module.parameters()]]
-        by_entry = all(module.is_table for module in tables)
-        kind = TableAdam if by_entry and tables else torch.optim.AdamW
+        variables = [module for module in (weights, labels) if module and [*module.parameters()]]
+        # A network or domain weights beside corrected labels: AdamW moves all of them.
+        tables_only = variables and all(module.is_table for module in variables)
+        kind = TableAdam if tables_only else torch.optim.AdamW
         self.upper_optimizer: torch.optim.Optimizer = kind(
             learned or [nn.Parameter(torch.zeros(1))], lr=meta_lr, weight_decay=meta_weight_decay
         )
-        needed = 2 if labels is not None else 0 if weights.by_domain else 1
+        needed = 2 if labels is not None else 0 if weights.by_domain or not self.learns else 1
         if isinstance(estimator, str):
-            estimator = ESTIMATORS[CHEAPEST[needed] if estimator == "auto" else estimator]
+            name = CHEAPEST[needed] if estimator == "auto" or not self.learns else estimator
+            if name not in ESTIMATORS:
+                raise DreamPRMError(f"no estimator '{name}'; there are {', '.join(ESTIMATORS)}")
+            estimator = ESTIMATORS[name]
+        has_betas = all("betas" in group for group in self.lower_optimizer.param_groups)
+        if self.learns and preconditioning == "adam" and not has_betas:
+            raise DreamPRMError(
+                f"preconditioning 'adam' needs an Adam optimiser, not "
+                f"{type(self.lower_optimizer).__name__}; use preconditioning 'none'"
+            )
         if self.learns and estimator.finest < needed:
             raise DreamPRMError(
                 f"estimator {estimator.__name__} cannot tell "
@@ -162,7 +178,7 @@ class Bilevel:
         self.upper_steps = 0
         self._window: list[MicroBatch] = []
         self._remaining = 0  # lower steps until the window ends; 0 between windows
-        self._learning = False  # from this window
+        self._learning = False  # is the window under way learned from?
 
     @property
     def needs_meta_batch(self) -> bool:
@@ -171,7 +187,7 @@ class Bilevel:
 
     @property
     def between_windows(self) -> bool:
-        """Has a window just ended? Nothing is in the estimator's hands then."""
+        """Has a window just ended? A checkpoint may be taken then."""
         return self._remaining == 0
 
     def step(self, batches: Sequence[Any], meta_batch: Any = None) -> Step:
@@ -184,11 +200,12 @@ class Bilevel:
         """
         if self._remaining == 0:
             self._start_window(meta_batch)
-        losses = self._lower_step(batches)
+        result = Step(self._lower_step(batches))
         self._remaining -= 1
-        if self._remaining or not self._learning:
-            return Step(losses)
-        return self._upper_step(losses)
+        if self._learning and not self._remaining:
+            result = self._upper_step(result.losses)
+        self.steps += 1
+        return result
 
     def _start_window(self, meta_batch: Any) -> None:
         left = self.window_length if self.max_steps is None else self.max_steps - self.steps
@@ -201,12 +218,14 @@ class Bilevel:
             self.lower_optimizer.zero_grad()
 
     def _lower_step(self, batches: Sequence[Any]) -> list[Tensor]:
-        """Phi <- optimiser(phi, 1/D sum_b grad mean_i w_i L_i); returns the L_i."""
+        """Move phi along 1/D sum_b grad mean_i w_i L_i; returns the L_i, (B,) each."""
         by_domain = self.weights.by_domain
         shares = [1.0 / len(batches)] * len(batches)
         factors = shares  # of each micro-batch's gradient in the sum
-        if by_domain:  # all at once: each asks the device to finish what it does
-            w_k = torch.stack([self._domain_weight(batch) for batch in batches])
+        if by_domain:  # one `tolist` for all, because each waits for the GPU
+            with torch.no_grad():
+                dummy = torch.zeros(1, 1)  # such weights do not read features
+                w_k = torch.stack([self.weights(batch, dummy)[0] for batch in batches])
             factors = [share * w for share, w in zip(shares, w_k.tolist(), strict=True)]
         total: list[Tensor | None] = [None] * len(self.parameters)
         micros, losses = [], []
@@ -216,7 +235,7 @@ class Bilevel:
             of_each, features = self.levels.losses(batch, labels)  # (B,), (B, features)
             with torch.no_grad():
                 w = self.weights(batch, features).to(of_each.dtype)  # (B,)
-            # Of a domain unweighted: the estimator wants grad L_k itself.
+            # For domain weights w is left out here: the estimator needs the unweighted gradient.
             objective = of_each.mean() if by_domain else (w * of_each).mean()
             losses.append(of_each.detach())
             gradient = gradients(objective, self.parameters)
@@ -224,7 +243,7 @@ class Bilevel:
             micros.append(MicroBatch(batch, features, w, labels, share))
             if self._learning:
                 self.estimator.observe(micros[-1], gradient)
-            del gradient, of_each, objective  # not beside those of the next micro-batch
+            del gradient, of_each, objective  # freed before the next one
         names = [self._name(batch) for batch in batches]
         means = torch.stack([x.mean() for x in losses]).tolist()
         for value, name in zip(means, names, strict=True):
@@ -236,13 +255,7 @@ class Bilevel:
             self.estimator.after_step(micros, self._remaining)
             self._window += micros
         self.lower_optimizer.zero_grad()
-        self.steps += 1
         return losses
-
-    @torch.no_grad()
-    def _domain_weight(self, batch: Any) -> Tensor:
-        w: Tensor = self.weights(batch, torch.zeros(1, 1))
-        return w[0]
 
     def _apply(self, total: list[Tensor | None], domains: list[str]) -> float:
         """Move phi by the step's gradient; returns the factor by which it was clipped."""
@@ -273,7 +286,7 @@ class Bilevel:
             group["lr"] = group["initial_lr"] * self.schedule(self.steps)
 
     def _upper_step(self, losses: list[Tensor]) -> Step:
-        """Alpha <- optimiser(alpha, hypergradient chained through the weights)."""
+        """Move alpha along the hypergradient, chained through the weights."""
         meta_loss, hypergradient = self.estimator.finish(self._meta_batch)
         self._check_finite(meta_loss, "the meta set")
         window, self._window, self._meta_batch = tuple(self._window), [], None

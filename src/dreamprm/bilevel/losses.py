@@ -3,10 +3,10 @@
 Lower level: each step's logit against its label. Upper level: the logits of a whole solution are
 aggregated as at inference, and the aggregated logit is compared with the solution's outcome.
 
-The paper's squared error answers to calibration before ranking: labels without any information pull
-the mean score toward the meta set's base rate, and the squared error rewards them for it. The other
-meta losses look only at what best-of-N uses. `affine_*` fits scale and shift of the aggregated
-logit to the outcomes and takes the gradient past them (profiling a nuisance out); `pairwise` and
+The DreamPRM paper's squared error rewards calibration more than ranking: labels without information
+pull the mean score toward the meta set's base rate, and that lowers the error. The other meta
+losses look only at what best-of-N uses. `affine_*` fits scale and shift of the aggregated logit to
+the outcomes and holds them fixed in the gradient (profiling a nuisance out); `pairwise` and
 `listwise` compare candidates of one question, where a shift cancels by itself.
 """
 
@@ -148,11 +148,7 @@ class Pairwise(MetaLoss):
 
 
 class Listwise(MetaLoss):
-    """-log of the softmax mass on a question's right candidates, mean over questions.
-
-    The softmax over candidates is a smooth best-of-N: with growing logits the mass becomes the
-    indicator that the chosen candidate is right.
-    """
+    """-log of the softmax mass on a question's right candidates: a smooth best-of-N."""
 
     compares_candidates = True
 
@@ -213,9 +209,8 @@ def fit_affine(
     Args:
         scores, outcome: (candidates,), detached.
         slope: a, where it is given and only b is fitted.
-        ridge: pulls a toward 1 (and, a hundred times weaker, b toward 0); keeps the fit finite
-            where the batch is separable.
-        steps: of Newton's method.
+        ridge: pulls a toward 1 (and b, a hundred times weaker, toward 0); keeps the fit finite.
+        steps: Newton steps.
     """
     x = torch.stack([scores.double(), torch.ones_like(scores, dtype=torch.double)], dim=1)  # (T, 2)
     y, prior = outcome.double(), x.new_tensor([1.0 if slope is None else slope, 0.0])
@@ -240,4 +235,4 @@ META_LOSSES: dict[str, Callable[[Aggregation], MetaLoss]] = {
     "mse_steps": lambda how: OfSteps("mse"),
     "bce_steps": lambda how: OfSteps("bce"),
 }
-"""Makers by the names of `TrainConfig.meta_loss`; made anew for each run, as some have a memory."""
+"""Makers by name; a loss is made anew for each run, as `Affine` has a memory."""

@@ -33,10 +33,7 @@ class Parallel:
     sharded: bool = False
 
     def average_gradients(self, tensors: Sequence[Tensor]) -> None:
-        """Average gradients of phi over the processes, in place; FSDP2 has averaged shards already.
-
-        Every process must give tensors of the same shapes.
-        """
+        """Average gradients of phi, in place; FSDP2 has averaged those of shards already."""
         if not self.sharded:
             self.average(tensors)
 
@@ -66,10 +63,9 @@ class Parallel:
         return self.total(value) / self.world
 
     def gather(self, own: Tensor) -> Tensor:
-        """All processes' tensors one after another, with the gradient of one's own part only.
+        """All processes' tensors, one after another; only one's own part has a gradient.
 
-        A loss of the result that every process computes has, summed over the processes, the
-        gradient of the whole. Sizes may differ between processes, in the first dimension.
+        Sizes may differ between processes in the first dimension.
         """
         if self.world == 1:
             return own
@@ -80,9 +76,9 @@ class Parallel:
         padded[: len(own)] = own.detach()
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(parts, padded)
-        found = [part[: int(size)] for part, size in zip(parts, sizes, strict=True)]
-        found[self.rank] = own
-        return torch.cat(found)
+        whole = [part[: int(size)] for part, size in zip(parts, sizes, strict=True)]
+        whole[self.rank] = own
+        return torch.cat(whole)
 
     def norm(self, tensors: Sequence[Tensor]) -> Tensor:
         """Euclidean norm of a gradient whose replicas are equal, or whose shards are these."""

@@ -14,10 +14,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    """Gradient of a loss through `.grad`, as every wrapper (FSDP, checkpointing) expects.
-
-    Leaves `.grad` empty. None for a parameter that the loss does not use.
-    """
+    """Gradient of a loss by way of `.grad`, as FSDP expects; None where it uses no parameter."""
     for p in parameters:
         p.grad = None
     loss.backward()
@@ -50,7 +47,7 @@ def dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> Tensor:
 
 
 def add_scaled(total: list[Tensor | None], vector: Sequence[Tensor | None], scale: float) -> None:
-    """Total += scale * vector, in place."""
+    """Add scale * vector to the total, in place."""
     held: list[Tensor] = []
     more: list[Tensor] = []
     for i, part in enumerate(vector):
@@ -67,7 +64,7 @@ def add_scaled(total: list[Tensor | None], vector: Sequence[Tensor | None], scal
 
 
 def copy_of(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Phi as it is now (this process's shards)."""
+    """The parameters as they are now (this process's shards)."""
     return [local(p.detach()).clone() for p in parameters]
 
 

@@ -6,16 +6,17 @@ Three ways to < u, grad L_i > of every trajectory, none with a gradient per traj
 
 - `Jvp`: one forward-mode pass gives all L_i and their derivatives along u. The only one that also
   differentiates the product by the labels inside L_i.
-- `Ghost`: let trajectory i go its own way s_i along u. The output of each module with parameters
-  gets s_i times its derivative along u added; one backward pass by the s_i alone, at s = 0, is
-  < u, grad L_i > for all i. For a linear layer this is the ghost product of the literature (output
-  gradient dot (V a)).
-- `FiniteDifference`, the paper's: a central difference of L_i along u (DARTS, arXiv 1806.09055,
-  section 2.3). The two perturbed models must differ at the parameters' precision, so it breaks down
-  on bf16 parameters.
+- `Ghost`: give trajectory i the parameters phi + s_i u and differentiate by s_i at 0. The output
+  of each module with parameters gets s_i times its derivative along u added, and one backward pass
+  by all s_i is < u, grad L_i > for all i. For a linear layer this is the ghost product of the
+  literature (output gradient dot (V a)).
+- `FiniteDifference`, that of the DreamPRM paper: a central difference of L_i along u (DARTS, arXiv
+  1806.09055, section 2.3). The two perturbed models must differ at the parameters' precision, so
+  it breaks down on bf16 parameters.
 
 At the window's start each micro-batch is evaluated when its turn comes and nothing is kept but u;
-at its end, each at the phi of its step, of which a copy per step is kept.
+at its end, each at the phi of its step, and a copy of phi and of the Jacobian per step is kept.
+A new way is a subclass of `PerTrajectory` with `products`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from dreamprm.errors import DreamPRMError
 
 
 class PerTrajectory(Estimator):
-    """The window of the three; subclasses say how the products are taken."""
+    """What the three share: when products are taken. A subclass implements `products`."""
 
     finest = 1
     takes_shards = False
@@ -49,7 +50,7 @@ class PerTrajectory(Estimator):
         if settings.parallel.sharded and not self.takes_shards:
             raise DreamPRMError(
                 f"estimator {type(self).__name__.lower()} needs whole parameters and cannot run on "
-                "FSDP shards; use DDP, or estimator inner_product or finite_difference"
+                "FSDP shards; use replicas (DDP), finite_difference, or inner_product for domains"
             )
         self.at = settings.at
 
@@ -169,7 +170,7 @@ class Ghost(PerTrajectory):
 
     def products(self, batch: Any, u: list[Tensor], labels: Tensor | None) -> Tensor:
         products = ghost_products(self.levels, batch, u)
-        if not self._checked:
+        if not self._checked and products.any():
             self._check(batch, u, products)
             self._checked = True
         return products
@@ -199,7 +200,7 @@ def ghost_products(levels: Levels, batch: Any, u: Sequence[Tensor]) -> Tensor:
     directions = {id(p): part.to(p.dtype) for p, part in zip(trainable(model), u, strict=True)}
     names = {id(m): name for name, m in model.named_modules()}
     size, device = len(batch.items), batch.items.device
-    steps = torch.zeros(size, device=device, requires_grad=True)  # s
+    s = torch.zeros(size, device=device, requires_grad=True)  # (B,)
 
     def owners(output: Tensor) -> Tensor | None:
         if levels.row_owners is not None:
@@ -222,7 +223,7 @@ def ghost_products(levels: Levels, batch: Any, u: Sequence[Tensor]) -> Tensor:
                 "alone (LoRA)"
             )
         change = _change_along(module, own, directions, args, kwargs)
-        scale = steps[rows].view(-1, *[1] * (output.dim() - 1))
+        scale = s[rows].view(-1, *[1] * (output.dim() - 1))
         return output + (scale * change).to(output.dtype)
 
     handles = [
@@ -233,7 +234,7 @@ def ghost_products(levels: Levels, batch: Any, u: Sequence[Tensor]) -> Tensor:
     try:
         with frozen(model), torch.enable_grad():
             losses, _ = levels.losses(batch)
-            (products,) = torch.autograd.grad(losses.sum(), steps)
+            (products,) = torch.autograd.grad(losses.sum(), s)
     finally:
         for handle in handles:
             handle.remove()
@@ -249,7 +250,7 @@ def _change_along(
 ) -> Tensor:
     """The output's derivative along u of the module's own parameters, the input held fixed."""
     args = tuple(a.detach() if isinstance(a, Tensor) else a for a in args)
-    if isinstance(module, nn.Linear):  # what most parameters are in, without a second x W
+    if isinstance(module, nn.Linear):  # the usual case, without computing x W again
         weight = directions.get(id(module.weight))
         bias = None if module.bias is None else directions.get(id(module.bias))
         if weight is None:
@@ -267,7 +268,7 @@ def _change_along(
 
 
 class LossCall(nn.Module):
-    """Lets `functional_call` swap the model's parameters while the losses are computed."""
+    """Lets `functional_call` swap the model's parameters; `meta` is for the tests' oracle."""
 
     def __init__(self, levels: Levels) -> None:
         super().__init__()
@@ -282,7 +283,7 @@ class LossCall(nn.Module):
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter takes part in the graph."""
+    """Within the block no parameter requires a gradient."""
     parameters = trainable(model)
     for p in parameters:
         p.requires_grad_(False)

@@ -21,11 +21,8 @@ class TableAdam(torch.optim.Optimizer):
     Gradients are first divided by the moving mean of their size, because the squares of small
     hypergradients are 0 in fp32.
 
-    Args:
-        parameters: tables; a gradient of exactly 0 means that an entry was not visited.
-        lr: of an entry at a visit.
-        betas: of the moments; the second is that of the mean size too.
-        weight_decay: decoupled, at each visit.
+    A gradient of exactly 0 means that an entry was not visited; the second of the betas is that of
+    the mean size too; the weight decay is decoupled, at each visit.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """What the upper level learns: weights of domains or of trajectories, and corrected labels.
 
-All weights share one rule: only how they compare is learned. A hypergradient that is the same for
-all says "learn faster", which is the lower optimiser's business, so its weighted mean over the
-window is subtracted before it reaches alpha. A weight that the window did not see is then not
-pushed either.
+All weights share one rule: only how they compare is learned. A hypergradient h that asks all
+weights to grow alike says "learn faster", which is the lower optimiser's business, so sum(h w) /
+sum(w) over the window is subtracted before it reaches alpha. As sum((h - mean) w) is then 0, a
+normalised weight that the window did not see gets no gradient either.
 
 A new weighting is a subclass of `Weights`: parameters alpha, and `forward` from a micro-batch to
 w_i, (B,). The estimator's d meta loss / d w_i reaches alpha by autograd.
@@ -26,8 +26,9 @@ class Weights(nn.Module, ABC):
     """w_i of each trajectory; its parameters are alpha.
 
     Attributes:
-        by_domain: all trajectories of a micro-batch have the same weight.
-        is_table: alpha has an entry for each trajectory.
+        by_domain: all trajectories of a micro-batch have the same weight, and `forward` does not
+            read the features (it is also called with a dummy); allows `inner_product`.
+        is_table: alpha has an entry for each trajectory; it is moved by `TableAdam`.
     """
 
     by_domain = False
@@ -54,7 +55,10 @@ class Weights(nn.Module, ABC):
             p.grad = None
         with torch.enable_grad():
             outputs = [self(batch, features) for batch, features in window]
-        h, w = torch.cat(list(hypergradient)), torch.cat(outputs).detach()  # (window's B,) each
+        h, w = (
+            torch.cat(list(hypergradient)),
+            torch.cat(outputs).detach(),
+        )  # (all of the window,)
         sums = parallel.total(torch.stack([(h * w).sum(), w.sum()]))
         # sum(h w) / sum(w): the direction in which all weights grow alike. Weights below zero could
         # make it infinite; then the plain mean has to do.
@@ -193,7 +197,7 @@ class LabelCorrection(nn.Module):
     def set_gradient(
         self, window: Sequence[Any], hypergradient: Sequence[Tensor], parallel: Parallel = SINGLE
     ) -> None:
-        """D meta loss / d label of each micro-batch, (B, steps), into the gradient of delta."""
+        """Chain the derivatives by each micro-batch's labels, (B, steps), into that of delta."""
         self.delta.grad = None
         with torch.enable_grad():
             outputs = [self(batch) for batch in window]
