@@ -17,7 +17,7 @@ math_aps, math_aps_tree, processbench, prmbench, mathvision, mmmu_pro.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Literal
 
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import held_warnings
-from dreamprm.data import check_references, known, write_questions, write_trajectories
+from dreamprm.data import check_references, known
 from dreamprm.data.files import refuse
 from dreamprm.data.format import Format, Records
 from dreamprm.errors import DataError, DreamPRMError
@@ -79,7 +79,11 @@ def run(config: Config) -> None:
     with held_warnings():
         records = _read(config, bad)
     if bad:
-        _tell(bad)
+        rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
+        told = [f"{rows} left out that cannot be read:"]
+        told += [f"  {' '.join(str(error).split())}" for error in bad[:_SHOWN]]
+        told += [f"  and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+        print("\n".join(told), file=sys.stderr)
     questions, trajectories = records.questions, records.trajectories
     source = config.input or config.questions
     if not questions and not trajectories:
@@ -88,19 +92,17 @@ def run(config: Config) -> None:
         raise DataError("holds no trajectory to write", file=source)
     if not questions and config.output_questions:
         raise DataError("holds no question to write", file=source)
-    outputs: list[tuple[Path, Callable[[Path], None]]] = []
-    if config.output and target and (write := target.write):
-        outputs.append((config.output, lambda path: write(path, questions, trajectories)))
-    if config.output_questions:
-        outputs.append((config.output_questions, lambda path: write_questions(path, questions)))
-    if config.output_trajectories:
-        outputs.append(
-            (config.output_trajectories, lambda path: write_trajectories(path, trajectories))
-        )
-    with _together([path for path, _ in outputs]) as drafts:
-        for draft, (path, write_to) in zip(drafts, outputs, strict=True):
+    outputs = [
+        (config.output, target),
+        (config.output_questions, known.FORMATS["questions"]),
+        (config.output_trajectories, known.FORMATS["trajectories"]),
+    ]
+    given = [(path, format) for path, format in outputs if path and format]
+    with _together([path for path, _ in given]) as drafts:
+        for draft, (path, format) in zip(drafts, given, strict=True):
+            assert format.write is not None
             try:
-                write_to(draft)
+                format.write(draft, questions, trajectories)
             except DreamPRMError as error:  # name the file that the user knows
                 raise DreamPRMError(str(error).replace(str(draft), str(path))) from error
     for line in _account(config, target, records):
@@ -158,15 +160,6 @@ def _read(config: Config, bad: list[DataError]) -> Records:
         without_response=config.without_response,
         bad_row=bad_row,
     )
-
-
-def _tell(bad: Sequence[DataError]) -> None:
-    rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
-    print(f"{rows} left out that cannot be read:", file=sys.stderr)
-    for error in bad[:_SHOWN]:
-        print(f"  {' '.join(str(error).split())}", file=sys.stderr)
-    if len(bad) > _SHOWN:
-        print(f"  and {len(bad) - _SHOWN} more", file=sys.stderr)
 
 
 @contextmanager
