@@ -93,12 +93,11 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
             search = Search(
                 question=question,
                 sampler=sampler,
+                options=setting.options,
                 judge=judge if setting.options.needs_judge else None,
                 count_tokens=count,
-                max_completions=setting.options.n,
-                one_step=setting.options.stops_at_steps,
             )
-            result = await search.run(setting.options)
+            result = await search.run()
             rows[question.id] = {
                 "benchmark": question.domain,
                 "right": bool(result.chosen.trajectory.outcome),

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
-from dreamprm.evaluation.summary import SUMMARY_METHODS, Domain
-from dreamprm.report.page import AccuracyTable, Example, ExampleCandidate, Fate, ReportData
+from dreamprm.report.page import AccuracyTable, Domain, Example, ExampleCandidate, Fate, ReportData
+from dreamprm.tiny.demo_report import SUMMARY_METHODS
 
 ATTACK = "</script><script>window.attacked=1;alert(1)</script><img src=x onerror='attacked=1'>"
 

@@ -13,8 +13,7 @@ import pytest
 
 from dreamprm.errors import DataError
 from dreamprm.evaluation.statistics import Estimate
-from dreamprm.evaluation.summary import Domain
-from dreamprm.report.page import AccuracyTable, ReportData, render, write_report
+from dreamprm.report.page import AccuracyTable, Domain, ReportData, render, write_report
 from tests.report_samples import (
     ATTACK,
     bare_report,

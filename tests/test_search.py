@@ -1,4 +1,4 @@
-"""Search over steps on the policy protocol: what is found, what it costs, what survives a stop."""
+"""Search over steps on the policy protocol: what is result, what it costs, what survives a stop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,21 +74,13 @@ def search(
     folder: Path,
     policy: Scripted | None = None,
     seed: int = 0,
-    **more: object,
 ) -> tuple[SearchResult, Search]:
     async def session() -> tuple[SearchResult, Search]:
         with RolloutStore(folder / "rollouts.db") as store:
             sampler = Sampler(policy or Scripted(digits, most=1), store, seed)
-            asked = Search(
-                question=QUESTION,
-                sampler=sampler,
-                judge=Judge() if options.needs_judge else None,
-                count_tokens=lambda text: len(text.split()),
-                max_completions=options.n,
-                one_step=options.stops_at_steps,
-                **more,  # type: ignore[arg-type]
-            )
-            return await asked.run(options), asked
+            judge = Judge() if options.needs_judge else None
+            asked = Search(QUESTION, sampler, options, judge, lambda text: len(text.split()))
+            return await asked.run(), asked
 
     return asyncio.run(session())
 
@@ -98,18 +91,18 @@ def search(
 def test_every_method_gives_a_finished_candidate_within_its_budget(
     method: str, one_step: bool, n: int, tmp_path: Path
 ) -> None:
-    found, asked = search(SearchOptions(method, n=n, single_steps=one_step), tmp_path)
-    assert 1 <= len(found.candidates) <= asked.sampled <= n
-    assert found.chosen in found.candidates
-    assert len(found.chosen.steps) == LENGTH
-    assert [c.trajectory.sample_index for c in found.candidates] == list(
+    result, asked = search(SearchOptions(method, n=n, single_steps=one_step), tmp_path)
+    assert 1 <= len(result.candidates) <= asked.sampled <= n
+    assert result.chosen in result.candidates
+    assert len(result.chosen.steps) == LENGTH
+    assert [c.trajectory.sample_index for c in result.candidates] == list(
         range(len(asked.candidates))
     )
-    assert all(not c.open and c.trajectory.answer for c in found.candidates)
-    assert found.tokens >= sum(c.tokens for c in found.candidates)
-    assert found.tokens >= found.candidates[-1].spent
-    assert found.trace[-1][1] == found.chosen.trajectory.sample_index
-    assert all(a[0] < b[0] for a, b in zip(found.trace, found.trace[1:], strict=False))
+    assert all(not c.open and c.trajectory.answer for c in result.candidates)
+    assert result.tokens >= sum(c.tokens for c in result.candidates)
+    assert result.tokens >= result.candidates[-1].spent
+    assert result.trace[-1].sample_index == result.chosen.trajectory.sample_index
+    assert all(a.tokens < b.tokens for a, b in zip(result.trace, result.trace[1:], strict=False))
 
 
 @pytest.mark.parametrize("one_step", [True, False])
@@ -124,43 +117,43 @@ def test_going_on_from_good_steps_finds_what_sampling_alone_does_not(
             folder.mkdir()
             n = 16 * LENGTH if one_step and name in TREES else 16  # single steps, or reasonings
             options = SearchOptions(name, n=n, width=2, expand=3, single_steps=one_step)
-            found, _ = search(options, folder, seed=seed)
-            wins[name] += bool(found.chosen.trajectory.outcome)
+            result, _ = search(options, folder, seed=seed)
+            wins[name] += bool(result.chosen.trajectory.outcome)
     assert wins[method] > wins["best_of_n"]
 
 
 def test_a_continuation_costs_what_follows_its_prefix(tmp_path: Path) -> None:
     options = SearchOptions("step_best_of_n", n=8, width=1, expand=2)
-    found, _ = search(options, tmp_path)
+    result, _ = search(options, tmp_path)
     whole = 3 * LENGTH + 3  # words of a reasoning from its beginning
-    assert found.candidates[0].tokens == whole
-    assert found.candidates[2].tokens == whole - 3
+    assert result.candidates[0].tokens == whole
+    assert result.candidates[2].tokens == whole - 3
 
 
 def test_a_search_by_single_steps_pays_for_steps_and_where_they_are_seen_to_end(
     tmp_path: Path,
 ) -> None:
     options = SearchOptions("step_best_of_n", n=64, width=1, expand=2, single_steps=True)
-    found, asked = search(options, tmp_path)
+    result, asked = search(options, tmp_path)
     open_step = 3 + 2  # "Step 1: 0", and "Step 2" behind it
     last_step = 3 + 3  # with the final answer
     assert asked.sampled == 2 * LENGTH
-    assert found.tokens == 2 * ((LENGTH - 1) * open_step + last_step)
-    assert len(found.candidates) == 2
+    assert result.tokens == 2 * ((LENGTH - 1) * open_step + last_step)
+    assert len(result.candidates) == 2
 
 
 def test_a_policy_that_cannot_stop_at_steps_is_searched_all_the_same(tmp_path: Path) -> None:
     """Its texts are whole: each is a candidate, and the search goes on from their first steps."""
-    found = {}
+    sampled = {}
     for one_step in (True, False):
         folder = tmp_path / str(one_step)
         folder.mkdir()
         policy = Scripted(digits, most=1, stops_at_steps=False)
         options = SearchOptions("beam_search", n=30, single_steps=one_step)
         result, asked = search(options, folder, policy, seed=3)
-        found[one_step] = asked.sampled
+        sampled[one_step] = asked.sampled
         assert asked.sampled == len(result.candidates) > 4
-    assert found[True] == found[False]
+    assert sampled[True] == sampled[False]
 
 
 def test_a_policy_that_stops_without_a_word_ends_the_search(tmp_path: Path) -> None:
@@ -169,8 +162,8 @@ def test_a_policy_that_stops_without_a_word_ends_the_search(tmp_path: Path) -> N
 
     policy = Scripted(nothing_behind, most=1, finish_reason="step")
     options = SearchOptions("step_best_of_n", n=50, single_steps=True)
-    found, _ = search(options, tmp_path, policy)
-    assert found.chosen.steps == ("Step 1: 0",)
+    result, _ = search(options, tmp_path, policy)
+    assert result.chosen.steps == ("Step 1: 0",)
     assert len(policy.asked) < 20
 
 
@@ -183,12 +176,11 @@ async def served_search(method: str, write: Writer, folder: Path) -> tuple[Searc
         policy = EndpointPolicy(
             model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
         )
-        asked = Search(
-            QUESTION, Sampler(policy, store), Flat(), len, max_completions=40, one_step=True
-        )
-        found = await asked.run(SearchOptions(method, 40, single_steps=True))
+        options = SearchOptions(method, 40, single_steps=True)
+        asked = Search(QUESTION, Sampler(policy, store), options, Flat(), len)
+        result = await asked.run()
         await policy.close()
-        return found, asked
+        return result, asked
 
 
 @pytest.mark.parametrize("method", TREES)
@@ -200,8 +192,8 @@ def test_a_search_goes_on_behind_the_line_of_a_final_answer_and_always_ends(
     def write(prompt: str, begun: str, seed: int) -> str:
         return "\n\n".join(paragraphs[sum(p in begun for p in paragraphs) :])
 
-    found, _ = asyncio.run(served_search(method, write, tmp_path))
-    assert found.chosen.trajectory.answer == "42"
+    result, _ = asyncio.run(served_search(method, write, tmp_path))
+    assert result.chosen.trajectory.answer == "42"
 
 
 @pytest.mark.parametrize("method", TREES)
@@ -213,11 +205,11 @@ def test_a_server_that_stops_before_the_first_word_is_asked_for_the_rest(
     def write(prompt: str, begun: str, seed: int) -> str:
         return "\n\nThen add\n\nFinal answer: 42" if begun else "First look\n\nThen add"
 
-    found, asked = asyncio.run(served_search(method, write, tmp_path))
+    result, asked = asyncio.run(served_search(method, write, tmp_path))
     assert asked.sampler.unstarted > 0
-    assert found.chosen.trajectory.answer == "42"
-    assert found.chosen.steps == ("First look", "Then add")
-    assert len(found.candidates) > 1
+    assert result.chosen.trajectory.answer == "42"
+    assert result.chosen.steps == ("First look", "Then add")
+    assert len(result.candidates) > 1
 
 
 PIECES = ("Step 1: a", "Step 2: b", "**Step 2:** b", "- Step 1", "Step 0: x", "\n", "\n", "\n\n")
@@ -258,12 +250,11 @@ def test_whatever_a_policy_writes_a_search_ends_within_its_budget(
     async def session(folder: str) -> None:
         with RolloutStore(Path(folder) / "r.db") as store:
             sampler = Sampler(Anything(say), store, seed)
-            asked = Search(QUESTION, sampler, Flat(), len, max_completions=24, one_step=True)
-            found = await asyncio.wait_for(
-                asked.run(SearchOptions(method, 24, single_steps=True)), 20
-            )
+            options = SearchOptions(method, 24, single_steps=True)
+            asked = Search(QUESTION, sampler, options, Flat(), len)
+            result = await asyncio.wait_for(asked.run(), 20)
             assert asked.sampled <= 24
-            assert found.candidates
+            assert result.candidates
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(session(folder))
@@ -279,16 +270,16 @@ def test_a_prefix_that_is_refused_ends_its_line_and_not_the_question(tmp_path: P
         folder.mkdir()
         policy = Scripted(digits, most=1, fail=refuse_deep)
         options = SearchOptions("beam_search", n=30, single_steps=single)
-        found, asked = search(options, folder, policy)
-        assert found.candidates
+        result, asked = search(options, folder, policy)
+        assert result.candidates
         assert asked.sampler.refusals
 
 
 def test_single_steps_are_never_taken_for_whole_reasonings(tmp_path: Path) -> None:
     search(SearchOptions("beam_search", n=12, single_steps=True), tmp_path)
-    found, asked = search(SearchOptions("best_of_n", n=2), tmp_path)
+    result, asked = search(SearchOptions("best_of_n", n=2), tmp_path)
     assert asked.sampled == 2
-    assert all(len(c.steps) == LENGTH for c in found.candidates)
+    assert all(len(c.steps) == LENGTH for c in result.candidates)
 
 
 def test_the_same_search_again_costs_nothing_and_gives_the_same(tmp_path: Path) -> None:
@@ -302,10 +293,10 @@ def test_the_same_search_again_costs_nothing_and_gives_the_same(tmp_path: Path) 
 
 
 def test_a_budget_of_tokens_ends_the_search_with_what_there_is(tmp_path: Path) -> None:
-    found, _ = search(SearchOptions("beam_search", n=100), tmp_path, max_tokens=60)
-    assert len(found.candidates) < 20
+    result, _ = search(SearchOptions("beam_search", n=100, max_tokens=60), tmp_path)
+    assert len(result.candidates) < 20
     with pytest.raises(DreamPRMError, match="budget allows no completion"):
-        search(SearchOptions("best_of_n"), tmp_path, max_tokens=0)
+        search(SearchOptions("best_of_n", max_tokens=0), tmp_path)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -314,17 +305,17 @@ def test_tokens_are_passed_by_less_than_a_wave(method: str, tmp_path: Path) -> N
     for limit in (1, each, 5 * each, 9 * each + 1):
         folder = tmp_path / str(limit)
         folder.mkdir()
-        found, _ = search(SearchOptions(method, n=64), folder, max_tokens=limit)
-        assert found.tokens < limit + 4 * each
+        result, _ = search(SearchOptions(method, n=64, max_tokens=limit), folder)
+        assert result.tokens < limit + 4 * each
         if method in ("best_of_n", "weighted_vote") and limit > 4 * each:
-            assert found.tokens <= limit + each, "the mean length is known by then"
+            assert result.tokens <= limit + each, "the mean length is known by then"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_limit_that_is_far_away_changes_nothing(method: str, tmp_path: Path) -> None:
     options = SearchOptions(method, n=40, width=2, expand=5)
     free, _ = search(options, tmp_path)
-    limited, _ = search(options, tmp_path, max_tokens=10**6)
+    limited, _ = search(replace(options, max_tokens=10**6), tmp_path)
     assert limited == free
 
 
@@ -333,11 +324,11 @@ def test_sampling_stops_when_candidates_agree(tmp_path: Path) -> None:
         return "Step 1: 0\nFinal answer: 4"
 
     options = SearchOptions("self_consistency", n=32, early_stop=0.95)
-    found, _ = search(options, tmp_path, Scripted(same))
-    assert len(found.candidates) == 4
+    result, _ = search(options, tmp_path, Scripted(same))
+    assert len(result.candidates) == 4
     (tmp_path / "b").mkdir()
-    found, _ = search(options, tmp_path / "b", Scripted(digits, most=1))
-    assert len(found.candidates) > 4
+    result, _ = search(options, tmp_path / "b", Scripted(digits, most=1))
+    assert len(result.candidates) > 4
 
 
 def test_agreement_is_the_chance_to_lead() -> None:
@@ -362,7 +353,7 @@ def test_a_method_that_needs_a_judge_says_so(tmp_path: Path) -> None:
     async def session() -> None:
         with RolloutStore(tmp_path / "r.db") as store:
             sampler = Sampler(Scripted(digits), store, 0)
-            await Search(QUESTION, sampler, None, len).run(SearchOptions("best_of_n"))
+            await Search(QUESTION, sampler, SearchOptions("best_of_n"), None, len).run()
 
     with pytest.raises(DreamPRMError, match="needs a reward model"):
         asyncio.run(session())

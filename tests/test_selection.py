@@ -65,12 +65,6 @@ def test_equal_sums_of_weights_tie_in_spite_of_rounding() -> None:
     assert heaviest_vote(candidates("A", "A", "A", "B", "B", "B"), weights).answer == "A"
 
 
-def test_a_key_makes_equal_answers_vote_together() -> None:
-    some = candidates("b", "a ", "a")
-    assert majority_vote(some).answer == "b"
-    assert majority_vote(some, key=str.strip).answer == "a "
-
-
 def test_any_right_is_true_for_one_right_candidate_and_needs_all_outcomes() -> None:
     assert any_right(candidates("B", "A"))
     assert not any_right(candidates("B", "C"))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
+from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.n_curve import (
     any_right_expectation,
     best_of_n_expectation,
@@ -237,3 +238,11 @@ def test_more_candidates_than_there_are_cannot_be_chosen() -> None:
         any_right_expectation([True, False], 3)
     with pytest.raises(DataError, match="0 of 2"):
         best_of_n_expectation([0.0, 1.0], [True, False], 0)
+
+
+def test_the_calibration_error_counts_distances_in_both_directions() -> None:
+    """Too modest by 0.4 below, too sure by 0.4 above: the error is 0.4, they do not cancel."""
+    scores, outcomes = [0.1] * 10 + [0.9] * 10, [0.0, 1.0] * 10
+    both = calibration(scores, outcomes, [str(i) for i in range(20)], bins=2)
+    assert [(b.n, b.right) for b in both.bins] == [(10, 0.5), (10, 0.5)]
+    assert both.ece == pytest.approx(0.4)

@@ -16,22 +16,21 @@ with the curve over tokens, for `dreamprm report --results` and `dreamprm compar
 
 from __future__ import annotations
 
+import asyncio
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamprm.errors import DataError, DataWarning, DreamPRMError
+from dreamprm.errors import DataError, DataWarning, DreamPRMError, require_positive
 from dreamprm.policy.policy import Policy, PolicyOptions
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
+if TYPE_CHECKING:  # these load slowly
     from dreamprm.data.own import JsonlAppender
     from dreamprm.records import Question, StepScores, Trajectory
-    from dreamprm.rollouts.sampler import Outcome
-    from dreamprm.rollouts.store import RolloutStore
+    from dreamprm.rollouts.sampler import Outcome, Sampler
     from dreamprm.search.choosing import Choice
     from dreamprm.search.search import SearchOptions, SearchResult, StepJudge
 
@@ -151,22 +150,22 @@ def _choose_stored(config: Config, trajectories: Path) -> None:
         questions, candidates, scores, method=config.method, aggregation=aggregation, n=config.n
     )
     write_records(config.output, choices, Choice)
-    _write_result(config, choices, questions, config.n, aggregation)
+    settings = {"n": config.n, "aggregation": aggregation, "trajectories": str(trajectories)}
+    _write_result(config, choices, questions, settings)
     print(f"{config.output}: {len(choices)} choices by {config.method}{_accuracy(choices)}")
 
 
 def _search(config: Config) -> None:
     """Search, writing rows as questions finish."""
-    import asyncio
-
     from dreamprm.cli.resume import resumable
     from dreamprm.cli.sampling import tell
     from dreamprm.cli.terminal import progress
     from dreamprm.data import check_images, read_questions
     from dreamprm.records import UNKNOWN_ANSWER
-    from dreamprm.rollouts.sampler import Outcome
+    from dreamprm.rollouts.sampler import Outcome, open_sampler, work_through
     from dreamprm.rollouts.store import RolloutStore
     from dreamprm.search.choosing import Choice
+    from dreamprm.search.search import Search
 
     options = _options(config)
     questions = read_questions(config.questions, image_root=config.image_root)
@@ -175,40 +174,33 @@ def _search(config: Config) -> None:
     check_images(questions, config.questions)
     if config.result is not None and all(q.answer == UNKNOWN_ANSWER for q in questions):
         raise DataError("--result needs questions with known answers", file=config.questions)
-    settings, aggregation = _settings(config, options)
+    settings = _settings(config, options)
     with (
         resumable(config.output, "select", settings, Choice) as (out, written),
         RolloutStore(config.store_of(config.output)) as store,
         _keeping(config, settings, {row.question_id for row in written}) as keep,
+        progress("questions answered", len(questions)) as advance,
     ):
         done = {row.question_id for row in written}
         left = [q for q in questions if q.id not in done]
-        judge, count_tokens = _judge(config)
-        rows: list[Choice] = []
+        choices = list(written)
+        advance(len(done))
 
-        def write(result: SearchResult) -> None:
-            keep(result)
-            rows.append(_row(result, counted=count_tokens is not None))
-            out.append(rows[-1])
+        async def search_all() -> Outcome:
+            judge, count_tokens = _judge(config)
+            async with Policy.of(config) as policy, open_sampler(policy, store) as sampler:
 
-        with progress("questions answered", len(questions)) as advance:
-            advance(len(done))
-            outcome = Outcome()
-            if left:
-                outcome = asyncio.run(
-                    _answer_all(
-                        config,
-                        options,
-                        aggregation,
-                        left,
-                        store,
-                        judge,
-                        count_tokens,
-                        write,
-                        advance,
-                    )
-                )
-    choices = [*written, *rows]
+                async def answer(question: Question) -> None:
+                    result = await Search(question, sampler, options, judge, count_tokens).run()
+                    keep(result)
+                    choices.append(result.choice())
+                    out.append(choices[-1])
+
+                outcome = await work_through(left, answer, sampler.alive, advance)
+            _warn_of_refusals(sampler)
+            return outcome
+
+        outcome = asyncio.run(search_all()) if left else Outcome()
     cut = sum(c.step_scores is not None and len(c.step_scores) < len(c.steps) for c in choices)
     if cut:
         _warn(
@@ -219,13 +211,21 @@ def _search(config: Config) -> None:
     each = f", {sum(tokens) / len(tokens):.0f} tokens each" if tokens else ""
     print(f"{config.output}: {len(choices)} answers by {config.method}{each}{_accuracy(choices)}")
     if any(c.outcome is not None for c in choices):
-        _write_result(config, choices, questions, options.n, aggregation)
+        names = ("width", "expand", "single_steps", "early_stop", "max_tokens", "prompt")
+        _write_result(
+            config,
+            choices,
+            questions,
+            {"n": options.n, "aggregation": options.aggregation}
+            | {name: getattr(config, name) for name in (*names, "temperature", "seed")}
+            | {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path},
+        )
     tell(outcome, "questions")
 
 
 def _options(config: Config) -> SearchOptions:
     """What the search does; refuses options that do not go together."""
-    from dreamprm.errors import require_positive
+    from dreamprm.prm.folder import trained_aggregation
     from dreamprm.search.choosing import TREES
     from dreamprm.search.search import SearchOptions
 
@@ -240,83 +240,57 @@ def _options(config: Config) -> SearchOptions:
         expand=config.expand,
         early_stop=config.early_stop,
         single_steps=config.single_steps,
+        max_tokens=config.max_tokens,
     )
     if config.single_steps and config.method not in TREES:
         raise DreamPRMError(f"single_steps is of {', '.join(TREES)}, not of {config.method}")
-    if options.needs_judge and config.prm is None:
-        raise DreamPRMError(
-            f"method {config.method} needs a reward model; give --prm (or --trajectories and "
-            "--scores to choose among candidates that are there)"
-        )
-    if config.max_tokens is not None and config.prm is None:
-        raise DreamPRMError("max_tokens needs --prm: tokens are counted by its tokenizer")
-    if config.scores_output is not None and config.prm is None:
-        raise DreamPRMError("scores_output needs --prm, which gives the scores")
-    return options
+    if config.prm is None:
+        if options.needs_judge:
+            raise DreamPRMError(
+                f"method {config.method} needs a reward model; give --prm (or --trajectories and "
+                "--scores to choose among candidates that are there)"
+            )
+        if config.max_tokens is not None:
+            raise DreamPRMError("max_tokens needs --prm: tokens are counted by its tokenizer")
+        if config.scores_output is not None:
+            raise DreamPRMError("scores_output needs --prm, which gives the scores")
+    aggregation = config.aggregation
+    if aggregation is None and config.prm is not None:
+        aggregation = trained_aggregation(config.prm)
+    return options if aggregation is None else replace(options, aggregation=aggregation)
 
 
-def _settings(config: Config, options: SearchOptions) -> tuple[dict[str, Any], str]:
-    """What all rows of an output must have in common, and the aggregation."""
-    from dreamprm.prm.folder import identity, trained_aggregation
+def _settings(config: Config, options: SearchOptions) -> dict[str, Any]:
+    """What all rows of an output must have in common."""
+    from dreamprm.prm.folder import identity
 
-    settings = config.facts() | asdict(options) | {"max_tokens": config.max_tokens}
+    settings = config.facts() | asdict(options)
     if not options.single_steps:  # outputs of before there was the choice go on
         del settings["single_steps"]
     if config.prm is None:
-        return settings, config.aggregation or "mean_logit"
-    aggregation = config.aggregation or trained_aggregation(config.prm)
-    return settings | {"prm": identity(config.prm), "aggregation": aggregation}, aggregation
+        del settings["aggregation"]
+        return settings
+    return settings | {"prm": identity(config.prm)}
 
 
 def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int] | None]:
     """The reward model, and its tokenizer, which counts what the policy wrote."""
-    if config.prm is None:
+    if config.prm is None and config.base_urls:
         return None, None
     from dreamprm.cli.models import quiet_transformers
+
+    quiet_transformers()
+    if config.prm is None:
+        return None, None
     from dreamprm.prm.model import PRM
     from dreamprm.search.api import as_judge
 
-    quiet_transformers()
     model = PRM.from_pretrained(config.prm, device=config.device)
     judge, count_tokens, _ = as_judge(model, config.score_batch_size)
     return judge, count_tokens
 
 
-async def _answer_all(
-    config: Config,
-    options: SearchOptions,
-    aggregation: str,
-    questions: list[Question],
-    store: RolloutStore,
-    judge: StepJudge | None,
-    count_tokens: Callable[[str], int] | None,
-    write: Callable[[SearchResult], None],
-    advance: Callable[[int], None],
-) -> Outcome:
-    from dreamprm.rollouts.sampler import open_sampler, work_through
-    from dreamprm.search.search import Search
-
-    if not config.base_urls:
-        from dreamprm.cli.models import quiet_transformers
-
-        quiet_transformers()
-
-    async with Policy.of(config) as policy, open_sampler(policy, store) as sampler:
-
-        async def do(question: Question) -> None:
-            search = Search(
-                question=question,
-                sampler=sampler,
-                judge=judge,
-                count_tokens=count_tokens,
-                aggregation=aggregation,
-                max_completions=options.n,
-                max_tokens=config.max_tokens,
-                one_step=options.stops_at_steps,
-            )
-            write(await search.run(options))
-
-        outcome = await work_through(questions, do, sampler.alive, advance)
+def _warn_of_refusals(sampler: Sampler) -> None:
     if sampler.unstarted:
         _warn(
             f"behind {sampler.unstarted:,} prefixes the policy stopped before the first word of a "
@@ -328,33 +302,6 @@ async def _answer_all(
             f"the policy refused to go on from {len(sampler.refusals):,} prefixes, where their "
             f"lines ended; the first: {sampler.refusals[0]}"
         )
-    return outcome
-
-
-def _row(result: SearchResult, counted: bool) -> Choice:
-    from dreamprm.search.choosing import Change, Choice
-
-    t, logits = result.trajectory, result.chosen.logits
-    changes = tuple(
-        Change(
-            tokens=tokens,
-            sample_index=index,
-            outcome=result.candidates[index].trajectory.outcome,
-        )
-        for tokens, index in result.trace
-    )
-    return Choice(
-        question_id=t.question_id,
-        answer=t.answer,
-        sample_index=t.sample_index,
-        score=result.score,
-        step_scores=result.chosen.step_scores if logits else None,
-        tokens=result.tokens if counted else None,
-        completions=result.completions,
-        outcome=t.outcome,
-        steps=t.steps,
-        changes=changes if counted else (),
-    )
 
 
 @contextmanager
@@ -368,7 +315,6 @@ def _keeping(
     its settings name.
 
     Args:
-        settings: see `resume.resumable`.
         done: questions whose choice is written.
 
     Raises:
@@ -379,8 +325,8 @@ def _keeping(
     from dreamprm.records import StepScores, Trajectory
 
     outputs = (config.output, config.candidates_output, config.scores_output)
-    paths = [path for path in outputs if path is not None]
-    if len({path.resolve() for path in paths}) < len(paths):
+    paths = [path.resolve() for path in outputs if path is not None]
+    if len(set(paths)) < len(paths):
         raise DataError("output, candidates_output and scores_output must be different files")
     settings = {**settings, "choices": config.output.name}
     with ExitStack() as stack:
@@ -450,28 +396,19 @@ def _write_result(
     config: Config,
     choices: Sequence[Choice],
     questions: Sequence[Question],
-    n: int | None,
-    aggregation: str,
+    settings: dict[str, Any],
 ) -> None:
     """The result file, where one is wanted."""
-    if config.result is None:
-        return
     from dreamprm.evaluation.results import choices_result, write_result
 
-    settings: dict[str, Any] = {"method": config.method, "n": n, "aggregation": aggregation}
-    settings |= {"questions": str(config.questions)}
-    if config.trajectories is not None:
-        settings["trajectories"] = str(config.trajectories)
-    else:
-        names = ("width", "expand", "single_steps", "early_stop", "max_tokens", "prompt")
-        settings |= {name: getattr(config, name) for name in (*names, "temperature", "seed")}
-        settings |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
+    if config.result is None:
+        return
     result = choices_result(
         choices,
         questions,
         name=config.name or config.result.stem,
         method=config.method,
-        settings=settings,
+        settings={"method": config.method, "questions": str(config.questions)} | settings,
     )
     write_result(config.result, result)
 

@@ -16,14 +16,14 @@ import numpy as np
 
 from dreamprm.errors import DataError
 from dreamprm.records import Trajectory
-from dreamprm.search.choosing import AnswerKey, majority_vote
+from dreamprm.search.choosing import majority_vote
 
 
 def best_of_n_expectation(scores: Sequence[float], outcomes: Sequence[bool], n: int) -> float:
     """Chance that the highest-scoring of n random candidates is right.
 
     Candidate of rank r (1 = lowest score) is the best of C(r-1, n-1) of the C(M, n) subsets. Among
-    equal scores the earlier candidate ranks higher, as in `selection.best_of_n`.
+    equal scores the earlier candidate ranks higher, as in `choosing.highest_score`.
 
     Args:
         scores: (M,) in order of sample_index.
@@ -53,7 +53,6 @@ def vote_expectation(
     rng: np.random.Generator,
     *,
     subsets: int = 64,
-    key: AnswerKey | None = None,
 ) -> float:
     """Chance that the majority vote of n random candidates is right.
 
@@ -68,7 +67,7 @@ def vote_expectation(
         chosen = itertools.combinations(range(m), n)
     else:
         chosen = [rng.choice(m, size=n, replace=False).tolist() for _ in range(subsets)]
-    right = [bool(majority_vote([candidates[i] for i in s], key).outcome) for s in chosen]
+    right = [bool(majority_vote([candidates[i] for i in s]).outcome) for s in chosen]
     return sum(right) / len(right)
 
 

@@ -18,12 +18,12 @@ from dreamprm.data.own import iterate_rows
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates
-from dreamprm.evaluation.summary import Domain
 from dreamprm.images import load_image
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.report.page import (
     METHOD_LABELS,
     AccuracyTable,
+    Domain,
     Example,
     ExampleCandidate,
     Fate,

@@ -24,7 +24,6 @@ from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
-from dreamprm.evaluation.summary import Domain
 
 METHOD_LABELS = {
     "first_sample": "One sample",
@@ -36,6 +35,23 @@ METHOD_LABELS = {
     "any_right": "Any right (ceiling)",
 }
 """Names for readers; a method that is not listed is shown under its own name."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A training domain and what was learned about it.
+
+    Attributes:
+        quality: kind of its planted quality, such as "clean" or "wrong answers"; "" if unknown.
+        planted: the planted quality as a number, higher is better; None if unknown.
+        weight: learned weight; the mean over domains is 1.
+    """
+
+    name: str
+    family: str
+    quality: str
+    planted: float | None
+    weight: float
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ as a coroutine with an `a` in front, of which many may be awaited at once.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,65 +90,41 @@ async def abest_of_n(
     question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`best_of_n`, to be awaited."""
-    async with searching(question, policy, prm, n, **options) as search:
-        await search.sample_parallel(n)  # prompts, samples, scores every step
-        return await search.result("best_of_n")  # chooses
+    return await _search(question, policy, prm, method="best_of_n", n=n, **options)
 
 
 async def aweighted_vote(
     question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`weighted_vote`, to be awaited."""
-    async with searching(question, policy, prm, n, **options) as search:
-        await search.sample_parallel(n)
-        return await search.result("weighted_vote")
+    return await _search(question, policy, prm, method="weighted_vote", n=n, **options)
 
 
 async def abeam_search(
-    question: Question,
-    policy: Writer,
-    prm: Judge,
-    n: int = 8,
-    *,
-    width: int = 2,
-    expand: int = 2,
-    single_steps: bool = False,
-    **options: Any,
+    question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`beam_search`, to be awaited."""
-    async with searching(question, policy, prm, n, one_step=single_steps, **options) as search:
-        return await search.run(SearchOptions("beam_search", n, width, expand))
+    return await _search(question, policy, prm, method="beam_search", n=n, **options)
 
 
-@asynccontextmanager
-async def searching(
+async def _search(
     question: Question,
     policy: Writer,
     prm: Judge,
-    n: int,
     *,
     aggregation: str | None = None,
-    max_tokens: int | None = None,
-    one_step: bool = False,
     seed: int | None = None,
-) -> AsyncIterator[Search]:
-    """A search of one question, with a store of its own that is gone afterwards."""
+    **options: Any,
+) -> SearchResult:
+    """Search one question, with a store of its own that is gone afterwards."""
     judge, count_tokens, trained_for = as_judge(prm)
+    how = SearchOptions(aggregation=aggregation or trained_for, **options)
     with (
         tempfile.TemporaryDirectory(prefix="dreamprm-") as folder,
         RolloutStore(Path(folder) / "rollouts.db") as store,
     ):
         async with open_sampler(policy, store, seed) as sampler:
-            yield Search(
-                question=question,
-                sampler=sampler,
-                judge=judge,
-                count_tokens=count_tokens,
-                aggregation=aggregation or trained_for,
-                max_completions=n,
-                max_tokens=max_tokens,
-                one_step=one_step,
-            )
+            return await Search(question, sampler, how, judge, count_tokens).run()
 
 
 def as_judge(

@@ -8,7 +8,7 @@ matters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question, Record, StepScores, Trajectory
@@ -22,9 +22,6 @@ TREES = ("step_best_of_n", "beam_search", "diverse_tree_search")
 """Methods that search over steps; of what they finished, the highest score is chosen."""
 METHODS = (*PARALLEL, *TREES)
 
-AnswerKey = Callable[[str], str]
-"""Maps answers that mean the same to one key, for example `str.strip`."""
-
 OF_OTHERS = "the scores are of other candidates; score these into a new file"
 
 
@@ -34,8 +31,6 @@ def choose(
     """The candidate whose answer is given.
 
     Args:
-        method: one of `METHODS`.
-        candidates: all of one question.
         scores: (candidates,) aggregated step scores (logits); not needed by `VOTES`.
     """
     if method == "first_sample":
@@ -56,39 +51,28 @@ def first_sample(candidates: Sequence[Trajectory]) -> Trajectory:
 
 
 def highest_score(candidates: Sequence[Trajectory], scores: Sequence[float]) -> Trajectory:
-    """The candidate with the highest score (best-of-N); among equals the lowest sample_index.
-
-    Args:
-        candidates: all of one question.
-        scores: (candidates,) aggregated step scores, see `search.aggregation`.
-    """
+    """The candidate with the highest score (best-of-N); among equals the lowest sample_index."""
     _need_candidates(candidates)
     _check_numbers(candidates, scores, "score")
     best = max(range(len(candidates)), key=lambda i: (scores[i], -candidates[i].sample_index))
     return candidates[best]
 
 
-def majority_vote(candidates: Sequence[Trajectory], key: AnswerKey | None = None) -> Trajectory:
+def majority_vote(candidates: Sequence[Trajectory]) -> Trajectory:
     """Self-consistency (arXiv 2203.11171): the most frequent answer.
 
     Returns the first candidate, by sample_index, that gives the winning answer. Among equally
     frequent answers the one seen first wins. Candidates without an answer have no vote; they are
     chosen only where no candidate has an answer.
     """
-    return heaviest_vote(candidates, [1.0] * len(candidates), key)
+    return heaviest_vote(candidates, [1.0] * len(candidates))
 
 
-def heaviest_vote(
-    candidates: Sequence[Trajectory],
-    weights: Sequence[float],
-    key: AnswerKey | None = None,
-) -> Trajectory:
+def heaviest_vote(candidates: Sequence[Trajectory], weights: Sequence[float]) -> Trajectory:
     """The answer with the largest sum of weights (weighted vote); otherwise as `majority_vote`.
 
     Args:
-        candidates: all of one question.
         weights: (candidates,) at least 0; a probability, not a logit.
-        key: tells which answers are the same; by default the same text.
 
     Raises:
         DataError: a negative weight (with logits an answer would lose by being given more often).
@@ -104,15 +88,13 @@ def heaviest_vote(
     first: dict[str, Trajectory] = {}  # in order of sample_index: dicts keep it
     for i in sorted(range(len(candidates)), key=lambda i: candidates[i].sample_index):
         answer = candidates[i].answer
-        if answer is None:
-            continue
-        group = answer if key is None else key(answer)
-        votes.setdefault(group, []).append(weights[i])
-        first.setdefault(group, candidates[i])
+        if answer is not None:
+            votes.setdefault(answer, []).append(weights[i])
+            first.setdefault(answer, candidates[i])
     if not votes:
         return first_sample(candidates)
     # fsum: equal votes must tie whatever order they are added in.
-    winner = max(votes, key=lambda group: math.fsum(votes[group]))  # max keeps the first of equals
+    winner = max(votes, key=lambda answer: math.fsum(votes[answer]))  # the first of equals
     return first[winner]
 
 
@@ -183,8 +165,6 @@ def choose_stored(
     """Choose among candidates that are there, for every question.
 
     Args:
-        trajectories: the candidates of these questions.
-        scores: step scores of the candidates that are chosen among.
         method: one of `PARALLEL`.
         n: candidates of a question that are chosen among, the first by sample_index; by default
             all.

@@ -31,7 +31,7 @@ from dreamprm.prompts import is_marked, join_steps, opening, step_stops
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sampler import Rollout, Sampler, to_trajectory
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION, aggregate, step_scores
-from dreamprm.search.choosing import METHODS, PARALLEL, TREES, VOTES, choose
+from dreamprm.search.choosing import METHODS, PARALLEL, TREES, VOTES, Change, Choice, choose
 
 Steps = tuple[str, ...]
 
@@ -66,6 +66,9 @@ class SearchOptions:
             frequent one with this probability.
         single_steps: methods over steps sample a step at a time; by default each continuation goes
             to its end, which costs more and is a candidate.
+        max_tokens: sampled for a question; `WAVE` completions come first, then as many as fit at
+            the mean length so far.
+        aggregation: of step logits to one score.
     """
 
     method: str = "best_of_n"
@@ -74,6 +77,8 @@ class SearchOptions:
     expand: int = 2
     early_stop: float | None = None
     single_steps: bool = False
+    max_tokens: int | None = None
+    aggregation: str = DEFAULT_AGGREGATION
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -132,16 +137,16 @@ class SearchResult:
         chosen: the candidate whose answer is given.
         score: its aggregated score, a logit; None without a reward model.
         candidates: all that were finished, in order, each with its step scores.
-        trace: after so many tokens the answer was that of candidate i: (tokens, i), at each change.
-        tokens: sampled for all of it.
+        trace: the answer as the search went on, at each change; none where nobody counts tokens.
+        tokens: sampled for all of it; None where nobody counts them.
         completions: sampled, single steps included.
     """
 
     chosen: Candidate
     score: float | None
     candidates: tuple[Candidate, ...]
-    trace: tuple[tuple[int, int], ...]
-    tokens: int
+    trace: tuple[Change, ...]
+    tokens: int | None
     completions: int
 
     @property
@@ -154,21 +159,30 @@ class SearchResult:
         """The chosen reasoning."""
         return self.chosen.trajectory
 
+    def choice(self) -> Choice:
+        """As a row of what `dreamprm select` writes."""
+        t = self.trajectory
+        return Choice(
+            question_id=t.question_id,
+            answer=t.answer,
+            sample_index=t.sample_index,
+            score=self.score,
+            step_scores=self.chosen.step_scores if self.chosen.logits else None,
+            tokens=self.tokens,
+            completions=self.completions,
+            outcome=t.outcome,
+            steps=t.steps,
+            changes=self.trace,
+        )
+
 
 @dataclass
 class Search:
     """One question under search.
 
     Args:
-        question: to be answered.
-        sampler: policy and store.
         judge: of steps; None for methods that vote alone.
         count_tokens: of a text; None where there is no tokenizer.
-        aggregation: of step logits to one score.
-        max_completions: of this question, single steps included.
-        max_tokens: sampled for this question; `WAVE` completions come first, then as many as fit at
-            the mean length so far.
-        one_step: continuations end at the end of a step, where the policy can stop there.
 
     Attributes:
         candidates: finished ones, in the order in which they came.
@@ -178,56 +192,60 @@ class Search:
 
     question: Question
     sampler: Sampler
-    judge: StepJudge | None
-    count_tokens: Callable[[str], int] | None
-    aggregation: str = DEFAULT_AGGREGATION
-    max_completions: int = 8
-    max_tokens: int | None = None
-    one_step: bool = False
+    options: SearchOptions
+    judge: StepJudge | None = None
+    count_tokens: Callable[[str], int] | None = None
     candidates: list[Candidate] = field(default_factory=list, init=False)
     tokens: int = field(default=0, init=False)
     sampled: int = field(default=0, init=False)
     _known: dict[Steps, list[Candidate]] = field(default_factory=dict, init=False)
 
-    async def run(self, options: SearchOptions) -> SearchResult:
-        """Search by the method of the options, and choose.
+    async def run(self) -> SearchResult:
+        """Sample by the method, and choose among what has ended.
 
         Raises:
             DreamPRMError: the method needs a judge and has none, or the budget allows no
                 completion.
         """
-        if options.needs_judge and self.judge is None:
-            raise DreamPRMError(f"method {options.method} needs a reward model; give --prm")
-        if options.method in PARALLEL:
-            n = 1 if options.method == "first_sample" else options.n
-            await self.sample_parallel(n, options.early_stop)
-        elif options.method == "step_best_of_n":
-            await self.step_best_of_n(options.expand * options.width)
-        elif options.method == "beam_search":
-            await self.beam_search(options.width, options.expand)
+        o = self.options
+        if o.needs_judge and self.judge is None:
+            raise DreamPRMError(f"method {o.method} needs a reward model; give --prm")
+        if o.method in PARALLEL:
+            await self._sample_parallel(1 if o.method == "first_sample" else o.n)
+        elif o.method == "step_best_of_n":
+            await self._step_best_of_n(o.expand * o.width)
+        elif o.method == "beam_search":
+            await self._beam_search()
         else:
-            await self.diverse_tree_search(options.width, options.expand)
-        return await self.result(options.method)
-
-    async def result(self, method: str) -> SearchResult:
-        """Choose among the candidates that are there; where none has ended, one is finished."""
+            await self._diverse_tree_search()
         await self._finish()
         if not self.candidates:
             raise DreamPRMError(
                 f"question '{self.question.id}': the budget allows no completion; raise it"
             )
-        trace: list[tuple[int, int]] = []
+        trace: list[Change] = []
         for i, candidate in enumerate(self.candidates, start=1):
-            chosen = self._choose(method, self.candidates[:i])
+            chosen = self._choose(self.candidates[:i])
             index = chosen.trajectory.sample_index
-            if not trace or trace[-1][1] != index:
-                trace.append((candidate.spent, index))
-        score = self.score(chosen) if chosen.logits else None
+            if not trace or trace[-1].sample_index != index:
+                trace.append(
+                    Change(
+                        tokens=candidate.spent,
+                        sample_index=index,
+                        outcome=chosen.trajectory.outcome,
+                    )
+                )
         return SearchResult(
-            chosen, score, tuple(self.candidates), tuple(trace), self.tokens, self.sampled
+            chosen=chosen,
+            score=self.score(chosen) if chosen.logits else None,
+            candidates=tuple(self.candidates),
+            trace=tuple(trace) if self.count_tokens else (),
+            tokens=self.tokens if self.count_tokens else None,
+            completions=self.sampled,
         )
 
-    def _choose(self, method: str, candidates: list[Candidate]) -> Candidate:
+    def _choose(self, candidates: list[Candidate]) -> Candidate:
+        method = self.options.method
         scores = None if method in VOTES else [self.score(c) for c in candidates]
         chosen = choose(method, [c.trajectory for c in candidates], scores)
         return candidates[chosen.sample_index]  # they are numbered as they came
@@ -237,17 +255,13 @@ class Search:
         logits = candidate.logits[:steps]
         if not logits:
             raise DreamPRMError("this method needs a reward model; give --prm")
-        return aggregate(logits, self.aggregation)
+        return aggregate(logits, self.options.aggregation)
 
     # ---- methods
 
-    async def sample_parallel(self, n: int, early_stop: float | None = None) -> None:
-        """Sample up to n independent candidates.
-
-        Args:
-            early_stop: stop once the leading answer is the most frequent one with this probability;
-                None: sample all.
-        """
+    async def _sample_parallel(self, n: int) -> None:
+        """Sample up to n independent candidates, or in waves until they agree."""
+        early_stop = self.options.early_stop
         wave = n if early_stop is None else WAVE
         while len(self.candidates) < n and self.left > 0:
             await self.continue_from((), min(n, len(self.candidates) + wave))
@@ -255,7 +269,7 @@ class Search:
             if early_stop is not None and agreement(answers) >= early_stop:
                 return
 
-    async def step_best_of_n(self, expand: int) -> None:
+    async def _step_best_of_n(self, expand: int) -> None:
         """Follow the best next step to the end, of `expand` continuations at each depth."""
         prefix: Steps = ()
         while continuations := await self.continue_from(prefix, expand):
@@ -265,14 +279,16 @@ class Search:
                 return
             prefix = longer
 
-    async def beam_search(self, width: int, expand: int) -> None:
+    async def _beam_search(self) -> None:
         """Keep the best `width` prefixes of a depth, and sample `expand` continuations of each."""
+        width, expand = self.options.width, self.options.expand
         prefixes = await self._best_prefixes([()], width * expand, width)
         while prefixes and self.left > 0:
             prefixes = await self._best_prefixes(prefixes, expand, width)
 
-    async def diverse_tree_search(self, width: int, expand: int) -> None:
+    async def _diverse_tree_search(self) -> None:
         """`width` lines that begin with different first steps where there are such, each alone."""
+        width, expand = self.options.width, self.options.expand
         lines = await self._best_prefixes([()], width * expand, width)
         while lines and self.left > 0:  # a depth of every line in turn, so that none starves
             longer = []
@@ -299,11 +315,11 @@ class Search:
     @property
     def left(self) -> int:
         """Completions that the budget still allows; one is kept to finish a reasoning with."""
-        kept = self.one_step and not self.candidates
-        allowed = self.max_completions - self.sampled - kept
-        if self.max_tokens is None:
+        kept = self.options.stops_at_steps and not self.candidates
+        allowed = self.options.n - self.sampled - kept
+        if self.options.max_tokens is None:
             return allowed
-        room = self.max_tokens - self.tokens
+        room = self.options.max_tokens - self.tokens
         if room <= 0:
             return 0
         fitting = room * self.sampled // self.tokens if self.tokens else WAVE
@@ -320,7 +336,7 @@ class Search:
         """
         known = self._known.setdefault(prefix, [])
         while (more := min(n - len(known), self.left)) > 0:
-            new = await self._sample(prefix, len(known), len(known) + more, self.one_step)
+            new = await self._sample(prefix, len(known), len(known) + more)
             if not new:  # refused
                 break
             known += new
@@ -330,7 +346,7 @@ class Search:
             self.sampler.unstarted += 1
             more = min(n, self.left)
             if more > 0:
-                known[:0] = await self._sample(prefix, 0, more, one_step=False)
+                known[:0] = await self._sample(prefix, 0, more, whole=True)
         return known[:n]
 
     async def _finish(self) -> None:
@@ -338,15 +354,18 @@ class Search:
 
         This is sampled also where `max_tokens` is spent: an answer is what they were spent for.
         """
-        if self.candidates or not self.one_step or self.max_tokens == 0:
+        if self.candidates or not self.options.stops_at_steps or self.options.max_tokens == 0:
             return
         begun = [c for known in self._known.values() for c in known if c.open]
         best = max(begun, key=lambda c: (len(c.steps), self.score(c)), default=None)
-        if not (best and await self._sample(best.steps, 0, 1, one_step=False)):
-            await self._sample((), 0, 1, one_step=False)
+        if not (best and await self._sample(best.steps, 0, 1, whole=True)):
+            await self._sample((), 0, 1, whole=True)
 
-    async def _sample(self, prefix: Steps, start: int, end: int, one_step: bool) -> list[Candidate]:
+    async def _sample(
+        self, prefix: Steps, start: int, end: int, *, whole: bool = False
+    ) -> list[Candidate]:
         """Continuations number `start` to `end` of a prefix; the finished become candidates."""
+        one_step = self.options.stops_at_steps and not whole
         try:
             rollouts = await self.sampler.rollouts(self.question, prefix, end, one_step=one_step)
         except RequestRefused as error:

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,25 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from dreamprm import __version__
 from dreamprm.data import read_questions, read_scores, read_trajectories
+from dreamprm.errors import DataError
 from dreamprm.evaluation.evaluate import Evaluation, evaluate
-from dreamprm.evaluation.summary import Domain, summary_json, write_summary
 from dreamprm.report.build import accuracy_table, calibrations, examples, fates
-from dreamprm.report.page import ReportData, write_report
+from dreamprm.report.page import Domain, ReportData, write_report
 from dreamprm.tiny.world import DOMAINS
 
 NOTICE = (
     "The models are toys of a million parameters in a world of coloured shapes. Everything on this "
     "page really happened on this machine and shows that the method works; no figure on it says "
     "anything about a real model."
+)
+SUMMARY_METHODS = (
+    "first_sample",
+    "self_consistency",
+    "orm",
+    "prm_uniform",
+    "prm_oracle",
+    "dreamprm",
+    "any_right",
 )
 # Of methods that are not trained for the mean of the step logits.
 AGGREGATIONS = {"orm": "last", "meta_mse_sum": "sum_logit"}
@@ -42,17 +52,10 @@ def write_demo_report(
     rank = float(spearmanr([d.planted for d in domains], [d.weight for d in domains]).statistic)
     if math.isnan(rank):  # all weights equal: a run too short to learn any
         rank = 0.0
-    summary = summary_json(
-        default,
-        version=__version__,
-        seed=seed,
-        wall_s=round(wall_s, 1),
-        domains=domains,
-        extra={
-            "strong_policy": {m: e.as_json() for m, e in strong.average.items()},
-            "spearman_weight_planted": rank,
-        },
-    )
+    summary = summary_json(default, domains, seed, round(wall_s, 1)) | {
+        "strong_policy": {m: e.as_json() for m, e in strong.average.items()},
+        "spearman_weight_planted": rank,
+    }
     history = [
         json.loads(line)
         for line in (folder / "models" / "dreamprm" / "history.jsonl").read_text().splitlines()
@@ -102,7 +105,50 @@ def write_demo_report(
         ),
     )
     write_report(data, folder / "report.html")
-    write_summary(folder / "summary.json", summary)
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def summary_json(
+    evaluation: Evaluation, domains: Sequence[Domain], seed: int, wall_s: float
+) -> dict[str, Any]:
+    """The figures of a run for other programs to read.
+
+    {"version", "seed", "wall_s",
+     "accuracy": {benchmark: {method: {"n", "mean", "ci95": [lo, hi]}}},
+     "domains": [{"name", "family", "quality", "planted", "weight"}],
+     "scaling": {method: {"1": .., "16": ..}},
+     "report": "report.html",
+     "average": {method: {"n", "mean", "ci95"}},
+     "differences": {"dreamprm - b": {"n", "mean", "ci95", "p"}}}
+
+    Raises:
+        DataError: one of `SUMMARY_METHODS` was not evaluated.
+    """
+    if missing := [m for m in SUMMARY_METHODS if m not in evaluation.values]:
+        raise DataError(f"summary: method '{missing[0]}' was not evaluated")
+    methods = (*SUMMARY_METHODS, *(m for m in evaluation.values if m not in SUMMARY_METHODS))
+    average, scaling = evaluation.average, evaluation.scaling
+    return {
+        "version": __version__,
+        "seed": seed,
+        "wall_s": wall_s,
+        "accuracy": {
+            benchmark: {m: by_method[m].as_json() for m in methods}
+            for benchmark, by_method in evaluation.accuracy.items()
+        },
+        "domains": [asdict(domain) for domain in domains],
+        "scaling": {
+            m: {str(n): e.mean for n, e in scaling[m].items()} for m in methods if m in scaling
+        },
+        "report": "report.html",
+        "average": {m: average[m].as_json() for m in methods},
+        "differences": {
+            f"dreamprm - {m}": evaluation.difference("dreamprm", m).as_json()
+            for m in methods
+            if m != "dreamprm"
+        },
+    }
 
 
 def evaluate_folder(
