@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     )
     from dreamprm.search.search import SearchResult
     from dreamprm.training.config import TrainConfig
-    from dreamprm.training.run import TrainResult, train
+    from dreamprm.training.learned import TrainResult
+    from dreamprm.training.run import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -68,7 +69,8 @@ _HOMES = {
     ),
     "search.search": ("SearchResult",),
     "training.config": ("TrainConfig",),
-    "training.run": ("TrainResult", "train"),
+    "training.learned": ("TrainResult",),
+    "training.run": ("train",),
 }
 
 if not TYPE_CHECKING:  # a type checker would take it to know every name
