@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label
 from tests.format_reading import reader
 
 read_processbench = reader("processbench")
@@ -27,11 +24,6 @@ ROW = {
     "label": 0,
 }
 
-# What the tests of the other text formats use too.
-
-NUMBERS = [-1, 0, 1, 2, 0.5, 1e300, float("nan")]
-JUNK: list[Any] = [None, True, *NUMBERS, "", " ", "x", "\ud800", "ки", [], {}]
-
 
 def save(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
     path = folder / name
@@ -40,59 +32,9 @@ def save(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
 
 
 def load(path: Path) -> list[Any]:
-    text = path.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        found: list[Any] = json.loads(text)
-        return found
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def rewritten(read: Any, write: Any, source: Path, folder: Path) -> list[Any]:
-    """The rows of a file after reading and writing it."""
-    write(folder / "again", *read(source))
-    return load(folder / "again")
-
-
-@st.composite
-def mutated(draw: st.DrawFn, row: dict[str, Any]) -> Any:
-    """A row with one to three places taken out, doubled, or replaced by something else."""
-    row = copy.deepcopy(row)
-    for _ in range(draw(st.integers(1, 3))):
-        place: Any = row
-        while True:
-            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-            if not keys:
-                break
-            key = draw(st.sampled_from(keys))
-            deeper = isinstance(place[key], dict | list) and draw(st.integers(0, 3))
-            if deeper:
-                place = place[key]
-                continue
-            action = draw(st.sampled_from(["replace", "replace", "remove", "double"]))
-            if action == "remove":
-                del place[key]
-            elif action == "double" and isinstance(place, list):
-                place.insert(key, copy.deepcopy(place[key]))
-            else:
-                place[key] = copy.deepcopy(draw(st.sampled_from(JUNK)))
-            break
-    return row
-
-
-def survives_or_is_refused(read: Any, write: Any, row: Any) -> None:
-    """A row either comes out as it went in, or is one DataError that names file and row."""
-    errors: list[DataError] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path = save(folder, [row])
-        questions, trajectories = read(path, bad_row=errors.append)
-        if errors:
-            assert (errors[0].file, errors[0].row, len(errors)) == (path, 1, 1)
-            assert "\n" not in str(errors[0])
-            assert not trajectories
-        else:
-            write(folder / "again", questions, trajectories)
-            assert load(folder / "again") == [row]
+    return [
+        json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()
+    ]
 
 
 def test_steps_before_the_first_error_are_right_and_those_after_it_unknown(tmp_path: Path) -> None:
@@ -143,22 +85,6 @@ def test_the_figures_of_the_published_sets_come_out(
     assert (len(trajectories), len(wrong)) == (count, erroneous)
     assert sum(one.outcome is True for one in wrong) == right_answer
     assert not any(one.labels is None for one in trajectories)
-
-
-def from_elsewhere(**changes: Any) -> tuple[list[Question], list[Trajectory]]:
-    """A question and a trajectory that no reader of these formats has made."""
-    question = Question(id="q", domain="d", text="1 + 1?", answer="2", options=("2", "3"))
-    trajectory = Trajectory(
-        question_id="q",
-        steps=("One and one.", "That is two."),
-        labels=(RIGHT, WRONG),
-        answer="2",
-        outcome=True,
-        policy="tiny",
-        sample_index=3,
-    )
-    of_question = {key: changes.pop(key) for key in ("images",) if key in changes}
-    return [question.model_copy(update=of_question)], [trajectory.model_copy(update=changes)]
 
 
 @pytest.mark.parametrize(

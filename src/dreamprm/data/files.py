@@ -232,9 +232,3 @@ def load_json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError("must hold a JSON object", file=path)
     return found
-
-
-def write_json_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
-    """Write a JSON list, replacing the file in one step."""
-    with atomic_write(path) as file:
-        file.write(json.dumps(rows, ensure_ascii=False, indent=1).encode() + b"\n")
