@@ -72,10 +72,7 @@ def geometric_mean(z: Logits) -> float:
 def _logit_of_log(log_p: float, log_complement: float) -> float:
     """log(p) -> logit(p).
 
-    Args:
-        log_p: log of the probability.
-        log_complement: first-order log(1 - p), used where 1 - p is too small to be computed from
-            log_p (p within 1e-300 of 1).
+    `log_complement` is log(1 - p) to first order, used where p is within 1e-300 of 1.
     """
     if log_p > -1e-300:
         return log_p - log_complement
@@ -96,11 +93,7 @@ DEFAULT_AGGREGATION = "mean_logit"
 
 
 def get_aggregation(name: str) -> Callable[[Logits], float]:
-    """The aggregation of that name.
-
-    Raises:
-        DreamPRMError: no such name; the message gives the nearest ones.
-    """
+    """The aggregation of that name; an error that names the nearest ones where there is none."""
     if name in AGGREGATIONS:
         return AGGREGATIONS[name]
     raise DreamPRMError(f"unknown aggregation '{name}': {offer(name, AGGREGATIONS)}")

@@ -32,12 +32,11 @@ def best_of_n(
     """Sample n reasonings, score every step, and choose the one with the highest score.
 
     Args:
-        question: text, images and options; its gold answer is not looked at by the choice.
-        policy: who writes; stays open.
+        question: its gold answer is not looked at by the choice.
+        policy: stays open.
         prm: the reward model, or anything that has its `score_steps`.
-        n: reasonings to choose among.
         options: aggregation (of step logits to one score, see `search.aggregation`; by default what
-            the model was trained for), max_tokens (sampled at most, see `Search`), seed.
+            the model was trained for), max_tokens (sampled at most, see `SearchOptions`), seed.
 
     Returns:
         The answer, the chosen trajectory, and all candidates with their step scores.
