@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from dreamprm.data.files import atomic_write
-from dreamprm.policy.local import LocalPolicy
+from dreamprm.policy.policy import Policy
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.labels import (
     FixedCompletions,
@@ -69,7 +69,7 @@ class Bench:
         world = build_world(7, WorldSize(per_domain, 2 * per_domain, 1))
         self.folder, self.policy = (
             folder,
-            LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=512),
+            Policy("tiny/policy", max_new_tokens=48, per_device_batch_size=512),
         )
         self.questions: list[Question] = [*world.train, *world.meta]
         self.by_id = {question.id: question for question in self.questions}

@@ -25,7 +25,7 @@ import torch
 
 from dreamprm.data import read_questions
 from dreamprm.evaluation.statistics import estimate_average, paired_difference
-from dreamprm.policy.local import LocalPolicy
+from dreamprm.policy.policy import Policy
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question
@@ -84,7 +84,7 @@ def run_seed(data: Path, folder: Path, seed: int, limit: int | None) -> dict[str
             lengths[text] = len(tokenizer(text, add_special_tokens=False).input_ids)
         return lengths[text]
 
-    policy = LocalPolicy("tiny/policy-strong", prompt="bare", max_new_tokens=48, batch_size=512)
+    policy = Policy("tiny/policy-strong", max_new_tokens=48, per_device_batch_size=512)
 
     async def session(setting: Setting, sampler: Sampler) -> list[dict[str, Any]]:
         rows: dict[str, dict[str, Any]] = {}

@@ -37,7 +37,7 @@ from dreamprm.data import (
     write_scores,
     write_trajectories,
 )
-from dreamprm.policy.local import LocalPolicy
+from dreamprm.policy.policy import Policy
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, StepScores, Trajectory
@@ -116,7 +116,7 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
     world = build_world(seed, SIZE, all_clean() if control else DOMAINS)
     if not (folder / "train.jsonl").exists():
         write_world(world, folder)
-    policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=512)
+    policy = Policy("tiny/policy", max_new_tokens=48, per_device_batch_size=512)
     test = COMPARED if control else CANDIDATES
     store = RolloutStore(folder / "rollouts.db")
     counts = {"train": TRAIN_CANDIDATES, "meta": META_CANDIDATES, "test": test}
@@ -138,7 +138,7 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
         _, found = asyncio.run(label_trajectories(sampler, questions, candidates, plan))
         write_trajectories(labelled, found)
     if not control:
-        strong = LocalPolicy("tiny/policy-strong", prompt="bare", max_new_tokens=48, batch_size=512)
+        strong = Policy("tiny/policy-strong", max_new_tokens=48, per_device_batch_size=512)
         _sample(
             strong,
             store,
@@ -151,7 +151,7 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
 
 
 def _sample(
-    policy: LocalPolicy, store: RolloutStore, questions: Path, target: Path, count: int, seed: int
+    policy: Policy, store: RolloutStore, questions: Path, target: Path, count: int, seed: int
 ) -> None:
     if not target.exists():
         sampler = Sampler(policy, store, seed)

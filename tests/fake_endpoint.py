@@ -2,7 +2,7 @@
 policy against.
 
     with FakeEndpoint(plan=scripted({2: Fault("reset")}), slots=8, latency_s=0.01) as server:
-        policy = EndpointPolicy(model=server.model, base_urls=[server.url])
+        policy = Policy(server.model, base_urls=[server.url])
 
 What it writes is a function of messages, seed and index (seed + index, as vLLM counts), so that a
 disturbed run can be compared with an undisturbed one. It is written on bare asyncio, because a web

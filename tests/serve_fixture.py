@@ -3,8 +3,8 @@
     from tests.serve_fixture import Served, served  # noqa: F401
 
     def test_something(served: Served) -> None:
-        policy = EndpointPolicy(model=served.model, base_urls=[served.url], prompt="bare",
-                                max_new_tokens=48, continuation="assistant")
+        policy = Policy(served.model, base_urls=[served.url], prompt="bare", max_new_tokens=48,
+                        continuation="assistant")
 
 Import the fixture into a test file (or conftest.py); it starts once per session, about ten seconds
 after the first test asks for it, and skips only where fastapi or uvicorn is not installed. What the

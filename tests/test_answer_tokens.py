@@ -13,17 +13,19 @@ from dreamprm.cli import sample
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.local import LocalPolicy
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.tiny.world import WorldSize, build_world
 
 
 @cache
 def policy(max_new_tokens: int, answer_tokens: int, batch_size: int = 3) -> LocalPolicy:
     return LocalPolicy(
-        "tiny/policy",
-        prompt="bare",
-        max_new_tokens=max_new_tokens,
-        answer_tokens=answer_tokens,
-        batch_size=batch_size,
+        PolicyOptions(
+            "tiny/policy",
+            max_new_tokens=max_new_tokens,
+            answer_tokens=answer_tokens,
+            per_device_batch_size=batch_size,
+        )
     )
 
 

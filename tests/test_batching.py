@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -37,43 +38,27 @@ def together(batcher: Batcher[int, int], jobs: Sequence[int]) -> list[int]:
     return asyncio.run(ask())
 
 
-def test_what_waits_goes_together_up_to_the_capacity() -> None:
+@pytest.mark.parametrize(
+    ("capacity", "jobs", "batches"),
+    [
+        (4, [(n, {}) for n in range(10)], [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]),
+        (5, [(n, {"size": n}) for n in (3, 9, 3, 2, 1)], [[3, 2], [9], [3, 1]]),
+        (4, [(n, {"kind": n % 2}) for n in range(5)], [[0, 2, 4], [1, 3]]),
+        (2, [(n, {"length": n}) for n in (50, 11, 900, 10, 51)], [[50, 51], [11, 10], [900]]),
+    ],
+    ids=["up to the capacity", "a larger job alone", "kinds apart", "similar lengths together"],
+)
+def test_what_waits_goes_together(
+    capacity: int, jobs: list[tuple[int, dict[str, Any]]], batches: list[list[int]]
+) -> None:
     log = Log()
-    assert together(Batcher(log.run, capacity=4), range(10)) == list(range(0, 20, 2))
-    assert log.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    batcher: Batcher[int, int] = Batcher(log.run, capacity=capacity)
 
+    async def ask() -> list[int]:
+        return await asyncio.gather(*(batcher.submit(job, **how) for job, how in jobs))
 
-def test_sizes_count_and_a_job_beyond_the_capacity_goes_alone() -> None:
-    log = Log()
-    batcher: Batcher[int, int] = Batcher(log.run, capacity=5)
-
-    async def ask() -> None:
-        await asyncio.gather(*(batcher.submit(size, size=size) for size in (3, 9, 3, 2, 1)))
-
-    asyncio.run(ask())
-    assert log.batches == [[3, 2], [9], [3, 1]]
-
-
-def test_kinds_go_apart() -> None:
-    log = Log()
-    batcher: Batcher[int, int] = Batcher(log.run, capacity=4)
-
-    async def ask() -> None:
-        await asyncio.gather(*(batcher.submit(n, kind=n % 2) for n in range(5)))
-
-    asyncio.run(ask())
-    assert log.batches == [[0, 2, 4], [1, 3]]
-
-
-def test_similar_lengths_go_together_and_the_oldest_goes_first() -> None:
-    log = Log()
-    batcher: Batcher[int, int] = Batcher(log.run, capacity=2)
-
-    async def ask() -> None:
-        await asyncio.gather(*(batcher.submit(n, length=n) for n in (50, 11, 900, 10, 51)))
-
-    asyncio.run(ask())
-    assert log.batches == [[50, 51], [11, 10], [900]]
+    assert asyncio.run(ask()) == [2 * job for job, _ in jobs]
+    assert log.batches == batches
 
 
 def test_an_exception_reaches_its_caller_alone() -> None:
@@ -85,9 +70,9 @@ def test_an_exception_reaches_its_caller_alone() -> None:
     async def ask() -> list[int | BaseException]:
         return await asyncio.gather(*map(batcher.submit, range(4)), return_exceptions=True)
 
-    found = asyncio.run(ask())
-    assert [found[i] for i in (0, 1, 3)] == [0, 1, 3]
-    assert isinstance(found[2], ValueError) and str(found[2]) == "job 2"
+    results = asyncio.run(ask())
+    assert [results[i] for i in (0, 1, 3)] == [0, 1, 3]
+    assert isinstance(results[2], ValueError) and str(results[2]) == "job 2"
 
 
 def test_a_batch_that_fails_fails_for_its_callers_and_the_next_goes_on() -> None:
@@ -101,8 +86,15 @@ def test_a_batch_that_fails_fails_for_its_callers_and_the_next_goes_on() -> None
     async def ask() -> list[int | BaseException]:
         return await asyncio.gather(*map(batcher.submit, range(6)), return_exceptions=True)
 
-    found = asyncio.run(ask())
-    assert [type(one) for one in found] == [OSError, OSError, int, int, RuntimeError, RuntimeError]
+    results = asyncio.run(ask())
+    assert [type(one) for one in results] == [
+        OSError,
+        OSError,
+        int,
+        int,
+        RuntimeError,
+        RuntimeError,
+    ]
 
 
 def test_a_cancelled_caller_leaves_the_line_and_the_others_are_served() -> None:
@@ -120,48 +112,7 @@ def test_a_cancelled_caller_leaves_the_line_and_the_others_are_served() -> None:
     assert log.batches == [[0, 1], [2, 4], [5]]
 
 
-def test_a_batch_that_nobody_waits_for_any_more_is_told() -> None:
-    told = threading.Event()
-
-    def run(jobs: Sequence[int], wanted: Wanted) -> list[int | Exception]:
-        for _ in range(400):
-            if not wanted():
-                told.set()
-                break
-            time.sleep(0.005)
-        return list(jobs)
-
-    batcher = Batcher(run, capacity=2)
-
-    async def ask() -> None:
-        one, other = batcher.submit(1), batcher.submit(2)
-        await asyncio.sleep(0.03)
-        one.cancel()
-        await asyncio.sleep(0.03)
-        assert not told.is_set()  # the other still waits
-        other.cancel()
-        await asyncio.to_thread(told.wait, 1)
-
-    asyncio.run(ask())
-    assert told.is_set()
-
-
-def test_the_loop_goes_on_while_a_batch_runs() -> None:
-    log = Log(seconds=0.2)
-    batcher = Batcher(log.run, capacity=2)
-
-    async def ask() -> int:
-        future, turns = batcher.submit(1), 0
-        while not future.done():
-            await asyncio.sleep(0.005)
-            turns += 1
-        return turns
-
-    assert asyncio.run(ask()) > 10
-
-
-@pytest.mark.parametrize("hops", [0, 2, 4])
-@pytest.mark.parametrize("callers", [8, 12])
+@pytest.mark.parametrize(("callers", "hops"), [(8, 0), (12, 4)])
 def test_batches_stay_full_while_callers_ask_again_and_again(callers: int, hops: int) -> None:
     """Each does some small thing between an answer and its next question."""
     log = Log(seconds=0.01)
@@ -193,19 +144,6 @@ def test_it_serves_one_event_loop_after_another_in_one_thread_and_after_closing(
     assert threading.active_count() == before - 1
     assert together(batcher, [3]) == [6]
     asyncio.run(batcher.close())
-
-
-def test_an_interrupted_loop_leaves_nothing_behind_for_the_next() -> None:
-    log = Log(seconds=0.05)
-    batcher = Batcher(log.run, capacity=2)
-
-    async def interrupted() -> None:
-        asyncio.ensure_future(asyncio.gather(*map(batcher.submit, range(6))))  # noqa: RUF006
-        await asyncio.sleep(0.02)  # and leave, with the first batch still running
-
-    asyncio.run(interrupted())
-    assert together(batcher, [7]) == [14]  # one batch at a time even now: Log would complain
-    assert log.batches == [[0, 1], [7]]
 
 
 def test_closing_cancels_whoever_waits() -> None:

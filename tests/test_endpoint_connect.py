@@ -85,16 +85,6 @@ def test_a_mistyped_address_is_one_line(address: str, said: str) -> None:
     assert "sk-1" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_address_that_only_the_client_refuses_is_one_line_too() -> None:
-    with pytest.raises(DreamPRMError, match=r"non-printable .*; correct the base URL"):
-        run(policy_of("http://127.0.0.1:9/v\x011"))
-
-
-def test_spaces_around_an_address_do_no_harm() -> None:
-    with FakeEndpoint() as server:
-        assert len(run(policy_of(f" {server.url}/\n"))) == 20
-
-
 def test_a_server_that_accepts_and_never_answers_holds_up_neither_connecting_nor_the_work(
     monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
@@ -120,15 +110,6 @@ def test_a_slow_server_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) ->
         assert policy.settings["continuation"] == "prompt"  # they differ, so both were heard
 
 
-def test_a_greeting_has_a_shorter_time_out_than_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreamprm.policy.served.GREETING_S", 0.1)
-    with (
-        FakeEndpoint(plan=always(Fault("hang"))) as server,
-        pytest.raises(DreamPRMError, match=r"no endpoint answers: .* no reply within 0.1 s"),
-    ):
-        asyncio.run(policy_of(server, timeout_s=600).connect())
-
-
 @pytest.mark.parametrize("status", ["401", "403"])
 def test_a_key_that_is_not_taken_is_told_by_its_variable(
     status: str, monkeypatch: pytest.MonkeyPatch
@@ -145,11 +126,6 @@ def test_an_unknown_model_is_answered_with_the_served_ones() -> None:
         with pytest.raises(DreamPRMError, match=r"'fake' served there.*models served there: qwen"):
             run(policy_of(server))
         assert len(server.seen) == 1
-
-
-def test_a_server_that_lists_no_models_is_used_all_the_same() -> None:
-    with FakeEndpoint(lists_models=False) as server:
-        assert len(run(policy_of(server))) == 20
 
 
 def test_nobody_at_the_address_is_one_line() -> None:

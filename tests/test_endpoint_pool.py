@@ -32,16 +32,6 @@ async def gets_none(pool: Pool, failed: dict[Endpoint, int] | None = None) -> bo
     return False
 
 
-def test_the_server_with_most_free_slots_is_next_and_slots_are_limited() -> None:
-    async def story(pool: Pool) -> None:
-        assert [(await pool.take({})).url for _ in range(4)] == ["a", "b", "a", "b"]
-        assert await gets_none(pool)
-        pool.release(pool.endpoints[1])
-        assert (await pool.take({})).url == "b"
-
-    with_pool(story)
-
-
 def test_a_request_goes_where_it_has_failed_least_but_not_to_a_full_server() -> None:
     async def story(pool: Pool) -> None:
         a, b = pool.endpoints
@@ -71,19 +61,6 @@ def test_a_server_that_fails_in_a_row_is_rested_and_then_tried_by_one_request() 
     with_pool(story, "a")
 
 
-def test_an_answer_ends_a_rest_at_once() -> None:
-    async def story(pool: Pool) -> None:
-        [a] = pool.endpoints
-        await pool.take({})
-        fail(pool, a, times=3)
-        waiting = asyncio.ensure_future(pool.take({}))
-        await asyncio.sleep(0)
-        pool.answered(a)
-        assert await asyncio.wait_for(waiting, 0.005) is a
-
-    with_pool(story, "a")
-
-
 def test_all_that_was_under_way_when_a_server_died_counts_as_one_failure() -> None:
     async def story(pool: Pool) -> None:
         [a] = pool.endpoints
@@ -96,29 +73,6 @@ def test_all_that_was_under_way_when_a_server_died_counts_as_one_failure() -> No
         assert a.strikes == 2
 
     with_pool(story, "a", slots=50)
-
-
-def test_a_busy_server_pauses_for_as_long_as_it_asks_and_is_not_struck() -> None:
-    async def story(pool: Pool) -> None:
-        [a] = pool.endpoints
-        fail(pool, a, Failure("busy", "full", 429, wait_s=0.03), times=9)
-        assert a.strikes == 0
-        assert await gets_none(pool)
-        await asyncio.sleep(0.03)
-        assert [(await pool.take({})).url for _ in range(2)] == ["a", "a"]
-
-    with_pool(story, "a")
-
-
-def test_a_server_in_doubt_gets_one_request_until_it_answers() -> None:
-    async def story(pool: Pool) -> None:
-        pool.doubt({"a"})
-        assert sorted([(await pool.take({})).url for _ in range(3)]) == ["a", "b", "b"]
-        assert await gets_none(pool)
-        pool.answered(pool.endpoints[0])
-        assert (await pool.take({})).url == "a"
-
-    with_pool(story)
 
 
 @pytest.mark.parametrize("woken", [False, True])

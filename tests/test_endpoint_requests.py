@@ -140,14 +140,6 @@ def test_parts_behind_the_one_that_fails_are_counted() -> None:
         )
 
 
-def test_the_request_that_finds_out_about_n_is_counted() -> None:
-    with FakeEndpoint(largest_n=4) as server:
-        reply = sample(server, Request(question(0)), 8, continuation="prompt")
-        assert len(reply.completions) == 8
-        assert [seen.body["n"] for seen in server.answered[1:]] == [1, 4, 4]
-        assert reply.prompt_tokens == 3 * 10
-
-
 def test_tokens_that_a_server_does_not_count_are_estimated(caplog: Any) -> None:
     """Else a budget would never stop."""
     with FakeEndpoint(plan=always(Fault("uncounted")), writer=lambda *_: "x" * 41) as server:
@@ -158,12 +150,6 @@ def test_tokens_that_a_server_does_not_count_are_estimated(caplog: Any) -> None:
             assert reply.completion_tokens == 31  # 123 characters
             assert reply.prompt_tokens == 2020  # 2 images and 78 characters
         assert caplog.text.count(f"{server.url} does not count tokens") == 1
-
-
-def test_tokens_that_a_server_counts_are_not_estimated(caplog: Any) -> None:
-    with FakeEndpoint() as server:
-        assert sample(server, Request(question(1)), 3).prompt_tokens == 10
-        assert "count" not in caplog.text
 
 
 def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:

@@ -1,6 +1,4 @@
-"""Kill -9 at twenty random moments of sampling and labelling: nothing is lost, little is
-repeated.
-"""
+"""Kill -9 at random moments of sampling and labelling: nothing is lost, little is repeated."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from typing import Any
 import pytest
 
 from dreamprm.cli import main
-from dreamprm.data import read_trajectories, write_questions
+from dreamprm.data import write_questions
 from dreamprm.records import Question
 from dreamprm.rollouts.store import RolloutStore
 from tests.fake_endpoint import FakeEndpoint
 
-KILLS = 20
+KILLS = 8
 SLOTS = 4
-QUESTIONS = 60
+QUESTIONS = 40
 # What a verb needs is imported once, in a server from which every run is forked.
 PRELOAD = [
     "dreamprm.cli.sample",
@@ -73,7 +71,7 @@ def test_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
         needed = len(server.answered)
         assert needed > 2 * QUESTIONS, "the job is long enough to be killed"
         kills, jobs, in_verb = 0, 0, Counter[str]()
-        while kills < KILLS or in_verb["sample"] < 5 or in_verb["label"] < 5:
+        while kills < KILLS or in_verb["sample"] < 3 or in_verb["label"] < 3:
             folder = tmp_path / f"killed{jobs}"
             jobs += 1
             server.forget()
@@ -127,21 +125,6 @@ def test_status_shows_a_killed_job(tmp_path: Path, capsys: pytest.CaptureFixture
     assert status["usage"]["fake"]["completions"] == status["counts"]["rollouts"]
     assert main(["status", "--store", str(folder / "rollouts.db")]) == 0
     assert "killed" in capsys.readouterr().out
-
-
-def test_a_rerun_asks_for_nothing(tmp_path: Path) -> None:
-    asked = [Question(id="q", domain="d", text="t", answer="1")]
-    write_questions(tmp_path / "questions.jsonl", asked)
-    calls = []
-    with FakeEndpoint(continues="prefill") as server:
-        for _ in range(2):
-            for words in verbs(server.url, tmp_path / "job"):
-                assert main(words) == 0
-            with RolloutStore(tmp_path / "job" / "rollouts.db", readonly=True) as store:
-                calls.append(store.usage()["fake"].calls)
-    assert calls[0] == calls[1] > 0
-    for t in read_trajectories(tmp_path / "job" / "labelled.jsonl"):
-        assert t.labels is not None and all(label is not None for label in t.labels)
 
 
 def test_how_steps_are_continued_is_found_out_once_per_store(tmp_path: Path) -> None:

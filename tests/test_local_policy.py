@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,20 @@ from dreamprm.images import load_image
 from dreamprm.models.loading import load_backbone
 from dreamprm.policy import Reply, Request, RequestRefused
 from dreamprm.policy.local import LocalPolicy
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.prompts import opening, split_steps, step_end
 from dreamprm.records import Question
 from dreamprm.tiny.world import WorldSize, build_world
 from tests.tiny_models import picture_question
 
 
+def local(**options: Any) -> LocalPolicy:
+    return LocalPolicy(PolicyOptions("tiny/policy", **options))
+
+
 @pytest.fixture(scope="module")
 def policy() -> LocalPolicy:
-    return LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=64)
+    return local(max_new_tokens=48, per_device_batch_size=64)
 
 
 def questions(count: int, seed: int = 5) -> Sequence[Question]:
@@ -95,13 +99,6 @@ def test_the_embedded_policy_is_sometimes_right_and_sometimes_wrong(policy: Loca
     assert all(done.finish_reason == "stop" for reply in replies for done in reply.completions)
 
 
-def test_a_prefix_is_continued_not_repeated(policy: LocalPolicy) -> None:
-    question = questions(1)[0]
-    first = texts(ask(policy, [Request(question)], 1, seed=0)[0])[0].split("\n")[0]
-    [reply] = ask(policy, [Request(question, (first,))], 4, seed=0)
-    assert all(text.startswith("Step 2:") for text in texts(reply))
-
-
 def test_a_single_step_is_the_beginning_of_the_whole_text(policy: LocalPolicy) -> None:
     """Same request, seed and number: the same tokens, up to where the next step is seen."""
     asked = [Request(q, steps) for q in questions(6) for steps in ((), ("Step 1: look at",))]
@@ -130,23 +127,9 @@ def test_the_last_step_is_ended_by_the_model_and_has_the_answer(policy: LocalPol
         assert ended and all(split_steps(c.text)[1] is not None for c in ended)
 
 
-def test_the_stronger_policy_is_stronger() -> None:
-    weak, strong = (
-        share_right(
-            LocalPolicy(name, prompt="bare", max_new_tokens=48, batch_size=240),
-            questions(60, seed=6),
-            4,
-        )
-        for name in ("tiny/policy", "tiny/policy-strong")
-    )
-    assert strong > weak + 0.05
-
-
 def test_the_likeliest_texts_are_those_of_generate() -> None:
     """Which reads every prompt alone and unpadded; ours are in one batch, of many lengths."""
-    policy = LocalPolicy(
-        "tiny/policy", prompt="bare", max_new_tokens=48, batch_size=64, temperature=0
-    )
+    policy = local(max_new_tokens=48, per_device_batch_size=64, temperature=0)
     replies = ask(policy, many_kinds(), 2, seed=0)
     for request, reply in zip(many_kinds(), replies, strict=True):
         inputs = processed(policy, request)
@@ -160,7 +143,7 @@ def test_the_likeliest_texts_are_those_of_generate() -> None:
 
 
 def test_a_text_that_is_cut_says_so(policy: LocalPolicy) -> None:
-    cut = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=5, batch_size=4)
+    cut = local(max_new_tokens=5, per_device_batch_size=4)
     [reply] = ask(cut, [Request(questions(1)[0])], 2, seed=0)
     assert [done.finish_reason for done in reply.completions] == ["length", "length"]
     assert reply.completion_tokens == 10
@@ -182,7 +165,7 @@ def test_a_text_depends_on_request_seed_and_number_alone(policy: LocalPolicy) ->
 
 def test_more_samples_begin_with_the_same_and_a_split_changes_nothing(policy: LocalPolicy) -> None:
     request = Request(questions(1)[0])
-    small = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, batch_size=3)
+    small = local(max_new_tokens=48, per_device_batch_size=3)
     eight = ask(policy, [request], 8, seed=1)[0]
     assert len(set(texts(eight))) > 1
     assert texts(ask(policy, [request], 4, seed=1)[0]) == texts(eight)[:4]
@@ -191,15 +174,13 @@ def test_more_samples_begin_with_the_same_and_a_split_changes_nothing(policy: Lo
 
 def test_the_samples_of_one_seed_are_not_the_same_throws_for_every_prompt() -> None:
     """Else the Monte Carlo labels of all prefixes would err in the same direction."""
-    policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=1, temperature=1e6)
+    policy = local(max_new_tokens=1, temperature=1e6)
     replies = ask(policy, [Request(question) for question in questions(8)], 1, seed=0)
     assert len({text for reply in replies for text in texts(reply)}) > 4
 
 
 def test_the_first_token_is_drawn_from_the_softmax() -> None:
-    policy = LocalPolicy(
-        "tiny/policy", prompt="bare", max_new_tokens=1, batch_size=1000, temperature=3.0
-    )
+    policy = local(max_new_tokens=1, per_device_batch_size=1000, temperature=3.0)
     request = Request(questions(1)[0], ("Step 1: look at",))
     [reply] = ask(policy, [request], 4000, seed=0)
     inputs = processed(policy, request)
@@ -257,9 +238,7 @@ def test_a_prompt_that_the_processor_refuses_costs_its_own_request_alone(
 
 @pytest.mark.parametrize("answer_tokens", [0, 8])
 def test_a_prompt_beyond_the_context_is_refused_with_the_counts(answer_tokens: int) -> None:
-    policy = LocalPolicy(
-        "tiny/policy", prompt="bare", max_new_tokens=40, answer_tokens=answer_tokens
-    )
+    policy = local(max_new_tokens=40, answer_tokens=answer_tokens)
     question = picture_question("long", images=0)
     size = processed(policy, Request(question))["input_ids"].shape[1]
     answer = 40 + (answer_tokens + 2 if answer_tokens else 0)  # newline and "Final answer:"
@@ -281,7 +260,7 @@ def test_an_unknown_embedded_model_is_answered_with_the_known_ones() -> None:
 
 
 def test_settings_say_what_decides_the_texts() -> None:
-    policy = LocalPolicy("tiny/policy", prompt="bare", batch_size=7, dtype="bfloat16")
+    policy = local(per_device_batch_size=7, dtype="bfloat16")
     assert policy.settings == {
         "model": "tiny/policy",
         "prompt": "bare",
@@ -293,22 +272,3 @@ def test_settings_say_what_decides_the_texts() -> None:
     }
     assert (policy.name, policy.slots) == ("tiny/policy", 7)
     assert policy.model.dtype == torch.bfloat16
-
-
-def test_sixteen_bits_sample_too() -> None:
-    policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=48, dtype="bfloat16")
-    assert 0.1 < share_right(policy, questions(10), 4) < 0.9
-
-
-def test_closing_ends_its_thread() -> None:
-    policy = LocalPolicy("tiny/policy", prompt="bare", max_new_tokens=4)
-    assert policy.model is not None  # loading has threads of its own
-    before = set(threading.enumerate())
-
-    async def use() -> None:
-        await policy.sample(Request(questions(1)[0]), 1, 0)
-        assert set(threading.enumerate()) - before
-        await policy.close()
-
-    asyncio.run(use())
-    assert not set(threading.enumerate()) - before

@@ -166,13 +166,6 @@ def test_when_the_policy_is_lost_what_is_done_is_kept(store: RolloutStore) -> No
     assert len(policy.asked) < 20, "no further unit is begun"
 
 
-def test_the_slots_are_kept_full_and_memory_is_bounded(store: RolloutStore) -> None:
-    policy = Scripted(right_after_good_steps, concurrency=8)
-    sampler = Sampler(policy, store)
-    sample(sampler, questions(100), 1)
-    assert 8 <= policy.most_in_flight <= sampler.alive
-
-
 def test_an_answer_that_the_steps_state_already_counts(store: RolloutStore) -> None:
     """The model ends at once behind a last step that says it all."""
     trajectory = Trajectory(

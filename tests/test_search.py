@@ -18,7 +18,7 @@ import dreamprm
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.chat import read_reply
-from dreamprm.policy.served import EndpointPolicy
+from dreamprm.policy.policy import Policy
 from dreamprm.prm.model import PRMConfig
 from dreamprm.prompts import opening, step_end, step_stops
 from dreamprm.records import Question
@@ -173,9 +173,7 @@ async def served_search(method: str, write: Writer, folder: Path) -> tuple[Searc
         FakeEndpoint(continues="assistant", writer=write) as server,
         RolloutStore(folder / "r.db") as store,
     ):
-        policy = EndpointPolicy(
-            model="fake", base_urls=[server.url], prompt="plain", continuation="assistant"
-        )
+        policy = Policy("fake", base_urls=[server.url], prompt="plain", continuation="assistant")
         options = SearchOptions(method, 40, single_steps=True)
         asked = Search(QUESTION, Sampler(policy, store), options, Flat(), len)
         result = await asked.run()

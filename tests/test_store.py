@@ -134,22 +134,6 @@ for i in range(10**9):
     assert kept == list(range(len(kept))) and told + 1 <= len(kept) <= told + 2
 
 
-def test_a_large_store_opens_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    with RolloutStore(path) as store:
-        store.add(prefix("a"), 0, reply("x"))
-        store.write(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99999) "
-            "INSERT INTO rollouts SELECT 1, i, 'text ' || i, 'stop' FROM n",
-            (),
-        )
-    start = time.perf_counter()
-    with RolloutStore(path) as store:
-        assert store.completions(prefix("a").key, 1)[0].text == "x"
-        assert store.counts()["rollouts"] == 100_000
-    assert time.perf_counter() - start < 5, "nothing is loaded on opening (measured: 0.02 s)"
-
-
 def test_names_depend_on_what_the_policy_sees_and_on_nothing_else(
     tmp_path: Path, png: bytes
 ) -> None:

@@ -180,17 +180,20 @@ def _judge(
 
     from dreamprm.cli.terminal import progress
     from dreamprm.evaluation.benchmarks.mmvet import grade_responses
+    from dreamprm.policy.options import PolicyOptions
     from dreamprm.policy.served import EndpointPolicy
 
     async def grade() -> None:
         judge = EndpointPolicy(
-            model=str(config.judge_model),
-            base_urls=config.judge_urls,
-            api_key_env=config.api_key_env,
-            prompt="bare",
-            temperature=0.0 if config.judge_runs == 1 else 1.0,
-            max_new_tokens=2048,  # for judges that think first
-            continuation="prompt",
+            PolicyOptions(
+                str(config.judge_model),
+                base_urls=config.judge_urls,
+                api_key_env=config.api_key_env,
+                prompt="bare",
+                temperature=0.0 if config.judge_runs == 1 else 1.0,
+                max_new_tokens=2048,  # for judges that think first
+                continuation="prompt",
+            )
         )
         try:
             await grade_responses(

@@ -25,7 +25,7 @@ from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.data import check_golds, check_images
 from dreamprm.errors import DataError, DreamPRMError, require_positive
-from dreamprm.policy.policy import PolicyOptions
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory
 
 if TYPE_CHECKING:

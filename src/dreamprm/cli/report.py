@@ -17,7 +17,7 @@ from pathlib import Path
 from dreamprm.cli.inputs import EvaluationInputs
 from dreamprm.data import check_images, read_questions
 from dreamprm.errors import DataError
-from dreamprm.policy.policy import is_embedded
+from dreamprm.policy.options import is_embedded
 
 TOY = (
     "The policy is the toy model that comes with dreamprm. It knows a small world of coloured "

@@ -21,7 +21,7 @@ from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.data import check_golds, check_images, read_questions
 from dreamprm.errors import DataError, require_positive
-from dreamprm.policy.policy import PolicyOptions
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:

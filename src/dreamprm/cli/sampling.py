@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from dreamprm.cli.terminal import progress
 from dreamprm.data import DataWarning, write_trajectories
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.policy.policy import Policy, PolicyOptions
+from dreamprm.policy.options import PolicyOptions
+from dreamprm.policy.policy import Policy
 from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:  # the store and what is around it load slowly

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError, require_positive
-from dreamprm.policy.policy import Policy, PolicyOptions
+from dreamprm.policy.options import PolicyOptions
+from dreamprm.policy.policy import Policy
 
 if TYPE_CHECKING:  # these load slowly
     from dreamprm.data.own import JsonlAppender

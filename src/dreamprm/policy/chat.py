@@ -57,14 +57,11 @@ class ChatMessages:
 
     Args:
         prompt: text of a question, one of `prompts.PROMPTS`.
-        root: folder that relative image paths start from.
         cache_bytes: data URLs kept, because K requests about a question come close together.
     """
 
-    def __init__(
-        self, prompt: Callable[[Question], str], root: Path | None, cache_bytes: int = 1 << 26
-    ) -> None:
-        self._prompt, self._root = prompt, root
+    def __init__(self, prompt: Callable[[Question], str], cache_bytes: int = 1 << 26) -> None:
+        self._prompt = prompt
         self._urls: OrderedDict[str | bytes, str] = OrderedDict()
         self._held, self._most = 0, cache_bytes
 
@@ -95,14 +92,14 @@ class ChatMessages:
         if url is not None:
             self._urls.move_to_end(reference)
             return url
-        url = self._urls[reference] = data_url(reference, self._root)
+        url = self._urls[reference] = data_url(reference)
         self._held += len(url)
         while self._held > self._most and len(self._urls) > 1:
             self._held -= len(self._urls.popitem(last=False)[1])
         return url
 
 
-def data_url(reference: str | bytes, root: Path | None = None) -> str:
+def data_url(reference: str | bytes) -> str:
     """An image as a data URL that any server of vision models reads.
 
     The file's own bytes where servers see in them what `load_image` sees; else its pixels as PNG:
@@ -112,16 +109,16 @@ def data_url(reference: str | bytes, root: Path | None = None) -> str:
     Raises:
         DataError: the image is missing or is none.
     """
-    data = reference if isinstance(reference, bytes) else _read(reference, root)
+    data = reference if isinstance(reference, bytes) else _read(reference)
     if not _is_plain(data):
         buffer = io.BytesIO()
-        load_image(reference, root).save(buffer, "PNG")
+        load_image(reference).save(buffer, "PNG")
         data = buffer.getvalue()
     return encode_image(data)
 
 
-def _read(reference: str, root: Path | None) -> bytes:
-    path = Path(reference) if root is None else root / reference
+def _read(reference: str) -> bytes:
+    path = Path(reference)
     try:
         return path.read_bytes()
     except OSError as error:

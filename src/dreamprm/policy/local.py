@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +33,10 @@ from dreamprm.models.generation import (
     prefill,
     sampler,
 )
-from dreamprm.models.loading import load_backbone, load_processor
+from dreamprm.models.loading import device_of, load_backbone, load_processor
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.batching import Batcher, Wanted
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.prompts import PROMPTS, opening, step_end
 from dreamprm.records import Question
 
@@ -64,19 +65,12 @@ class PromptEncoder:
     Args:
         processor: of the model; its tokenizer must have a padding token.
         longest: tokens that the model can hold, prompt and answer together; None: no limit known.
-        root: folder that relative image paths start from.
     """
 
     def __init__(
-        self,
-        processor: Any,
-        *,
-        longest: int | None,
-        device: str,
-        dtype: torch.dtype,
-        root: Path | None,
+        self, processor: Any, *, longest: int | None, device: str, dtype: torch.dtype
     ) -> None:
-        self.processor, self.longest, self.root = processor, longest, root
+        self.processor, self.longest = processor, longest
         self.device, self.dtype = device, dtype
 
     def __call__(self, prompts: Sequence[Prompt]) -> tuple[Any, dict[int, Exception]]:
@@ -90,7 +84,7 @@ class PromptEncoder:
         pictures: dict[int, list[Image.Image]] = {}
         for i, prompt in enumerate(prompts):
             try:
-                pictures[i] = [load_image(reference, self.root) for reference in prompt.images]
+                pictures[i] = [load_image(reference) for reference in prompt.images]
             except DataError as error:
                 refused[i] = RequestRefused(str(error))
         inputs = None
@@ -150,19 +144,17 @@ class PromptEncoder:
         return refused
 
 
-def rough_length(prompt: Prompt, root: Path | None) -> int:
+def rough_length(prompt: Prompt) -> int:
     """About how many tokens a prompt has, without reading more of its images than their headers.
 
     Only good for putting prompts of similar length together.
     """
-    return len(prompt.text) // 4 + sum(
-        _area(reference, root) // 28**2 for reference in prompt.images
-    )
+    return len(prompt.text) // 4 + sum(_area(reference) // 28**2 for reference in prompt.images)
 
 
-def _area(reference: str | bytes, root: Path | None) -> int:
+def _area(reference: str | bytes) -> int:
     """Pixels of an image; 0 where it cannot be read, which whoever loads it will tell."""
-    source = io.BytesIO(reference) if isinstance(reference, bytes) else Path(root or "") / reference
+    source = io.BytesIO(reference) if isinstance(reference, bytes) else Path(reference)
     try:
         with Image.open(source) as image:
             return image.width * image.height
@@ -170,7 +162,6 @@ def _area(reference: str | bytes, root: Path | None) -> int:
         return 0
 
 
-DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 _FINAL = "Final answer:"
 
 
@@ -208,43 +199,27 @@ class _Loaded:
 class LocalPolicy:
     """Samples with a key-value cache, many requests at once.
 
-    Args:
-        model_name_or_path: any `AutoModelForImageTextToText` that is a decoder.
-        temperature: 0 takes the likeliest token.
-        answer_tokens: of forced answers (budget forcing, arXiv 2501.19393).
-        batch_size: sequences that are decoded at once.
-        others: as in `policy.PolicyOptions`.
-        root: folder that relative image paths start from.
+    The model is any decoder that is an `AutoModelForImageTextToText`; at temperature 0 it takes the
+    likeliest token. Forced answers (`answer_tokens`) are budget forcing, arXiv 2501.19393.
     """
 
-    def __init__(
-        self,
-        model_name_or_path: str,
-        *,
-        prompt: str = "five_steps",
-        temperature: float = 1.0,
-        max_new_tokens: int = 1024,
-        answer_tokens: int = 0,
-        batch_size: int = 32,
-        dtype: DtypeName = "float32",
-        device: str | None = None,
-        root: Path | None = None,
-    ) -> None:
-        self.name, self.slots, self.batch_size = model_name_or_path, batch_size, batch_size
+    def __init__(self, options: PolicyOptions) -> None:
+        self.name, self.temperature = options.model_name_or_path, options.temperature
+        self.slots = self.batch_size = options.per_device_batch_size
+        self.max_new_tokens, self.answer_tokens = options.max_new_tokens, options.answer_tokens
         self.settings: dict[str, Any] = {
-            "model": model_name_or_path,
-            "prompt": prompt,
-            "temperature": temperature,
-            "max_new_tokens": max_new_tokens,
-            "answer_tokens": answer_tokens,
-            "dtype": dtype,
+            "model": self.name,
+            "prompt": options.prompt_name(),
+            "temperature": self.temperature,
+            "max_new_tokens": self.max_new_tokens,
+            "answer_tokens": self.answer_tokens,
+            "dtype": options.dtype,
             "continuation": "prefill",  # the steps are the beginning of the model's own answer
         }
-        self.prompt, self.temperature = PROMPTS[prompt], temperature
-        self.max_new_tokens, self.answer_tokens, self.root = max_new_tokens, answer_tokens, root
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._dtype: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
-        self._batcher = Batcher(self._run, capacity=batch_size)
+        self.prompt = PROMPTS[options.prompt_name()]
+        self.device = device_of(options.device)
+        self._dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
+        self._batcher = Batcher(self._run, capacity=self.batch_size)
 
     @property
     def model(self) -> Any:
@@ -279,7 +254,6 @@ class LocalPolicy:
             longest=getattr(text_config, "max_position_embeddings", None),
             device=self.device,
             dtype=model.dtype,
-            root=self.root,
         )
         return _Loaded(model, processor, _eos_tokens(model, tokenizer), room, encode)
 
@@ -339,7 +313,7 @@ class LocalPolicy:
                     job,
                     size=len(job.samples),
                     kind=(bool(job.prompt.images), job.max_new_tokens, job.begun is None),
-                    length=rough_length(job.prompt, self.root),
+                    length=rough_length(job.prompt),
                 )
                 for job in jobs
             )

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dreamprm.errors import DreamPRMError
@@ -29,6 +28,7 @@ from dreamprm.policy.chat import (
     with_estimates,
     without_prefix,
 )
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.servers import Backoff, Call, Connection, Failure, Pool, check_url, read_key
 from dreamprm.prompts import MARKED, PROMPTS, step_stops
 
@@ -92,8 +92,8 @@ async def greet_all(
         for unfinished in tasks.values():
             unfinished.cancel()
         ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
-    found = dict(zip(tasks, ended, strict=True))
-    servers = {url: server for url, server in found.items() if isinstance(server, Server)}
+    greeted = zip(tasks, ended, strict=True)
+    servers = {url: server for url, server in greeted if isinstance(server, Server)}
     if not servers:
         causes = "; ".join(each.message for each in ended if isinstance(each, Failure))
         raise DreamPRMError(f"no endpoint answers: {causes}; start it or correct its URL")
@@ -207,58 +207,32 @@ class EndpointPolicy:
     `settings` are read. One object may be used from several event loops, one after the other.
 
     Args:
-        model to max_attempts: as in `policy.PolicyOptions`.
-        image_root: folder that relative image paths start from.
-        extra_body: further fields of each request; they win over ours, and are part of `settings`.
-        max_tokens_field: a server that says it wants the other one gets it.
+        options: their `extra_body` wins over our fields of a request, and is part of `settings`.
         backoff: pauses between attempts.
 
     Raises:
-        DreamPRMError: an address is no URL, a number is below 1, or the key has characters that no
-            key has.
+        DreamPRMError: an address is no URL, or the key has characters that no key has.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str,
-        base_urls: Sequence[str],
-        api_key_env: str = "OPENAI_API_KEY",
-        prompt: str = "five_steps",
-        temperature: float = 1.0,
-        max_new_tokens: int = 1024,
-        continuation: Literal["auto"] | Continuation = "auto",
-        concurrency: int = 64,
-        max_n: int | None = None,
-        timeout_s: float = 600.0,
-        max_attempts: int = 8,
-        image_root: Path | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
-        backoff: Backoff | None = None,
-    ) -> None:
-        if not base_urls:
-            raise DreamPRMError("no endpoint to ask; give at least one base URL")
-        if min(concurrency, max_attempts, max_n or 1) < 1 or timeout_s <= 0:
-            raise DreamPRMError("concurrency, max_attempts, max_n and timeout_s must be positive")
-        self.name = model
-        self._urls = list(dict.fromkeys(check_url(url) for url in base_urls))
-        self.slots = concurrency * len(self._urls)
-        self._key = (read_key(api_key_env), api_key_env)
-        self._each, self._timeout_s, self._max_attempts = concurrency, timeout_s, max_attempts
-        self._backoff = backoff or Backoff()
+    def __init__(self, options: PolicyOptions, *, backoff: Backoff | None = None) -> None:
+        self.name, prompt = options.model_name_or_path, options.prompt_name()
+        self._urls = list(dict.fromkeys(check_url(url) for url in options.base_urls))
+        self.slots = options.concurrency * len(self._urls)
+        self._key = (read_key(options.api_key_env), options.api_key_env)
+        self._each, self._timeout_s = options.concurrency, options.timeout_s
+        self._max_attempts, self._backoff = options.max_attempts, backoff or Backoff()
         self._facts: dict[str, Any] = {
-            "model": model,
+            "model": self.name,
             "prompt": prompt,
-            "temperature": temperature,
-            "max_new_tokens": max_new_tokens,
-            "extra_body": dict(extra_body or {}),
+            "temperature": options.temperature,
+            "max_new_tokens": options.max_new_tokens,
+            "extra_body": dict(options.extra_body or {}),
         }
-        self._messages = ChatMessages(PROMPTS[prompt], image_root)
-        self._continuation = continuation
+        self._messages = ChatMessages(PROMPTS[prompt])
+        self._continuation: Literal["auto"] | Continuation = options.continuation
         self._plain: dict[str, Any] = {}  # fields that plain sampling takes on these servers
-        self._max_tokens_field: str = max_tokens_field
-        self._max_n = max_n  # the smallest that is known to work, or what we were told
+        self._max_tokens_field = "max_tokens"
+        self._max_n = options.max_n  # the smallest that is known to work, or what we were told
         self._connected = False
         self._stops: bool | None = None  # do the servers stop where they are told to?
         self._silent: set[str] = set()  # servers that did not answer in time on connecting
@@ -362,8 +336,8 @@ class EndpointPolicy:
                     self._max_n = max(1, size // 2)
 
     async def _complete(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
-        def read(found: bytes, url: str) -> Reply | Failure:
-            reply = read_reply(found, n, body.get("stop", ()))
+        def read(answer: bytes, url: str) -> Reply | Failure:
+            reply = read_reply(answer, n, body.get("stop", ()))
             return reply if isinstance(reply, Failure) else self._counted(reply, body, url)
 
         while True:
@@ -413,10 +387,10 @@ class EndpointPolicy:
                 connection = Connection(*self._key, self.name, quick, self._backoff)
                 urls = [url for url in self._urls if url not in self._silent]
                 try:
-                    found = [await takes_stops(self._asker(connection, url)) for url in urls]
+                    taken = [await takes_stops(self._asker(connection, url)) for url in urls]
                 finally:
                     await connection.close()
-                self._stops = all(found)
+                self._stops = all(taken)
         return self._stops
 
     def _asker(self, connection: Connection, url: str) -> Ask:
@@ -428,7 +402,7 @@ class EndpointPolicy:
             while True:
                 limit = self._max_tokens_field
                 call = Call("models") if body is None else self._call(body, 1, 0)
-                outcome = await connection.until_answered(pool, call, lambda found, _: found)
+                outcome = await connection.until_answered(pool, call, lambda body, _: body)
                 if not isinstance(outcome, Failure) or not self._learned_from(outcome, limit):
                     return outcome
 

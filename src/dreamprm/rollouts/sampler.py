@@ -22,6 +22,7 @@ from pydantic import JsonValue
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRefused, Writer
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.policy import Policy
 from dreamprm.prompts import opening, split_open, split_steps, step_end
 from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory
@@ -383,16 +384,18 @@ def _judge(policy: Policy) -> Writer:
     from dreamprm.policy.served import EndpointPolicy
 
     return EndpointPolicy(
-        model=str(policy.judge_model),
-        base_urls=policy.judge_urls or policy.base_urls,
-        api_key_env=policy.api_key_env,
-        prompt="bare",
-        temperature=0.0,
-        max_new_tokens=2048,  # for judges that think first; the verdict is one word
-        continuation="prompt",
-        concurrency=policy.concurrency,
-        timeout_s=policy.timeout_s,
-        max_attempts=policy.max_attempts,
+        PolicyOptions(
+            str(policy.judge_model),
+            base_urls=policy.judge_urls or policy.base_urls,
+            api_key_env=policy.api_key_env,
+            prompt="bare",
+            temperature=0.0,
+            max_new_tokens=2048,  # for judges that think first; the verdict is one word
+            continuation="prompt",
+            concurrency=policy.concurrency,
+            timeout_s=policy.timeout_s,
+            max_attempts=policy.max_attempts,
+        )
     )
 
 
@@ -412,7 +415,7 @@ async def sample_candidates(
 
     Example:
         with RolloutStore("rollouts.db") as store:
-            sampler = Sampler(LocalPolicy("tiny/policy", prompt="bare"), store)
+            sampler = Sampler(Policy("tiny/policy"), store)
             asyncio.run(sample_candidates(sampler, questions, 8))
             candidates = list(stored_candidates(sampler, questions, 8))
     """
