@@ -18,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -43,7 +44,6 @@ class ForkedCommands:
             [sys.executable, "-m", "tests.forked_commands"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             bufsize=0,
             cwd=Path(__file__).parents[1],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -64,14 +64,27 @@ class ForkedCommands:
             largest_file: bytes beyond which no file can be written: a disk that runs full.
             stdout: file that stands for standard output.
         """
-        replies, errors = _pipe(self._process.stdout), _pipe(self._process.stderr)
-        request = {"words": list(words), "largest_file": largest_file, "stdout": stdout}
+        replies = _pipe(self._process.stdout)
+        with tempfile.TemporaryDirectory() as folder:  # a pipe of its own: helpers end later
+            stderr = f"{folder}/stderr"
+            os.mkfifo(stderr)
+            errors = os.open(stderr, os.O_RDWR | os.O_NONBLOCK)
+            try:
+                request = {"words": list(words), "largest_file": largest_file}
+                request |= {"stdout": stdout, "stderr": stderr}
+                return self._wait_for(request, replies, errors, kill_now)
+            finally:
+                os.close(errors)
+
+    def _wait_for(
+        self, request: object, replies: IO[bytes], errors: int, kill_now: Callable[[], bool]
+    ) -> int:
         _pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
         child, said, killed = int(replies.readline()), b"", False
         while True:
             ready = select.select([replies, errors], [], [], POLL_S)[0]
             if errors in ready:
-                said += os.read(errors.fileno(), 1 << 16)
+                said += os.read(errors, 1 << 16)
             elif replies in ready:
                 break
             if not killed and kill_now():
@@ -104,8 +117,9 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _run(words: list[str], largest_file: int | None, stdout: str) -> int:
+def _run(words: list[str], largest_file: int | None, stdout: str, stderr: str) -> int:
     os.dup2(os.open(stdout, os.O_WRONLY), 1)
+    os.dup2(os.open(stderr, os.O_WRONLY), 2)
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a failed write, not a signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))

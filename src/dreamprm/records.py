@@ -238,7 +238,7 @@ class StepScores(Record):
 
     Attributes:
         cut: steps at the end that lie beyond the backbone's context and have no logit.
-        steps_digest: `digest_of` the steps that were judged; None in files of before it was noted.
+        steps_digest: `digest_of` the steps that were judged; None in older files.
     """
 
     question_id: str

@@ -172,7 +172,7 @@ def write_learned(result: TrainResult, data: TrainData, folder: Path) -> None:
 def without_zeros(
     data: TrainData, given: GivenWeights | None
 ) -> tuple[TrainData, GivenWeights | None]:
-    """The same objective without the trajectories of weight 0, which would fill batches in vain.
+    """The same objective without the trajectories of weight 0, which would only fill batches.
 
     Domains are visited equally often, so a domain of which a tenth is left gets a tenth of the
     weight. A domain of which nothing is left is gone. Weights of domains stay as they are.
