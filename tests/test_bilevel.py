@@ -276,8 +276,10 @@ def test_shards_refuse_mixed_questions_and_per_trajectory_estimators() -> None:
         PRMProblem(random_prm(), mixed, SMALL, shards)
     config = replace(SMALL, weighting="instance_table")
     problem = PRMProblem(random_prm(), data, config, shards)
-    with pytest.raises(DreamPRMError, match="cannot run on FSDP shards; use DDP"):
+    with pytest.raises(DreamPRMError, match=r"cannot run on FSDP shards; use replicas \(DDP\)"):
         make_loop(problem, *make_weights(config, data))
+    plain = replace(SMALL, learn_weights=False)
+    make_loop(PRMProblem(random_prm(), data, plain, shards), *make_weights(plain, data))
 
 
 def test_similar_lengths_share_a_batch_and_an_epoch_still_takes_every_item_once() -> None:

@@ -192,6 +192,16 @@ def test_an_estimator_that_sees_too_little_for_the_weights_is_refused() -> None:
         )
 
 
+def test_sgd_with_the_jacobian_of_adam_is_refused_and_not_silently_without_effect() -> None:
+    problem = Classifier()
+    sgd = torch.optim.SGD(problem.model.parameters(), lr=0.1)
+    levels = (problem.model, problem.lower_losses, problem.meta_loss, uneven_weights())
+    with pytest.raises(DreamPRMError, match="not SGD; use preconditioning 'none'"):
+        Bilevel(*levels, optimizer=sgd)
+    with pytest.raises(DreamPRMError, match="no estimator 'jpv'; there are inner_product"):
+        Bilevel(*levels, estimator="jpv")
+
+
 def test_a_parameter_that_nothing_used_yet_has_no_say() -> None:
     """Its second moment is 0; the first gradient there would count 1 / eps times the others."""
     p = torch.nn.Parameter(torch.zeros(2))
