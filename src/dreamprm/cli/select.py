@@ -266,7 +266,7 @@ def _settings(config: Config, options: SearchOptions) -> dict[str, Any]:
     from dreamprm.prm.folder import identity
 
     settings = config.facts() | asdict(options)
-    if not options.single_steps:  # outputs written before this choice existed go on
+    if not options.single_steps:  # so that outputs of older versions can be resumed
         del settings["single_steps"]
     if config.prm is None:
         del settings["aggregation"]
