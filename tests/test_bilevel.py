@@ -16,6 +16,7 @@ import dreamprm
 from dreamprm.bilevel.parallel import Parallel
 from dreamprm.data.format import Records
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
+from dreamprm.prm.lora import Lora
 from dreamprm.records import Label, Question, Trajectory
 from dreamprm.training.batches import contrasting, domains_at, grouped_items_at, items_at
 from dreamprm.training.checkpoint import checkpoints
@@ -265,6 +266,19 @@ def test_every_process_has_as_many_chunks_of_a_meta_batch() -> None:
         assert max(len(chunk.mask) for chunk in batch.chunks) <= 2
         counts.append((len(batch.chunks), len(batch.outcomes)))
     assert counts == [(2, 4), (2, 2)]
+
+
+def test_the_meta_loss_scores_as_at_inference_and_the_lower_loss_with_dropout() -> None:
+    model = random_prm()
+    model.add_lora(Lora(r=2, dropout=0.5))
+    for p in model.parameters():
+        if p.requires_grad:
+            torch.nn.init.normal_(p, std=0.1)
+    problem = PRMProblem(model.train(), small_data(), replace(SMALL, meta_loss="mse"))
+    meta, lower = problem.meta_batch(0), problem.lower_batches(0)[0]
+    assert float(problem.meta_loss(meta).detach()) == float(problem.meta_loss(meta).detach())
+    assert problem.meta_backward(meta, 1.0) == pytest.approx(float(problem.meta_loss(meta).detach()))
+    assert not torch.equal(problem.lower_losses(lower)[0], problem.lower_losses(lower)[0])
 
 
 def test_shards_refuse_mixed_questions_and_per_trajectory_estimators() -> None:
