@@ -268,6 +268,18 @@ def test_every_process_has_as_many_chunks_of_a_meta_batch() -> None:
     assert counts == [(2, 4), (2, 2)]
 
 
+def test_labels_of_one_question_from_two_sources_are_two_domains() -> None:
+    question = Question(id="q", domain="charts", text="What is 2 + 2?", answer="4")
+    first = Trajectory(question_id="q", steps=("It is 4.",), labels=(Label(1.0),))
+    judged = first.model_copy(update={"domain": "judge", "labels": (Label(0.333333),)})
+    data = prepare_data([question], [first, judged], learn_weights=False)
+    assert {name: [t for _, t in pairs] for name, pairs in data.lower.items()} == {
+        "charts": [first],
+        "judge": [judged],
+    }
+    assert data.label_table()[0].flatten().tolist() == pytest.approx([1.0, 0.333333])
+
+
 def test_the_meta_loss_scores_as_at_inference_and_the_lower_loss_with_dropout() -> None:
     model = random_prm()
     model.add_lora(Lora(r=2, dropout=0.5))
@@ -277,7 +289,9 @@ def test_the_meta_loss_scores_as_at_inference_and_the_lower_loss_with_dropout() 
     problem = PRMProblem(model.train(), small_data(), replace(SMALL, meta_loss="mse"))
     meta, lower = problem.meta_batch(0), problem.lower_batches(0)[0]
     assert float(problem.meta_loss(meta).detach()) == float(problem.meta_loss(meta).detach())
-    assert problem.meta_backward(meta, 1.0) == pytest.approx(float(problem.meta_loss(meta).detach()))
+    assert problem.meta_backward(meta, 1.0) == pytest.approx(
+        float(problem.meta_loss(meta).detach())
+    )
     assert not torch.equal(problem.lower_losses(lower)[0], problem.lower_losses(lower)[0])
 
 
