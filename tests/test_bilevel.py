@@ -280,6 +280,15 @@ def test_labels_of_one_question_from_two_sources_are_two_domains() -> None:
     assert data.label_table()[0].flatten().tolist() == pytest.approx([1.0, 0.333333])
 
 
+def test_batches_of_a_run_go_on_from_step_to_step() -> None:
+    problem = PRMProblem(random_prm(), small_data(), replace(SMALL, gradient_accumulation_steps=1))
+    count = len(problem.data.domains)
+    batches = [problem.lower_batches(step)[0] for step in range(2 * count)]
+    assert {batch.domain for batch in batches[:count]} == set(range(count))
+    items = [batch.items.tolist() for batch in batches if batch.domain == 0]
+    assert items[0] != items[1]
+
+
 def test_the_meta_loss_scores_as_at_inference_and_the_lower_loss_with_dropout() -> None:
     model = random_prm()
     model.add_lora(Lora(r=2, dropout=0.5))
