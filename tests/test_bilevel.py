@@ -280,6 +280,11 @@ def test_labels_of_one_question_from_two_sources_are_two_domains() -> None:
     assert data.label_table()[0].flatten().tolist() == pytest.approx([1.0, 0.333333])
 
 
+def test_the_learning_rate_warms_up_from_the_first_step_on() -> None:
+    config = replace(SMALL, warmup_steps=4)
+    assert [lr_factor(config, step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
 def test_batches_of_a_run_go_on_from_step_to_step() -> None:
     problem = PRMProblem(random_prm(), small_data(), replace(SMALL, gradient_accumulation_steps=1))
     count = len(problem.data.domains)
