@@ -268,24 +268,59 @@ def test_rewardmath_counts_come_out_for_every_aggregation(
         assert len(result.questions[aggregation]) == 483
 
 
+RIGHT_ONE = "human_to_GPT-4"
+REFERENCES = [RIGHT_ONE, *(f"model {i}" for i in range(9))]
+
+
+def rewardmath_row(scores: list[object], **changes: object) -> dict[str, object]:
+    return {"problem": "p", "solution_reference": REFERENCES, "score": scores} | changes
+
+
+def rewardmath(folder: Path, *rows: object) -> Result:
+    (folder / "r.json").write_text(json.dumps(rows))
+    return run(folder, "--benchmark", "rewardmath", "--data", folder / "r.json")
+
+
 def test_a_tie_with_a_wrong_solution_is_not_won(tmp_path: Path) -> None:
-    row = {"problem": "p", "score": [[0.5, 0.9]] + [[0.5, 0.9]] + [[0.1, 0.1]] * 8}
-    (tmp_path / "r.json").write_text(json.dumps([row]))
-    found = run(tmp_path, "--benchmark", "rewardmath", "--data", tmp_path / "r.json")
+    found = rewardmath(tmp_path, rewardmath_row([[0.5, 0.9]] * 2 + [[0.1, 0.1]] * 8))
     assert found.metrics["min"]["rewardmath"].value == 0.0
     assert found.metrics["min"]["rewardmath/mrr"].value == 0.5
+
+
+def test_single_rewards_of_any_size_are_one_method(tmp_path: Path) -> None:
+    won = rewardmath_row([-1.5, *[-40] * 9])
+    lost = rewardmath_row([10, 10, 11, *[1] * 7], problem="q")
+    [(method, metrics)] = rewardmath(tmp_path, won, lost).metrics.items()
+    assert method == "reward"
+    assert metrics["rewardmath"].value == 1 / 2
+    assert metrics["rewardmath/mrr"].value == pytest.approx((1 + 1 / 3) / 2)
+
+
+def test_pairwise_verdicts_are_won_where_the_right_solution_stands(tmp_path: Path) -> None:
+    pairs = {"solution_reference": REFERENCES[1:], "chosen_position": ["A", "B", *["A"] * 7]}
+    won = rewardmath_row(["A", "B", *["A"] * 7], **pairs)
+    lost = rewardmath_row([None, "A", *["A"] * 7], problem="q", **pairs)
+    [(method, metrics)] = rewardmath(tmp_path, won, lost).metrics.items()
+    assert method == "pairwise"
+    assert metrics["rewardmath"].value == 1 / 2
+    assert metrics["rewardmath/mrr"].value == pytest.approx((1 + 1 / 3) / 2)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (
-            [{"problem": "p", "score": [[0.5]] * 9}],
-            "must hold step scores of 10",
-        ),
-        ([{"problem": "p", "score": [[1.5]] * 10}], "outside 0-1"),
-        ([{"problem": "p", "score": [[0.5]] * 10}] * 2, "this problem has two rows"),
-        ([{"id": 1}], "needs problem and score"),
+        ([rewardmath_row([[0.5]] * 9)], "row 1, field 'score': must hold 10 scores"),
+        ([rewardmath_row([[1.5]] * 10)], "outside 0-1"),
+        ([rewardmath_row([[]] * 10)], "step scores: "),
+        ([rewardmath_row([0.5] * 9 + ["A"])], "a number per solution"),
+        ([rewardmath_row([0.5] * 10)] * 2, "row 2, field 'problem': this problem has two rows"),
+        ([rewardmath_row([1] * 10), rewardmath_row([[1]] * 10, problem="q")], "of another kind"),
+        ([rewardmath_row([0.5] * 10, solution_reference=REFERENCES[::-1])], "first the right one"),
+        ([rewardmath_row([0.5] * 10, solution_reference=[RIGHT_ONE] * 10)], "and it alone"),
+        ([rewardmath_row([0.5] * 10, solution_reference=None)], "field 'solution_reference'"),
+        ([rewardmath_row(["A"] * 10, chosen_position=["A"] * 10)], "the 9 wrong solutions"),
+        ([{"id": 1}], "field 'problem': is missing"),
+        ([], "holds no problems"),
     ],
 )
 def test_a_rewardmath_file_of_another_layout_is_one_line(

@@ -213,11 +213,11 @@ def _judge(
 
 
 def _responses(config: Config) -> Result:
-    from dreamprm.evaluation.benchmarks.rewardmath import ranking_result, read_scores
+    from dreamprm.evaluation.benchmarks.rewardmath import ranking_result, read_losses
 
     if config.data is None:
-        raise DataError("rewardmath needs --data, a file with step scores of ten solutions a row")
-    problems = read_scores(config.data)
+        raise DataError("rewardmath needs --data, one of its result files: ten scores a row")
+    problems = read_losses(config.data)
     kept = dict(list(problems.items())[: config.limit])
     return ranking_result(kept, name=config.name or config.data.stem, settings=_settings(config))
 
