@@ -16,12 +16,12 @@ from dreamprm.policy import Completion, Reply
 from dreamprm.records import Question
 from dreamprm.rollouts.store import (
     Generator,
+    Job,
     JobWriter,
     Prefix,
     RolloutStore,
     Usage,
     is_being_written,
-    jobs,
     prefix_key,
     question_key,
     sample_seed,
@@ -150,21 +150,13 @@ def test_names_depend_on_what_the_policy_sees_and_on_nothing_else(
 def test_a_job_tells_how_far_it_is_and_its_rate_leaves_out_what_was_there(tmp_path: Path) -> None:
     calls = 0
     with RolloutStore(tmp_path / "r.db") as store:
-        job = JobWriter(
-            store,
-            output="o.jsonl",
-            verb="sample",
-            policy="m",
-            unit="questions",
-            total=10,
-            calls=lambda: calls,
-        )
+        job = JobWriter(store, Job("o.jsonl", "sample", "m", "questions", 10), lambda: calls)
         job.advance(4)
         calls = 1
         time.sleep(0.01)
         job.advance(3)
         job.finish("stopped")
-        [listed] = jobs(store)
+        [listed] = store.jobs()
     assert (listed.done, listed.done_before, listed.total, listed.state) == (7, 4, 10, "stopped")
     assert listed.rate is not None and listed.seconds_left is not None
     assert abs(listed.rate * listed.seconds_left - 3) < 1e-6

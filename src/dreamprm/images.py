@@ -47,6 +47,24 @@ def load_image(reference: str | bytes, root: Path | None = None) -> Image.Image:
         raise DataError(f"image {name} cannot be read: {error}", field="images") from None
 
 
+def image_bytes(reference: str | bytes) -> bytes:
+    """An image's bytes as they are in its file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if isinstance(reference, bytes):
+        return reference
+    try:
+        return Path(reference).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"image {reference} cannot be read: {error.strerror or error}; restore the file or "
+            "correct the path",
+            field="images",
+        ) from None
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 or 32 bits, which Pillow would cut off at 255
         deep = image.convert("I")

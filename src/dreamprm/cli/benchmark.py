@@ -184,17 +184,9 @@ def _judge(
     from dreamprm.policy.served import EndpointPolicy
 
     async def grade() -> None:
-        judge = EndpointPolicy(
-            PolicyOptions(
-                str(config.judge_model),
-                base_urls=config.judge_urls,
-                api_key_env=config.api_key_env,
-                prompt="bare",
-                temperature=0.0 if config.judge_runs == 1 else 1.0,
-                max_new_tokens=2048,  # for judges that think first
-                continuation="prompt",
-            )
-        )
+        names = ("judge_model", "judge_urls", "api_key_env")
+        options = PolicyOptions(**{name: getattr(config, name) for name in names})
+        judge = EndpointPolicy(options.judge(temperature=0.0 if config.judge_runs == 1 else 1.0))
         try:
             await grade_responses(
                 questions,

@@ -75,7 +75,7 @@ def run_sampling(
         work: does it all; is given the sampler and a function to call with the units done.
     """
     from dreamprm.rollouts.sampler import open_sampler
-    from dreamprm.rollouts.store import JobWriter, RolloutStore
+    from dreamprm.rollouts.store import Job, JobWriter, RolloutStore
 
     if not options.base_urls:
         from dreamprm.cli.models import quiet_transformers
@@ -84,15 +84,8 @@ def run_sampling(
 
     async def session(store: RolloutStore, advance: Advance) -> tuple[Outcome, Written]:
         async with Policy.of(options) as policy, open_sampler(policy, store) as sampler:
-            job = JobWriter(
-                store,
-                output=str(output.resolve()),
-                verb=verb,
-                policy=sampler.policy.name,
-                unit=unit,
-                total=total,
-                calls=lambda: sampler.budget.calls,
-            )
+            made = Job(str(output.resolve()), verb, sampler.policy.name, unit, total)
+            job = JobWriter(store, made, calls=lambda: sampler.budget.calls)
 
             def advance_both(done: int) -> None:
                 job.advance(done)

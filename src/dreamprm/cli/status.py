@@ -33,10 +33,10 @@ class Config:
 
 def run(config: Config) -> None:
     """Print it."""
-    from dreamprm.rollouts.store import RolloutStore, is_being_written, jobs
+    from dreamprm.rollouts.store import RolloutStore, is_being_written
 
     with RolloutStore(config.store, readonly=True) as store:
-        listed, counts, usage = jobs(store), store.counts(), store.usage()
+        listed, counts, usage = store.jobs(), store.counts(), store.usage()
     running = is_being_written(config.store)
     if config.json:
         facts = {

@@ -16,14 +16,13 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
 from dreamprm.data.files import encode_image
-from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.images import LARGEST_ASPECT, load_image
+from dreamprm.errors import DreamPRMError
+from dreamprm.images import LARGEST_ASPECT, image_bytes, load_image
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.servers import Failure, server_message
 from dreamprm.prompts import opening, split_steps
@@ -109,24 +108,12 @@ def data_url(reference: str | bytes) -> str:
     Raises:
         DataError: the image is missing or is none.
     """
-    data = reference if isinstance(reference, bytes) else _read(reference)
+    data = image_bytes(reference)
     if not _is_plain(data):
         buffer = io.BytesIO()
         load_image(reference).save(buffer, "PNG")
         data = buffer.getvalue()
     return encode_image(data)
-
-
-def _read(reference: str) -> bytes:
-    path = Path(reference)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"image {path} cannot be read: {error.strerror or error}; restore the file or correct "
-            "the path",
-            field="images",
-        ) from None
 
 
 def _is_plain(data: bytes) -> bool:

@@ -94,6 +94,21 @@ class PolicyOptions:
         """The prompt, or what suits the model where none is given."""
         return self.prompt or ("bare" if is_embedded(self.model_name_or_path) else "five_steps")
 
+    def judge(self, temperature: float = 0.0) -> PolicyOptions:
+        """Options of the served model that judges answers; its prompts are sent as they are."""
+        return PolicyOptions(
+            str(self.judge_model),
+            base_urls=self.judge_urls or self.base_urls,
+            api_key_env=self.api_key_env,
+            prompt="bare",
+            temperature=temperature,
+            max_new_tokens=2048,  # for judges that think first; the verdict is one word
+            continuation="prompt",
+            concurrency=self.concurrency,
+            timeout_s=self.timeout_s,
+            max_attempts=self.max_attempts,
+        )
+
     def store_of(self, output: Path) -> Path:
         """The store that an output is made from."""
         return self.store or output.with_name("rollouts.db")

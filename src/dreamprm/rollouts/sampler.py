@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import JsonValue
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRefused, Writer
-from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.policy import Policy
 from dreamprm.prompts import opening, split_open, split_steps, step_end
 from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory
@@ -74,8 +73,9 @@ async def work_through(
     source = iter(units)
 
     async def worker() -> None:
-        unit: T
-        for unit in _until_stopped(source, outcome):
+        for unit in source:
+            if outcome.stopped is not None:
+                return
             try:
                 await do(unit)
                 progress(1)
@@ -97,14 +97,6 @@ async def work_through(
     return outcome
 
 
-def _until_stopped(source: Iterator[T], outcome: Outcome) -> Iterator[T]:
-    while outcome.stopped is None:
-        try:
-            yield next(source)
-        except StopIteration:
-            return
-
-
 async def all_of(parts: Iterable[Awaitable[T]]) -> list[T]:
     """Await all; an error of one is raised only when the others have ended and are kept."""
     results = await asyncio.gather(*parts, return_exceptions=True)
@@ -118,7 +110,6 @@ UNDECIDED = ("judge_unclear", "timeout")
 """Rules that tell of a failure to decide; such verdicts are not kept, so a rerun tries again."""
 
 _UNCLEAR_AT_FIRST = 20  # answers after which a judge that decided none is given up
-_KEYS_KEPT = 10_000  # questions whose pictures need not be read again to name them
 
 
 class Rollout(NamedTuple):
@@ -144,6 +135,23 @@ class Rollout(NamedTuple):
         return self.verdict is not None and self.verdict.correct
 
 
+def _read(
+    question: Question, steps: Sequence[str], completions: Sequence[Completion]
+) -> Iterator[Rollout]:
+    """What completions of a prefix say, without verdicts."""
+    begun = opening(steps)
+    for text, reason in ((c.text, c.finish_reason) for c in completions):
+        if reason == "step":
+            end = step_end(begun, text)
+            end = len(text) if end is None else end
+            yield Rollout(begun + text[:end].rstrip(), None, None, reason, text[end:])
+            continue
+        answer = extract_answer(text, question.options)
+        if answer is None and reason == "stop":  # the steps state it, and no more was said
+            answer = extract_answer(begun + text, question.options)
+        yield Rollout(begun + text, answer, None, reason)
+
+
 class Sampler:
     """A policy, the store of what it wrote, and the verifier of its answers.
 
@@ -153,7 +161,6 @@ class Sampler:
         seed: of the run; another seed gives other completions of the same prefix.
         verifier: of final answers; the rules alone by default.
         budget: limits; by default none. It counts on from what the store has cost.
-        root: folder that relative image paths start from.
     """
 
     def __init__(
@@ -164,9 +171,8 @@ class Sampler:
         *,
         verifier: Verifier | None = None,
         budget: Budget | None = None,
-        root: Path | None = None,
     ) -> None:
-        self.policy, self.store, self.root = policy, store, root
+        self.policy, self.store = policy, store
         self.verifier = verifier or Verifier()
         self.budget = budget or Budget()
         self.budget.count_on(store)
@@ -183,21 +189,15 @@ class Sampler:
         )
         self._rules = f"{self.verifier.name}/{RULES_VERSION}"
         self._undecided: dict[tuple[str, str], Verdict] = {}
-        self._names: OrderedDict[str, str] = OrderedDict()
-        self._asked: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._names: dict[str, str] = {}
+        self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._calls = asyncio.Semaphore(self.alive)
-
-    def question_key(self, question: Question) -> str:
-        """See `keys.question_key`; remembered, because pictures have to be read for it."""
-        if question.id not in self._names:
-            self._names[question.id] = question_key(question, self.root)
-            if len(self._names) > _KEYS_KEPT:
-                self._names.popitem(last=False)
-        return self._names[question.id]
 
     def prefix(self, question: Question, steps: Sequence[str], one_step: bool = False) -> Prefix:
         """The name of a prefix under this policy and seed; single steps have names of their own."""
-        name = self.question_key(question)
+        if question.id not in self._names:  # pictures have to be read for it
+            self._names[question.id] = question_key(question)
+        name = self._names[question.id]
         generator = self._stepwise if one_step else self.generator
         key = prefix_key(name, steps, generator)
         return Prefix(key, name, question.id, tuple(steps), generator)
@@ -217,45 +217,32 @@ class Sampler:
             DreamPRMError: the policy cannot be used.
         """
         prefix = self.prefix(question, steps, one_step)
-        async with self._alone_with(prefix.key):
-            there = self.store.completions(prefix.key, n)
-            while len(there) < n:
-                request = Request(question, prefix.steps, one_step)
-                reply = await self._sample(prefix, request, len(there), n - len(there))
-                there += reply.completions
+        # Two trajectories may ask for their common prefix at once; the second waits.
+        lock = self._asked.setdefault(prefix.key, asyncio.Lock())
+        async with lock:
+            completions = self.store.completions(prefix.key, n)
+            while len(completions) < n:
+                request, first = Request(question, prefix.steps, one_step), len(completions)
+                reply = await self._sample(prefix, request, first, n - first)
+                completions += reply.completions
         return [
-            Rollout(text, answer, await self.verify(question, answer), reason, beyond)
-            for text, answer, reason, beyond in self._read(question, steps, there)
+            rollout._replace(verdict=await self.verify(question, rollout.answer))
+            for rollout in _read(question, steps, completions)
         ]
-
-    @asynccontextmanager
-    async def _alone_with(self, key: str) -> AsyncIterator[None]:
-        """Two trajectories may ask for their common prefix at once; the second waits."""
-        lock, users = self._asked.get(key, (asyncio.Lock(), 0))
-        self._asked[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._asked[key]
-            self._asked[key] = (lock, users - 1)
-            if users == 1:
-                del self._asked[key]
 
     def stored_rollouts(
         self, question: Question, steps: Sequence[str], n: int
     ) -> list[Rollout] | None:
         """The first n samples of a prefix if the store has them, verified, else None."""
-        there = self.store.completions(self.prefix(question, steps).key, n)
-        if len(there) < n:
+        completions = self.store.completions(self.prefix(question, steps).key, n)
+        if len(completions) < n:
             return None
-        found = []
-        for text, answer, reason, beyond in self._read(question, steps, there):
-            verdict = self._known_verdict(question, answer)
-            if verdict is None and question.answer != UNKNOWN_ANSWER:
-                return None
-            found.append(Rollout(text, answer, verdict, reason, beyond))
-        return found
+        rollouts = [
+            rollout._replace(verdict=self._known_verdict(question, rollout.answer))
+            for rollout in _read(question, steps, completions)
+        ]
+        unverified = any(rollout.verdict is None for rollout in rollouts)
+        return None if unverified and question.answer != UNKNOWN_ANSWER else rollouts
 
     async def _sample(self, prefix: Prefix, request: Request, first: int, n: int) -> Reply:
         seed = sample_seed(prefix.key, first)
@@ -268,22 +255,6 @@ class Sampler:
             )
         self.store.add(prefix, first, reply, self.budget.price(reply))
         return reply
-
-    def _read(
-        self, question: Question, steps: Sequence[str], completions: Sequence[Completion]
-    ) -> Iterator[tuple[str, str | None, str, str]]:
-        """(whole text, final answer, finish reason, what is behind a single step) of each."""
-        begun = opening(steps)
-        for text, reason in ((c.text, c.finish_reason) for c in completions):
-            if reason == "step":
-                end = step_end(begun, text)
-                end = len(text) if end is None else end
-                yield begun + text[:end].rstrip(), None, reason, text[end:]
-                continue
-            answer = extract_answer(text, question.options)
-            if answer is None and reason == "stop":  # the steps state it, and no more was said
-                answer = extract_answer(begun + text, question.options)
-            yield begun + text, answer, reason, ""
 
     async def verify(self, question: Question, answer: str | None) -> Verdict | None:
         """Is an answer right? Each answer of a question is verified once; None without a gold."""
@@ -345,7 +316,11 @@ async def open_sampler(
         prompt_price=policy.prompt_token_price,
         completion_price=policy.completion_token_price,
     )
-    judge = Metered(_judge(policy), budget, store) if policy.judge_model else None
+    judge = None
+    if policy.judge_model:
+        from dreamprm.policy.served import EndpointPolicy
+
+        judge = Metered(EndpointPolicy(policy.judge()), budget, store)
     try:
         await policy.connect()
         yield Sampler(
@@ -378,25 +353,6 @@ def _continuing_as_before(policy: Policy, store: RolloutStore) -> Policy:
         if all(before.get(name) == value for name, value in now.items()):
             return replace(policy, continuation=before["continuation"])
     return policy
-
-
-def _judge(policy: Policy) -> Writer:
-    from dreamprm.policy.served import EndpointPolicy
-
-    return EndpointPolicy(
-        PolicyOptions(
-            str(policy.judge_model),
-            base_urls=policy.judge_urls or policy.base_urls,
-            api_key_env=policy.api_key_env,
-            prompt="bare",
-            temperature=0.0,
-            max_new_tokens=2048,  # for judges that think first; the verdict is one word
-            continuation="prompt",
-            concurrency=policy.concurrency,
-            timeout_s=policy.timeout_s,
-            max_attempts=policy.max_attempts,
-        )
-    )
 
 
 async def sample_candidates(

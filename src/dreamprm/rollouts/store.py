@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DreamPRMError
+from dreamprm.images import image_bytes
 from dreamprm.policy import Completion, Reply, Writer
 from dreamprm.records import Question
 
@@ -57,13 +57,13 @@ def digest(*parts: str) -> str:
     return hashlib.sha256(canonical(parts).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def question_key(question: Question, root: Path | None = None) -> str:
+def question_key(question: Question) -> str:
     """Name of a question as a policy sees it; pictures count by the bytes of their files.
 
     Raises:
         DataError: a picture cannot be read.
     """
-    images = [_image_digest(image, root) for image in question.images]
+    images = [hashlib.sha256(image_bytes(image)).hexdigest() for image in question.images]
     return digest("question", question.text, *question.options, "images", *images)
 
 
@@ -86,23 +86,9 @@ def verdict_key(question: Question) -> str:
     return digest("verdict", question.text, question.answer, canonical(facts), *question.options)
 
 
-def _image_digest(image: str | bytes, root: Path | None) -> str:
-    if isinstance(image, str):
-        path = Path(image) if root is None else root / image
-        try:
-            image = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"image {path} cannot be read: {error.strerror or error}; restore the file or "
-                "correct the path",
-                field="images",
-            ) from error
-    return hashlib.sha256(image).hexdigest()
-
-
 VERSION = 1
-_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 _LOCK_WAIT_S = 1.0  # `dreamprm status` holds the lock for a moment
+_WRITE_EVERY_S = 0.5  # of a job's progress
 
 _SCHEMA = """
 CREATE TABLE generators (
@@ -152,268 +138,6 @@ class Prefix(NamedTuple):
     generator: Generator
 
 
-class RolloutStore:
-    """The store, opened for writing; made where it is not there.
-
-    Args:
-        path: the file, for example `rollouts.db`.
-        readonly: only look; works while another process writes.
-
-    Raises:
-        DreamPRMError: no such store, another process writes to it, or it is no store of ours.
-    """
-
-    def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
-        self.path = Path(path)
-        self._lock: FileLock | None = None
-        self._ids: dict[str, int] = {}  # of generators: a handful
-        try:
-            if readonly:
-                self._open_to_read()
-            else:
-                self._open_to_write()
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise DreamPRMError(
-                f"{self.path}: cannot be opened as a rollout store: {error}; give another --store"
-            ) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _open_to_read(self) -> None:
-        if not self.path.is_file():
-            raise DreamPRMError(f"{self.path}: there is no rollout store; correct the path")
-        uri = f"{self.path.resolve().as_uri()}?mode=ro"
-        self._db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
-        try:
-            self._check_version()
-        except sqlite3.OperationalError:  # a folder that we may not write to, so nobody else does
-            self._db.close()
-            self._db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
-            self._check_version()
-
-    def _open_to_write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_path(self.path))
-        try:
-            lock.acquire(timeout=_LOCK_WAIT_S)
-        except Timeout:
-            raise DreamPRMError(
-                f"{self.path}: another process writes to this rollout store; wait for it, or give "
-                "another --store"
-            ) from None
-        self._lock = lock
-        self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")  # a kill loses nothing committed
-        if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
-        self._check_version()
-
-    def _check_version(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version != VERSION:
-            raise DreamPRMError(
-                f"{self.path}: not a rollout store of this version of dreamprm (has version "
-                f"{version}, needs {VERSION}); give another --store"
-            )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _BUGS):
-                raise self._failed("write", error) from error
-            raise
-
-    def _failed(self, what: str, error: sqlite3.Error) -> DreamPRMError:
-        if "locked" in str(error):
-            mend = "another program holds the file; close it"
-        elif "malformed" in str(error) or "not a database" in str(error):
-            mend = "the file is damaged: restore it, or give another --store"
-        else:
-            mend = "free space or choose another place"
-        return DreamPRMError(f"{self.path}: cannot {what}: {error}; {mend}")
-
-    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, _BUGS):
-                raise
-            raise self._failed("read", error) from error
-
-    def add(
-        self,
-        prefix: Prefix,
-        first_index: int,
-        reply: Reply,
-        cost: float = 0.0,
-    ) -> None:
-        """Keep a policy's reply as samples `first_index`, `first_index` + 1, ... of a prefix."""
-        with self._transaction():
-            row = (prefix.key, prefix.question, prefix.question_id)
-            self._db.execute(
-                "INSERT OR IGNORE INTO prefixes (key, question, question_id, generator, steps) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (*row, self._generator(prefix.generator), json.dumps(prefix.steps)),
-            )
-            (at,) = self._db.execute(
-                "SELECT id FROM prefixes WHERE key = ?", (prefix.key,)
-            ).fetchone()
-            self._db.executemany(
-                "INSERT INTO rollouts VALUES (?, ?, ?, ?)",
-                (
-                    (at, index, _storable(completion.text), completion.finish_reason)
-                    for index, completion in enumerate(reply.completions, first_index)
-                ),
-            )
-            self._add_call(prefix.generator.policy, reply, cost)
-
-    def add_call(self, policy: str, reply: Reply, cost: float = 0.0) -> None:
-        """Note what a call cost whose text is not kept (a judge's)."""
-        with self._transaction():
-            self._add_call(policy, reply, cost)
-
-    def _add_call(self, policy: str, reply: Reply, cost: float) -> None:
-        tokens = (reply.prompt_tokens, reply.completion_tokens)
-        self._db.execute(
-            "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)",
-            (time.time(), policy, len(reply.completions), *tokens, cost),
-        )
-
-    def _generator(self, generator: Generator) -> int:
-        if generator.key not in self._ids:
-            self._db.execute(
-                "INSERT OR IGNORE INTO generators (key, policy, settings, seed) "
-                "VALUES (?, ?, ?, ?)",
-                (generator.key, generator.policy, generator.settings, generator.seed),
-            )
-            self._ids[generator.key] = self._generator_id(generator) or 0
-        return self._ids[generator.key]
-
-    def _generator_id(self, generator: Generator) -> int | None:
-        found = self._db.execute(
-            "SELECT id FROM generators WHERE key = ?", (generator.key,)
-        ).fetchone()
-        return None if found is None else int(found[0])
-
-    def completions(self, prefix: str, limit: int = -1) -> list[Completion]:
-        """The samples of a prefix (its key) in order of their index; those of the lowest first."""
-        rows = self._rows(
-            "SELECT text, finish_reason FROM rollouts WHERE prefix = "
-            "(SELECT id FROM prefixes WHERE key = ?) ORDER BY sample_index LIMIT ?",
-            (prefix, limit),
-        )
-        return [Completion(*row) for row in rows]
-
-    def generators(self) -> list[Generator]:
-        """All that have written something, the last first."""
-        rows = self.read("SELECT policy, settings, seed FROM generators ORDER BY id DESC")
-        return [Generator(*row) for row in rows]
-
-    def verdict(self, question: str, verifier: str, answer: str) -> tuple[bool, str] | None:
-        """(is it right, by which rule) of an answer that was verified before."""
-        rows = self._rows(
-            "SELECT correct, rule FROM verdicts WHERE question = ? AND verifier = ? AND answer = ?",
-            (question, verifier, _storable(answer)),
-        )
-        return (bool(rows[0][0]), rows[0][1]) if rows else None
-
-    def add_verdict(
-        self, question: str, verifier: str, answer: str, correct: bool, rule: str
-    ) -> None:
-        """Keep a verdict."""
-        with self._transaction():
-            self._db.execute(
-                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)",
-                (question, verifier, _storable(answer), correct, rule),
-            )
-
-    def usage(self, since: float = 0.0) -> dict[str, Usage]:
-        """Policy -> what its calls have cost, those after `since` (seconds of the epoch)."""
-        rows = self._rows(
-            "SELECT policy, count(*), sum(completions), sum(prompt_tokens), "
-            "sum(completion_tokens), sum(cost) FROM calls WHERE time >= ? GROUP BY policy",
-            (since,),
-        )
-        return {policy: Usage(*values) for policy, *values in rows}
-
-    def dearest_call(self) -> tuple[int, float]:
-        """Most tokens, and highest cost, of one call so far."""
-        [(tokens, cost)] = self._rows(
-            "SELECT max(prompt_tokens + completion_tokens), max(cost) FROM calls"
-        )
-        return tokens or 0, cost or 0.0
-
-    def finish_reasons(self, generator: Generator) -> dict[str, int]:
-        """Why the completions of a generator ended -> how many."""
-        rows = self._rows(
-            "SELECT finish_reason, count(*) FROM rollouts JOIN prefixes ON prefixes.id = prefix "
-            "WHERE generator = (SELECT id FROM generators WHERE key = ?) GROUP BY finish_reason",
-            (generator.key,),
-        )
-        return dict(rows)
-
-    def counts(self) -> dict[str, int]:
-        """How many rows each table holds."""
-        tables: Sequence[str] = ("generators", "prefixes", "rollouts", "verdicts")
-        return {name: self._rows(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
-
-    def dump(self) -> Iterator[tuple[str, str, int, str, str]]:
-        """(prefix key, question id, sample index, text, finish reason) of all, in a fixed order."""
-        yield from self._db.execute(
-            "SELECT key, question_id, sample_index, text, finish_reason FROM rollouts "
-            "JOIN prefixes ON prefixes.id = prefix ORDER BY key, sample_index"
-        )
-
-    def write(self, statement: str, values: Sequence[Any]) -> None:
-        """Change a table that another module keeps in the same file (see `jobs`)."""
-        with self._transaction():
-            self._db.execute(statement, values)
-
-    def read(self, query: str) -> list[tuple[Any, ...]]:
-        """Rows of such a table."""
-        return self._rows(query)
-
-    def close(self) -> None:
-        """Close the file and let others write; a second call does nothing."""
-        if hasattr(self, "_db"):
-            self._db.close()
-        if self._lock is not None:
-            self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def lock_path(path: Path) -> Path:
-    """The lock file of a store."""
-    return path.with_name(path.name + ".lock")
-
-
-def _storable(text: str) -> str:
-    """SQLite holds UTF-8; half a surrogate pair, which a server may send, is replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-_WRITE_EVERY_S = 0.5
-
-
 class Job(NamedTuple):
     """One output under way or finished.
 
@@ -432,11 +156,11 @@ class Job(NamedTuple):
     policy: str
     unit: str
     total: int
-    done: int
-    done_before: int
-    started: float
-    updated: float
-    state: str
+    done: int = 0
+    done_before: int = 0
+    started: float = 0.0
+    updated: float = 0.0
+    state: str = "running"
 
     @property
     def rate(self) -> float | None:
@@ -451,10 +175,216 @@ class Job(NamedTuple):
         return None if self.rate is None else (self.total - self.done) / self.rate
 
 
-def jobs(store: RolloutStore) -> list[Job]:
-    """All jobs, the last begun first."""
-    rows = store.read(f"SELECT {', '.join(Job._fields)} FROM jobs ORDER BY started DESC")
-    return [Job(*row) for row in rows]
+class RolloutStore:
+    """The store, opened for writing; made where it is not there.
+
+    Args:
+        path: the file, for example `rollouts.db`.
+        readonly: only look; works while another process writes.
+
+    Raises:
+        DreamPRMError: no such store, another process writes to it, or it is no store of ours.
+    """
+
+    def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
+        self.path = Path(path)
+        self._lock: FileLock | None = None
+        try:
+            if readonly:
+                self._open_to_read()
+            else:
+                self._open_to_write()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise DreamPRMError(
+                f"{self.path}: cannot be opened as a rollout store: {error}; give another --store"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_to_read(self) -> None:
+        if not self.path.is_file():
+            raise DreamPRMError(f"{self.path}: there is no rollout store; correct the path")
+        uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        self._db = sqlite3.connect(uri, uri=True, timeout=30)
+        try:
+            self._check_version()
+        except sqlite3.OperationalError:  # a folder that we may not write to, so nobody else does
+            self._db.close()
+            self._db = sqlite3.connect(f"{uri}&immutable=1", uri=True)
+            self._check_version()
+
+    def _open_to_write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(_lock_path(self.path))
+        try:
+            lock.acquire(timeout=_LOCK_WAIT_S)
+        except Timeout:
+            raise DreamPRMError(
+                f"{self.path}: another process writes to this rollout store; wait for it, or give "
+                "another --store"
+            ) from None
+        self._lock = lock
+        # Each statement that changes a row begins a transaction, which `_writing` ends.
+        self._db = sqlite3.connect(self.path, timeout=30, isolation_level="IMMEDIATE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")  # a kill loses nothing committed
+        if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+        self._check_version()
+
+    def _check_version(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
+            raise DreamPRMError(
+                f"{self.path}: not a rollout store of this version of dreamprm (has version "
+                f"{version}, needs {VERSION}); give another --store"
+            )
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Say how to mend what the disk or the file refuses."""
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # bugs
+            raise
+        except sqlite3.DatabaseError as error:
+            mend = "free space or choose another place"
+            if "locked" in str(error):
+                mend = "another program holds the file; close it"
+            elif "malformed" in str(error) or "not a database" in str(error):
+                mend = "the file is damaged: restore it, or give another --store"
+            raise DreamPRMError(f"{self.path}: cannot {what}: {error}; {mend}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """All changes of the block or, after an error, none."""
+        with self._telling("write"), self._db:
+            yield self._db
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._telling("read"):
+            return self._db.execute(query, values).fetchall()
+
+    def add(self, prefix: Prefix, first_index: int, reply: Reply, cost: float = 0.0) -> None:
+        """Keep a policy's reply as samples `first_index`, `first_index` + 1, ... of a prefix."""
+        by = prefix.generator
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO generators (key, policy, settings, seed) "
+                "VALUES (?, ?, ?, ?)",
+                (by.key, by.policy, by.settings, by.seed),
+            )
+            db.execute(
+                "INSERT OR IGNORE INTO prefixes (key, question, question_id, generator, steps) "
+                "VALUES (?, ?, ?, (SELECT id FROM generators WHERE key = ?), ?)",
+                (*prefix[:3], by.key, json.dumps(prefix.steps)),
+            )
+            db.executemany(
+                "INSERT INTO rollouts VALUES ((SELECT id FROM prefixes WHERE key = ?), ?, ?, ?)",
+                (
+                    (prefix.key, index, _storable(completion.text), completion.finish_reason)
+                    for index, completion in enumerate(reply.completions, first_index)
+                ),
+            )
+            self._note_call(db, by.policy, reply, cost)
+
+    def add_call(self, policy: str, reply: Reply, cost: float = 0.0) -> None:
+        """Note what a call cost whose text is not kept (a judge's)."""
+        with self._writing() as db:
+            self._note_call(db, policy, reply, cost)
+
+    @staticmethod
+    def _note_call(db: sqlite3.Connection, policy: str, reply: Reply, cost: float) -> None:
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        row = (time.time(), policy, len(reply.completions), *tokens, cost)
+        db.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def completions(self, prefix: str, limit: int = -1) -> list[Completion]:
+        """The samples of a prefix (its key) in order of their index; those of the lowest first."""
+        rows = self._rows(
+            "SELECT text, finish_reason FROM rollouts WHERE prefix = "
+            "(SELECT id FROM prefixes WHERE key = ?) ORDER BY sample_index LIMIT ?",
+            prefix,
+            limit,
+        )
+        return [Completion(*row) for row in rows]
+
+    def generators(self) -> list[Generator]:
+        """All that have written something, the last first."""
+        rows = self._rows("SELECT policy, settings, seed FROM generators ORDER BY id DESC")
+        return [Generator(*row) for row in rows]
+
+    def verdict(self, question: str, verifier: str, answer: str) -> tuple[bool, str] | None:
+        """(is it right, by which rule) of an answer that was verified before."""
+        rows = self._rows(
+            "SELECT correct, rule FROM verdicts WHERE question = ? AND verifier = ? AND answer = ?",
+            question,
+            verifier,
+            _storable(answer),
+        )
+        return (bool(rows[0][0]), rows[0][1]) if rows else None
+
+    def add_verdict(
+        self, question: str, verifier: str, answer: str, correct: bool, rule: str
+    ) -> None:
+        """Keep a verdict."""
+        row = (question, verifier, _storable(answer), correct, rule)
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)", row)
+
+    def usage(self) -> dict[str, Usage]:
+        """Policy -> what its calls have cost."""
+        rows = self._rows(
+            "SELECT policy, count(*), sum(completions), sum(prompt_tokens), "
+            "sum(completion_tokens), sum(cost) FROM calls GROUP BY policy"
+        )
+        return {policy: Usage(*values) for policy, *values in rows}
+
+    def dearest_call(self) -> tuple[int, float]:
+        """Most tokens, and highest cost, of one call so far."""
+        [(tokens, cost)] = self._rows(
+            "SELECT max(prompt_tokens + completion_tokens), max(cost) FROM calls"
+        )
+        return tokens or 0, cost or 0.0
+
+    def finish_reasons(self, generator: Generator) -> dict[str, int]:
+        """Why the completions of a generator ended -> how many."""
+        rows = self._rows(
+            "SELECT finish_reason, count(*) FROM rollouts JOIN prefixes ON prefixes.id = prefix "
+            "WHERE generator = (SELECT id FROM generators WHERE key = ?) GROUP BY finish_reason",
+            generator.key,
+        )
+        return dict(rows)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each table holds."""
+        tables = ("generators", "prefixes", "rollouts", "verdicts")
+        return {name: self._rows(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the last begun first."""
+        rows = self._rows(f"SELECT {', '.join(Job._fields)} FROM jobs ORDER BY started DESC")
+        return [Job(*row) for row in rows]
+
+    def keep_job(self, job: Job) -> None:
+        """Keep how far a job is, in place of what was known of its output."""
+        with self._writing() as db:
+            db.execute(f"INSERT OR REPLACE INTO jobs VALUES ({', '.join('?' * len(job))})", job)
+
+    def close(self) -> None:
+        """Close the file and let others write; a second call does nothing."""
+        if hasattr(self, "_db"):
+            self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class JobWriter:
@@ -465,59 +395,46 @@ class JobWriter:
 
     Args:
         store: open for writing.
-        output, verb, policy, unit, total: see `Job`.
+        job: what is made, and how many units of it.
         calls: tells how many calls of the policy have ended.
     """
 
-    def __init__(
-        self,
-        store: RolloutStore,
-        *,
-        output: str,
-        verb: str,
-        policy: str,
-        unit: str,
-        total: int,
-        calls: Callable[[], int],
-    ) -> None:
-        self._store, self.output = store, output
-        self._calls, self._calls_before = calls, calls()
-        self.done = self.done_before = 0
-        self._last = self.started = time.time()
-        values = (output, verb, policy, unit, total, 0, 0, self.started, self._last, "running")
-        self._store.write(f"INSERT OR REPLACE INTO jobs VALUES ({', '.join('?' * 10)})", values)
+    def __init__(self, store: RolloutStore, job: Job, calls: Callable[[], int]) -> None:
+        self._store, self._calls, self._calls_before = store, calls, calls()
+        self.job = job._replace(started=time.time())
+        self.finish("running")
 
     def advance(self, units: int = 1) -> None:
         """So many more units are done."""
-        self.done += units
+        self.job = self.job._replace(done=self.job.done + units)
         if self._calls() == self._calls_before:
-            self.done_before, self.started = self.done, time.time()
-        if time.time() - self._last >= _WRITE_EVERY_S:
-            self._write("running")
+            self.job = self.job._replace(done_before=self.job.done, started=time.time())
+        if time.time() - self.job.updated >= _WRITE_EVERY_S:
+            self.finish("running")
 
     def finish(self, state: str = "finished") -> None:
         """The run is over."""
-        self._write(state)
-
-    def _write(self, state: str) -> None:
-        self._last = time.time()
-        self._store.write(
-            "UPDATE jobs SET done = ?, done_before = ?, started = ?, updated = ?, state = ? "
-            "WHERE output = ?",
-            (self.done, self.done_before, self.started, self._last, state, self.output),
-        )
+        self.job = self.job._replace(updated=time.time(), state=state)
+        self._store.keep_job(self.job)
 
 
 def is_being_written(path: Path) -> bool:
     """Does a process hold the store open for writing? (False in a folder that is read-only.)"""
-    if not lock_path(path).exists():
+    if not _lock_path(path).exists():
         return False
-    lock = FileLock(lock_path(path))
     try:
-        lock.acquire(timeout=0)
+        with FileLock(_lock_path(path), timeout=0):
+            return False
     except Timeout:
         return True
     except OSError:
         return False
-    lock.release()
-    return False
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _storable(text: str) -> str:
+    """SQLite holds UTF-8; half a surrogate pair, which a server may send, is replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
