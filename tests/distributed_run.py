@@ -1,16 +1,10 @@
-"""A training run for `test_distributed.py`, started once per process by torch's launcher.
-
-    python -m torch.distributed.run --nproc_per_node 2 tests/distributed_run.py OUT.json '{...}'
-
-The second argument: fields of `TrainConfig`; `lora`, to train adapters on the embedded backbone;
-`stop`, to end without a word after so many steps.
-"""
+"""A training run for `test_distributed.py`, begun in each process of a group."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,9 +19,14 @@ from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    output, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+def main(words: Sequence[str]) -> int:
+    """Train and write what was learned.
+
+    Args:
+        words: the file to write, and a JSON object with fields of `TrainConfig`; `lora`, to train
+            adapters on the embedded backbone; `stop`, to end without a word after so many steps.
+    """
+    output, settings = Path(words[0]), json.loads(words[1])
     lora, stop = settings.pop("lora", False), settings.pop("stop", 0)
     model = random_prm()
     if lora:
@@ -46,27 +45,16 @@ def main() -> None:
 
     folder = output.parent / output.stem
     result = fit(model, small_data(), config, output_dir=folder, progress=leave)
-    if not result.is_main:
-        return
-    saved = PRM.from_pretrained(folder, dtype=torch.float64).double()
-    pairs = [pair for group in small_data().meta for pair in group]
-    scores = {f"{s.question_id}/{s.sample_index}": s.logits for s in StepScorer(saved).score(pairs)}
-    facts = {
-        "weights": result.weights,
-        "instances": result.instances,
-        "scores": scores,
-        "history": result.history,
-    }
-    output.write_text(json.dumps(facts))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        leave_together()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Once in some twenty runs on a full machine a thread of torch's was not joined when the
-    # interpreter ended, and the process aborted with all its work done.
-    os._exit(0)
+    if result.is_main:
+        saved = PRM.from_pretrained(folder, dtype=torch.float64).double()
+        pairs = [pair for group in small_data().meta for pair in group]
+        scores = StepScorer(saved).score(pairs)
+        facts = {
+            "weights": result.weights,
+            "instances": result.instances,
+            "scores": {f"{s.question_id}/{s.sample_index}": s.logits for s in scores},
+            "history": result.history,
+        }
+        output.write_text(json.dumps(facts))
+    leave_together()
+    return 0

@@ -1,9 +1,10 @@
 """Runs `dreamprm` commands one after another, each in a process of its own that may be killed.
 
 Importing torch and transformers takes far longer than a short training run. Here it happens once,
-in a process that forks a child per command (`python -m tests.forked_commands`). One line of JSON on
-standard input is a command; two lines come back: the child's process id at its start, and its exit
-code at its end (minus the signal, if a signal ended it).
+in a process that forks a child per command (`python -m tests.forked_commands`), or several that
+train together. One line of JSON on standard input is a command; two lines come back: the (first)
+child's process id at its start, and its exit code at its end (minus the signal, if a signal ended
+it).
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import pkgutil
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import dreamprm
-from dreamprm.cli import main
 
 POLL_S = 0.001
 HEAVY = ("transformers.models.qwen2_vl.modeling_qwen2_vl", "peft", "openai.resources.chat")
@@ -55,6 +57,8 @@ class ForkedCommands:
         kill_now: Callable[[], bool] = lambda: False,
         largest_file: int | None = None,
         stdout: str = os.devnull,
+        program: str = "dreamprm.cli",
+        environments: Sequence[Mapping[str, str]] = ({},),
     ) -> int:
         """Exit code of a command; -9 if it was killed because `kill_now` said so.
 
@@ -63,6 +67,8 @@ class ForkedCommands:
             kill_now: asked every millisecond.
             largest_file: bytes beyond which no file can be written: a disk that runs full.
             stdout: file that stands for standard output.
+            program: module with the `main` that takes the words.
+            environments: variables of each process, where several run together.
         """
         replies = _pipe(self._process.stdout)
         with tempfile.TemporaryDirectory() as folder:  # a pipe of its own: helpers end later
@@ -71,7 +77,8 @@ class ForkedCommands:
             errors = os.open(stderr, os.O_RDWR | os.O_NONBLOCK)
             try:
                 request = {"words": list(words), "largest_file": largest_file}
-                request |= {"stdout": stdout, "stderr": stderr}
+                request |= {"stdout": stdout, "stderr": stderr, "program": program}
+                request["environments"] = list(map(dict, environments))
                 return self._wait_for(request, replies, errors, kill_now)
             finally:
                 os.close(errors)
@@ -93,6 +100,19 @@ class ForkedCommands:
         self.said = said.decode()
         return int(replies.readline())
 
+    def run_together(self, words: Sequence[str], processes: int, **variables: str) -> int:
+        """Exit code of a training run in a group of processes, as torch's launcher starts it."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environments = [
+            {"RANK": str(rank), "LOCAL_RANK": str(rank)} | size | address | variables
+            for rank in range(processes)
+        ]
+        return self.run(words, program="tests.distributed_run", environments=environments)
+
     def close(self) -> None:
         _pipe(self._process.stdin).close()
         self._process.wait()
@@ -110,20 +130,29 @@ def _serve() -> None:
     for name in HEAVY:
         importlib.import_module(name)
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            os._exit(_run(**json.loads(line)))
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        request = json.loads(line)
+        children = []
+        for environment in request.pop("environments"):
+            children.append(os.fork())
+            if children[-1] == 0:
+                os.environ.update(environment)
+                os._exit(_run(**request))
+        print(children[0], flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(next((code for code in codes if code), 0), flush=True)
 
 
-def _run(words: list[str], largest_file: int | None, stdout: str, stderr: str) -> int:
+def _run(words: list[str], largest_file: int | None, stdout: str, stderr: str, program: str) -> int:
     os.dup2(os.open(stdout, os.O_WRONLY), 1)
     os.dup2(os.open(stderr, os.O_WRONLY), 2)
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a failed write, not a signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    code = main(words)
+    try:
+        code: int = importlib.import_module(program).main(words)
+    except Exception:
+        traceback.print_exc()
+        code = 1
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     sys.stderr.flush()

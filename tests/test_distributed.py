@@ -6,16 +6,13 @@ first steps of AdamW divide rounding errors by gradients of their own size.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forked_commands import ForkedCommands
 
 SETTINGS: dict[str, Any] = {
     "gradient_accumulation_steps": 3,
@@ -25,49 +22,31 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
 }
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-REPOSITORY = Path(__file__).parent.parent
 
 
-def run(
-    output: Path, processes: int, environment: dict[str, str] | None = None, **changes: Any
-) -> dict[str, Any]:
-    """Train on so many processes; 4 trajectories in a micro-batch, all processes together."""
-    settings = SETTINGS | {"per_device_train_batch_size": 4 // processes} | changes
-    words = [sys.executable]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        words += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-        words += ["--master_addr=127.0.0.1", f"--master_port={port}"]
-    words += [str(REPOSITORY / "tests" / "distributed_run.py"), str(output), json.dumps(settings)]
-    variables = os.environ | {
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "src"))),
-    }
-    done = subprocess.run(
-        words,
-        env=variables | (environment or {}),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
-    return result
+class Trained:
+    """Trains in groups of processes; 4 trajectories in a micro-batch, all processes together."""
 
+    def __init__(self, commands: ForkedCommands, folder: Path) -> None:
+        self.commands, self.folder = commands, folder
 
-@functools.cache
-def alone(folder: Path, changes: str = "{}") -> dict[str, Any]:
-    return run(folder / f"one-{abs(hash(changes))}.json", 1, **json.loads(changes))
+    def by(
+        self, processes: int, name: str, variables: dict[str, str] | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        """What `distributed_run` wrote; of one process, once for each name."""
+        output = self.folder / f"{name}-{processes}.json"
+        if processes > 1 or not output.exists():
+            settings = SETTINGS | {"per_device_train_batch_size": 4 // processes} | changes
+            words = [str(output), json.dumps(settings)]
+            variables = {"ACCELERATE_USE_CPU": "true"} | (variables or {})
+            code = self.commands.run_together(words, processes, **variables)
+            assert code == 0, self.commands.said[-3000:]
+        return json.loads(output.read_text()) if output.exists() else {}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("distributed")
+def trained(commands: ForkedCommands, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(commands, tmp_path_factory.mktemp("distributed"))
 
 
 def largest_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
@@ -80,11 +59,9 @@ def largest_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize("environment", [{}, SHARDED], ids=["ddp", "fsdp2"])
 def test_two_processes_give_the_weights_and_scores_of_one(
-    folder: Path, environment: dict[str, str], request: pytest.FixtureRequest
+    trained: Trained, environment: dict[str, str]
 ) -> None:
-    one = alone(folder)
-    name = request.node.callspec.id
-    two = run(folder / f"{name}.json", 2, environment)
+    one, two = trained.by(1, "plain"), trained.by(2, f"plain-{len(environment)}", environment)
     assert max(abs(w - 1.0) for w in one["weights"].values()) > 0.01
     assert largest_difference(one, two) < 1e-5
     for ours, theirs in zip(one["history"], two["history"], strict=True):
@@ -92,19 +69,16 @@ def test_two_processes_give_the_weights_and_scores_of_one(
         assert ours["trajectories"] == theirs["trajectories"]
 
 
-def test_two_processes_share_a_table_of_instance_weights(folder: Path) -> None:
-    changes = {"weighting": "instance_table"}
-    one = alone(folder, json.dumps(changes))
-    two = run(folder / "table.json", 2, **changes)
+def test_two_processes_share_a_table_of_instance_weights(trained: Trained) -> None:
+    one, two = (trained.by(n, "table", weighting="instance_table") for n in (1, 2))
     assert max(abs(w - 1.0) for w in one["instances"]) > 0.01
     assert one["instances"] == pytest.approx(two["instances"], abs=1e-5)
 
 
-def test_sharded_lora_that_was_stopped_resumes_to_what_one_process_gives(folder: Path) -> None:
+def test_sharded_lora_that_was_stopped_resumes_to_what_one_process_gives(trained: Trained) -> None:
     changes = {"lora": True, "meta_gradient_at": "end"}
-    one = alone(folder, json.dumps(changes))
-    target = folder / "lora.json"
-    assert run(target, 2, SHARDED, **changes, stop=4) == {}
-    assert (folder / "lora" / "checkpoints" / "checkpoint-2").is_dir()
-    two = run(target, 2, SHARDED, **changes)
+    one = trained.by(1, "lora", **changes)
+    assert trained.by(2, "lora", SHARDED, **changes, stop=4) == {}
+    assert (trained.folder / "lora-2" / "checkpoints" / "checkpoint-2").is_dir()
+    two = trained.by(2, "lora", SHARDED, **changes)
     assert largest_difference(one, two) < 1e-5
