@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 import dreamprm
+from tests.cli_samples import save_tiny_model
 
 POLL_S = 0.001
 HEAVY = ("transformers.models.qwen2_vl.modeling_qwen2_vl", "peft", "openai.resources.chat")
@@ -129,6 +130,8 @@ def _serve() -> None:
             importlib.import_module(module.name)
     for name in HEAVY:
         importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:  # transformers prepares its first saving
+        save_tiny_model(Path(folder))
     for line in sys.stdin:
         request = json.loads(line)
         children = []

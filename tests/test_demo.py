@@ -27,6 +27,8 @@ SMALL = [
     "--completions=2",
     "--bilevel.max_steps=6",
     "--bilevel.save_steps=3",
+    "--bilevel.per_device_train_batch_size=2",
+    "--bilevel.meta_batch_questions=4",
 ]
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import sqlite3
-import sys
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,24 +17,11 @@ from dreamprm.data import write_questions
 from dreamprm.records import Question
 from dreamprm.rollouts.store import RolloutStore
 from tests.fake_endpoint import FakeEndpoint
+from tests.forked_commands import ForkedCommands
 
-KILLS = 8
+KILLS = 6
 SLOTS = 4
-QUESTIONS = 40
-# What a verb needs is imported once, in a server from which every run is forked.
-PRELOAD = [
-    "dreamprm.cli.sample",
-    "dreamprm.cli.label",
-    "dreamprm.rollouts.sampler",
-    "dreamprm.policy.served",
-    "dreamprm.rollouts.labels",
-    "openai.resources.chat",
-]
-
-
-def run_verb(words: list[str]) -> None:
-    """In the child process."""
-    sys.exit(main(words))
+QUESTIONS = 30
 
 
 def verbs(url: str, folder: Path) -> list[list[str]]:
@@ -63,11 +48,9 @@ def kept(folder: Path) -> list[tuple[str, str, int, str, str]]:
         ).fetchall()
 
 
-def test_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
+def test_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path, commands: ForkedCommands) -> None:
     asked = [Question(id=f"q{i}", domain="d", text=f"t{i}", answer="1") for i in range(QUESTIONS)]
     write_questions(tmp_path / "questions.jsonl", asked)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     rng = random.Random(0)
     with FakeEndpoint(continues="prefill", slots=SLOTS, latency_s=0.01) as server:
         for words in verbs(server.url, tmp_path / "unbroken"):
@@ -76,14 +59,14 @@ def test_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
         needed = len(server.answered)
         assert needed > 2 * QUESTIONS, "the job is long enough to be killed"
         kills, jobs, in_verb = 0, 0, Counter[str]()
-        while kills < KILLS or in_verb["sample"] < 3 or in_verb["label"] < 3:
+        while kills < KILLS or in_verb["sample"] < 2 or in_verb["label"] < 2:
             folder = tmp_path / f"killed{jobs}"
             jobs += 1
             server.forget()
             killed_here = 0
             for words in verbs(server.url, folder):
                 patience = 1.0  # grows, so that a busy machine gets to the end too
-                while (code := one_run(context, words, patience * rng.uniform(0.2, 0.9))) is None:
+                while (code := one_run(commands, words, patience * rng.uniform(0.2, 0.9))) == -9:
                     patience *= 1.1
                     killed_here += 1
                     in_verb[words[0]] += 1
@@ -99,28 +82,21 @@ def test_kills_leave_the_store_of_an_unbroken_run(tmp_path: Path) -> None:
     print(f"{kills} kills in {jobs} jobs ({dict(in_verb)}), {needed} calls each")
 
 
-def one_run(context: Any, words: list[str], seconds: float) -> int | None:
-    """Exit code of a run; None if it was killed after so many seconds."""
-    process = context.Process(target=run_verb, args=(words,))
-    process.start()
-    process.join(seconds)
-    if process.is_alive():
-        process.kill()
-        process.join()
-        return None
-    assert process.exitcode is not None
-    return None if process.exitcode == -9 else process.exitcode
+def one_run(commands: ForkedCommands, words: list[str], seconds: float) -> int:
+    """Exit code of a run; -9 if it was killed after so many seconds."""
+    end = time.monotonic() + seconds
+    return commands.run(words, lambda: time.monotonic() > end)
 
 
-def test_status_shows_a_killed_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_a_killed_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], commands: ForkedCommands
+) -> None:
     asked = [Question(id=f"q{i}", domain="d", text=f"t{i}", answer="1") for i in range(500)]
     write_questions(tmp_path / "questions.jsonl", asked)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     folder = tmp_path / "job"
     with FakeEndpoint(continues="prefill", slots=SLOTS, latency_s=0.02) as server:
         sample, _ = verbs(server.url, folder)
-        assert one_run(context, sample, 2.0) is None
+        assert one_run(commands, sample, 2.0) == -9
     capsys.readouterr()
     assert main(["status", "--store", str(folder / "rollouts.db"), "--json", "true"]) == 0
     status = json.loads(capsys.readouterr().out)

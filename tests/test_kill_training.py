@@ -14,7 +14,7 @@ from tests.cli_samples import read_rows, save_tiny_model, train_words
 from tests.forked_commands import ForkedCommands
 from tests.prm_data import small_data
 
-STEPS = 16
+STEPS = 12
 KillNow = Callable[[], bool]
 
 
@@ -79,9 +79,9 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kills", "options", "written"),
     [
-        (6, ["--use_peft", "--lora_dropout", "0.1"], "adapter_model.safetensors"),
-        (4, ["--weighting", "instance_table"], "instance_weights.jsonl"),
-        (4, ["--weighting", "none", "--label_correction"], "corrected_labels.jsonl"),
+        (4, ["--use_peft", "--lora_dropout", "0.1"], "adapter_model.safetensors"),
+        (3, ["--weighting", "instance_table"], "instance_weights.jsonl"),
+        (3, ["--weighting", "none", "--label_correction"], "corrected_labels.jsonl"),
     ],
     ids=["domain", "instance_table", "label_correction"],
 )
