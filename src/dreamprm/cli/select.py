@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,11 +29,10 @@ from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.policy import Policy
 
 if TYPE_CHECKING:  # these load slowly
-    from dreamprm.data.own import JsonlAppender
-    from dreamprm.records import Question, StepScores, Trajectory
+    from dreamprm.records import Question
     from dreamprm.rollouts.sampler import Outcome, Sampler
     from dreamprm.search.choosing import Choice
-    from dreamprm.search.search import SearchOptions, SearchResult, StepJudge
+    from dreamprm.search.search import SearchOptions, StepJudge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,40 +151,42 @@ def _choose_stored(config: Config, trajectories: Path) -> None:
     )
     write_records(config.output, choices, Choice)
     settings = {"n": config.n, "aggregation": aggregation, "trajectories": str(trajectories)}
-    _write_result(config, choices, questions, settings)
-    print(f"{config.output}: {len(choices)} choices by {config.method}{_accuracy(choices)}")
+    _report(config, choices, questions, f"{len(choices)} choices by {config.method}", settings)
 
 
 def _search(config: Config) -> None:
     """Search, writing rows as questions finish."""
-    from dreamprm.cli.resume import resumable
+    from dreamprm.cli.resume import appending, companion
     from dreamprm.cli.sampling import tell
     from dreamprm.cli.terminal import progress
-    from dreamprm.data import check_images, read_questions
-    from dreamprm.records import UNKNOWN_ANSWER
+    from dreamprm.data import read_records
+    from dreamprm.records import StepScores, Trajectory
     from dreamprm.rollouts.sampler import Outcome, open_sampler, work_through
     from dreamprm.rollouts.store import RolloutStore
     from dreamprm.search.choosing import Choice
     from dreamprm.search.search import Search
 
     options = _options(config)
-    questions = read_questions(config.questions, image_root=config.image_root)
-    if not questions:
-        raise DataError("holds no question", file=config.questions)
-    check_images(questions, config.questions)
-    if config.result is not None and all(q.answer == UNKNOWN_ANSWER for q in questions):
-        raise DataError("--result needs questions with known answers", file=config.questions)
-    settings = _settings(config, options)
-    with (
-        resumable(config.output, "select", settings, Choice) as (out, written),
-        RolloutStore(config.store_of(config.output)) as store,
-        _keeping(config, settings, {row.question_id for row in written}) as keep,
-        progress("questions answered", len(questions)) as advance,
-    ):
-        done = {row.question_id for row in written}
-        left = [q for q in questions if q.id not in done]
-        choices = list(written)
+    questions = _questions(config)
+    outputs = [p for p in (config.output, config.candidates_output, config.scores_output) if p]
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise DataError("output, candidates_output and scores_output must be different files")
+    run = ("select", _settings(config, options))
+    with ExitStack() as stack:
+        out = stack.enter_context(appending(config.output, *run))
+        choices = read_records(config.output, Choice)
+        done = {choice.question_id for choice in choices}
+        store = stack.enter_context(RolloutStore(config.store_of(config.output)))
+        candidates, scores = (
+            stack.enter_context(companion(path, kind, config.output, done, *run)) if path else None
+            for path, kind in (
+                (config.candidates_output, Trajectory),
+                (config.scores_output, StepScores),
+            )
+        )
+        advance = stack.enter_context(progress("questions answered", len(questions)))
         advance(len(done))
+        left = [q for q in questions if q.id not in done]
 
         async def search_all() -> Outcome:
             judge, count_tokens = _judge(config)
@@ -193,7 +194,11 @@ def _search(config: Config) -> None:
 
                 async def answer(question: Question) -> None:
                     result = await Search(question, sampler, options, judge, count_tokens).run()
-                    keep(result)
+                    for c in result.candidates:
+                        if candidates is not None:
+                            candidates.append(c.trajectory)
+                        if scores is not None:
+                            scores.append(StepScores.of(c.trajectory, c.logits))
                     choices.append(result.choice())
                     out.append(choices[-1])
 
@@ -210,18 +215,26 @@ def _search(config: Config) -> None:
         )
     tokens = [c.tokens for c in choices if c.tokens is not None]
     each = f", {sum(tokens) / len(tokens):.0f} tokens each" if tokens else ""
-    print(f"{config.output}: {len(choices)} answers by {config.method}{each}{_accuracy(choices)}")
-    if any(c.outcome is not None for c in choices):
-        names = ("width", "expand", "single_steps", "early_stop", "max_tokens", "prompt")
-        _write_result(
-            config,
-            choices,
-            questions,
-            {"n": options.n, "aggregation": options.aggregation}
-            | {name: getattr(config, name) for name in (*names, "temperature", "seed")}
-            | {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path},
-        )
+    names = ("width", "expand", "single_steps", "early_stop", "max_tokens", "prompt")
+    settings: dict[str, Any] = {"n": options.n, "aggregation": options.aggregation}
+    settings |= {name: getattr(config, name) for name in (*names, "temperature", "seed")}
+    settings |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
+    what = f"{len(choices)} answers by {config.method}{each}"
+    _report(config, choices, questions, what, settings)
     tell(outcome, "questions")
+
+
+def _questions(config: Config) -> list[Question]:
+    from dreamprm.data import check_images, read_questions
+    from dreamprm.records import UNKNOWN_ANSWER
+
+    questions = read_questions(config.questions, image_root=config.image_root)
+    if not questions:
+        raise DataError("holds no question", file=config.questions)
+    check_images(questions, config.questions)
+    if config.result is not None and all(q.answer == UNKNOWN_ANSWER for q in questions):
+        raise DataError("--result needs questions with known answers", file=config.questions)
+    return questions
 
 
 def _options(config: Config) -> SearchOptions:
@@ -305,113 +318,35 @@ def _warn_of_refusals(sampler: Sampler) -> None:
         )
 
 
-@contextmanager
-def _keeping(
-    config: Config, settings: Mapping[str, Any], done: set[str]
-) -> Iterator[Callable[[SearchResult], None]]:
-    """Open the files of all finished candidates and of their scores, where these are wanted.
-
-    Candidates are written before the choice of their question, so that a question with a choice has
-    them all; what a kill left of other questions is removed. A file belongs to one output, which
-    its settings name.
-
-    Args:
-        done: questions whose choice is written.
-
-    Raises:
-        DataError: one of the files is of another output or of other settings, or lacks questions
-            whose choice is written.
-    """
-    from dreamprm.cli.resume import appending, guard
-    from dreamprm.records import StepScores, Trajectory
-
-    outputs = (config.output, config.candidates_output, config.scores_output)
-    paths = [path.resolve() for path in outputs if path is not None]
-    if len(set(paths)) < len(paths):
-        raise DataError("output, candidates_output and scores_output must be different files")
-    settings = {**settings, "choices": config.output.name}
-    with ExitStack() as stack:
-
-        def opened(
-            path: Path | None, kind: type[Trajectory] | type[StepScores]
-        ) -> JsonlAppender | None:
-            if path is None:
-                return None
-            if path.exists():
-                guard(path, "select", settings)
-            _tidy(path, kind, done)
-            return stack.enter_context(appending(path, "select", settings))
-
-        candidates = opened(config.candidates_output, Trajectory)
-        scores = opened(config.scores_output, StepScores)
-
-        def keep(result: SearchResult) -> None:
-            for c in result.candidates:
-                if candidates is not None:
-                    candidates.append(c.trajectory)
-                if scores is not None:
-                    scores.append(StepScores.of(c.trajectory, c.logits))
-
-        yield keep
-
-
-def _tidy(path: Path, kind: type[Trajectory] | type[StepScores], done: set[str]) -> None:
-    """Remove rows of questions without a choice; refuse a file that lacks one with a choice."""
-    from dreamprm.data.files import atomic_write
-    from dreamprm.data.own import JsonlAppender, iterate, to_line
-
-    kept: set[str] = set()
-    if path.exists():
-        with JsonlAppender(path):  # drops a last line that a kill cut off
-            pass
-        kept = {row.question_id for row in iterate(path, kind)}
-    if missing := sorted(done - kept):
-        raise DataError(
-            f"lacks the candidates of {len(missing):,} questions that the output has answers to, "
-            f"'{missing[0]}' first: give another --output to have them too (what is in the store "
-            "costs nothing)",
-            file=path,
-        )
-    if kept - done:
-        with atomic_write(path) as file:
-            for row in iterate(path, kind):
-                if row.question_id in done:
-                    file.write(to_line(row, path.parent))
-
-
-def _accuracy(choices: Sequence[Choice]) -> str:
-    """The end of the last line: accuracy with its interval, where outcomes are known."""
-    from dreamprm.evaluation.statistics import estimate
-
-    known = [float(c.outcome) for c in choices if c.outcome is not None]
-    if not known:
-        return ""
-    e = estimate(known)
-    return (
-        f"; accuracy {e.mean:.1%} (95% interval {e.lo:.1%} to {e.hi:.1%}) of the {e.n} with known "
-        "outcomes"
-    )
-
-
-def _write_result(
+def _report(
     config: Config,
     choices: Sequence[Choice],
     questions: Sequence[Question],
+    what: str,
     settings: dict[str, Any],
 ) -> None:
-    """The result file, where one is wanted."""
+    """Print what was done, with the accuracy where outcomes are known; write the result file."""
     from dreamprm.evaluation.results import choices_result, write_result
+    from dreamprm.evaluation.statistics import estimate
 
-    if config.result is None:
-        return
-    result = choices_result(
-        choices,
-        questions,
-        name=config.name or config.result.stem,
-        method=config.method,
-        settings={"method": config.method, "questions": str(config.questions)} | settings,
-    )
-    write_result(config.result, result)
+    outcomes = [float(c.outcome) for c in choices if c.outcome is not None]
+    if outcomes:
+        e = estimate(outcomes)
+        what += (
+            f"; accuracy {e.mean:.1%} (95% interval {e.lo:.1%} to {e.hi:.1%}) of the {e.n} with "
+            "known outcomes"
+        )
+    print(f"{config.output}: {what}")
+    # A search that answered nothing has something else to tell.
+    if config.result is not None and (outcomes or config.trajectories is not None):
+        result = choices_result(
+            choices,
+            questions,
+            name=config.name or config.result.stem,
+            method=config.method,
+            settings={"method": config.method, "questions": str(config.questions)} | settings,
+        )
+        write_result(config.result, result)
 
 
 def _warn(text: str) -> None:
