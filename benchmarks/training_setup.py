@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from dreamprm.data import Records
 from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM
 from dreamprm.records import Label, Question, Trajectory
@@ -127,7 +128,7 @@ def make_data(setting: Setting) -> TrainData:
             )
             for index in range(CANDIDATES)
         ]
-    return prepare_data(questions, trajectories, meta_questions, meta)
+    return prepare_data(Records(questions, trajectories), Records(meta_questions, meta))
 
 
 def make_model(setting: Setting) -> PRM:

@@ -42,7 +42,7 @@ def history(folder: Path, options: list[str]) -> list[dict[str, Any]]:
     """One row per window of a run on a testbed folder's data."""
     with tempfile.TemporaryDirectory() as output:
         command = [
-            *(sys.executable, "-m", "dreamprm.cli", "train", "--model_name_or_path=tiny"),
+            *(sys.executable, "-m", "dreamprm", "train", "--model_name_or_path=tiny"),
             f"--train_questions={folder / 'train.jsonl'}",
             f"--train_trajectories={folder / 'train.labelled.jsonl'}",
             f"--meta_questions={folder / 'meta.jsonl'}",

@@ -32,6 +32,7 @@ from dreamprm.baselines.features import embeddings_and_quality, reference_losses
 from dreamprm.baselines.outcome import outcome_labels
 from dreamprm.baselines.selection import Pool, select_weights
 from dreamprm.data import (
+    Records,
     read_questions,
     read_trajectories,
     write_scores,
@@ -182,10 +183,8 @@ def train_method(
     if method.cut_anywhere:
         trajectories, meta = cut_anywhere(trajectories), cut_anywhere(meta)
     data = prepare_data(
-        read_questions(folder / "train.jsonl"),
-        trajectories,
-        read_questions(folder / "meta.jsonl"),
-        meta,
+        Records(read_questions(folder / "train.jsonl"), trajectories),
+        Records(read_questions(folder / "meta.jsonl"), meta),
     )
     weights: GivenWeights | None = None
     if method.weights == "uniform":

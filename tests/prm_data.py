@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from dreamprm.data import Records
 from dreamprm.records import Label, Question, Trajectory
 from dreamprm.tiny.reasoning import OPERATIONS, Slips, random_task, reason
 from dreamprm.tiny.scene import random_scene, render, to_png
@@ -35,7 +36,7 @@ def small_data(
         for index in range(3):
             changes = {"outcome": index == 0, "sample_index": index, "labels": None}
             meta.append(first.model_copy(update=changes))
-    return prepare_data(questions, trajectories, meta_questions, meta)
+    return prepare_data(Records(questions, trajectories), Records(meta_questions, meta))
 
 
 def _one(name: str, domain: str, rng: random.Random) -> tuple[Question, Trajectory]:

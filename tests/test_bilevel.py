@@ -204,7 +204,7 @@ def test_a_question_in_both_sets_is_refused() -> None:
     t = Trajectory(question_id="a", steps=("s",), labels=(Label.of(1, 1),))
     both = [Trajectory(question_id="a", steps=("s",), outcome=o) for o in (True, False)]
     with pytest.raises(DataError, match="must be disjoint"):
-        prepare_data([question], [t, t], [question], both)
+        prepare_data(Records([question], [t, t]), Records([question], both))
 
 
 def _one_rule_data() -> TrainData:
@@ -272,7 +272,7 @@ def test_labels_of_one_question_from_two_sources_are_two_domains() -> None:
     question = Question(id="q", domain="charts", text="What is 2 + 2?", answer="4")
     first = Trajectory(question_id="q", steps=("It is 4.",), labels=(Label(1.0),))
     judged = first.model_copy(update={"domain": "judge", "labels": (Label(0.333333),)})
-    data = prepare_data([question], [first, judged], learn_weights=False)
+    data = prepare_data(Records([question], [first, judged]), learn_weights=False)
     assert {name: [t for _, t in pairs] for name, pairs in data.lower.items()} == {
         "charts": [first],
         "judge": [judged],

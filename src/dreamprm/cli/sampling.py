@@ -78,7 +78,7 @@ def run_sampling(
     from dreamprm.rollouts.store import Job, JobWriter, RolloutStore
 
     if not options.base_urls:
-        from dreamprm.cli.models import quiet_transformers
+        from dreamprm.cli.terminal import quiet_transformers
 
         quiet_transformers()
 

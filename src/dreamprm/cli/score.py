@@ -80,7 +80,7 @@ def run(config: Config) -> None:
                 if not left:
                     continue
                 if scorer is None:
-                    from dreamprm.cli.models import quiet_transformers
+                    from dreamprm.cli.terminal import quiet_transformers
                     from dreamprm.prm.model import PRM
                     from dreamprm.prm.scorer import StepScorer
 

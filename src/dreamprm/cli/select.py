@@ -216,9 +216,11 @@ def _search(config: Config) -> None:
     tokens = [c.tokens for c in choices if c.tokens is not None]
     each = f", {sum(tokens) / len(tokens):.0f} tokens each" if tokens else ""
     names = ("width", "expand", "single_steps", "early_stop", "max_tokens", "prompt")
-    settings: dict[str, Any] = {"n": options.n, "aggregation": options.aggregation}
-    settings |= {name: getattr(config, name) for name in (*names, "temperature", "seed")}
-    settings |= {"prm": config.prm and str(config.prm), "policy": config.model_name_or_path}
+    settings = {
+        **{"n": options.n, "aggregation": options.aggregation},
+        **{name: getattr(config, name) for name in (*names, "temperature", "seed")},
+        **{"prm": config.prm and str(config.prm), "policy": config.model_name_or_path},
+    }
     what = f"{len(choices)} answers by {config.method}{each}"
     _report(config, choices, questions, what, settings)
     tell(outcome, "questions")
@@ -291,7 +293,7 @@ def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int] | Non
     """The reward model, and its tokenizer, which counts what the policy wrote."""
     if config.prm is None and config.base_urls:
         return None, None
-    from dreamprm.cli.models import quiet_transformers
+    from dreamprm.cli.terminal import quiet_transformers
 
     quiet_transformers()
     if config.prm is None:

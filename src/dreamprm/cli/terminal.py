@@ -158,3 +158,11 @@ def refusal(error: BaseException) -> str | None:
             return f"{cause}; the disk is full: free space or choose another place"
         cause = cause.__cause__
     return None
+
+
+def quiet_transformers() -> None:
+    """Silence what transformers says while it loads a model; errors are still told."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -3,7 +3,7 @@ r"""Train a process reward model and learn weights of its training data (DreamPR
 Reads labelled trajectories and a meta set of trajectories with outcomes: questions and trajectories
 in two files each, or one file each in the paper's format (train.json, meta.json). Writes the model,
 weights.json, history.jsonl and checkpoints; the same command again goes on from the newest one.
-On several GPUs: accelerate launch --config_file configs/accelerate/ddp.yaml -m dreamprm.cli train
+On several GPUs: accelerate launch --config_file configs/accelerate/ddp.yaml -m dreamprm train
 
   dreamprm train --train_file train.json --meta_file meta.json \
     --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --output_dir prm --max_steps 2000 \
@@ -18,11 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.terminal import held_warnings, is_main_process, progress
-from dreamprm.data import check_images, check_references, read_pair
+from dreamprm.data import Records, load
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.records import Question, Trajectory
 from dreamprm.training.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.training.config import (  # the names of types: jsonargparse looks them up here
     EstimatorName,  # noqa: F401
@@ -135,40 +133,42 @@ def run(config: Config) -> None:
     settings = config.settings()
     with held_warnings():
         train_set = _read_set(config, "train")
-        meta_set = _read_set(config, "meta") if config.learns else ([], [])
+        meta_set = _read_set(config, "meta") if config.learns else None
     if train_set is None:
         raise DreamPRMError(
             "no training data; give train_file, or train_questions and _trajectories"
         )
-    if meta_set is None:
+    if meta_set is None and config.learns:
         raise DreamPRMError(
             "learning weights needs a meta set: give meta_file, or meta_questions and "
             "meta_trajectories; or --learn_weights false for plain training"
         )
-    questions, trajectories = train_set
 
     import torch
 
-    from dreamprm.cli.models import quiet_transformers
+    from dreamprm.cli.terminal import quiet_transformers
     from dreamprm.training.data import prepare_data
     from dreamprm.training.learned import read_weights
 
-    source = config.train_file or config.train_trajectories or ""
     if config.objective == "orm":
         from dreamprm.baselines.outcome import outcome_labels
 
-        trajectories = outcome_labels(trajectories)
-        if not trajectories:
-            raise DataError("no trajectory has an outcome", file=source)
-    data = prepare_data(
-        questions,
-        trajectories,
-        *meta_set,
-        source=source,
-        meta_source=config.meta_file or config.meta_trajectories or "",
-        learn_weights=config.learns,
-    )
+        judged = outcome_labels(train_set.trajectories)
+        if not judged:
+            raise DataError("no trajectory has an outcome", file=train_set.source)
+        train_set = dataclasses.replace(train_set, trajectories=judged)
+    data = prepare_data(train_set, meta_set, learn_weights=config.learns)
     given = read_weights(config.weights_file) if config.weights_file else None
+    from dreamprm.prm.lora import Lora
+
+    lora = Lora(
+        r=config.lora_r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=tuple(config.lora_target_modules) or "all-linear",
+        vision=config.lora_vision,
+    )
+    adapters = lora if config.use_peft else None
     quiet_transformers()
     if config.dry_run:
         if is_main_process():
@@ -181,7 +181,7 @@ def run(config: Config) -> None:
                 _prm_config(config),
                 data,
                 settings,
-                lora=_lora(config),
+                lora=adapters,
                 dtype=getattr(torch, config.dtype),
                 weights=given,
                 device=device_of(config.device),
@@ -199,7 +199,7 @@ def run(config: Config) -> None:
     model = trainable_prm(
         config.model_name_or_path,
         _prm_config(config),
-        lora=_lora(config),
+        lora=adapters,
         dtype=config.dtype,
         device=config.device,
     )
@@ -226,29 +226,18 @@ def run(config: Config) -> None:
         print(push_to_hub(config.output_dir, config.hub_model_id, config.hub_private_repo or None))
 
 
-def _read_set(
-    config: Config, kind: Literal["train", "meta"]
-) -> tuple[list[Question], list[Trajectory]] | None:
+def _read_set(config: Config, kind: Literal["train", "meta"]) -> Records | None:
     """Questions and trajectories of one of the two sets; None when no file is given."""
     parts = ("file", "questions", "trajectories")
-    one, questions_file, trajectories_file = (getattr(config, f"{kind}_{part}") for part in parts)
-    if one and (questions_file or trajectories_file):
+    one, questions, trajectories = (getattr(config, f"{kind}_{part}") for part in parts)
+    if one and (questions or trajectories):
         raise DreamPRMError(
             f"give {kind}_file or {kind}_questions and {kind}_trajectories, not both"
         )
-    if bool(questions_file) != bool(trajectories_file):
+    if bool(questions) != bool(trajectories):
         raise DreamPRMError(f"{kind}_questions and {kind}_trajectories belong together; give both")
-    if one:
-        questions, trajectories = read_pair(one, image_root=config.image_root)
-        check_references(questions, trajectories, one)
-    elif questions_file:
-        questions, trajectories = read_candidates(
-            [questions_file], [trajectories_file], config.image_root
-        )
-    else:
-        return None
-    check_images(questions, one or questions_file)
-    return questions, trajectories
+    paths = [path for path in (one, questions, trajectories) if path]
+    return load(*paths, image_root=config.image_root) if paths else None
 
 
 def _check_output_dir(folder: Path) -> None:
@@ -261,20 +250,6 @@ def _check_output_dir(folder: Path) -> None:
             f"output_dir {folder}: {nearest} may not be written to; correct the permissions or "
             "give another folder"
         )
-
-
-def _lora(config: Config) -> Any:
-    """Options of the adapters; None without them."""
-    from dreamprm.prm.lora import Lora
-
-    lora = Lora(
-        r=config.lora_r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        target_modules=tuple(config.lora_target_modules) or "all-linear",
-        vision=config.lora_vision,
-    )
-    return lora if config.use_peft else None
 
 
 def _prm_config(config: Config) -> Any:

@@ -89,7 +89,7 @@ def run(config: Config) -> None:
     pool = Pool(pairs)
     if needs_model:
         from dreamprm.baselines.features import measured_pool
-        from dreamprm.cli.models import quiet_transformers
+        from dreamprm.cli.terminal import quiet_transformers
 
         check_images(questions, config.questions)
         quiet_transformers()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dreamprm.data import check_references
+from dreamprm.data import Records, check_references
 from dreamprm.errors import DataError
 from dreamprm.records import Question, Trajectory, domain_of
 
@@ -52,21 +50,13 @@ class TrainData:
 
 
 def prepare_data(
-    questions: Sequence[Question],
-    trajectories: Sequence[Trajectory],
-    meta_questions: Sequence[Question] = (),
-    meta_trajectories: Sequence[Trajectory] = (),
-    *,
-    source: str | Path = "training data",
-    meta_source: str | Path = "meta set",
-    learn_weights: bool = True,
+    train: Records, meta: Records | None = None, *, learn_weights: bool = True
 ) -> TrainData:
     """Group and check the data.
 
     Args:
-        questions, trajectories: the training set.
-        meta_questions, meta_trajectories: the meta set; none for plain training.
-        source, meta_source: files to name in messages.
+        train: questions and labelled trajectories.
+        meta: questions and trajectories with outcomes; None for plain training.
         learn_weights: a domain must have enough trajectories for a weight to be learned.
 
     Raises:
@@ -74,9 +64,11 @@ def prepare_data(
             question, a meta set without outcomes or with outcomes of one kind, or a question that
             is in both sets.
     """
+    source = train.source or "training data"
+    check_references(train.questions, train.trajectories, source)
     lower: dict[str, list[Pair]] = {}
-    for pair in _join(questions, trajectories, source):
-        if pair[1].labels is not None and any(label is not None for label in pair[1].labels):
+    for pair in train.pairs:
+        if any(label is not None for label in pair[1].labels or ()):
             lower.setdefault(domain_of(*pair), []).append(pair)
     if not lower:
         raise DataError("no trajectory has a step label; run `dreamprm label` first", file=source)
@@ -88,29 +80,23 @@ def prepare_data(
                 file=source,
             )
     groups: dict[str, list[Pair]] = {}
-    for pair in _join(meta_questions, meta_trajectories, meta_source):
-        if pair[1].outcome is not None:
-            groups.setdefault(pair[0].id, []).append(pair)
-    outcomes = {pair[1].outcome for group in groups.values() for pair in group}
-    if meta_trajectories and len(outcomes) < 2:
-        known = "no outcome" if not outcomes else f"only outcomes that are {outcomes.pop()}"
-        raise DataError(
-            f"the meta set has {known}; the upper level needs right and wrong ones",
-            file=meta_source,
-        )
-    shared = {q.id for q in questions} & groups.keys()
-    if shared:
+    if meta is not None:
+        source = meta.source or "meta set"
+        check_references(meta.questions, meta.trajectories, source)
+        for pair in meta.pairs:
+            if pair[1].outcome is not None:
+                groups.setdefault(pair[0].id, []).append(pair)
+        outcomes = {pair[1].outcome for group in groups.values() for pair in group}
+        if len(outcomes) < 2:
+            known = "no outcome" if not outcomes else f"only outcomes that are {outcomes.pop()}"
+            raise DataError(
+                f"the meta set has {known}; the upper level needs right and wrong ones",
+                file=source,
+            )
+    if shared := {q.id for q in train.questions} & groups.keys():
         raise DataError(
             f"{len(shared)} questions are also training questions (the first: '{min(shared)}'); "
             "the meta set must be disjoint from the training set",
-            file=meta_source,
+            file=source,
         )
     return TrainData(tuple(lower), lower, list(groups.values()))
-
-
-def _join(
-    questions: Sequence[Question], trajectories: Sequence[Trajectory], source: str | Path
-) -> list[Pair]:
-    check_references(questions, trajectories, source)
-    by_id = {q.id: q for q in questions}
-    return [(by_id[t.question_id], t) for t in trajectories]

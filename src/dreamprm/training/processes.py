@@ -1,7 +1,7 @@
 """The processes of a run and its trackers: accelerate's part, and FSDP2's.
 
 `dreamprm train` alone is one process; `accelerate launch --config_file configs/accelerate/ddp.yaml
--m dreamprm.cli train ...` is several, with replicated (DDP) or sharded (FSDP2) parameters as the
+-m dreamprm train ...` is several, with replicated (DDP) or sharded (FSDP2) parameters as the
 file says. Replicas need no wrapper: the loop averages one gradient per step, and the estimators
 see each process's own before (see `bilevel.parallel`). Torch's `fully_shard` makes shards, one
 group per layer of the vision tower and of the language model and one for the rest, as accelerate's

@@ -71,15 +71,7 @@ def train(
         DreamPRMError: the data does not serve its purpose; see `fit` too.
     """
     config = config or TrainConfig()
-    data = prepare_data(
-        train_data.questions,
-        train_data.trajectories,
-        meta_data.questions if meta_data is not None else (),
-        meta_data.trajectories if meta_data is not None else (),
-        source=getattr(train_data, "source", None) or "training data",
-        meta_source=getattr(meta_data, "source", None) or "meta set",
-        learn_weights=config.learn_weights,
-    )
+    data = prepare_data(train_data, meta_data, learn_weights=config.learn_weights)
     folder = None if output_dir is None else Path(output_dir)
     return fit(
         prm, data, config, output_dir=folder, weights=weights, resume=resume, progress=progress
@@ -159,13 +151,10 @@ def fit(
                 "config": asdict(config),
                 "domains": {name: len(pairs) for name, pairs in data.lower.items()},
             }
-            rows = "".join(json.dumps(row) + "\n" for row in history)
-            for name, text in (
-                ("history.jsonl", rows),
-                ("training_config.json", json.dumps(facts, indent=2) + "\n"),
-            ):
-                with atomic_write(output_dir / name) as file:
-                    file.write(text.encode())
+            with atomic_write(output_dir / "history.jsonl") as file:
+                file.writelines(json.dumps(row).encode() + b"\n" for row in history)
+            with atomic_write(output_dir / "training_config.json") as file:
+                file.write(json.dumps(facts, indent=2).encode() + b"\n")
         processes.wait()
     processes.finish()
     return result

@@ -1,7 +1,0 @@
-"""`python -m dreamprm.cli` is `dreamprm`."""
-
-import sys
-
-from dreamprm.cli import main
-
-sys.exit(main())
