@@ -387,7 +387,9 @@ def mathvision_files(folder: Path) -> list[str]:
         ('{"id": "0", "response": "0"}', "2 of 3 questions of mathvision have no response, '1'"),
         ('{"id": "9", "response": "0"}', "response to question '9', which mathvision does not"),
         ('{"id": "0", "response": "0"}\n' * 2, "question '0' has two responses"),
-        ('{"pid": "0"}', "row 1: needs id and response"),
+        ('{"id": "0", "answer": "0"}', "the nearest is that of mathvision's own output (id, resp"),
+        ('{"doc_id": 0, "resp": "0"}', "columns doc_id, resp, which are no known form"),
+        ('{"index": 0, "pred": "0"}', "that of VLMEvalKit (index, prediction), and prediction is"),
     ],
 )
 def test_responses_that_do_not_fit_are_one_line(
@@ -444,4 +446,4 @@ def test_unknown_benchmarks_are_answered_with_the_nearest(
     assert "did you mean mathvista" in capsys.readouterr().err
     assert main(["benchmark", "--benchmark", "zzz"]) == 1
     assert "there are: mathvista, wemath" in capsys.readouterr().err
-    assert len(ANSWERS) + len(STEPS) == 11
+    assert len(ANSWERS) + len(STEPS) == 12

@@ -1,7 +1,8 @@
 r"""Figures of a published benchmark, by its own rules, from answers or from step scores.
 
-Answer benchmarks (mathvista, wemath, mathvision, mmvet, mmstar, mmmu, mmmu_pro) take one response
-per question: what `dreamprm select` wrote, or the benchmark's own output file. Step benchmarks
+Answer benchmarks (mathvista, wemath, mathvision, mmvet, mmstar, mmmu, mmmu_pro, m3cot) take one
+response per question: what `dreamprm select` wrote, the benchmark's own output file, a result sheet
+of VLMEvalKit (.xlsx, .tsv) or a sample file of lmms-eval (.jsonl). Step benchmarks
 (processbench, visualprocessbench, prmbench) take step scores of `dreamprm score`; rewardmath's file
 holds its scores. Prints a table with 95% intervals and writes a result file.
 
@@ -30,7 +31,8 @@ class Config:
 
     Attributes:
         benchmark: its name.
-        data: the benchmark's file in its published layout; by default its set on the hub.
+        data: the benchmark's file in its published layout; by default the questions that the
+            responses' rows hold, or else its set on the hub.
         responses: answer benchmarks: one response per question.
         asked: the questions as they were asked, where their options stood in another order than in
             the data: letters are mapped by the options' texts (MMMU-Pro, whose questions have other
@@ -117,7 +119,10 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
     from dreamprm.evaluation import benchmarks
 
     benchmark = benchmarks.ANSWERS[name]
-    whole = benchmarks.read_benchmark(benchmark, config.data)
+    data = config.data
+    if data is None and config.responses and benchmarks.questions_in(benchmark, config.responses):
+        data = config.responses
+    whole = benchmarks.read_benchmark(benchmark, data)
     questions, dropped = whole[: config.limit], {q.id for q in whole[len(whole[: config.limit]) :]}
     if config.questions_output is not None:
         write_questions(config.questions_output, questions)
@@ -128,7 +133,7 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
         return questions, _graded(config, questions, dropped)
     if config.responses is None:
         raise DataError(f"{name} needs --responses")
-    responses = benchmarks.read_responses(benchmark, config.responses)
+    responses = benchmarks.read_responses(benchmark, config.responses, whole)
     if config.asked is not None:
         responses = benchmarks.by_option_text(responses, read_questions(config.asked), questions)
     result = benchmarks.score_answers(
@@ -243,11 +248,24 @@ def _print(result: Result) -> None:
         return f"{100 * metric.value:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
 
     first = next(iter(result.metrics.values()))
-    print_table(
-        f"{result.name}: % [95% interval]",
-        ["metric", "n", *result.metrics],
-        [
-            [name, f"{metric.n:,}", *(cell(metrics[name]) for metrics in result.metrics.values())]
-            for name, metric in first.items()
-        ],
-    )
+    rows = [
+        [name, f"{metric.n:,}", *(cell(metrics[name]) for metrics in result.metrics.values())]
+        for name, metric in first.items()
+    ]
+    if result.kind == "answers":
+        rows += _unread(result)
+    print_table(f"{result.name}: % [95% interval]", ["metric", "n", *result.metrics], rows)
+
+
+def _unread(result: Result) -> list[list[str]]:
+    """Rows of the table: responses without an answer, and what guessing would do about them."""
+    asked = len(next(iter(result.questions.values())))
+    unread, adds = result.details.get("unread"), result.details.get("guessing_would_add")
+    rows = []
+    for why, count in unread.items() if isinstance(unread, dict) else ():
+        if isinstance(count, int):
+            share = f"{100 * count / asked:.2f}"
+            rows.append([f"responses without an answer: {why}", f"{count:,}", share])
+    if isinstance(adds, float):
+        rows.append(["the benchmark's own random guess there would add", "", f"{100 * adds:.2f}"])
+    return rows

@@ -1,15 +1,15 @@
 """Stored predictions on MMMU-Pro (arXiv 2409.02813), one JSON object per line.
 
-`options` is a list written as text. The `answer` letter belongs to the order of options in this
-very row, which is not MMMU's: the same question has another letter in files made from the version
-with four options. Compare answers across files by the option's text, never by its letter. The rows
-name no images. A row without an id gets its number for one.
+`options` is a list, in some files written as text. The `answer` letter belongs to the order of
+options in this very row, which is not MMMU's: the same question has another letter in files made
+from the version with four options. Where a row has `shuffled_options`, these were asked, and
+`shuffled_options_answer` is their letter. Compare answers across files by the option's text, never
+by its letter. The rows name no images. A row without an id gets its number for one.
 """
 
 from __future__ import annotations
 
 import ast
-from typing import Any
 
 from dreamprm.answers import extract_answer
 from dreamprm.data.format import Format, Pair, Reading, holds
@@ -18,35 +18,37 @@ from dreamprm.data.text import parse_response
 from dreamprm.errors import DataError
 from dreamprm.records import Question, Trajectory
 
-_SHUFFLED = ("shuffled_options", "shuffled_options_answer")
-
 
 def _parse(row: Row, reading: Reading) -> list[Pair]:
-    options = _options(row.get("options"))
+    options, answer = asked_options(row)
     question = Question.parse(
         {
             "id": exact_text(row, "id") if "id" in row else str(reading.number),
             "domain": reading.domain,
             "text": exact_text(row, "question"),
             "options": options,
-            "answer": exact_text(row, "answer"),
+            "answer": answer,
             "subject": row.get("subject") or None,
         }
     )
     response = exact_text(row, "response")
-    shuffled = {name: row[name] for name in _SHUFFLED if name in row}
     trajectory = {
         "question_id": question.id,
         "steps": parse_response(response),
         "answer": extract_answer(response, options),
         "outcome": true_or_false(row, "if_right"),
-        "extra": {"mmmu_pro": shuffled} if shuffled else {},
     }
     return [(question, Trajectory.parse(trajectory))]
 
 
-def _options(written: Any) -> tuple[str, ...]:
-    """The options, which the file writes as a Python list."""
+def asked_options(row: Row) -> tuple[tuple[str, ...], str]:
+    """The options in the order in which they were asked, and the letter of the right one.
+
+    Raises:
+        DataError: no list of texts, or no letter.
+    """
+    field = "shuffled_options" if row.get("shuffled_options") else "options"
+    written = row.get(field)
     try:
         options = ast.literal_eval(written) if isinstance(written, str) else written
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -54,8 +56,9 @@ def _options(written: Any) -> tuple[str, ...]:
     if isinstance(options, list) and len(options) == 1 and isinstance(options[0], list):
         [options] = options  # one published row has its list in another list
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise DataError("must be a list of texts, or one written as text", field="options")
-    return tuple(options)
+        raise DataError("must be a list of texts, or one written as text", field=field)
+    letter = "answer" if field == "options" else "shuffled_options_answer"
+    return tuple(options), exact_text(row, letter)
 
 
 FORMAT = Format(

@@ -231,6 +231,7 @@ KNOWN: dict[str, KnownSource] = {
             answer="answer",
             answer_is="letter",
             subject="topic",
+            extra={"field": lambda row: row.get("domain")},
         ),
     ),
     "ai2d": _cauldron("science", "ai2d"),

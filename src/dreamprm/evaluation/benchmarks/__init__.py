@@ -6,9 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dreamprm.data import mmmu_pro
-from dreamprm.data.files import refuse
-from dreamprm.data.rows import each_row
 from dreamprm.data.sources import read_known
 from dreamprm.errors import DataError, DataWarning, DreamPRMError, offer
 from dreamprm.evaluation.benchmarks.base import (
@@ -18,18 +15,30 @@ from dreamprm.evaluation.benchmarks.base import (
     our_extraction,
     score_answers,
 )
+from dreamprm.evaluation.benchmarks.m3cot import M3COT
 from dreamprm.evaluation.benchmarks.mathvision import MATHVISION
 from dreamprm.evaluation.benchmarks.mathvista import MATHVISTA
 from dreamprm.evaluation.benchmarks.mmmu import MMMU, MMMU_PRO, MMSTAR
 from dreamprm.evaluation.benchmarks.mmvet import MMVET
+from dreamprm.evaluation.benchmarks.responses import questions_in, read_responses
 from dreamprm.evaluation.benchmarks.wemath import WEMATH
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
-__all__ = ["ANSWERS", "STEPS", "Benchmark", "Response", "export", "find_benchmark", "score_answers"]
+__all__ = [
+    "ANSWERS",
+    "STEPS",
+    "Benchmark",
+    "Response",
+    "export",
+    "find_benchmark",
+    "questions_in",
+    "read_responses",
+    "score_answers",
+]
 
 ANSWERS: Mapping[str, Benchmark] = {
-    b.name: b for b in (MATHVISTA, WEMATH, MATHVISION, MMVET, MMSTAR, MMMU, MMMU_PRO)
+    b.name: b for b in (MATHVISTA, WEMATH, MATHVISION, MMVET, MMSTAR, MMMU, MMMU_PRO, M3COT)
 }
 STEPS: Mapping[str, str] = {
     "processbench": "first wrong step, F1 of two accuracies (arXiv 2412.06559)",
@@ -57,7 +66,7 @@ def _plain(name: str) -> str:
 
 
 def read_benchmark(benchmark: Benchmark, data: Path | None) -> list[Question]:
-    """Its questions, from a file in its published layout or from the hub.
+    """Its questions, from a file in its published layout, of questions or of output, or the hub.
 
     Warns where a whole file has another number of questions than the published one.
 
@@ -68,12 +77,12 @@ def read_benchmark(benchmark: Benchmark, data: Path | None) -> list[Question]:
         raise DataError(f"{benchmark.name} is read from its published file; give --data")
     if benchmark.read_questions is not None and data is not None:
         questions = benchmark.read_questions(data)
-    elif benchmark is MMMU_PRO and data is not None and data.suffix == ".jsonl":
-        questions = mmmu_pro.FORMAT.read(data).questions
+    elif data is not None and (asked := questions_in(benchmark, data)):
+        questions = asked
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # of options that are there twice
-            questions = list(read_known(benchmark.name, path=data))
+            questions = list(read_known(benchmark.name, path=data, split=benchmark.split))
     if benchmark.count is not None and len(questions) != benchmark.count:
         warnings.warn(
             f"{len(questions):,} questions, and {benchmark.name} has {benchmark.count:,}: another "
@@ -84,39 +93,13 @@ def read_benchmark(benchmark: Benchmark, data: Path | None) -> list[Question]:
     return questions
 
 
-def read_responses(benchmark: Benchmark, path: Path) -> list[Response]:
-    """Responses: rows of `dreamprm select` or `dreamprm sample`, or the benchmark's own layout.
-
-    Of trajectories the text is the steps with the answer behind them.
-
-    Raises:
-        DataError: none of these, or no rows.
-    """
-    ours = path.suffix.lower() in (".jsonl", ".ndjson") and _is_ours(path)
-    if ours:
-        responses = [
-            Response(str(row["question_id"]), _text_of(row), row.get("answer"))
-            for _, row in each_row(path, refuse)
-        ]
-    elif benchmark.read_responses is not None:
-        responses = benchmark.read_responses(path)
-    else:
-        raise DataError(
-            "holds no rows with question_id and answer; give what `dreamprm select` or `dreamprm "
-            f"sample` wrote ({benchmark.name} has no output layout of its own here)",
-            file=path,
-        )
-    if not responses:
-        raise DataError("holds no responses", file=path)
-    return responses
-
-
 def by_option_text(
     responses: Sequence[Response], asked: Sequence[Question], benchmark: Sequence[Question]
 ) -> list[Response]:
     """Responses whose letters are those of the benchmark's order of options.
 
-    A letter of an option that the benchmark's question does not have becomes no answer.
+    A letter of an option that the benchmark's question does not have becomes no answer. A response
+    whose row holds its question stays as it is.
 
     Args:
         asked: the questions as the model saw them.
@@ -125,6 +108,9 @@ def by_option_text(
     seen, own = {q.id: q for q in asked}, {q.id: q for q in benchmark}
     mapped = []
     for r in responses:
+        if r.question is not None:
+            mapped.append(r)
+            continue
         before, after = seen.get(r.question_id), own.get(r.question_id)
         if before is None:
             raise DataError(f"question '{r.question_id}' is not among those asked", field="id")
@@ -150,17 +136,3 @@ def same_option(letter: str, asked: Question, other: Question) -> str | None:
     text = asked.options[letters.index(letter)].strip()
     places = [i for i, option in enumerate(other.options) if option.strip() == text]
     return option_letter(places[0]) if len(places) == 1 else None
-
-
-def _is_ours(path: Path) -> bool:
-    for _, row in each_row(path, refuse):
-        return "question_id" in row
-    raise DataError("holds no responses", file=path)
-
-
-def _text_of(row: dict[str, object]) -> str | None:
-    steps, answer = row.get("steps"), row.get("answer")
-    if not isinstance(steps, list):
-        return None
-    lines = [str(step) for step in steps]
-    return "\n".join(lines + ([f"Final answer: {answer}"] if answer is not None else []))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,10 @@ from typing import Literal
 
 from dreamprm.answers import extract_answer, verdict
 from dreamprm.answers.options import letter_index
+from dreamprm.answers.text import same_text
 from dreamprm.data.files import atomic_write
-from dreamprm.errors import DataError
+from dreamprm.data.rows import Row
+from dreamprm.errors import DataError, DataWarning
 from dreamprm.evaluation.results import (
     Metric,
     QuestionResult,
@@ -31,6 +35,7 @@ from dreamprm.evaluation.statistics import estimate
 from dreamprm.records import Question
 
 Rules = Literal["published", "ours"]
+UNREAD_IS_MUCH = 0.1  # share of responses without an answer that is worth a warning
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,17 @@ class Response:
     """What a model said to a question.
 
     Attributes:
-        text: the whole response; None where only the answer is kept.
+        text: the whole response, empty where the model gave none; None where only the answer is
+            kept.
         answer: as it was extracted by whoever made the file; None: to be extracted.
+        question: as the row holds it, with the order of options that was asked: its letters are
+            those of the response, and it is judged by them. None: as the benchmark has it.
     """
 
     question_id: str
     text: str | None = None
     answer: str | None = None
+    question: Question | None = None
 
 
 def our_verdict(question: Question, answer: str | None) -> bool:
@@ -116,7 +125,13 @@ class Benchmark:
         extract: by its rules, a response's final answer.
         groups: that a question is in; tables are made of them.
         read_questions: its published file; None where it is a source on the hub.
-        read_responses: the benchmark's own output layout; None where it has none that we know.
+        split: of that source, where it is not the one that is read by default.
+        output: columns of its own output layout, in one or more variants; none where it has no
+            layout that we know.
+        response_of: reads a row of that layout.
+        refusals: what `extract` returns where a response states no answer, besides None.
+        guesses: its own script draws an option where it reads none. We do not, and tell what that
+            would add.
         summary: further metrics, from all rows.
         rules: what `right` does, in a few words.
     """
@@ -128,7 +143,11 @@ class Benchmark:
     extract: Callable[[Question, str], str | None] = our_extraction
     groups: Callable[[Question], Groups] = subject_of
     read_questions: Callable[[Path], list[Question]] | None = None
-    read_responses: Callable[[Path], list[Response]] | None = None
+    split: str | None = None
+    output: tuple[tuple[str, ...], ...] = ()
+    response_of: Callable[[Row], Response] | None = None
+    refusals: tuple[str, ...] = ()
+    guesses: bool = False
     summary: Callable[[Sequence[QuestionResult]], Mapping[str, Metric]] = field(
         default=lambda rows: {}
     )
@@ -181,41 +200,89 @@ def score_answers(
             f"{len(missing):,} of {len(asked):,} questions of {benchmark.name} have no response, "
             f"'{missing[0]}' first; answer them, or set allow_missing to count them as wrong"
         )
-    rows = [
-        _row(benchmark, q, given.get(q.id), rules=rules, use_stored=use_stored)
-        for q in asked.values()
-    ]
+    _compare_golds(asked, given.values())
+    rows, unread = [], {}
+    for question in asked.values():
+        response = given.get(question.id, Response(question.id))
+        answer = _answer(benchmark, question, response, rules=rules, use_stored=use_stored)
+        rows.append(_row(benchmark, question, response, answer, rules=rules))
+        if question.id in given and (answer is None or answer in benchmark.refusals):
+            unread[question.id] = _why_unread(response.question or question, response.text)
+    _warn_of_unread(unread, given)
+    details: dict[str, object] = {"benchmark": benchmark.name, "missing": len(missing)}
+    details["unread"] = dict(Counter(unread.values()))
+    if benchmark.guesses:
+        options = [len((given[name].question or asked[name]).options) for name in unread]
+        details["guessing_would_add"] = sum(1 / n for n in options if n) / len(asked)
     return new_result(
         name=name,
         kind="answers",
         settings={"rules": rules} | dict(settings or {}),
         metrics={name: answer_metrics(benchmark, rows)},
         questions={name: tuple(rows)},
-        details={"benchmark": benchmark.name, "missing": len(missing)},
+        details=details,
     )
+
+
+def _answer(
+    benchmark: Benchmark, question: Question, response: Response, *, rules: Rules, use_stored: bool
+) -> str | None:
+    if response.text is None or (use_stored and response.answer is not None):
+        return response.answer
+    extract = benchmark.extract if rules == "published" else our_extraction
+    return extract(response.question or question, response.text)
 
 
 def _row(
     benchmark: Benchmark,
     question: Question,
-    response: Response | None,
+    response: Response,
+    answer: str | None,
     *,
     rules: Rules,
-    use_stored: bool,
 ) -> QuestionResult:
-    answer = None
-    if response is not None:
-        answer = response.answer
-        if response.text is not None and (answer is None or not use_stored):
-            extract = benchmark.extract if rules == "published" else our_extraction
-            answer = extract(question, response.text)
     right = benchmark.right if rules == "published" else our_verdict
     return QuestionResult(
         question_id=question.id,
         benchmark=benchmark.name,
-        value=float(right(question, answer)),
+        value=float(right(response.question or question, answer)),
         groups=benchmark.groups(question),
         answer=answer,
+    )
+
+
+def _compare_golds(asked: Mapping[str, Question], responses: Iterable[Response]) -> None:
+    """Tell of rows whose gold option is not the one that the benchmark's question has."""
+    other = [
+        r.question_id
+        for r in responses
+        if r.question is not None
+        and not same_text(letter_or_text(r.question), letter_or_text(asked[r.question_id]))
+    ]
+    if other:
+        warnings.warn(
+            f"{len(other):,} rows of the responses have another gold answer than the benchmark's "
+            f"questions, '{other[0]}' first; they are judged by their own",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _why_unread(question: Question, text: str | None) -> str:
+    return "empty" if not (text or "").strip() else "unstated"
+
+
+def _warn_of_unread(unread: Mapping[str, str], responses: Mapping[str, Response]) -> None:
+    """Above a tenth an accuracy says as much of the form of the responses as of the model."""
+    if len(unread) <= UNREAD_IS_MUCH * len(responses):
+        return
+    counts = ", ".join(f"{count:,} {why}" for why, count in Counter(unread.values()).items())
+    ends = [f"'{name}' ends with {(responses[name].text or '')[-60:]!r}" for name in unread][:3]
+    warnings.warn(
+        f"{len(unread):,} of {len(responses):,} responses state no answer ({counts}) and count as "
+        f"wrong; for example {'; '.join(ends)}",
+        DataWarning,
+        stacklevel=3,
     )
 
 

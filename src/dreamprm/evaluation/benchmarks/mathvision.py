@@ -13,11 +13,8 @@ import operator
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 
-from dreamprm.data.files import refuse
-from dreamprm.data.rows import each_row
-from dreamprm.errors import DataError
+from dreamprm.data.rows import Row
 from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, letter_or_text
 from dreamprm.evaluation.results import subject_of
 from dreamprm.records import Question
@@ -96,14 +93,9 @@ def groups(question: Question) -> Groups:
     return groups | {"level": (str(level),)} | both
 
 
-def read_responses(path: Path) -> list[Response]:
-    """Its output file: rows with `id`, `response` and, later on, `model_answer`."""
-    responses = []
-    for number, row in each_row(path, refuse):
-        if "id" not in row or not ("response" in row or "model_answer" in row):
-            raise DataError("needs id and response", file=path, row=number)
-        responses.append(Response(str(row["id"]), row.get("response"), row.get("model_answer")))
-    return responses
+def response_of(row: Row) -> Response:
+    """A row of its output file; `model_answer` comes later on."""
+    return Response(str(row["id"]), row.get("response"), row.get("model_answer"))
 
 
 MATHVISION = Benchmark(
@@ -112,6 +104,7 @@ MATHVISION = Benchmark(
     count=3040,
     right=right,
     groups=groups,
-    read_responses=read_responses,
+    output=(("id", "response"), ("id", "model_answer")),
+    response_of=response_of,
     rules="equal spelling, or equal value to two decimals",
 )

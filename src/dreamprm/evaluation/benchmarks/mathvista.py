@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from dreamprm.answers import Verdict, extract_answer
 from dreamprm.answers.options import letter_index
-from dreamprm.data.files import load_json_object
+from dreamprm.data.rows import Row
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
@@ -194,19 +193,10 @@ def _backwards(text: str) -> list[str]:
     return [s for s in reversed(_SENTENCE.split(text)) if s.strip()]
 
 
-def read_responses(path: Path) -> list[Response]:
-    """MathVista's output file: an object of pid -> row with response and, later on, extraction.
-
-    Raises:
-        DataError: another layout.
-    """
-    responses = []
-    for pid, row in load_json_object(path).items():
-        if not isinstance(row, dict) or "response" not in row:
-            raise DataError(f"pid {pid} has no response", file=path, field="response")
-        extraction = row.get("extraction")
-        responses.append(Response(str(pid), row["response"] or "", extraction))
-    return responses
+def response_of(row: Row) -> Response:
+    """A row of its output file, an object of pid -> row; `extraction` comes later on."""
+    name = row["pid"] if "pid" in row else row["id"]
+    return Response(str(name), row["response"] or "", row.get("extraction"))
 
 
 MATHVISTA = Benchmark(
@@ -216,6 +206,8 @@ MATHVISTA = Benchmark(
     right=right,
     extract=extract,
     groups=groups_by("task", skills="skills", context="context", grade="grade"),
-    read_responses=read_responses,
+    output=(("pid", "response"), ("id", "response")),
+    response_of=response_of,
+    refusals=REFUSALS,
     rules="nearest choice; numbers to the precision asked for; otherwise equal text",
 )

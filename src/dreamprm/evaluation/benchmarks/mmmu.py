@@ -1,10 +1,14 @@
 """MMMU (arXiv 2311.16502), MMMU-Pro (arXiv 2409.02813) and MMStar (arXiv 2403.20330).
 
-MMMU has 30 subjects in six disciplines. A choice is right if the letter is; an open question has
-several accepted answers. The letter of MMMU-Pro belongs to the order of options in the row that was
-asked: the same question has another letter with four options than with ten. Responses are therefore
-judged against the question of the very file, and an answer that comes from another file must be
-mapped by the option's text.
+MMMU has 30 subjects in six disciplines. A choice is right if the letter is. The letter of MMMU-Pro
+belongs to the order of options in the row that was asked: the same question has another letter with
+four options than with ten. Rows of the benchmark's own output hold their question, and are judged
+by it; other responses must be mapped by the option's text where they were asked in another order.
+
+The script of both (MMMU-Benchmark/MMMU) draws an option where it reads no letter. That is not done
+here: such responses, empty ones and errors of the model's server are wrong. An open question is
+judged as the script does: the gold answer, or one of several, stands in the last part of a line
+that says "so", "is", "answer" or the like, as text, or as a number that agrees to two decimals.
 
 MMStar's options stand in the question's text. Its own evaluation (MMStar-Benchmark/MMStar) takes
 the letter that a response begins with; a response that reasons first has to be cut down to its
@@ -13,10 +17,20 @@ answer before, as `dreamprm select` does.
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 
-from dreamprm.data import mmmu_pro
-from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, groups_by
+from dreamprm.data.mmmu_pro import asked_options
+from dreamprm.data.rows import Row
+from dreamprm.data.sources.columns import IN_THE_IMAGE
+from dreamprm.data.sources.published import mmmu_subject
+from dreamprm.evaluation.benchmarks.base import (
+    Benchmark,
+    Groups,
+    Response,
+    groups_by,
+    our_extraction,
+    our_verdict,
+)
 from dreamprm.evaluation.results import subject_of
 from dreamprm.records import Question
 
@@ -43,25 +57,105 @@ def groups(question: Question) -> Groups:
     return subject_of(question) | ({"discipline": (discipline,)} if discipline else {})
 
 
-def read_pro_responses(path: Path) -> list[Response]:
-    """MMMU-Pro's output file: rows with the whole question and `response`."""
-    trajectories = mmmu_pro.FORMAT.read(path).trajectories
-    return [Response(t.question_id, answer=t.answer) for t in trajectories]
+_CHOICE = "multiple-choice"  # else "short-answer", or "open"
 
 
+def response_of(row: Row) -> Response:
+    """A row of the output of MMMU or MMMU-Pro; one of MMMU has its options in `index2ans`.
+
+    A response that is an object tells of an error.
+    """
+    name, said = str(row["id"]), row["response"]
+    options: tuple[str, ...] = ()
+    answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
+    if row.get("question_type", _CHOICE) == _CHOICE:
+        written = {"options": [*row["index2ans"].values()]} if "index2ans" in row else {}
+        options, answers[0] = asked_options(row | written)
+    question = {
+        "id": name,
+        "domain": "mmmu",
+        "text": row.get("question") or IN_THE_IMAGE,
+        "options": options,
+        "answer": answers[0],
+        "subject": row.get("subject") or mmmu_subject(row),
+        "extra": {"answers": answers} if len(answers) > 1 else {},
+    }
+    return Response(name, said if isinstance(said, str) else "", question=Question.parse(question))
+
+
+_SAYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+_NUMBERS = re.compile(
+    r"-?\b\d{1,3}(?:,\d{3})+\b|-?\d+(?:\.\d+)?[eE][+-]?\d+"
+    r"|-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"
+)
+
+
+def extract(question: Question, text: str) -> str | None:
+    """The letter; of an open question the parts of the text in which its answer may stand."""
+    if question.options:
+        return our_extraction(question, text)
+    said = text.strip().strip(".").lower()
+    parts = []
+    *before, last = said.split("\n")
+    for line, marks in [*((line, _SAYS) for line in before), (last, (*_SAYS, "="))]:
+        tails = [line.rpartition(mark)[2].strip() for mark in marks if mark in line]
+        if tails and (shortest := min(tails, key=len)) and shortest not in (*":,.!?;'",):
+            parts.append(shortest)
+    return "\n".join(parts) or said.replace("\n", " ") or None
+
+
+def right(question: Question, answer: str | None) -> bool:
+    """The right option; of an open question, is a gold answer in a part of the text?
+
+    >>> q = Question(id="q", domain="d", text="?", answer="2.5", extra={"answers": ["5/2", "2.5"]})
+    >>> [right(q, said) for said in ("2.501 m", "5/2 m", "25", None)]
+    [True, True, False, False]
+    """
+    if question.options or answer is None:
+        return our_verdict(question, answer)
+    several = question.extra.get("answers")
+    golds = [str(gold) for gold in several] if isinstance(several, list) else [question.answer]
+    parts = answer.lower().split("\n")
+    said = {_number(number) for part in parts for number in [part, *_NUMBERS.findall(part)]}
+    for gold in golds:
+        number, text = _number(gold), gold.strip().lower()
+        if number is not None and number in said:
+            return True
+        texts = [f" {text}", f"{text} "] if len(text) == 1 else [text]
+        plain = (part for part in parts if _number(part) is None)
+        if number is None and any(one in part for part in plain for one in texts):
+            return True
+    return False
+
+
+def _number(text: str) -> float | None:
+    try:
+        return round(float(text.replace(",", "")), 2)
+    except (ValueError, OverflowError):
+        return None
+
+
+_OUTPUT = (("id", "options", "answer", "response"), ("id", "question_type", "answer", "response"))
 MMMU = Benchmark(
     name="mmmu",
     about="900 questions of validation, 30 subjects, six disciplines (arXiv 2311.16502)",
     count=900,
+    right=right,
+    extract=extract,
     groups=groups,
-    rules="the letter; of open questions any accepted answer",
+    output=_OUTPUT,
+    response_of=response_of,
+    guesses=True,
+    rules="the letter; of open questions any accepted answer in the text",
 )
 MMMU_PRO = Benchmark(
     name="mmmu_pro",
     about="1,730 questions with up to ten options (arXiv 2409.02813)",
     count=1730,
     groups=groups,
-    read_responses=read_pro_responses,
+    output=_OUTPUT[:1],
+    response_of=response_of,
+    guesses=True,
     rules="the letter in the order of options that was asked",
 )
 
@@ -83,7 +177,7 @@ def first_letter(question: Question, text: str) -> str | None:
     return said[:1].upper() or None
 
 
-def right(question: Question, answer: str | None) -> bool:
+def begins_right(question: Question, answer: str | None) -> bool:
     """Does the answer begin with the gold letter, as a response has to?"""
     return answer is not None and first_letter(question, answer) == question.answer.strip().upper()
 
@@ -92,7 +186,7 @@ MMSTAR = Benchmark(
     name="mmstar",
     about="1,500 questions, six capabilities (arXiv 2403.20330)",
     count=1500,
-    right=right,
+    right=begins_right,
     extract=first_letter,
     groups=groups_by("category", axis="l2_category"),
     rules="the letter that the response begins with",

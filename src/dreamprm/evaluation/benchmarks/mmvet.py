@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm.data.files import atomic_write, image_from_disk, load_json_object
-from dreamprm.data.rows import required_text
+from dreamprm.data.rows import Row, required_text
 from dreamprm.errors import DataError, DataWarning
 from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
@@ -159,9 +159,9 @@ def _grade(name: Any, value: Any, path: Path) -> float:
     return float(sum(values) / len(values))
 
 
-def read_responses(path: Path) -> list[Response]:
+def response_of(row: Row) -> Response:
     """The benchmark's own output: {"v1_0": text}."""
-    return [Response(str(k), text=str(v)) for k, v in load_json_object(path).items()]
+    return Response(row["id"], text=row["response"])
 
 
 async def grade_responses(
@@ -288,6 +288,7 @@ MMVET = Benchmark(
     count=218,
     groups=groups,
     read_questions=read_questions,
-    read_responses=read_responses,
+    output=(("id", "response"),),
+    response_of=response_of,
     rules="a judge's grade from 0 to 1",
 )

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dreamprm.data.files import image_from_disk, load_json_rows
-from dreamprm.data.rows import required_text
+from dreamprm.data.rows import Row, required_text
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response
 from dreamprm.evaluation.results import Metric, QuestionResult, metric
@@ -71,16 +71,10 @@ def extract(question: Question, text: str) -> str | None:
     return said[0] if said[:1] and said[0] in "ABCDEFGH" else None
 
 
-def read_responses(path: Path) -> list[Response]:
-    """The benchmark's own output: its rows with `response` added."""
-    responses = []
-    for number, row in enumerate(load_json_rows(path), start=1):
-        try:
-            name = f"{required_text(row, 'ID')}/{required_text(row, 'key')}"
-            responses.append(Response(name, text=str(row.get("response") or "")))
-        except DataError as error:
-            raise error.at(file=path, row=number) from None
-    return responses
+def response_of(row: Row) -> Response:
+    """A row of the benchmark's own output: of its file, with `response` added."""
+    name = f"{required_text(row, 'ID')}/{required_text(row, 'key')}"
+    return Response(name, text=str(row.get("response") or ""))
 
 
 def groups(question: Question) -> Groups:
@@ -145,7 +139,8 @@ WEMATH = Benchmark(
     extract=extract,
     groups=groups,
     read_questions=read_questions,
-    read_responses=read_responses,
+    output=(("ID", "key", "response"),),
+    response_of=response_of,
     summary=summary,
     rules="the letter; the score counts problems with their steps",
 )
