@@ -24,7 +24,7 @@ from dreamprm.data import read_trajectories
 from dreamprm.data.sources import read_known
 from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, mathvista_verdict, right
 from dreamprm.records import Trajectory
-from dreamprm.search.choosing import highest_score, majority_vote
+from dreamprm.search.choosing import highest_scored, most_voted
 
 GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 MATHVISTA_FILES = ("output_bard.json", "output_gpt4_2shot_solution_use_ocr.json")
@@ -166,7 +166,7 @@ def gsm8k_figures(data: Path) -> dict[str, float]:
     rows = [compared[i : i + 4] for i in range(0, len(compared), 4)]
     four = [[_candidate(i, c.answer, c.ours.correct) for i, c in enumerate(row)] for row in rows]
     figures = {m: _percent(row[i].ours.correct for row in rows) for i, m in enumerate(GSM8K_MODELS)}
-    figures["majority"] = _percent(majority_vote(c).outcome for c in four)
+    figures["majority"] = _percent(most_voted(c)[0].outcome for c in four)
     figures["any right"] = _percent(any(t.outcome for t in c) for c in four)
     return figures
 
@@ -182,10 +182,11 @@ def math_figures(data: Path, *, stored: bool) -> dict[str, list[float]]:
     rows = [row for _, row in _jsonl(data / "math_rm_maj" / "math_cot_100.jsonl")]
     scores = [[score for [score] in row["pred_score"]] for row in rows]
     return {
-        "majority": [_percent(majority_vote(s[:n]).outcome for s in samples) for n in NS],
+        "majority": [_percent(most_voted(s[:n])[0].outcome for s in samples) for n in NS],
         "reward model": [
             _percent(
-                highest_score(s[:n], p[:n]).outcome for s, p in zip(samples, scores, strict=True)
+                highest_scored(s[:n], p[:n])[0].outcome
+                for s, p in zip(samples, scores, strict=True)
             )
             for n in NS
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from dreamprm import __version__
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.evaluation.evaluate import Evaluation, combine_seeds
 from dreamprm.evaluation.evaluate import evaluate as evaluate_all
+from dreamprm.evaluation.results import read_result
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.report.page import Domain
 from dreamprm.tiny.demo_report import SUMMARY_METHODS, summary_json
@@ -67,7 +69,7 @@ def test_every_method_is_right_where_it_should_be() -> None:
     result = evaluate(scores={"dreamprm": scores(), "inverted": scores(-1.0)})
     assert list(result.accuracy) == ["dials", "grids"]
     assert means(result, "first_sample") == [0.5, 0.5]  # d2; g2
-    assert means(result, "self_consistency") == [0.0, 0.5]  # d1: B and A tie, B seen first; g2
+    assert means(result, "self_consistency") == [0.25, 0.5]  # B and A tie in d1; g2
     assert means(result, "any_right") == [1.0, 0.5]
     assert means(result, "dreamprm") == [1.0, 0.0]
     assert means(result, "inverted") == [0.0, 0.0]
@@ -92,7 +94,7 @@ def test_each_method_has_its_own_aggregation() -> None:
     ]
     result = evaluate(scores={"orm": rows, "flat": rows}, aggregations={"orm": "last"})
     assert means(result, "orm") == [1.0, 0.0]
-    assert means(result, "flat") == means(result, "first_sample")  # means of (-z, z): all tie at 0
+    assert means(result, "flat") == [0.375, 0.25]  # means of (-z, z): all four tie at 0
     with pytest.raises(DreamPRMError, match="mean_logit"):
         evaluate(aggregations={"dreamprm": "mean_logits"})
 
@@ -106,6 +108,24 @@ def test_the_curve_is_exact_at_its_ends_and_leaves_out_n_without_candidates() ->
         if method != "first_sample":
             assert result.scaling[method][4].mean == result.average[method].mean
     assert result.scaling["first_sample"][4].mean == pytest.approx(one_sample)
+
+
+def test_a_tie_counts_as_the_share_of_right_ones_and_its_range_is_told(tmp_path: Path) -> None:
+    flat = [s.model_copy(update={"logits": (0.0, 0.0)}) for s in scores()]
+    evaluation = evaluate(scores={"dreamprm": scores(), "flat": flat})
+    assert evaluation.values["flat"]["dials"].tolist() == [[0.5, 0.25]]
+    told = evaluation.ties["flat"]
+    assert (told.choices, told.mixed, told.worst, told.best) == (4, 3, 0.0, 0.75)  # all of g1 wrong
+    assert "4 choices, 3 between right and wrong: accuracy 0.0% to 75.0%" in str(told)
+    assert list(evaluation.ties) == ["self_consistency", "flat"]
+    evaluation.save(tmp_path / "r.json")
+    result = read_result(tmp_path / "r.json")
+    assert result.ties == evaluation.ties
+    [row] = [row for row in result.questions["flat"] if row.question_id == "d2"]
+    assert (row.value, row.tied, row.sample_index, row.answer) == (0.25, 4, 0, "A")
+    assert {row.tied for row in result.questions["dreamprm"]} == {1}
+    twice = combine_seeds([evaluation, evaluate(scores={"dreamprm": scores(), "flat": scores()})])
+    assert (twice.ties["flat"].choices, twice.ties["flat"].best) == (4, (0.75 + 0.5) / 2)
 
 
 def test_paired_differences_are_on_the_same_questions() -> None:

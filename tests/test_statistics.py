@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import calibration
-from dreamprm.evaluation.n_curve import (
+from dreamprm.evaluation.evaluate import (
     any_right_expectation,
     best_of_n_expectation,
     vote_expectation,
@@ -24,7 +24,7 @@ from dreamprm.evaluation.statistics import (
     paired_difference,
 )
 from dreamprm.records import Trajectory
-from dreamprm.search.choosing import highest_score, majority_vote
+from dreamprm.search.choosing import highest_scored, most_voted
 
 
 def candidates(answers: str, right: str = "A") -> list[Trajectory]:
@@ -32,6 +32,11 @@ def candidates(answers: str, right: str = "A") -> list[Trajectory]:
         Trajectory(question_id="q", steps=("s",), answer=a, outcome=a == right, sample_index=i)
         for i, a in enumerate(answers)
     ]
+
+
+def share(best: list[Trajectory]) -> float:
+    """Of right ones."""
+    return sum(bool(c.outcome) for c in best) / len(best)
 
 
 # ---- one benchmark
@@ -201,11 +206,11 @@ def test_best_of_n_is_the_mean_over_all_subsets(outcomes: list[bool], data: st.D
     n = data.draw(st.integers(1, m))
     scores = data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=m, max_size=m))
     some = candidates("".join("A" if o else "B" for o in outcomes))
-    wins = [
-        bool(highest_score([some[i] for i in s], [scores[i] for i in s]).outcome)
+    best = [
+        highest_scored([some[i] for i in s], [scores[i] for i in s])
         for s in itertools.combinations(range(m), n)
     ]
-    assert best_of_n_expectation(scores, outcomes, n) == pytest.approx(sum(wins) / len(wins))
+    assert best_of_n_expectation(scores, outcomes, n) == pytest.approx(np.mean([*map(share, best)]))
 
 
 @given(outcome_lists, st.data())
@@ -218,18 +223,15 @@ def test_any_right_is_the_mean_over_all_subsets(outcomes: list[bool], data: st.D
 def test_the_vote_is_exact_where_subsets_are_few_and_near_where_they_are_sampled() -> None:
     some = candidates("ABABBCAACB")
     exact = vote_expectation(some, 5, np.random.default_rng(0), subsets=comb(10, 5))
-    direct = [
-        bool(majority_vote([some[i] for i in s]).outcome)
-        for s in itertools.combinations(range(10), 5)
-    ]
-    assert exact == pytest.approx(sum(direct) / len(direct))
+    best = [most_voted([some[i] for i in s]) for s in itertools.combinations(range(10), 5)]
+    assert exact == pytest.approx(np.mean([*map(share, best)]))
     sampled = vote_expectation(some, 5, np.random.default_rng(0), subsets=200)
     assert sampled == pytest.approx(exact, abs=0.1)
     assert sampled == vote_expectation(some, 5, np.random.default_rng(0), subsets=200)
 
 
 def test_sampled_subsets_hold_no_candidate_twice() -> None:
-    some = candidates("A" * 9 + "B" * 3)  # any 6 of them have at least 3 A, and ties go to A
+    some = candidates("A" * 9 + "B" * 2)  # any 6 of them have at least 4 A
     assert vote_expectation(some, 6, np.random.default_rng(0), subsets=200) == 1.0
 
 

@@ -74,3 +74,5 @@ def _print(evaluation: Evaluation) -> None:
             for m, row in estimates.items()
         ],
     )
+    for method, ties in evaluation.ties.items():
+        print(f"{method}: {ties}")

@@ -339,6 +339,8 @@ def _report(
             "known outcomes"
         )
     print(f"{config.output}: {what}")
+    if ties := sum(c.tied > 1 for c in choices):
+        print(f"{ties:,} questions have several best candidates or answers; the first is chosen")
     # A search that answered nothing has something else to tell.
     if config.result is not None and (outcomes or config.trajectories is not None):
         result = choices_result(

@@ -2,8 +2,9 @@
 
 Three methods need no scores: `first_sample` (what one sample of the policy gives),
 `self_consistency` (majority vote) and `any_right` (the ceiling). Every other method is best-of-N by
-its own step scores. The accuracy table uses the first `n` candidates of each question; the curve
-over N uses all of them (see `n_curve`), so the two agree exactly only at N = M.
+its own step scores. Where candidates tie for the best, a question counts as the share of them that
+is right: the expectation, were one drawn. The accuracy table uses the first `n` candidates of each
+question; the curve over N uses all M of them, so the two agree exactly only at N = M.
 
 The best of seven aggregations on the very questions that are reported is better than any of them by
 luck alone, so an aggregation is chosen on other questions, the validation split.
@@ -11,26 +12,26 @@ luck alone, so an aggregation is chosen on other questions, the validation split
 
 from __future__ import annotations
 
+import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dreamprm.data.overlap import find_overlap, hash_images, question_key
 from dreamprm.errors import DataError
-from dreamprm.evaluation.n_curve import (
-    any_right_expectation,
-    best_of_n_expectation,
-    vote_expectation,
-)
 from dreamprm.evaluation.results import (
     AVERAGE,
     Metric,
     QuestionResult,
     Result,
+    Ties,
     check_name,
     metric,
     new_result,
@@ -47,13 +48,7 @@ from dreamprm.evaluation.statistics import (
 )
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.search.aggregation import AGGREGATIONS, DEFAULT_AGGREGATION, get_aggregation
-from dreamprm.search.choosing import (
-    any_right,
-    first_sample,
-    highest_score,
-    majority_vote,
-    score_of,
-)
+from dreamprm.search.choosing import first_sample, highest_scored, most_voted, score_of
 
 UNSCORED_METHODS = ("first_sample", "self_consistency", "any_right")
 DEFAULT_NS = (1, 2, 4, 8, 16)
@@ -83,10 +78,11 @@ class Evaluation:
     Attributes:
         n: candidates per question that the accuracy table uses.
         question_ids: per benchmark, in the order of the last axis of `values`.
-        values: method -> benchmark -> (seeds, questions), 1.0 where the chosen candidate is right.
+        outcomes: method -> benchmark -> (seeds, questions, 4): of the candidates that are best,
+            the share that is right, the worst outcome, the best one, and their number.
         curve_values: method -> N -> benchmark -> (seeds, questions), expected accuracy at N.
-        chosen: method -> question id -> sample_index of the chosen candidate (first seed; not for
-            `any_right`, which chooses nothing).
+        chosen: method -> question id -> sample_index of the first of the best candidates (first
+            seed; not for `any_right`, which chooses nothing).
         aggregated: scored method -> (question id, sample_index) -> aggregated score (first seed).
         questions, trajectories, scores: that were evaluated (first seed).
         choices: method -> aggregation that validation questions chose.
@@ -94,7 +90,7 @@ class Evaluation:
 
     n: int
     question_ids: dict[str, list[str]]
-    values: dict[str, dict[str, Values]]
+    outcomes: dict[str, dict[str, NDArray[np.float64]]]
     curve_values: dict[str, dict[int, dict[str, Values]]]
     chosen: dict[str, dict[str, int]]
     aggregated: dict[str, dict[tuple[str, int], float]]
@@ -102,6 +98,11 @@ class Evaluation:
     trajectories: Sequence[Trajectory]
     scores: Scores
     choices: Mapping[str, AggregationChoice] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, dict[str, Values]]:
+        """Method -> benchmark -> (seeds, questions): 1.0 right, 0.0 wrong, or a share in a tie."""
+        return {m: {b: o[..., 0] for b, o in by.items()} for m, by in self.outcomes.items()}
 
     @property
     def accuracy(self) -> dict[str, dict[str, Estimate]]:
@@ -123,6 +124,20 @@ class Evaluation:
             method: {n: estimate_average(by_benchmark) for n, by_benchmark in curve.items()}
             for method, curve in self.curve_values.items()
         }
+
+    @property
+    def ties(self) -> dict[str, Ties]:
+        """Method -> its ties, of methods that have some."""
+        ties = {}
+        for method, of in self.outcomes.items():
+            if several := sum(int((o[..., 3] > 1).sum()) for o in of.values()):
+                ties[method] = Ties(
+                    choices=several,
+                    mixed=sum(int((o[..., 1] < o[..., 2]).sum()) for o in of.values()),
+                    worst=estimate_average({b: o[..., 1] for b, o in of.items()}).mean,
+                    best=estimate_average({b: o[..., 2] for b, o in of.items()}).mean,
+                )
+        return ties
 
     def difference(self, a: str, b: str) -> Difference:
         """Method a minus method b on the same questions, averaged over benchmarks."""
@@ -166,15 +181,15 @@ class Evaluation:
         metrics: dict[str, dict[str, Metric]] = {}
         rows: dict[str, list[QuestionResult]] = {}
         for method, values in self.values.items():
-            figures = {AVERAGE: metric(average[method])}
+            metrics[method] = {AVERAGE: metric(average[method])}
             rows[method] = []
             for benchmark, ids in self.question_ids.items():
-                figures[check_name(benchmark)] = metric(accuracy[benchmark][method])
-                subjects: dict[str, list[int]] = {}
+                metrics[method][check_name(benchmark)] = metric(accuracy[benchmark][method])
+                subjects: dict[str, list[int]] = defaultdict(list)
                 for place, question_id in enumerate(ids):
                     groups = subject_of(by_id[question_id])
                     for subject in groups.get("subject", ()):
-                        subjects.setdefault(subject, []).append(place)
+                        subjects[subject].append(place)
                     chosen = self.chosen.get(method, {}).get(question_id)
                     for seed, value in enumerate(values[benchmark][:, place]):
                         if seed:  # what other seeds chose is not kept
@@ -188,19 +203,19 @@ class Evaluation:
                                 sample_index=chosen,
                                 answer=None if chosen is None else answers[question_id, chosen],
                                 seed=seed,
+                                tied=int(self.outcomes[method][benchmark][seed, place, 3]),
                             )
                         )
                 for subject, places in subjects.items():
-                    figures[f"{benchmark}/{subject}"] = metric(
-                        estimate(values[benchmark][:, places])
-                    )
-            metrics[method] = figures
+                    part = estimate(values[benchmark][:, places])
+                    metrics[method][f"{benchmark}/{subject}"] = metric(part)
         return new_result(
             name=name,
             kind="selection",
             settings=dict(settings or {}),
             metrics=metrics,
             questions={method: tuple(by_question) for method, by_question in rows.items()},
+            ties=self.ties,
             details={
                 "n": self.n,
                 "main_method": main,
@@ -331,54 +346,50 @@ def _evaluate(
         for method, rows in scores.items()
     }
 
-    right: dict[str, dict[str, float]] = {}  # method -> question -> 1.0 or 0.0
-    curve: dict[str, dict[int, dict[str, float]]] = {}  # method -> N -> question -> expectation
-    chosen: dict[str, dict[str, int]] = {}
-
-    def record(method: str, question: str, choice: Trajectory | None, value: bool | None) -> None:
-        right.setdefault(method, {})[question] = float(bool(value))
-        if choice is not None:
-            chosen.setdefault(method, {})[question] = choice.sample_index
-
+    outcomes: dict[str, dict[str, tuple[float, float, float, int]]] = defaultdict(dict)
+    curve: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    chosen: dict[str, dict[str, int]] = defaultdict(dict)
     for question_id, group in candidates.items():
+        numbers = {  # method -> (candidates,)
+            method: [by_candidate[question_id, c.sample_index] for c in group]
+            for method, by_candidate in aggregated.items()
+        }
         first_n = group[:n]
-        sample, vote = first_sample(first_n), majority_vote(first_n)
-        record("first_sample", question_id, sample, sample.outcome)
-        record("self_consistency", question_id, vote, vote.outcome)
-        for method, numbers in aggregated.items():
-            best = highest_score(first_n, [numbers[question_id, c.sample_index] for c in first_n])
-            record(method, question_id, best, best.outcome)
-        record("any_right", question_id, None, any_right(first_n))
+        best = {"first_sample": [first_sample(first_n)], "self_consistency": most_voted(first_n)}
+        best |= {method: highest_scored(first_n, z[:n]) for method, z in numbers.items()}
+        for method, equals in best.items():
+            right = [float(bool(c.outcome)) for c in equals]
+            share = sum(right) / len(right)
+            outcomes[method][question_id] = (share, min(right), max(right), len(right))
+            chosen[method][question_id] = equals[0].sample_index
+        ceiling = float(any(c.outcome for c in first_n))
+        outcomes["any_right"][question_id] = (ceiling, ceiling, ceiling, 1)
 
-        outcomes = [bool(c.outcome) for c in group]
+        rights = [bool(c.outcome) for c in group]
         rng = np.random.default_rng([seed, zlib.crc32(question_id.encode())])
         for point in ns:
-            at_n = {
-                "first_sample": sum(outcomes) / len(outcomes),  # the same at every N
+            expected = {
+                "first_sample": sum(rights) / len(rights),  # the same at every N
                 "self_consistency": vote_expectation(group, point, rng),
-                **{
-                    method: best_of_n_expectation(
-                        [numbers[question_id, c.sample_index] for c in group], outcomes, point
-                    )
-                    for method, numbers in aggregated.items()
-                },
-                "any_right": any_right_expectation(outcomes, point),
+                "any_right": any_right_expectation(rights, point),
             }
-            for method, value in at_n.items():
-                curve.setdefault(method, {}).setdefault(point, {})[question_id] = value
+            for method, z in numbers.items():
+                expected[method] = best_of_n_expectation(z, rights, point)
+            for method in outcomes:
+                curve[method][point][question_id] = expected[method]
 
-    def arrays(by_question: Mapping[str, float]) -> dict[str, Values]:
+    def arrays(by_question: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
         return {b: np.array([[by_question[q] for q in ids]]) for b, ids in benchmarks.items()}
 
     return Evaluation(
         n=n,
         question_ids=benchmarks,
-        values={method: arrays(by_question) for method, by_question in right.items()},
+        outcomes={method: arrays(by_question) for method, by_question in outcomes.items()},
         curve_values={
             method: {point: arrays(by_question) for point, by_question in points.items()}
             for method, points in curve.items()
         },
-        chosen=chosen,
+        chosen=dict(chosen),
         aggregated=aggregated,
         questions=questions,
         trajectories=trajectories,
@@ -395,28 +406,20 @@ def combine_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
     first, *others = evaluations
     for other in others:
         shapes = [{b: len(ids) for b, ids in e.question_ids.items()} for e in (first, other)]
-        if shapes[0] != shapes[1] or list(first.values) != list(other.values):
+        if shapes[0] != shapes[1] or list(first.outcomes) != list(other.outcomes):
             raise DataError("cannot combine seeds that differ in benchmarks, questions or methods")
-    points = [
-        p
-        for p in next(iter(first.curve_values.values()), {})
-        if all(p in next(iter(e.curve_values.values())) for e in evaluations)
-    ]
+    curves = [e.curve_values for e in evaluations]
+    points = set.intersection(*(set(points) for curve in curves for points in curve.values()))
+
+    def stacked(parts: Sequence[Mapping[str, Values]]) -> dict[str, Values]:
+        return {b: np.vstack([part[b] for part in parts]) for b in parts[0]}
+
     return replace(
         first,
-        values={
-            method: {b: np.vstack([e.values[method][b] for e in evaluations]) for b in by_benchmark}
-            for method, by_benchmark in first.values.items()
-        },
+        outcomes={m: stacked([e.outcomes[m] for e in evaluations]) for m in first.outcomes},
         curve_values={
-            method: {
-                p: {
-                    b: np.vstack([e.curve_values[method][p][b] for e in evaluations])
-                    for b in curve[p]
-                }
-                for p in points
-            }
-            for method, curve in first.curve_values.items()
+            m: {p: stacked([curve[m][p] for curve in curves]) for p in sorted(points)}
+            for m in first.curve_values
         },
     )
 
@@ -481,6 +484,79 @@ def _aggregate(
         }
     except DataError as error:
         raise DataError(f"scores of {method}: {error.message}", field=error.field) from None
+
+
+# ---- accuracy over N: the expectation over all subsets of N of the M candidates of a question
+
+
+def best_of_n_expectation(scores: Sequence[float], outcomes: Sequence[bool], n: int) -> float:
+    """Chance that the highest-scoring of n random candidates is right.
+
+    Of the C(M, n) subsets, C(b + k, n) - C(b, n) have a score for their highest that k candidates
+    share and b are below; each of the k is then the choice equally often.
+
+    Args:
+        scores: (M,).
+        outcomes: (M,).
+
+    >>> best_of_n_expectation([0.1, 0.9], [True, False], n=1)
+    0.5
+    >>> best_of_n_expectation([0.1, 0.9], [True, False], n=2)
+    0.0
+    """
+    m = _check_subset(len(outcomes), n)
+    equals: dict[float, list[bool]] = defaultdict(list)
+    for score, outcome in zip(scores, outcomes, strict=True):
+        equals[score].append(outcome)
+    wins, below = 0.0, 0
+    for score in sorted(equals):
+        k = len(equals[score])
+        subsets = comb(below + k, n) - comb(below, n)
+        wins += subsets * sum(equals[score]) / k
+        below += k
+    return wins / comb(m, n)
+
+
+def any_right_expectation(outcomes: Sequence[bool], n: int) -> float:
+    """Chance that at least one of n random candidates is right (pass@n, arXiv 2107.03374)."""
+    m = _check_subset(len(outcomes), n)
+    return 1 - comb(m - sum(outcomes), n) / comb(m, n)
+
+
+def vote_expectation(
+    candidates: Sequence[Trajectory],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    weights: Sequence[float] | None = None,
+    subsets: int = 64,
+) -> float:
+    """Chance that the majority vote of n random candidates is right.
+
+    Args:
+        candidates: M candidates of one question, all with an outcome.
+        rng: draws the subsets where there are more than `subsets`; not touched otherwise.
+        weights: (M,) of their votes; by default 1 each.
+        subsets: enumerate all subsets up to this many, else draw this many.
+    """
+    m = _check_subset(len(candidates), n)
+    chosen: Iterable[Sequence[int]]
+    if comb(m, n) <= subsets:
+        chosen = itertools.combinations(range(m), n)
+    else:
+        chosen = [rng.choice(m, size=n, replace=False).tolist() for _ in range(subsets)]
+    given = [1.0] * m if weights is None else weights
+    right = []
+    for subset in chosen:
+        best = most_voted([candidates[i] for i in subset], [given[i] for i in subset])
+        right.append(sum(bool(c.outcome) for c in best) / len(best))
+    return sum(right) / len(right)
+
+
+def _check_subset(m: int, n: int) -> int:
+    if not 1 <= n <= m:
+        raise DataError(f"cannot choose {n} of {m} candidates")
+    return m
 
 
 # ---- the validation split

@@ -55,6 +55,8 @@ class QuestionResult(Record):
         answer: as extracted.
         seed: training seed, where there are several.
         tokens: completion tokens spent on the question, where known.
+        tied: candidates (or answers, where they vote) that were as good as the chosen one, itself
+            included; `value` is then the share of them that is right.
     """
 
     question_id: str
@@ -65,6 +67,31 @@ class QuestionResult(Record):
     answer: str | None = None
     seed: int = 0
     tokens: int | None = None
+    tied: int = 1
+
+
+class Ties(Record):
+    """Where several candidates of a question were equally good for a method.
+
+    Attributes:
+        choices: how often; once per question and seed.
+        mixed: how many of these were between right and wrong ones.
+        worst, best: accuracy if every tie fell to a wrong candidate, or to a right one.
+    """
+
+    choices: int
+    mixed: int
+    worst: FiniteFloat
+    best: FiniteFloat
+
+    def __str__(self) -> str:
+        told = f"equal best scores in {self.choices:,} choices"
+        if not self.mixed:
+            return f"{told}, none between right and wrong"
+        return (
+            f"{told}, {self.mixed:,} between right and wrong: accuracy {self.worst:.1%} to "
+            f"{self.best:.1%} as they fall"
+        )
 
 
 class Result(Record):
@@ -82,6 +109,7 @@ class Result(Record):
         metrics: method -> metric name -> figure. A benchmark's main metric bears the benchmark's
             name (`mathvista`), others follow a slash (`mathvision/algebra`).
         questions: method -> one row per question (and seed).
+        ties: method -> its ties, where it has some.
         details: anything else, by name.
     """
 
@@ -93,6 +121,7 @@ class Result(Record):
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     metrics: dict[str, dict[str, Metric]]
     questions: dict[str, tuple[QuestionResult, ...]] = Field(default_factory=dict)
+    ties: dict[str, Ties] = Field(default_factory=dict)
     details: dict[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -295,4 +324,5 @@ def _row(choice: Choice, question: Question) -> QuestionResult:
         sample_index=choice.sample_index,
         answer=choice.answer,
         tokens=choice.tokens,
+        tied=choice.tied,
     )

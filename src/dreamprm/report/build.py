@@ -75,7 +75,12 @@ def evaluation_report(
         facts={"dreamprm": __version__, "made": time.strftime("%Y-%m-%d %H:%M")} | _versions(),
         settings=settings or {},
         tables=(
-            accuracy_table(evaluation, f"Accuracy among {evaluation.n}", main_method=main_method),
+            accuracy_table(
+                evaluation,
+                f"Accuracy among {evaluation.n}",
+                main_method=main_method,
+                note=" ".join(f"{method}: {ties}." for method, ties in evaluation.ties.items()),
+            ),
         ),
         domains=domains,
         history=history,
@@ -110,8 +115,10 @@ def fates(evaluation: Evaluation) -> dict[str, Fate]:
     for method, by_benchmark in evaluation.values.items():
         if method != "any_right":
             right = np.concatenate([v[0] for v in by_benchmark.values()])  # (questions,)
-            missed = int((ceiling > right).sum())
-            by_method[method] = Fate(int(right.sum()), missed, int((ceiling == 0).sum()))
+            expected = round(float(right.sum()))  # ties between right and wrong count in part
+            beyond_reach = int((ceiling == 0).sum())
+            missed = len(right) - expected - beyond_reach
+            by_method[method] = Fate(expected, missed, beyond_reach)
     return by_method
 
 

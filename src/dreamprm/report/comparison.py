@@ -59,6 +59,9 @@ def comparison_report(
     if main not in metrics:
         raise DataError(f"baseline '{main}' is none of the runs; {offer(main, list(metrics))}")
     differences, notes = _differences(with_rows, main)
+    for name, result, method in names:
+        if method in result.ties:
+            notes.append(f"{name}: {result.ties[method]}.")
     if any(result.kind == "steps" for result in results):
         notes.append(f"Note: {OF_STEPS}.")
     return ReportData(

@@ -1,8 +1,7 @@
 """Choosing one answer among the candidates of one question.
 
-Each rule takes the candidates of a single question, in any order, and returns the candidate it
-chooses. Ties are settled by `sample_index` alone: the order in which a file lists candidates never
-matters.
+Each rule takes the candidates of a single question, in any order, and returns the best one, or all
+that tie for it, by `sample_index`: the order in which a file lists candidates never matters.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ OF_OTHERS = "the scores are of other candidates; score these into a new file"
 
 def choose(
     method: str, candidates: Sequence[Trajectory], scores: Sequence[float] | None = None
-) -> Trajectory:
-    """The candidate whose answer is given.
+) -> list[Trajectory]:
+    """The candidates that are best, by sample_index: the first is chosen, others tie with it.
 
     Args:
         scores: (candidates,) aggregated step scores (logits); not needed by `VOTES`.
     """
     if method == "first_sample":
-        return first_sample(candidates)
+        return [first_sample(candidates)]
     if method == "self_consistency":
-        return majority_vote(candidates)
+        return most_voted(candidates)
     if scores is None:
         raise DreamPRMError(f"method {method} needs scores of a reward model")
     if method == "weighted_vote":
-        return heaviest_vote(candidates, step_scores(scores))
-    return highest_score(candidates, scores)
+        return most_voted(candidates, step_scores(scores))
+    return highest_scored(candidates, scores)
 
 
 def first_sample(candidates: Sequence[Trajectory]) -> Trajectory:
@@ -50,34 +49,33 @@ def first_sample(candidates: Sequence[Trajectory]) -> Trajectory:
     return min(candidates, key=lambda candidate: candidate.sample_index)
 
 
-def highest_score(candidates: Sequence[Trajectory], scores: Sequence[float]) -> Trajectory:
-    """The candidate with the highest score (best-of-N); among equals the lowest sample_index."""
+def highest_scored(candidates: Sequence[Trajectory], scores: Sequence[float]) -> list[Trajectory]:
+    """The candidates with the highest score (best-of-N), by sample_index."""
     _need_candidates(candidates)
     _check_numbers(candidates, scores, "score")
-    best = max(range(len(candidates)), key=lambda i: (scores[i], -candidates[i].sample_index))
-    return candidates[best]
+    highest = max(scores)
+    best = [c for c, score in zip(candidates, scores, strict=True) if score == highest]
+    return sorted(best, key=lambda c: c.sample_index)
 
 
-def majority_vote(candidates: Sequence[Trajectory]) -> Trajectory:
-    """Self-consistency (arXiv 2203.11171): the most frequent answer.
+def most_voted(
+    candidates: Sequence[Trajectory], weights: Sequence[float] | None = None
+) -> list[Trajectory]:
+    """The answer with the most votes (self-consistency, arXiv 2203.11171), or with the most weight.
 
-    Returns the first candidate, by sample_index, that gives the winning answer. Among equally
-    frequent answers the one seen first wins. Candidates without an answer have no vote; they are
-    chosen only where no candidate has an answer.
-    """
-    return heaviest_vote(candidates, [1.0] * len(candidates))
-
-
-def heaviest_vote(candidates: Sequence[Trajectory], weights: Sequence[float]) -> Trajectory:
-    """The answer with the largest sum of weights (weighted vote); otherwise as `majority_vote`.
+    Candidates without an answer have no vote; one is chosen only where no candidate has an answer.
 
     Args:
-        weights: (candidates,) at least 0; a probability, not a logit.
+        weights: (candidates,) at least 0; probabilities, not logits. By default 1 each.
+
+    Returns:
+        The first candidate, by sample_index, of each answer that nothing exceeds.
 
     Raises:
         DataError: a negative weight (with logits an answer would lose by being given more often).
     """
     _need_candidates(candidates)
+    weights = [1.0] * len(candidates) if weights is None else weights
     _check_numbers(candidates, weights, "weight")
     if min(weights) < 0:
         raise DataError(
@@ -85,34 +83,18 @@ def heaviest_vote(candidates: Sequence[Trajectory], weights: Sequence[float]) ->
             "probabilities, not logits"
         )
     votes: dict[str, list[float]] = {}
-    first: dict[str, Trajectory] = {}  # in order of sample_index: dicts keep it
+    first: dict[str, Trajectory] = {}
     for i in sorted(range(len(candidates)), key=lambda i: candidates[i].sample_index):
         answer = candidates[i].answer
         if answer is not None:
             votes.setdefault(answer, []).append(weights[i])
             first.setdefault(answer, candidates[i])
     if not votes:
-        return first_sample(candidates)
+        return [first_sample(candidates)]
     # fsum: equal votes must tie whatever order they are added in.
-    winner = max(votes, key=lambda answer: math.fsum(votes[answer]))  # the first of equals
-    return first[winner]
-
-
-def any_right(candidates: Sequence[Trajectory]) -> bool:
-    """Is any candidate right? The ceiling that no way of choosing can pass.
-
-    Raises:
-        DataError: a candidate was never verified.
-    """
-    _need_candidates(candidates)
-    for candidate in candidates:
-        if candidate.outcome is None:
-            raise DataError(
-                f"question {candidate.question_id}, candidate {candidate.sample_index} has no "
-                "outcome; verify its answer first",
-                field="outcome",
-            )
-    return any(candidate.outcome for candidate in candidates)
+    totals = {answer: math.fsum(given) for answer, given in votes.items()}
+    most = max(totals.values())
+    return [first[answer] for answer, total in totals.items() if total == most]
 
 
 class Change(Record):
@@ -139,6 +121,7 @@ class Choice(Record):
         completions: sampled for it, single steps included.
         outcome: is the answer right; None where that is not known.
         changes: the answer as the search went on; none where tokens were not counted.
+        tied: candidates (or answers, where they vote) that were as good, this one included.
     """
 
     question_id: str
@@ -151,6 +134,7 @@ class Choice(Record):
     outcome: bool | None = None
     steps: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    tied: int = 1
 
 
 def choose_stored(
@@ -184,11 +168,10 @@ def choose_stored(
                 f"question '{question_id}' has {len(group)} candidates, fewer than {n or 1}; "
                 "sample more or lower n"
             )
-        if scored is None:
-            chosen, score, steps = choose(method, first_n), None, None
-        else:
-            numbers = [score_of(t, scored, aggregation) for t in first_n]
-            chosen = choose(method, first_n, numbers)
+        numbers = None if scored is None else [score_of(t, scored, aggregation) for t in first_n]
+        best = choose(method, first_n, numbers)
+        chosen, score, steps = best[0], None, None
+        if scored is not None and numbers is not None:
             score = numbers[first_n.index(chosen)]
             steps = tuple(step_scores(scored[question_id, chosen.sample_index].logits))
         choices.append(
@@ -200,6 +183,7 @@ def choose_stored(
                 step_scores=steps,
                 outcome=chosen.outcome,
                 steps=chosen.steps,
+                tied=len(best),
             )
         )
     return choices

@@ -140,6 +140,7 @@ class SearchResult:
         trace: the answer as the search went on, at each change; none where nobody counts tokens.
         tokens: sampled for all of it; None where nobody counts them.
         completions: sampled, single steps included.
+        tied: candidates (or answers, where they vote) that were as good; the first is chosen.
     """
 
     chosen: Candidate
@@ -148,6 +149,7 @@ class SearchResult:
     trace: tuple[Change, ...]
     tokens: int | None
     completions: int
+    tied: int = 1
 
     @property
     def answer(self) -> str | None:
@@ -173,6 +175,7 @@ class SearchResult:
             outcome=t.outcome,
             steps=t.steps,
             changes=self.trace,
+            tied=self.tied,
         )
 
 
@@ -225,7 +228,8 @@ class Search:
             )
         trace: list[Change] = []
         for i, candidate in enumerate(self.candidates, start=1):
-            chosen = self._choose(self.candidates[:i])
+            best = self._choose(self.candidates[:i])
+            chosen = best[0]
             index = chosen.trajectory.sample_index
             if not trace or trace[-1].sample_index != index:
                 trace.append(
@@ -242,13 +246,14 @@ class Search:
             trace=tuple(trace) if self.count_tokens else (),
             tokens=self.tokens if self.count_tokens else None,
             completions=self.sampled,
+            tied=len(best),
         )
 
-    def _choose(self, candidates: list[Candidate]) -> Candidate:
+    def _choose(self, candidates: list[Candidate]) -> list[Candidate]:
         method = self.options.method
         scores = None if method in VOTES else [self.score(c) for c in candidates]
-        chosen = choose(method, [c.trajectory for c in candidates], scores)
-        return candidates[chosen.sample_index]  # they are numbered as they came
+        best = choose(method, [c.trajectory for c in candidates], scores)
+        return [candidates[t.sample_index] for t in best]  # they are numbered as they came
 
     def score(self, candidate: Candidate, steps: int | None = None) -> float:
         """Aggregated score of a candidate, or of its first so many steps."""
