@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.search.aggregation import AGGREGATIONS, aggregate, logits_from_probabilities
+from dreamprm.search.aggregation import AGGREGATIONS, aggregate
 
 moderate = st.lists(st.floats(-8, 8), min_size=1, max_size=8)
 extreme = st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=8)
@@ -74,20 +73,3 @@ def test_unknown_names_and_empty_or_not_finite_logits_are_refused() -> None:
     for bad in ([], [float("nan")], [0.0, float("inf")], [[0.0]]):
         with pytest.raises(DataError):
             aggregate(bad)
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
-def test_turning_probabilities_into_logits_is_finite_and_keeps_the_order(p: list[float]) -> None:
-    z = logits_from_probabilities(p)
-    assert np.isfinite(z).all()
-    for i in range(len(p)):
-        for j in range(len(p)):
-            assert p[i] != p[j] or z[i] == z[j]
-            assert p[i] <= p[j] or z[i] >= z[j]
-    assert z.max() > z.min() or max(p) - min(p) < 1e-15
-
-
-@pytest.mark.parametrize("bad", [[-0.1], [1.5], [float("nan")]])
-def test_probabilities_outside_the_unit_interval_are_refused(bad: list[float]) -> None:
-    with pytest.raises(DataError, match="0-1"):
-        logits_from_probabilities(bad)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
-from dreamprm.records import Label, Question, StepScores, Trajectory, domain_of
+from dreamprm.records import Label, Question, StepScores, Trajectory, domain_of, logits_of
+from dreamprm.search.aggregation import aggregate
 
 QUESTION = {"id": "q1", "domain": "charts", "text": "How many?", "answer": "3"}
 
@@ -91,3 +97,35 @@ def test_records_cannot_be_changed() -> None:
 def test_an_empty_step_is_no_step() -> None:
     with pytest.raises(DataError, match="step 2 is empty"):
         Trajectory.parse({"question_id": "q", "steps": ["Step 1: look", "  "]})
+
+
+# ---- step scores of other programs
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_logits_of_step_scores_are_finite_and_keep_their_order_and_ties(p: list[float]) -> None:
+    z = logits_of(p)
+    assert all(map(math.isfinite, z))
+    for (p1, z1), (p2, z2) in itertools.combinations(sorted(zip(p, z, strict=True)), 2):
+        assert z1 <= z2
+        assert z1 == z2 or p1 != p2
+        assert z1 != z2 or p2 - p1 < 1e-300
+
+
+def test_a_step_scored_one_leaves_a_product_as_it_is() -> None:
+    """Then candidates whose steps are otherwise scored alike tie, as in float arithmetic."""
+    products = {aggregate(logits_of([0.75, *[1.0] * more]), "product") for more in range(5)}
+    assert len(products) == 1
+
+
+def test_a_row_may_give_step_scores_in_place_of_logits() -> None:
+    row = {"question_id": "q", "sample_index": 0}
+    parsed = StepScores.parse(row | {"step_scores": [0.5, 0.75]})
+    assert parsed.logits == pytest.approx((0.0, math.log(3)))
+    for bad in ([-0.1], [1.5], [float("nan")]):
+        with pytest.raises(DataError, match="outside 0-1; are these logits"):
+            StepScores.parse(row | {"step_scores": bad})
+    with pytest.raises(DataError, match="list of numbers"):
+        StepScores.parse(row | {"step_scores": 0.5})
+    with pytest.raises(DataError, match="both given"):
+        StepScores.parse(row | {"step_scores": [0.5], "logits": [0.0]})

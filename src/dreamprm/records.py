@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -236,6 +237,8 @@ def _check_extra(extra: dict[str, JsonValue]) -> None:
 class StepScores(Record):
     """A PRM's raw output for one trajectory: one logit per step (sigmoid gives the step score).
 
+    Scores of other programs may be given as `step_scores` in 0-1, in place of `logits`.
+
     Attributes:
         cut: steps at the end that lie beyond the backbone's context and have no logit.
         steps_digest: `digest_of` the steps that were judged; None in older files.
@@ -246,6 +249,21 @@ class StepScores(Record):
     logits: tuple[FiniteFloat, ...]
     cut: int = 0
     steps_digest: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_step_scores(cls, row: Any) -> Any:
+        if not isinstance(row, Mapping) or "step_scores" not in row:
+            return row
+        if "logits" in row:
+            raise ValueError("logits and step_scores are both given; leave one out")
+        given = row["step_scores"]
+        if not isinstance(given, list | tuple) or not all(
+            isinstance(p, int | float) for p in given
+        ):
+            raise ValueError("step_scores must be a list of numbers")
+        rest = {name: value for name, value in row.items() if name != "step_scores"}
+        return rest | {"logits": logits_of(given)}
 
     @classmethod
     def of(cls, trajectory: Trajectory, logits: tuple[float, ...]) -> Self:
@@ -261,6 +279,24 @@ class StepScores(Record):
     def are_of(self, trajectory: Trajectory) -> bool:
         """Were these very steps judged? True where the file does not tell."""
         return self.steps_digest in (None, digest_of(trajectory.steps))
+
+
+def logits_of(step_scores: Sequence[float]) -> tuple[float, ...]:
+    """Step scores in [0, 1] -> logits.
+
+    Exact 0 and 1 get logits beyond those of all other doubles (-744.4 and 744.4): the order of any
+    two scores is kept, ties stay ties, and a step scored 1 leaves a product as it is.
+
+    Raises:
+        ValueError: a value outside [0, 1] or not a number.
+    """
+    if not all(0 <= p <= 1 for p in step_scores):  # also catches nan
+        raise ValueError("a step score lies outside 0-1; are these logits?")
+    largest = -math.log(math.ulp(0.0))
+    return tuple(
+        largest if p == 1 else math.log(p) - math.log1p(-p) if p > 0 else -largest
+        for p in step_scores
+    )
 
 
 def digest_of(steps: Sequence[str]) -> str:

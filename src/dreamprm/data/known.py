@@ -57,7 +57,10 @@ _FORMATS = (
         name="scores",
         about="our step scores, .jsonl or .parquet",
         holds="scores",
-        fits=_ours("question_id", "logits"),
+        fits=lambda row, suffix: (
+            _ours("question_id", "logits")(row, suffix)
+            or (_ours("question_id", "step_scores")(row, suffix) and "steps" not in row)
+        ),
         own=StepScores,
     ),
     dreamprm_train.FORMAT,

@@ -125,23 +125,3 @@ def aggregate(logits: Sequence[float] | ArrayLike, name: str = DEFAULT_AGGREGATI
             field="logits",
         )
     return function(z)
-
-
-def logits_from_probabilities(probabilities: Sequence[float] | ArrayLike) -> Logits:
-    """Step scores stored as probabilities -> logits, for scores that others computed.
-
-    Exact 0 and 1 move to the nearest double inside (0, 1), which no other double lies beyond: the
-    order of any two scores is kept, and ties stay ties.
-
-    Args:
-        probabilities: (steps,) values in [0, 1].
-
-    Raises:
-        DataError: a value outside [0, 1] or not a number.
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    if not ((p >= 0) & (p <= 1)).all():  # also catches nan
-        raise DataError("a step score lies outside 0-1; are these logits?", field="scores")
-    p = np.clip(p, np.nextafter(0.0, 1.0), np.nextafter(1.0, 0.0))
-    result: Logits = np.log(p) - np.log1p(-p)
-    return result

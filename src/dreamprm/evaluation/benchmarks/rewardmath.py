@@ -27,7 +27,8 @@ from dreamprm.data.rows import Row, exact_text, is_whole, text_list
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult, Result, metric, new_result
 from dreamprm.evaluation.statistics import estimate
-from dreamprm.search.aggregation import AGGREGATIONS, aggregate, logits_from_probabilities
+from dreamprm.records import logits_of
+from dreamprm.search.aggregation import AGGREGATIONS, aggregate
 
 SOLUTIONS = 10
 RIGHT = "human_to_GPT-4"
@@ -78,7 +79,7 @@ def _losses(row: Row) -> Losses:
         raise DataError(message, field="solution_reference")
     if all(isinstance(score, list) for score in scores):
         try:
-            logits = [logits_from_probabilities(steps) for steps in scores]
+            logits = [logits_of(steps) for steps in scores]
             totals = {name: [aggregate(z, name) for z in logits] for name in AGGREGATIONS}
         except (DataError, ValueError, TypeError) as error:
             raise DataError(f"step scores: {error}", field="score") from None
