@@ -193,6 +193,10 @@ def test_select_takes_the_highest_score_and_tells_the_accuracy(
     assert {row["sample_index"] for row in read_rows(project / "c.jsonl")} == {0}
     assert main([*words, "--method", "weighted_vote"]) == 0
     assert {row["answer"] for row in read_rows(project / "c.jsonl")} == {"6"}
+    assert "several best" not in capsys.readouterr().out
+    assert main([*words, "--method", "self_consistency", "--n", "2"]) == 0
+    ties = sum(row["tied"] == 2 for row in read_rows(project / "c.jsonl"))
+    assert f"{ties} questions have several best" in capsys.readouterr().out
 
 
 def test_evaluate_writes_json_and_prints_a_table(
@@ -204,7 +208,7 @@ def test_evaluate_writes_json_and_prints_a_table(
     assert result.details["curve"]["dreamprm"]["1"]["mean"] == pytest.approx(0.5)
     assert "dreamprm - self_consistency" in result.details["differences"]
     assert {row.sample_index for row in result.questions["dreamprm"]} == {2}
-    assert "self_consistency" in capsys.readouterr().out
+    assert f"self_consistency: {result.ties['self_consistency']}" in capsys.readouterr().out
 
 
 def test_report_is_one_page_with_the_weights_of_a_training_run_and_says_that_a_toy_is_one(

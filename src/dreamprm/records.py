@@ -257,13 +257,11 @@ class StepScores(Record):
             return row
         if "logits" in row:
             raise ValueError("logits and step_scores are both given; leave one out")
-        given = row["step_scores"]
-        if not isinstance(given, list | tuple) or not all(
-            isinstance(p, int | float) for p in given
-        ):
-            raise ValueError("step_scores must be a list of numbers")
         rest = {name: value for name, value in row.items() if name != "step_scores"}
-        return rest | {"logits": logits_of(given)}
+        try:
+            return rest | {"logits": logits_of(row["step_scores"])}
+        except TypeError:
+            raise ValueError("step_scores must be a list of numbers") from None
 
     @classmethod
     def of(cls, trajectory: Trajectory, logits: tuple[float, ...]) -> Self:
