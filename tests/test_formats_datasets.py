@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dreamprm.data.datasets_hub import from_dataset, to_dataset
+from dreamprm.data.arrow import from_dataset, to_dataset
 from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Record, StepScores, Trajectory
 from tests import record_strategies

@@ -72,7 +72,7 @@ def run(config: Config) -> None:
     """Read, write, and say what was left out."""
     _check(config)
     target = known.find(config.output_format) if config.output_format else None
-    if target is not None and target.write is None:
+    if target is not None and not target.is_written:
         written = ", ".join(known.WRITTEN)
         raise DataError(f"'{target.name}' is only read; these are written: {written}")
     bad: list[DataError] = []
@@ -100,7 +100,6 @@ def run(config: Config) -> None:
     given = [(path, format) for path, format in outputs if path and format]
     with _together([path for path, _ in given]) as drafts:
         for draft, (path, format) in zip(drafts, given, strict=True):
-            assert format.write is not None
             try:
                 format.write(draft, questions, trajectories)
             except DreamPRMError as error:  # name the file that the user knows

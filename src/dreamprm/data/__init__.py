@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dreamprm.answers import check_gold
 from dreamprm.data import known, own
-from dreamprm.data.files import DataWarning, R, load_json_rows
+from dreamprm.data.files import DataWarning, R, in_row
 from dreamprm.data.format import Format, Records, WithoutResponse
 from dreamprm.data.own import JsonlAppender
 from dreamprm.errors import DataError
@@ -88,9 +89,8 @@ def load(
     trajectories: list[Trajectory] = []
     for path, part in parts:
         trajectories += checked_references(questions, part.trajectories, path)
-    with_trajectories = [str(path) for path, part in parts if part.trajectories]
-    source = with_trajectories[0] if with_trajectories else str(paths[0])
-    return Records(list(questions.values()), trajectories, source=source)
+    source = next((path for path, part in parts if part.trajectories), paths[0])
+    return Records(list(questions.values()), trajectories, source=str(source))
 
 
 def read_questions(
@@ -126,21 +126,15 @@ def read_trajectories(
     """Trajectories of a file of any format; for the arguments see `read_questions`."""
     if _outside(path, format) is None:
         return own.read(path, Trajectory)
-    return read_pair(
-        path,
-        allow_without_response=allow_without_response,
-        image_root=image_root,
-        format=format,
-    )[1]
+    how: dict[str, Any] = {"allow_without_response": allow_without_response, "format": format}
+    return read_pair(path, image_root=image_root, **how)[1]
 
 
 def iterate_trajectories(path: str | Path) -> Iterator[Trajectory]:
     """Trajectories one by one, where the file holds our own records; others are read whole."""
-    return (
-        own.iterate(path, Trajectory)
-        if _outside(path, None) is None
-        else iter(read_trajectories(path))
-    )
+    if _outside(path, None) is None:
+        return own.iterate(path, Trajectory)
+    return iter(read_trajectories(path))
 
 
 def read_scores(path: str | Path) -> list[StepScores]:
@@ -209,13 +203,8 @@ def checked_references(
     """
     for row, trajectory in enumerate(trajectories, start=1):
         if trajectory.question_id not in known:
-            raise DataError(
-                f"question '{trajectory.question_id}' is not in the questions file; add it or "
-                "remove the row",
-                file=file,
-                row=row,
-                field="question_id",
-            )
+            message = f"question '{trajectory.question_id}' is not in the questions file; add it or"
+            raise DataError(f"{message} remove the row", file=file, row=row, field="question_id")
         yield trajectory
 
 
@@ -231,19 +220,13 @@ def check_images(questions: Sequence[Question], file: str | Path, *, decode: boo
         DataError: naming the first row whose image is missing or damaged.
     """
     for row, question in enumerate(questions, start=1):
-        for image in question.images:
-            if decode:
-                try:
+        with in_row(file, row):
+            for image in question.images:
+                if decode:
                     load_image(image)
-                except DataError as error:
-                    raise error.at(file=file, row=row) from error
-            elif isinstance(image, str) and not Path(image).is_file():
-                raise DataError(
-                    f"image {image} does not exist; restore the file or correct the path",
-                    file=file,
-                    row=row,
-                    field="images",
-                )
+                elif isinstance(image, str) and not Path(image).is_file():
+                    message = f"image {image} does not exist; restore the file or correct the path"
+                    raise DataError(message, field="images")
 
 
 def check_golds(questions: Sequence[Question], file: str | Path) -> None:
@@ -253,10 +236,8 @@ def check_golds(questions: Sequence[Question], file: str | Path) -> None:
         DataError: naming the first row whose gold answer is none of its options.
     """
     for row, question in enumerate(questions, start=1):
-        try:
+        with in_row(file, row):
             check_gold(question)
-        except DataError as error:
-            raise error.at(file=file, row=row) from error
 
 
 def _outside(path: str | Path, name: str | None) -> Format | None:
@@ -266,13 +247,10 @@ def _outside(path: str | Path, name: str | None) -> Format | None:
         DataError: no format has this name, or a file that cannot be ours fits none.
     """
     format = known.detect(path) if name is None else known.find(name)
-    if format is not None and not format.is_ours:
+    if format is not None and format.own is None:
         return format
-    suffix = Path(path).suffix.lower()
-    if suffix in (*own.LINES, ".parquet"):
+    if Path(path).suffix.lower() in (*own.LINES, ".parquet"):
         return None
-    if suffix == ".json":
-        load_json_rows(path)  # raises if that is why nothing fits
     raise _unknown(path)
 
 

@@ -9,37 +9,39 @@ them. Where rows repeat a prefix, their counts are added.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dreamprm.data.claims import train_claim
 from dreamprm.data.format import (
     Format,
     Pair,
     Reading,
     cannot_hold,
     has,
-    one_or_list,
     outside_id,
     outside_images,
-    pairs_of,
-    write_rows,
+    pair,
 )
-from dreamprm.data.rows import Row, exact_text, optional_text, required_text, row_text
+from dreamprm.data.rows import (
+    Row,
+    counted_label,
+    exact_text,
+    optional_text,
+    required_text,
+    row_text,
+)
 from dreamprm.data.text import parse_question, parse_response, render_question
 from dreamprm.errors import DataError
 from dreamprm.prompts import question_text
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory, domain_of
 
-_ROUNDED = 0.005  # how far `accuracy` may be from score / times
-
 
 def _parse(row: Row, reading: Reading) -> list[Pair]:
     """A prefix as a trajectory whose last step is labelled; `_finish` merges them."""
     prefix = optional_text(row, "add").strip()
+    reading.claim(row, has_response=bool(prefix))
     if not prefix and reading.without_response != "keep":
-        reading.empty_rows.append(reading.number)
         return []
     question = reading.question(
         row,
@@ -51,34 +53,26 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
     if not prefix:
         return [(question, None)]
     steps = parse_response(prefix)
-    labels = (*[None] * (len(steps) - 1), _label(row))
-    part = {"question_id": question.id, "steps": steps, "labels": labels, "answer": prefix}
-    return [(question, Trajectory.parse(part))]
+    label = counted_label(row, "accuracy", "score", "times")
+    if label is None:
+        raise DataError("0 of 0 completions say nothing; remove the row", field="score")
+    # The text itself stands in the place of an answer until prefixes are merged.
+    return [pair(question, steps, labels=[*[None] * (len(steps) - 1), label], answer=prefix)]
 
 
 def _finish(reading: Reading) -> None:
-    if reading.empty_rows and reading.without_response == "refuse":
-        reading.bad_row(
-            DataError(
-                f"{len(reading.empty_rows)} of {reading.number} rows without a response ('add' is "
-                "empty); leave them out (`dreamprm convert --without_response drop`)",
-                file=reading.path,
-                row=reading.empty_rows[0],
-                field="add",
-            )
-        )
+    reading.refuse_without_response("add", " ('add' is empty)")
     prefixes: dict[tuple[str, str | None], dict[str, list[Trajectory]]] = {}
     for part in reading.trajectories:
         of_question = prefixes.setdefault((part.question_id, part.domain), {})
         of_question.setdefault(str(part.answer), []).append(part)
-    counts: dict[str, int] = {}
-    merged = []
+    counts: Counter[str] = Counter()
+    reading.trajectories = []
     for (question_id, _), parts in prefixes.items():
         for trajectory in _merge(parts):
-            index = counts.get(question_id, 0)
-            counts[question_id] = index + 1
-            merged.append(trajectory.model_copy(update={"sample_index": index}))
-    reading.trajectories = merged
+            index = {"sample_index": counts[question_id]}
+            reading.trajectories.append(trajectory.model_copy(update=index))
+            counts[question_id] += 1
 
 
 def _merge(parts: dict[str, list[Trajectory]]) -> list[Trajectory]:
@@ -114,62 +108,25 @@ def _together(labels: Sequence[Label]) -> Label | None:
     return Label(sum(label.value for label in labels) / len(labels))
 
 
-def _label(row: Row) -> Label:
-    """The label of a row: its counts, checked against the accuracy, or the accuracy alone."""
-    values: dict[str, float] = {}
-    for field in ("score", "times", "accuracy"):
-        value = row.get(field)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise DataError(f"must be a number, not {value!r}", field=field)
-        if not math.isfinite(value):
-            raise DataError(f"must be a finite number, not {value!r}", field=field)
-        values[field] = value
-    accuracy = values.get("accuracy")
-    if accuracy is not None and not 0 <= accuracy <= 1:
-        message = f"label {accuracy} is outside 0-1; correct it or remove the row"
-        raise DataError(message, field="accuracy")
-    if "score" in values and "times" in values:
-        correct, total = values["score"], values["times"]
-        if correct != int(correct) or total != int(total) or not 0 <= correct <= total or total < 1:
-            message = f"{correct} of {total} completions is outside 0-1; correct it"
-            raise DataError(message, field="score")
-        if accuracy is not None and abs(accuracy - correct / total) > _ROUNDED:
-            message = f"{accuracy} is not score / times = {correct} / {total}; correct one of them"
-            raise DataError(message, field="accuracy")
-        return Label.of(int(correct), int(total))
-    if accuracy is None:
-        raise DataError("is missing, and so are 'score' and 'times'", field="accuracy")
-    return Label(float(accuracy))
+def _rows(pairs: Iterator[tuple[Question, Trajectory]], folder: Path) -> Iterator[Row]:
+    """One row per labelled step; steps that trajectories share, with the same label, once.
 
-
-def _write(
-    path: str | Path, questions: Iterable[Question], trajectories: Iterable[Trajectory]
-) -> None:
-    """Write one row per labelled step, as a JSON list or, where `path` says so, as JSONL.
-
-    Steps that trajectories of a question share, with the same label, are written once.
-
-    Raises:
-        DataError: a trajectory's last step has no label, or its text would be read back as other
-            steps, or an image is held as bytes.
+    Refused where a trajectory's last step has no label, or its text would give other steps.
     """
-    rows: list[Row] = []
     told: dict[tuple[str, str, str], Label] = {}  # of question, domain and prefix
-    for question, trajectory in pairs_of(questions, trajectories):
+    for question, trajectory in pairs:
         labels = trajectory.labels or (None,)
         if labels[-1] is None:
             message = "has no label at its last step, so no row would hold that step"
             raise cannot_hold(trajectory, f"{message}; label it, or leave it out")
         steps = tuple(map(str.strip, trajectory.steps))
-        images = one_or_list(outside_images(question, trajectory, Path(path).parent))
+        images = outside_images(question, trajectory, folder)
         domain = domain_of(question, trajectory)
         for i, label in enumerate(labels, start=1):
-            # An empty line stands behind each step in the paper's files.
-            prefix = "".join(f"{step}\n\n" for step in trajectory.steps[:i])
             if label is None:
                 continue
+            # An empty line stands behind each step in the paper's files.
+            prefix = "".join(f"{step}\n\n" for step in trajectory.steps[:i])
             if parse_response(prefix) != steps[:i]:
                 message = "would be read back as other steps; begin them with 'Step 1: ', 'Step 2:"
                 raise cannot_hold(trajectory, f"{message} ', ...", field="steps")
@@ -184,8 +141,7 @@ def _write(
             row["accuracy"] = label.value
             if question.answer != UNKNOWN_ANSWER:
                 row["ground_truth"] = question.answer
-            rows.append(row | {"image_path": images, "dataset": domain})
-    write_rows(path, rows)
+            yield row | {"image_path": images, "dataset": domain}
 
 
 def _asked(question: Question) -> str:
@@ -200,9 +156,8 @@ FORMAT = Format(
     fits=has("add", "input"),
     parse=_parse,
     finish=_finish,
-    write=_write,
+    to_rows=_rows,
     loses="subjects, final answers, outcomes and policies",
     default_domain=None,
     rows_without_response=True,
-    claim=train_claim,
 )

@@ -13,7 +13,7 @@ import glob
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -38,6 +38,15 @@ BadRow = Callable[[DataError], None]
 def refuse(error: DataError) -> None:
     """The usual `BadRow`: the first bad row ends the reading."""
     raise error
+
+
+@contextmanager
+def in_row(path: str | Path, row: int | None, bad_row: BadRow = refuse) -> Iterator[None]:
+    """Name file and row in an error of the block, and tell it to `bad_row`."""
+    try:
+        yield
+    except DataError as error:
+        bad_row(error.at(file=path, row=row))
 
 
 _SIGNATURES = (
@@ -185,50 +194,34 @@ def from_disk(record: R, folder: Path) -> R:
 def check_new_id(question_id: str, row: int, seen: dict[str, int], path: str | Path) -> None:
     """Note a question id in `seen` (id -> row); one seen before is a DataError."""
     if question_id in seen:
-        raise DataError(
-            f"question id '{question_id}' is already used in row {seen[question_id]}; ids must be "
-            "unique, so rename or remove one of the two",
-            file=path,
-            row=row,
-            field="id",
-        )
+        message = f"question id '{question_id}' is already used in row {seen[question_id]}; ids"
+        message += " must be unique, so rename or remove one of the two"
+        raise DataError(message, file=path, row=row, field="id")
     seen[question_id] = row
 
 
-def load_json_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a JSON list, as most published sets are stored, or of a JSONL file."""
+def unique(records: Iterable[R], path: str | Path) -> Iterator[R]:
+    """Records as they come; a question id that comes twice is an error."""
+    seen: dict[str, int] = {}
+    for row, record in enumerate(records, start=1):
+        if isinstance(record, Question):
+            check_new_id(record.id, row, seen, path)
+        yield record
+
+
+def load_json(path: str | Path) -> Any:
+    """What a file of JSON holds; a DataError where it cannot be read or is no JSON."""
     with open_for_reading(path) as file:
-        content = file.read()
-    try:
-        rows = json.loads(content)
-    except ValueError as error:
         try:
-            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
-        except ValueError:
+            return json.loads(file.read())
+        except (ValueError, RecursionError) as error:
             message = f"not JSON ({error}); the file may be cut off, so fetch or make it again"
             raise DataError(message, file=path) from error
-    if isinstance(rows, dict):
-        rows = [rows]
-    if not isinstance(rows, list):
-        raise DataError("must hold a list of objects", file=path)
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise DataError("is no object; correct or remove it", file=path, row=number)
-    return rows
 
 
 def load_json_object(path: str | Path) -> dict[str, Any]:
-    """A file that holds one JSON object.
-
-    Raises:
-        DataError: it cannot be read, is no JSON, or no object.
-    """
-    with open_for_reading(path) as file:
-        try:
-            found = json.loads(file.read())
-        except ValueError as error:
-            message = f"not JSON ({error}); the file may be cut off, so fetch or make it again"
-            raise DataError(message, file=path) from error
-    if not isinstance(found, dict):
+    """A file that holds one JSON object; a DataError where it does not."""
+    value = load_json(path)
+    if not isinstance(value, dict):
         raise DataError("must hold a JSON object", file=path)
-    return found
+    return value

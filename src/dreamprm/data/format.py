@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dreamprm.data import own
-from dreamprm.data.claims import Claim
 from dreamprm.data.files import (
     BadRow,
+    DataWarning,
     atomic_write,
     image_from_disk,
     image_to_disk,
+    in_row,
     refuse,
 )
 from dreamprm.data.rows import Row, each_row, image_references, row_text
@@ -36,6 +38,31 @@ Pair = tuple[Question, Trajectory | None]
 """A question with a trajectory, or without one."""
 
 
+class Claim(NamedTuple):
+    """What a row says that records cannot, for `dreamprm validate`.
+
+    A row without a response becomes no trajectory, and labels that carry nothing are left out on
+    reading; both are defects that a user must be told.
+
+    Attributes:
+        row: its number, from 1.
+        place: the same with its id, in words.
+        has_response: does it hold a response?
+        outcome: is its answer right? None where the row does not say.
+        text: question and response, by which rows are compared; None where records do that.
+        images: those of the question, as text.
+        labels: was each step called right? None where records hold the labels.
+    """
+
+    row: int
+    place: str
+    has_response: bool = True
+    outcome: bool | None = None
+    text: str | None = None
+    images: str = ""
+    labels: tuple[bool, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Records:
     """What one or several files hold.
@@ -45,12 +72,14 @@ class Records:
         trajectories: in the order of the files.
         scores: step scores, where the file holds such.
         source: the file that messages about the trajectories name.
+        claims: what the rows say besides.
     """
 
     questions: list[Question] = field(default_factory=list)
     trajectories: list[Trajectory] = field(default_factory=list)
     scores: list[StepScores] = field(default_factory=list)
     source: str = ""
+    claims: list[Claim] = field(default_factory=list)
 
     @property
     def by_id(self) -> dict[str, Question]:
@@ -64,36 +93,39 @@ class Records:
         return [(by_id[trajectory.question_id], trajectory) for trajectory in self.trajectories]
 
 
+@dataclass
 class Reading:
     """One file while it is read: where, with what options, and what was read so far."""
 
-    def __init__(
-        self,
-        path: Path,
-        root: Path,
-        domain: str | None,
-        without_response: WithoutResponse,
-        bad_row: BadRow,
-    ) -> None:
-        self.path, self.root, self.bad_row = path, root, bad_row
-        self.domain = domain
-        self.without_response = without_response
-        self.number = 0  # of the row that is read, 1-based
-        self.questions: dict[str, Question] = {}
-        self.trajectories: list[Trajectory] = []
-        self.empty_rows: list[int] = []  # rows without a response, where the format has such
-        self.rows_of_ids: dict[str, int] = {}  # where each id must be the only one
-        self._samples: dict[str, int] = defaultdict(int)
+    path: Path
+    root: Path
+    domain: str | None
+    without_response: WithoutResponse
+    bad_row: BadRow
+    number: int = 0  # of the row that is read, 1-based
+    questions: dict[str, Question] = field(default_factory=dict)
+    trajectories: list[Trajectory] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    rows_of_ids: dict[str, int] = field(default_factory=dict)  # where each id must be the only one
+    _samples: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def rows(self) -> Iterator[Row]:
-        """The rows of the file that are objects."""
-        for number, row in each_row(self.path, self.bad_row):
-            self.number = number
-            yield row
+    def claim(self, row: Row, **told: Any) -> None:
+        """Note what the row that is read says."""
+        self.claims.append(Claim(self.number, row_place(self.number, row), **told))
 
-    def refuse(self, error: DataError) -> None:
-        """Tell of an error in the row that is read, or in that which the error names."""
-        self.bad_row(error.at(file=self.path, row=self.number))
+    def warn(self, message: str) -> None:
+        """Tell a user what is odd about the file."""
+        warnings.warn(f"{self.path}: {message}", DataWarning, stacklevel=5)
+
+    def refuse_without_response(self, field: str, why: str) -> None:
+        """Refuse the file where rows hold no response, unless such are dropped or kept."""
+        empty = [claim.row for claim in self.claims if not claim.has_response]
+        if empty and self.without_response == "refuse":
+            message = f"{len(empty)} of {len(self.claims)} rows without a response{why}; add the "
+            message += (
+                "responses, or leave the rows out (`dreamprm convert --without_response drop`)"
+            )
+            self.bad_row(DataError(message, file=self.path, row=empty[0], field=field))
 
     def add_question(self, question: Question) -> Question:
         """Add a question, and return the one that has its id.
@@ -108,9 +140,8 @@ class Reading:
         if known.options != question.options:
             message = f"id '{question.id}' stands for two lists of options; make ids unique"
             raise DataError(message, field="id")
-        if known.answer == UNKNOWN_ANSWER and question.answer != UNKNOWN_ANSWER:
-            known = known.model_copy(update={"answer": question.answer})
-            self.questions[known.id] = known
+        if known.answer == UNKNOWN_ANSWER != question.answer:
+            known = self.questions[known.id] = known.model_copy(update={"answer": question.answer})
         elif question.answer not in (known.answer, UNKNOWN_ANSWER):
             message = f"the same question has the answer '{known.answer}' above; correct one of"
             raise DataError(f"{message} them", field="answer")
@@ -161,11 +192,10 @@ class Reading:
         paths = image_references(row, images)
         domain = domain or self.domain
         content, options = parse_question(text)
-        digest = hashlib.sha256(repr((domain, text, tuple(paths))).encode()).hexdigest()
         name = row_text(row, "id")
         return Question.parse(
             {
-                "id": digest[:16] if name in ("", "-1") else name,
+                "id": _digest(domain, text, tuple(paths)) if name in ("", "-1") else name,
                 "domain": domain,
                 "text": content,
                 "images": tuple(image_from_disk(path, self.root) for path in paths),
@@ -183,17 +213,18 @@ class Reading:
         subject: str | None = None,
     ) -> Question:
         """A question of text alone, taken as it is; its id is a hash of what is told of it."""
-        domain = self.domain
-        digest = hashlib.sha256(repr((domain, subject, text, answer)).encode()).hexdigest()
-        return Question.parse(
-            {
-                "id": digest[:16],
-                "domain": domain,
-                "text": text,
-                "answer": answer,
-                "subject": subject,
-            }
-        )
+        asked = {"domain": self.domain, "text": text, "answer": answer, "subject": subject}
+        name = _digest(self.domain, subject, text, answer)
+        return Question.parse({"id": name, **asked})
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def pair(question: Question, steps: Sequence[str], **fields: Any) -> Pair:
+    """A question with a trajectory of these steps and fields."""
+    return question, Trajectory.parse({"question_id": question.id, "steps": steps, **fields})
 
 
 Parse = Callable[[Row, Reading], Iterable[Pair]]
@@ -211,12 +242,12 @@ class Format:
         parse: from a row to its trajectories, each with its question.
         finish: looks at the whole once all rows are read.
         own: class of our own records that a file holds, in place of `parse`.
-        write: path, questions, trajectories; None where the format is only read.
+        to_rows: the rows of a file in a folder, from trajectories with their questions; None where
+            the format is only read.
         loses: what it has no place for, in words.
         default_domain: of questions whose row names none; by default the format's name, and where
             it is None, such rows are refused.
         rows_without_response: may rows hold no response?
-        claim: what a row says that its records cannot, see `claims`; None where there is nothing.
     """
 
     name: str
@@ -226,16 +257,15 @@ class Format:
     parse: Parse | None = None
     finish: Callable[[Reading], None] | None = None
     own: type[Any] | None = None
-    write: Callable[[str | Path, Sequence[Question], Iterable[Trajectory]], None] | None = None
+    to_rows: Callable[[Iterator[tuple[Question, Trajectory]], Path], Iterable[Row]] | None = None
     loses: str = ""
     default_domain: str | None = ""
     rows_without_response: bool = False
-    claim: Callable[[Mapping[str, Any]], Claim] | None = None
 
     @property
-    def is_ours(self) -> bool:
-        """Is it one of our own kinds of record?"""
-        return self.own is not None
+    def is_written(self) -> bool:
+        """Can files of this format be written?"""
+        return self.to_rows is not None or (self.own is not None and self.holds != "scores")
 
     def read(
         self,
@@ -266,36 +296,49 @@ class Format:
         default = self.name if self.default_domain == "" else self.default_domain
         reading = Reading(path, root, domain or default, without_response, bad_row)
         assert self.parse is not None  # a format is ours or has a parser
-        for row in reading.rows():
-            try:
+        for reading.number, row in each_row(path, bad_row):
+            with in_row(path, reading.number, bad_row):
                 for question, trajectory in self.parse(row, reading):
                     reading.add(question, trajectory)
-            except DataError as error:
-                reading.refuse(error)
         if self.finish is not None:
             self.finish(reading)
-        return Records(list(reading.questions.values()), reading.trajectories, source=str(path))
+        questions = list(reading.questions.values())
+        return Records(questions, reading.trajectories, source=str(path), claims=reading.claims)
+
+    def write(
+        self, path: str | Path, questions: Sequence[Question], trajectories: Iterable[Trajectory]
+    ) -> None:
+        """Write a file in one step: JSONL, or a JSON list where the path ends in .json.
+
+        Raises:
+            DataError: a trajectory's question is missing, or the format cannot hold what it says.
+        """
+        if self.own is not None:
+            own.write(path, questions if self.own is Question else trajectories, self.own)
+            return
+        assert self.to_rows is not None  # see `is_written`
+        by_id = {question.id: question for question in questions}
+        pairs = ((question_of(trajectory, by_id), trajectory) for trajectory in trajectories)
+        rows = self.to_rows(pairs, Path(path).parent)
+        with atomic_write(path) as file:
+            if Path(path).suffix.lower() == ".json":
+                file.write(json.dumps(list(rows), ensure_ascii=False, indent=1).encode() + b"\n")
+                return
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def has(*fields: str) -> Callable[[Row, str], bool]:
-    """Is a row of JSON told by these fields?"""
-    return lambda row, suffix: suffix != ".parquet" and set(fields) <= set(row)
+def has(
+    *fields: str, suffixes: Sequence[str] = (".json", *own.LINES)
+) -> Callable[[Row, str], bool]:
+    """Is a row told by these fields, in files of these suffixes?"""
+    return lambda row, suffix: suffix in suffixes and set(fields) <= set(row)
 
 
 def holds(name: str, kind: type, *fields: str) -> Callable[[Row, str], bool]:
     """`has`, where the first field must be of a type."""
     known = has(name, *fields)
     return lambda row, suffix: known(row, suffix) and isinstance(row[name], kind)
-
-
-def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSONL, or as a JSON list where the path ends in .json, in one step."""
-    with atomic_write(path) as file:
-        if Path(path).suffix.lower() == ".json":
-            file.write(json.dumps(list(rows), ensure_ascii=False, indent=1).encode() + b"\n")
-            return
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
 def question_of(trajectory: Trajectory, by_id: Mapping[str, Question]) -> Question:
@@ -309,13 +352,33 @@ def question_of(trajectory: Trajectory, by_id: Mapping[str, Question]) -> Questi
     return by_id[trajectory.question_id]
 
 
-def pairs_of(
-    questions: Iterable[Question], trajectories: Iterable[Trajectory]
-) -> Iterator[tuple[Question, Trajectory]]:
-    """Every trajectory with its question, for a writer."""
-    by_id = {question.id: question for question in questions}
-    for trajectory in trajectories:
-        yield question_of(trajectory, by_id), trajectory
+def row_place(number: int, row: Mapping[str, Any]) -> str:
+    """How messages name a row: by its number, and its id if it has one."""
+    identity = row.get("id")
+    told = f" (id {identity})" if isinstance(identity, str | int) else ""
+    return f"row {number}{told}"
+
+
+def contradictions(
+    told: Iterable[tuple[Hashable, Hashable, bool | None, str]],
+) -> Iterator[tuple[bool, list[tuple[str, bool]]]]:
+    """Texts that are called both right and wrong.
+
+    Args:
+        told: text, images, outcome and place of each row or trajectory.
+
+    Yields:
+        For each such text: is it so with the same images? And its places with their outcomes.
+    """
+    groups: dict[Hashable, list[tuple[Hashable, str, bool]]] = defaultdict(list)
+    for text, images, outcome, where in told:
+        if outcome is not None:
+            groups[text].append((images, where, outcome))
+    for members in groups.values():
+        if len({outcome for *_, outcome in members}) > 1:
+            by_images = {(images, outcome) for images, _, outcome in members}
+            same = len(by_images) > len({images for images, _ in by_images})
+            yield same, [(where, outcome) for _, where, outcome in members]
 
 
 def outside_id(question_id: str) -> int | str:
@@ -326,20 +389,17 @@ def outside_id(question_id: str) -> int | str:
     return int(question_id) if is_number else question_id
 
 
-def outside_images(question: Question, trajectory: Trajectory, folder: Path) -> list[str]:
-    """The image paths for a file in `folder`."""
+def outside_images(
+    question: Question, trajectory: Trajectory, folder: Path, *, listed: bool = False
+) -> str | list[str]:
+    """The image paths for a file in `folder`: a list, or (unless `listed`) a path alone."""
     paths = []
     for image in question.images:
         if isinstance(image, bytes):
             message = "has a question with image bytes, and this format takes paths; save them as"
             raise cannot_hold(trajectory, f"{message} files", field="images")
         paths.append(image_to_disk(image, folder))
-    return paths
-
-
-def one_or_list(paths: list[str]) -> str | list[str]:
-    """A path alone where there is exactly one."""
-    return paths[0] if len(paths) == 1 else paths
+    return paths[0] if len(paths) == 1 and not listed else paths
 
 
 def cannot_hold(trajectory: Trajectory, message: str, field: str = "labels") -> DataError:

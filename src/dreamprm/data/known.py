@@ -5,7 +5,6 @@ A format is told from the first rows of a file (`detect`), or named by the user 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -24,33 +23,28 @@ from dreamprm.data import (
     visualprm,
     visualprocessbench,
 )
-from dreamprm.data.format import Format
-from dreamprm.data.rows import Row, each_row, first_rows
+from dreamprm.data.format import Format, has
+from dreamprm.data.rows import Row, each_row
 from dreamprm.errors import DataError, offer
 from dreamprm.records import Question, StepScores, Trajectory
 
-
-def _ours(*fields: str) -> Callable[[Row, str], bool]:
-    return lambda row, suffix: suffix != ".json" and set(fields) <= set(row)
-
+_OURS = (*own.LINES, ".parquet")
 
 _FORMATS = (
     Format(
         name="questions",
         about="our questions, .jsonl or .parquet",
         holds="questions",
-        fits=_ours("id", "domain", "text"),
+        fits=has("id", "domain", "text", suffixes=_OURS),
         own=Question,
-        write=lambda path, questions, trajectories: own.write(path, questions, Question),
         loses="trajectories",
     ),
     Format(
         name="trajectories",
         about="our trajectories, .jsonl or .parquet",
         holds="trajectories",
-        fits=_ours("question_id", "steps"),
+        fits=has("question_id", "steps", suffixes=_OURS),
         own=Trajectory,
-        write=lambda path, questions, trajectories: own.write(path, trajectories, Trajectory),
         loses="questions",
     ),
     Format(
@@ -58,8 +52,11 @@ _FORMATS = (
         about="our step scores, .jsonl or .parquet",
         holds="scores",
         fits=lambda row, suffix: (
-            _ours("question_id", "logits")(row, suffix)
-            or (_ours("question_id", "step_scores")(row, suffix) and "steps" not in row)
+            has("question_id", "logits", suffixes=_OURS)(row, suffix)
+            or (
+                has("question_id", "step_scores", suffixes=_OURS)(row, suffix)
+                and "steps" not in row
+            )
         ),
         own=StepScores,
     ),
@@ -81,7 +78,7 @@ _FORMATS = (
 FORMATS = {known.name: known for known in _FORMATS}
 """Name -> format. At most one of them fits a row."""
 
-WRITTEN = tuple(known.name for known in _FORMATS if known.write)
+WRITTEN = tuple(known.name for known in _FORMATS if known.is_written)
 """Names of the formats that are written."""
 
 
@@ -100,31 +97,30 @@ def detect(path: str | Path) -> Format | None:
     """The format of a file, told from its first rows; None where they fit none.
 
     Raises:
-        DataError: the file cannot be opened.
+        DataError: the file cannot be opened, or none of its rows can be read.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".jsonl", ".ndjson", ".parquet"):
-        return None
-    for row in islice(first_rows(path), 20):  # the very first one may be the bad one
-        for known in _FORMATS:
-            if known.fits(row, suffix):
-                return known
-    return None
+    rows: list[Row] = []
+    if suffix == ".parquet":
+        from dreamprm.data.arrow import parquet_columns
+
+        rows = [dict.fromkeys(parquet_columns(Path(path)))]
+    elif suffix in (".json", *own.LINES):
+        unread: list[DataError] = []  # the very first row may be the bad one
+        rows = [row for _, row in islice(each_row(path, unread.append), 20)]
+        if unread and not rows:
+            raise unread[0]
+    return next((known for row in rows for known in _FORMATS if known.fits(row, suffix)), None)
 
 
 def choose(path: str | Path, name: str | None) -> Format:
     """The format of a name; without one, that which the first rows of a file show.
 
     Raises:
-        DataError: there is no such name, or the rows fit no format; tells the first bad row.
+        DataError: there is no such name, or the rows fit no format or cannot be read.
     """
-    known = detect(path) if name is None else find(name)
-    if known is not None:
-        return known
-    unread: list[DataError] = []
-    if Path(path).suffix.lower() in (".json", *own.LINES):
-        for _ in each_row(path, unread.append):
-            pass
-    hint = f"; the first bad row: {unread[0]}" if unread else ""
-    message = f"the first rows fit no format; name it, known are {', '.join(FORMATS)}{hint}"
-    raise DataError(message, file=path)
+    format = detect(path) if name is None else find(name)
+    if format is None:
+        message = f"the first rows fit no format; name it, known are {', '.join(FORMATS)}"
+        raise DataError(message, file=path)
+    return format

@@ -18,10 +18,10 @@ from itertools import count
 from typing import Any
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.format import Format, Pair, Parse, Reading, holds
+from dreamprm.data.format import Format, Pair, Parse, Reading, holds, pair
 from dreamprm.data.rows import Row, exact_text
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label
 
 
 @dataclass
@@ -45,15 +45,15 @@ def _parser(grow: Callable[[Any, str], _Node]) -> Parse:
             answer = exact_text(row, "final_answer")
         root = grow(row.get("reasoning_steps"), text)
         question = reading.text_question(text, answer=answer)
-        pairs: list[Pair] = []
-        for way in _ways(root):
-            trajectory = {
-                "question_id": question.id,
-                "steps": [node.text for node in way],
-                "answer": extract_answer(way[-1].text),
-                "labels": [node.label for node in way],
-            }
-            pairs.append((question, Trajectory.parse(trajectory)))
+        pairs = [
+            pair(
+                question,
+                [node.text for node in way],
+                answer=extract_answer(way[-1].text),
+                labels=[node.label for node in way],
+            )
+            for way in _ways(root)
+        ]
         if not pairs:
             raise DataError("holds no step; remove the row", field="reasoning_steps")
         return pairs

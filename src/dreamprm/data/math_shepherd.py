@@ -13,10 +13,9 @@ import re
 from itertools import accumulate, chain
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.format import Format, Pair, Reading, has
+from dreamprm.data.format import Format, Pair, Reading, has, pair
 from dreamprm.data.rows import RIGHT, WRONG, Row, exact_text
 from dreamprm.errors import DataError
-from dreamprm.records import Trajectory
 
 TAG = "ки"
 """Ends every step of `input`. Its two letters are one token of the Llama tokenizers."""
@@ -31,13 +30,8 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
     if not all(steps):
         raise DataError(f"step {steps.index('') + 1} is empty; remove the row", field="input")
     question = reading.text_question(text, subject=exact_text(row, "task"))
-    trajectory = {
-        "question_id": question.id,
-        "steps": steps,
-        "answer": extract_answer(steps[-1]),
-        "labels": [RIGHT if sign == "+" else WRONG for sign in signs[inside:]],
-    }
-    return [(question, Trajectory.parse(trajectory))]
+    labels = [RIGHT if sign == "+" else WRONG for sign in signs[inside:]]
+    return [pair(question, steps, answer=extract_answer(steps[-1]), labels=labels)]
 
 
 def _chunks(row: Row) -> tuple[list[str], list[str]]:

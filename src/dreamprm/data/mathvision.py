@@ -11,10 +11,10 @@ its own: "the ant [image 1] walks home".
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from dreamprm.data.files import check_new_id, image_from_disk
-from dreamprm.data.format import Format, Pair, Reading
+from dreamprm.data.format import Format, Pair, Reading, has
+from dreamprm.data.own import LINES
 from dreamprm.data.rows import Row, required_text, row_text
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
@@ -22,7 +22,7 @@ from dreamprm.records import Question
 
 _MARK = re.compile(r"<image(\d+)>")
 _MARKS_APART = re.compile(r"(?:^|(?<=[.?!)]))(?:[^\S\n]*<image\d+>)+[^\S\n]*$", re.MULTILINE)
-_ONLY_IN_THE_IMAGE = "Answer the question in the image."
+ONLY_IN_THE_IMAGE = "Answer the question in the image."
 
 
 def without_marks(text: str) -> str:
@@ -59,7 +59,7 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
         {
             "id": required_text(row, "id"),
             "domain": reading.domain,
-            "text": without_marks(required_text(row, "question")) or _ONLY_IN_THE_IMAGE,
+            "text": without_marks(required_text(row, "question")) or ONLY_IN_THE_IMAGE,
             "images": (image_from_disk(image, reading.root),) if image else (),
             "options": tuple(_MARK.sub(r"[image \1]", option) for option in options),
             "answer": answer,
@@ -71,19 +71,10 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
     return [(question, None)]
 
 
-def _fits(row: Row, suffix: str) -> bool:
-    return suffix in (".jsonl", ".ndjson") and {"question", "image", "options"} <= set(row)
-
-
 FORMAT = Format(
     name="mathvision",
     about="questions of MATH-Vision",
     holds="questions",
-    fits=_fits,
+    fits=has("question", "image", "options", suffixes=LINES),
     parse=_parse,
 )
-
-
-def read_mathvision(path: str | Path, *, domain: str | None = None) -> list[Question]:
-    """The questions of a file."""
-    return FORMAT.read(path, domain=domain).questions

@@ -9,14 +9,12 @@ by its letter. The rows name no images. A row without an id gets its number for 
 
 from __future__ import annotations
 
-import ast
-
 from dreamprm.answers import extract_answer
-from dreamprm.data.format import Format, Pair, Reading, holds
-from dreamprm.data.rows import Row, exact_text, true_or_false
+from dreamprm.data.format import Format, Pair, Reading, holds, pair
+from dreamprm.data.rows import Row, exact_text, true_or_false, written_value
 from dreamprm.data.text import parse_response
 from dreamprm.errors import DataError
-from dreamprm.records import Question, Trajectory
+from dreamprm.records import Question
 
 
 def _parse(row: Row, reading: Reading) -> list[Pair]:
@@ -32,13 +30,8 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
         }
     )
     response = exact_text(row, "response")
-    trajectory = {
-        "question_id": question.id,
-        "steps": parse_response(response),
-        "answer": extract_answer(response, options),
-        "outcome": true_or_false(row, "if_right"),
-    }
-    return [(question, Trajectory.parse(trajectory))]
+    told = {"outcome": true_or_false(row, "if_right"), "answer": extract_answer(response, options)}
+    return [pair(question, parse_response(response), **told)]
 
 
 def asked_options(row: Row) -> tuple[tuple[str, ...], str]:
@@ -49,10 +42,7 @@ def asked_options(row: Row) -> tuple[tuple[str, ...], str]:
     """
     field = "shuffled_options" if row.get("shuffled_options") else "options"
     written = row.get(field)
-    try:
-        options = ast.literal_eval(written) if isinstance(written, str) else written
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        options = None
+    options = written_value(written) if isinstance(written, str) else written
     if isinstance(options, list) and len(options) == 1 and isinstance(options[0], list):
         [options] = options  # one published row has its list in another list
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):

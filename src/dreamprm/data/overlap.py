@@ -23,8 +23,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from dreamprm.errors import DataError
@@ -174,38 +175,30 @@ def find_overlap(
         For each question at most one overlap, the gravest, in the order of `questions`.
     """
     hashes = {} if hashes is None else hashes
-    mine, theirs = ([_words(q) for q in file] for file in (questions, others))
-    shared = set(mine) & set(theirs)
-
-    def compared(file: Sequence[Question], words: Sequence[bytes]) -> list[tuple[int, bytes]]:
-        return [
-            (row, w)
-            for row, w in enumerate(words)
-            if w in shared or (same_images and file[row].images)
-        ]
-
-    sides = [(questions, compared(questions, mine)), (others, compared(others, theirs))]
-    needed = (image for file, rows in sides for row, _ in rows for image in file[row].images)
-    hash_images(needed, hashes, workers=workers)
+    words = [[_words(q) for q in file] for file in (questions, others)]
+    shared = set(words[0]) & set(words[1])
+    compared = [  # of each file, the rows that may ask the same
+        [i for i, w in enumerate(of) if w in shared or (same_images and file[i].images)]
+        for file, of in zip((questions, others), words, strict=True)
+    ]
     my_keys, their_keys = (
-        [(row, question_key(file[row], hashes, words)) for row, words in rows]
-        for file, rows in sides
+        _keys(file, rows, of, hashes, workers)
+        for file, rows, of in zip((questions, others), compared, words, strict=True)
     )
     templates = _templates(my_keys) | _templates(their_keys)
     index = _Index()
-    for row, key in their_keys:
-        index.add(row, key)
-    found = []
-    for row, key in my_keys:
+    for i, key in their_keys.items():
+        index.add(i, key)
+    overlaps = []
+    for i, key in my_keys.items():
         if (match := index.find(key)) is None:
             continue
-        other_row, why = match
-        question, other = questions[row], others[other_row]
+        j, why = match
         if why == "same text, other image":
-            why = _compare_images(question, other, hashes)
+            why = _compare_images(questions[i], others[j], hashes)
         counts = why in _ONE_QUESTION or (why in _UNSETTLED and key.words not in templates)
-        found.append(Overlap(question.id, row + 1, other.id, other_row + 1, why, counts))
-    return found
+        overlaps.append(Overlap(questions[i].id, i + 1, others[j].id, j + 1, why, counts))
+    return overlaps
 
 
 def duplicates(
@@ -217,19 +210,28 @@ def duplicates(
     """Find the questions of one file that an earlier row asks already; all of them count."""
     words = [_words(q) for q in questions]
     times = Counter(words)
-    repeated = [(row, w) for row, w in enumerate(words) if times[w] > 1]
-    needed = (image for row, _ in repeated for image in questions[row].images)
-    hashes = hash_images(needed, hashes, workers=workers)
+    repeated = [i for i, w in enumerate(words) if times[w] > 1]
     index = _Index()
-    found = []
-    for row, w in repeated:
-        key = question_key(questions[row], hashes, w)
+    overlaps = []
+    for i, key in _keys(questions, repeated, words, hashes, workers).items():
         if (match := index.find(key)) and match[1] in _ONE_QUESTION:
-            first, why = match
-            ids = questions[row].id, questions[first].id
-            found.append(Overlap(ids[0], row + 1, ids[1], first + 1, why, True))
-        index.add(row, key)
-    return found
+            j, why = match
+            overlaps.append(Overlap(questions[i].id, i + 1, questions[j].id, j + 1, why, True))
+        index.add(i, key)
+    return overlaps
+
+
+def _keys(
+    questions: Sequence[Question],
+    rows: Sequence[int],
+    words: Sequence[bytes],
+    hashes: dict[Reference, ImageHash] | None,
+    workers: int | None,
+) -> dict[int, QuestionKey]:
+    """Keys of some rows of a file."""
+    images = (image for i in rows for image in questions[i].images)
+    hashes = hash_images(images, hashes, workers=workers)
+    return {i: question_key(questions[i], hashes, words[i]) for i in rows}
 
 
 class _Index:
@@ -240,31 +242,24 @@ class _Index:
 
     def add(self, row: int, key: QuestionKey) -> None:
         words, options, images = key
-        self._rows.setdefault((words, options, images), row)
-        self._rows.setdefault((words, None, images), row)
-        self._rows.setdefault((words, options, None), row)
-        self._rows.setdefault((words, None, None), row)
-        if images:
-            self._rows.setdefault((None, None, images), row)
+        parts = [key, (words, None, images), (words, options, None), (words, None, None)]
+        for part in [*parts, (None, None, images)] if images else parts:
+            self._rows.setdefault(part, row)
 
     def find(self, key: QuestionKey) -> tuple[int, Why] | None:
         """The gravest match, without a look at images that are not equal."""
         words, options, images = key
         # Asked openly, a question is the one with any options; with options, the open one too.
         fitting = (options, b"") if options else (None,)
+        tried: list[tuple[Any, Why]] = []
         if images:
-            if (row := self._rows.get((words, None, images))) is not None:
-                return row, "same text and image"
+            tried.append(((words, None, images), "same text and image"))
         else:
-            for o in fitting:
-                if (row := self._rows.get((words, o, images))) is not None:
-                    return row, "same text, no image"
-        for o in fitting:
-            if (row := self._rows.get((words, o, None))) is not None:
-                return row, "same text, other image"
-        if images and (row := self._rows.get((None, None, images))) is not None:
-            return row, "same image, other text"
-        return None
+            tried += [((words, o, images), "same text, no image") for o in fitting]
+        tried += [((words, o, None), "same text, other image") for o in fitting]
+        if images:
+            tried.append(((None, None, images), "same image, other text"))
+        return next(((self._rows[part], why) for part, why in tried if part in self._rows), None)
 
 
 def _words(question: Question) -> bytes:
@@ -275,10 +270,10 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _templates(keys: Iterable[tuple[int, QuestionKey]]) -> set[bytes]:
+def _templates(keys: Mapping[int, QuestionKey]) -> set[bytes]:
     """Words that a file asks about several images."""
-    asked = {(key.words, key.images) for _, key in keys}
-    return {words for words, times in Counter(words for words, _ in asked).items() if times > 1}
+    times = Counter(words for words, _ in {(key.words, key.images) for key in keys.values()})
+    return {words for words, count in times.items() if count > 1}
 
 
 def _compare_images(
@@ -297,12 +292,8 @@ def _compare_images(
 
 def _shape(image: Image.Image) -> int:
     """Where the grey falls, to the right and downward, on a coarse grid: one bit per slope."""
-    side = _GRID + 1
-    grey = image.convert("L").resize((side, side), Image.Resampling.BOX).tobytes()
-    bits = 0
-    for at in range(side * side):
-        row, column = divmod(at, side)
-        if row < _GRID and column < _GRID:
-            falls = grey[at] > grey[at + 1] + _SLOPE, grey[at] > grey[at + side] + _SLOPE
-            bits = bits << 2 | falls[0] << 1 | falls[1]
-    return bits
+    side = (_GRID + 1, _GRID + 1)
+    grey = np.asarray(image.convert("L").resize(side, Image.Resampling.BOX), dtype=int)
+    corner, right, below = grey[:-1, :-1], grey[:-1, 1:], grey[1:, :-1]
+    falls = np.stack([corner > right + _SLOPE, corner > below + _SLOPE])
+    return int.from_bytes(np.packbits(falls).tobytes())

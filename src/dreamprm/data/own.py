@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from dreamprm.data.files import (
     BadRow,
@@ -22,8 +21,9 @@ from dreamprm.data.files import (
     encode_image,
     from_disk,
     image_to_disk,
-    open_for_reading,
+    in_row,
     refuse,
+    unique,
 )
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
@@ -66,46 +66,19 @@ def iterate(
     """
     path = Path(path)
     root = path.parent if image_root is None else Path(image_root)
-    rows: Iterator[tuple[int, Any]]
-    from_arrow = None
     if path.suffix.lower() == ".parquet":
-        from dreamprm.data import parquet
+        from dreamprm.data import arrow
 
-        rows, from_arrow = parquet.iterate_rows(path), parquet.from_arrow
-    elif bad_row is refuse and image_root is None:
-        rows = iterate_rows(path)
+        rows = arrow.each_row(path, bad_row)
     else:
         rows = each_row(path, bad_row)
     seen: dict[str, int] = {}
     for number, row in rows:
-        try:
-            values = row if from_arrow is None else from_arrow(row)
-            record = from_disk(kind.parse(values), root)
+        with in_row(path, number, bad_row):
+            record = from_disk(kind.parse(row), root)
             if isinstance(record, Question):
                 check_new_id(record.id, number, seen, path)
-        except DataError as error:
-            bad_row(error.at(file=path, row=number))
-            continue
-        yield record
-
-
-def iterate_rows(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """Yield (1-based line number, decoded JSON) of every line that is not empty."""
-    with open_for_reading(path) as file:
-        for row, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield row, json.loads(line)
-            except ValueError as error:  # also a line cut inside a UTF-8 character
-                if not line.endswith(b"\n"):
-                    message = (
-                        "the last line is cut off, the file was not written to its end; remove "
-                        "that line or make the file again"
-                    )
-                else:
-                    message = f"not JSON ({error}); correct or remove the line"
-                raise DataError(message, file=path, row=row) from error
+            yield record
 
 
 def write(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
@@ -120,23 +93,14 @@ def write(path: str | Path, records: Iterable[R], kind: type[R]) -> None:
     suffix = path.suffix.lower()
     if suffix in LINES:
         with atomic_write(path) as file:
-            for record in _unique(records, path):
+            for record in unique(records, path):
                 file.write(to_line(record, path.parent))
     elif suffix == ".parquet":
-        from dreamprm.data.parquet import write_parquet
+        from dreamprm.data.arrow import write_parquet
 
-        write_parquet(path, _unique(records, path), kind)
+        write_parquet(path, unique(records, path), kind)
     else:
         raise DataError("can be written as .jsonl or .parquet only; rename it", file=path)
-
-
-def _unique(records: Iterable[R], path: Path) -> Iterator[R]:
-    """Records as they come; a question id that comes twice is an error."""
-    seen: dict[str, int] = {}
-    for row, record in enumerate(records, start=1):
-        if isinstance(record, Question):
-            check_new_id(record.id, row, seen, path)
-        yield record
 
 
 def to_line(record: Record, folder: Path) -> bytes:
@@ -180,7 +144,7 @@ class JsonlAppender:
 
     def _drop_cut_line(self) -> None:
         """Remove bytes behind the last newline, unless they are a whole record lacking only it."""
-        end = self._file.seek(0, 2)
+        end = size = self._file.seek(0, 2)
         tail = b""
         while end and b"\n" not in tail:
             start = max(0, end - 65536)
@@ -194,7 +158,7 @@ class JsonlAppender:
             json.loads(tail)
             self._file.write(b"\n")
         except ValueError:
-            self._file.truncate(self._file.seek(0, 2) - len(tail))
+            self._file.truncate(size - len(tail))
         self._file.flush()
 
     def append(self, record: Record) -> None:
@@ -212,10 +176,5 @@ class JsonlAppender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from dreamprm.data.format import Format, Pair, Reading, holds
+from dreamprm.data.format import Format, Pair, Reading, holds, pair
 from dreamprm.data.rows import RIGHT, WRONG, Row, exact_text, is_whole
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label
 
 _ANSWER = "\n\n# Answer\n\n"
 _HUMAN = "human"
@@ -49,15 +49,9 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
         raise DataError("holds no completion; remove the row", field="label.steps")
     pairs: list[Pair] = []
     for way, outcome in ways:
-        labels = [one.label for one in way]
-        trajectory = {
-            "question_id": question.id,
-            "steps": [one.text for one in way],
-            "answer": _answer(way[-1].text),
-            "outcome": outcome,
-            "labels": labels if any(labels) else None,
-        }
-        pairs.append((question, Trajectory.parse(trajectory)))
+        steps, labels = [one.text for one in way], [one.label for one in way]
+        told = {"answer": _answer(steps[-1]), "labels": labels if any(labels) else None}
+        pairs.append(pair(question, steps, outcome=outcome, **told))
     return pairs
 
 
@@ -71,10 +65,8 @@ def _walk(label: Row) -> tuple[list[_Completion], list[tuple[int, _Completion]]]
     ended = False
     for number, step in enumerate(steps, start=1):
         if ended:
-            message = (
-                f"step {number - 1} chooses none of its completions, yet step {number} goes on"
-            )
-            raise DataError(f"{message}; choose one or cut the row there", field="label.steps")
+            message = f"step {number - 1} chooses none of its completions, yet step {number} goes"
+            raise DataError(f"{message} on; choose one or cut the row there", field="label.steps")
         if not isinstance(step, dict) or not set(_STEP) <= set(step):
             message = f"step {number} must be an object with {', '.join(_STEP)}"
             raise DataError(message, field="label.steps")
@@ -87,10 +79,8 @@ def _walk(label: Row) -> tuple[list[_Completion], list[tuple[int, _Completion]]]
         if place is None and (_HUMAN in completions or len(completions) == 1):
             place = _HUMAN if _HUMAN in completions else 0
         branches += [(len(path), one) for at, one in completions.items() if at != place]
-        if place is None:
-            ended = True
-        else:
-            path.append(completions[place])
+        ended = place is None
+        path += [one for at, one in completions.items() if at == place]
     return path, branches
 
 

@@ -12,10 +12,9 @@ share, and keeps what else the row says (class and `idx`, which is unique within
 from __future__ import annotations
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.format import Format, Pair, Reading, has
+from dreamprm.data.format import Format, Pair, Reading, has, pair
 from dreamprm.data.rows import RIGHT, WRONG, Row, exact_text, is_whole, text_list
 from dreamprm.errors import DataError
-from dreamprm.records import Trajectory
 
 _SIDES = ("modified", "original")
 _USED = (*(f"{side}_{part}" for side in _SIDES for part in ("question", "process")), "error_steps")
@@ -35,14 +34,9 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
         extra: Row = {"row": reading.number, "process": side}
         if side == "modified":
             extra["of_row"] = {name: value for name, value in row.items() if name not in _USED}
-        trajectory = {
-            "question_id": question.id,
-            "steps": steps,
-            "answer": extract_answer(steps[-1]),
-            "labels": [WRONG if i in errors else RIGHT for i in range(1, len(steps) + 1)],
-            "extra": {"prmbench": extra},
-        }
-        pairs.append((question, Trajectory.parse(trajectory)))
+        labels = [WRONG if i in errors else RIGHT for i in range(1, len(steps) + 1)]
+        told = {"answer": extract_answer(steps[-1]), "extra": {"prmbench": extra}}
+        pairs.append(pair(question, steps, labels=labels, **told))
     return pairs
 
 

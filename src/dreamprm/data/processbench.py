@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.format import Format, Pair, Reading, has
+from dreamprm.data.format import Format, Pair, Reading, has, pair
 from dreamprm.data.rows import RIGHT, WRONG, Row, exact_text, is_whole, text_list
 from dreamprm.errors import DataError
-from dreamprm.records import Trajectory
 
 _SUBSET = re.compile(r"(?P<subset>[A-Za-z]\w*)-\d+")
 
@@ -26,22 +25,15 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
     steps = text_list(row, "steps")
     outcome = row.get("final_answer_correct")
     if not isinstance(outcome, bool):
-        message = f"must be true or false, not {outcome!r}"
-        raise DataError(message, field="final_answer_correct")
+        raise DataError(f"must be true or false, not {outcome!r}", field="final_answer_correct")
     first = row.get("label")
     if not is_whole(first) or not -1 <= first < len(steps):
         message = f"must be the 0-based first wrong step of {len(steps)}, or -1, not {first!r}"
         raise DataError(message, field="label")
     right = len(steps) if first < 0 else first
-    trajectory = {
-        "question_id": question.id,
-        "steps": steps,
-        "answer": extract_answer(steps[-1]),
-        "outcome": outcome,
-        "labels": [*[RIGHT] * right, WRONG, *[None] * len(steps)][: len(steps)],
-        "policy": exact_text(row, "generator"),
-    }
-    return [(question, Trajectory.parse(trajectory))]
+    labels = [*[RIGHT] * right, WRONG, *[None] * len(steps)][: len(steps)]
+    policy, answer = exact_text(row, "generator"), extract_answer(steps[-1])
+    return [pair(question, steps, answer=answer, outcome=outcome, labels=labels, policy=policy)]
 
 
 FORMAT = Format(

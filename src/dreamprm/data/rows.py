@@ -5,13 +5,14 @@ A bad row is told to `bad_row` with file, row and field; where that returns, the
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from dreamprm.data.files import BadRow, open_for_reading
+from dreamprm.data.files import BadRow, open_for_reading, refuse
 from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
 
@@ -21,11 +22,11 @@ RIGHT, WRONG = Label(1.0), Label(0.0)
 """Labels of a judge that says right or wrong."""
 
 _BOM = b"\xef\xbb\xbf"
+_ROUNDED = 0.005  # how far a score may be from correct / total
 _HALF = re.compile(r"[\ud800-\udfff]")
-_HEAD = 1 << 20  # bytes of a file that are enough to see its first rows
 
 
-def each_row(path: str | Path, bad_row: BadRow) -> Iterator[tuple[int, Row]]:
+def each_row(path: str | Path, bad_row: BadRow = refuse) -> Iterator[tuple[int, Row]]:
     """Yield (1-based row, object) of a JSON list or of a JSONL file, which is read line by line."""
     with open_for_reading(path) as file:
         start = file.read(64)
@@ -39,9 +40,15 @@ def each_row(path: str | Path, bad_row: BadRow) -> Iterator[tuple[int, Row]]:
             try:
                 value = json.loads(part)
             except (ValueError, RecursionError) as error:
-                row = None if whole else number
-                message = f"not JSON ({error}); correct it, or make the file again if it is cut off"
-                bad_row(DataError(message, file=path, row=row))
+                if whole:
+                    message = f"not JSON ({error}); the file may be cut off, so make it again"
+                elif part.endswith(b"\n"):
+                    message = f"not JSON ({error}); correct or remove the line"
+                else:
+                    message = (
+                        f"the last line is cut off ({error}); remove it or make the file again"
+                    )
+                bad_row(DataError(message, file=path, row=None if whole else number))
                 continue
             halves = b"\\ud" in part.lower()  # of a surrogate pair; alone it is no character
             for place, row in enumerate(value if is_list else [value], start=number):
@@ -55,43 +62,9 @@ def each_row(path: str | Path, bad_row: BadRow) -> Iterator[tuple[int, Row]]:
                     yield place, row
 
 
-def first_rows(path: str | Path) -> Iterator[Row]:
-    """The first rows that can be read; of Parquet one row that has its columns and no values."""
-    with open_for_reading(path) as file:
-        if Path(path).suffix.lower() == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            try:
-                yield dict.fromkeys(pq.read_schema(file).names)
-            except (pa.ArrowException, OSError):
-                return
-            return
-        head = file.read(_HEAD)
-        for content in (head, head + file.read()):
-            rows = _objects(content.decode("utf-8", "replace").lstrip("\ufeff \t\r\n"))
-            if first := next(rows, None):
-                yield first
-                yield from rows
-                return
-
-
-def _objects(text: str) -> Iterator[Row]:
-    """Objects of a JSON list or of JSON lines, up to where the text is cut off."""
-    decoder = json.JSONDecoder()
-    at = len(text) - len(text.removeprefix("[").lstrip())
-    while at < len(text):
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            if text[0] == "[" or (line := text.find("\n", at)) < 0:
-                return
-            value, end = None, line
-        if isinstance(value, dict):
-            yield value
-        at = end
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
+def load_json_rows(path: str | Path) -> list[Row]:
+    """All objects of a JSON list, as most published sets are stored, or of a JSONL file."""
+    return [row for _, row in each_row(path)]
 
 
 def row_text(row: Mapping[str, Any], field: str) -> str:
@@ -152,6 +125,16 @@ def true_or_false(row: Mapping[str, Any], field: str, *, required: bool = False)
     return None if value is None else bool(value)
 
 
+def written_value(text: str) -> Any:
+    """What a text writes as JSON or as Python; None where it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return None
+
+
 def is_whole(value: object) -> TypeGuard[int]:
     """Is it a whole number? (For Python, true is one; for JSON it is not.)"""
     return isinstance(value, int) and not isinstance(value, bool)
@@ -163,6 +146,41 @@ def label_of_score(score: Any, field: str) -> Label:
         message = f"label {score!r} must be true, false, or a number from 0 to 1; correct it"
         raise DataError(message, field=field)
     return Label(float(score))
+
+
+def counted_label(
+    row: Mapping[str, Any], score: str, correct: str, total: str, within: str = ""
+) -> Label | None:
+    """The label that a row tells by its counts, checked against its score, or by the score alone.
+
+    Args:
+        row: the row, or an object in it.
+        score: field of the share of right completions.
+        correct: field of their number.
+        total: field of the number of all.
+        within: what messages put before a field, where the row is an object in a row.
+
+    Returns:
+        None for 0 of 0 completions, of which nothing is known.
+    """
+    value, counts = row.get(score), [row.get(correct), row.get(total)]
+    label = None if value is None else label_of_score(value, within + score)
+    if counts == [None, None]:
+        if label is None:
+            message = f"is missing, and so are '{correct}' and '{total}'; add one"
+            raise DataError(message, field=within + score)
+        return label
+    if counts == [0, 0]:
+        return None
+    try:
+        counted = Label.parse(counts)
+    except ValueError as error:
+        message = f"label {error}; correct '{correct}' and '{total}'"
+        raise DataError(message, field=within + correct) from None
+    if label is not None and abs(label.value - counted.value) > _ROUNDED:
+        message = f"{value} is not {counts[0]} of {counts[1]} completions; correct one of them"
+        raise DataError(message, field=within + score)
+    return counted
 
 
 def image_references(row: Mapping[str, Any], field: str) -> list[str]:

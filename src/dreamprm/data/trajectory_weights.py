@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from dreamprm.data.files import atomic_write
-from dreamprm.data.own import iterate_rows, to_line
+from dreamprm.data.files import atomic_write, in_row
+from dreamprm.data.own import to_line
+from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
 from dreamprm.records import Question, Record, Trajectory, domain_of
 
@@ -45,16 +46,10 @@ def write_weights(
     path = Path(path)
     with atomic_write(path) as file:
         for row, ((question, t), weight) in enumerate(zip(pairs, weights, strict=True), start=1):
-            facts = {
-                "question_id": t.question_id,
-                "sample_index": t.sample_index,
-                "domain": domain_of(question, t),
-                "weight": float(weight),
-            }
-            try:
+            facts: dict[str, Any] = {"question_id": t.question_id, "sample_index": t.sample_index}
+            facts |= {"domain": domain_of(question, t), "weight": float(weight)}
+            with in_row(path, row):
                 file.write(to_line(TrajectoryWeight.parse(facts), path.parent))
-            except DataError as error:
-                raise error.at(file=path, row=row) from error
 
 
 def read_weights(path: str | Path) -> dict[tuple[str, int], float]:
@@ -66,28 +61,19 @@ def read_weights(path: str | Path) -> dict[tuple[str, int], float]:
     """
     weights: dict[tuple[str, int], float] = {}
     rows: dict[tuple[str, int], int] = {}
-    for row, line in iterate_rows(path):
-        try:
-            found = TrajectoryWeight.parse(line)
-        except DataError as error:
-            raise error.at(file=path, row=row) from error
-        if found.weight < 0:
-            raise DataError(
-                f"is {found.weight}; frozen weights must be 0 or more",
-                file=path,
-                row=row,
-                field="weight",
-            )
-        key = (found.question_id, found.sample_index)
-        if key in rows:
-            raise DataError(
-                f"trajectory {key[1]} of question '{key[0]}' has a weight already in row "
-                f"{rows[key]}; remove one of the two",
-                file=path,
-                row=row,
-                field="sample_index",
-            )
-        rows[key], weights[key] = row, found.weight
+    for row, line in each_row(path):
+        with in_row(path, row):
+            record = TrajectoryWeight.parse(line)
+            if record.weight < 0:
+                raise DataError(
+                    f"is {record.weight}; frozen weights must be 0 or more", field="weight"
+                )
+            key = (record.question_id, record.sample_index)
+            if key in rows:
+                message = f"trajectory {key[1]} of question '{key[0]}' has a weight already in row"
+                message += f" {rows[key]}; remove one of the two"
+                raise DataError(message, field="sample_index")
+            rows[key], weights[key] = row, record.weight
     if not any(weight > 0 for weight in weights.values()):
         raise DataError("holds no weight above 0, so nothing would be trained on", file=path)
     return weights

@@ -6,20 +6,11 @@ one question.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.format import (
-    Format,
-    Pair,
-    Reading,
-    cannot_hold,
-    has,
-    outside_images,
-    pairs_of,
-    write_rows,
-)
+from dreamprm.data.format import Format, Pair, Reading, cannot_hold, has, outside_images, pair
 from dreamprm.data.rows import Row, exact_text, label_of_score, text_list
 from dreamprm.errors import DataError
 from dreamprm.prompts import question_text
@@ -36,27 +27,17 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
     if not isinstance(labels, list) or len(labels) != len(steps):
         raise DataError("must be a list with one label per completion", field="labels")
     question = reading.question({"images": row.get("images")}, text, "images")
-    trajectory = {
-        "question_id": question.id,
-        "steps": steps,
-        "answer": extract_answer("\n\n".join(steps), question.options),
-        "labels": [label_of_score(label, "labels") for label in labels],
-    }
-    return [(question, Trajectory.parse(trajectory))]
+    values = [label_of_score(label, "labels") for label in labels]
+    answer = extract_answer("\n\n".join(steps), question.options)
+    return [pair(question, steps, answer=answer, labels=values)]
 
 
-def _write(
-    path: str | Path, questions: Iterable[Question], trajectories: Iterable[Trajectory]
-) -> None:
-    """Write one row per trajectory, as JSONL, or as a JSON list where `path` ends in `.json`.
+def _rows(pairs: Iterator[tuple[Question, Trajectory]], folder: Path) -> Iterator[Row]:
+    """One row per trajectory; refused where a step has no label.
 
     Labels of a row are all true or false, or all probabilities, as `datasets` needs them.
-
-    Raises:
-        DataError: a step has no label, or an image is held as bytes.
     """
-    rows = []
-    for question, trajectory in pairs_of(questions, trajectories):
+    for question, trajectory in pairs:
         values = [label.value for label in trajectory.labels or () if label is not None]
         if len(values) != len(trajectory.steps):
             message = "has a step without a label; label every step, or leave it out"
@@ -67,10 +48,9 @@ def _write(
             "completions": list(trajectory.steps),
             "labels": [bool(value) for value in values] if hard else values,
         }
-        if images := outside_images(question, trajectory, Path(path).parent):
+        if images := outside_images(question, trajectory, folder, listed=True):
             row["images"] = images
-        rows.append(row)
-    write_rows(path, rows)
+        yield row
 
 
 FORMAT = Format(
@@ -78,6 +58,6 @@ FORMAT = Format(
     about="TRL's stepwise supervision: prompt, completions, labels",
     fits=has("prompt", "completions", "labels"),
     parse=_parse,
-    write=_write,
+    to_rows=_rows,
     loses="ids, domains, subjects, gold answers, outcomes, label counts and policies",
 )

@@ -9,45 +9,38 @@ threshold, `steps_with_score`, so it is the version to learn soft labels from.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.claims import visualprm_claim
-from dreamprm.data.files import DataWarning
 from dreamprm.data.format import (
     Format,
     Pair,
     Reading,
     cannot_hold,
     has,
-    one_or_list,
     outside_id,
     outside_images,
-    pairs_of,
-    write_rows,
+    pair,
 )
 from dreamprm.data.rows import (
     RIGHT,
     WRONG,
     Row,
+    counted_label,
     exact_text,
-    label_of_score,
     optional_text,
     row_text,
     true_or_false,
 )
 from dreamprm.data.text import render_question, render_response
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory, domain_of
+from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory, domain_of
 
 _NAME = "visualprm"
 _SOLUTION = re.compile(r"\n*### Solution Process:\s*")
 _SUBJECT = re.compile(r"\A(?:test|validation|dev)_(?P<subject>\w+)_\d+\Z")
 _ONLY_ANSWER = re.compile(r"\A[\s*#]*(?:final\s+)?answer[*\s]*:[^\n]*\s*\Z", re.IGNORECASE)
-_ROUNDED = 0.005  # how far `score` may be from correct / total
 _SYSTEM = (
     "You are given a problem and then its solution, one step at a time. Reply + while the solution "
     "is right up to the step at hand, and - once it is not. Reply with nothing else."
@@ -59,6 +52,7 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
     said, verdicts = _turns(row)
     outcome = true_or_false(row, "true_false")
     response = optional_text(row, "response")
+    reading.claim(row, outcome=outcome, labels=tuple(verdict == "+" for verdict in verdicts))
     text, *steps = [turn.strip() for turn in said]
     if len(steps) < len(verdicts):  # question and first step in one turn
         text, *first = _SOLUTION.split(text, maxsplit=1)
@@ -79,14 +73,9 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
     )
     whole = response if response.strip() else "\n\n".join(steps)
     count = len(steps) - _states_answer_at_the_end(steps)
-    trajectory = {
-        "question_id": question.id,
-        "steps": steps[:count],
-        "answer": extract_answer(whole, question.options),
-        "outcome": outcome,
-        "labels": [RIGHT if verdict == "+" else WRONG for verdict in verdicts[:count]],
-    }
-    return [(question, Trajectory.parse(trajectory))]
+    labels = [RIGHT if verdict == "+" else WRONG for verdict in verdicts[:count]]
+    answer = extract_answer(whole, question.options)
+    return [pair(question, steps[:count], answer=answer, outcome=outcome, labels=labels)]
 
 
 def _turns(row: Row) -> tuple[list[str], list[str]]:
@@ -132,27 +121,19 @@ def _finish(reading: Reading) -> None:
     labels = [label for trajectory in reading.trajectories for label in trajectory.labels or ()]
     if not wrong or WRONG in labels:
         return
-    warnings.warn(
-        f"{reading.path}: every turn is labelled +, also in all {wrong} responses with a wrong "
-        "answer; the turn labels carry nothing and are left out",
-        DataWarning,
-        stacklevel=4,
+    reading.warn(
+        f"every turn is labelled +, also in all {wrong} responses with a wrong answer; the turn "
+        "labels carry nothing and are left out"
     )
     reading.trajectories = [t.model_copy(update={"labels": None}) for t in reading.trajectories]
 
 
-def _write(
-    path: str | Path, questions: Iterable[Question], trajectories: Iterable[Trajectory]
-) -> None:
-    """Write one conversation per trajectory, as JSONL, or a JSON list where `path` ends in `.json`.
+def _rows(pairs: Iterator[tuple[Question, Trajectory]], folder: Path) -> Iterator[Row]:
+    """One conversation per trajectory; outcomes make a row of DreamPRM-1.5.
 
-    Outcomes make a row of DreamPRM-1.5, with `response` and `true_false`.
-
-    Raises:
-        DataError: a step has no label, or one between 0 and 1, or an image is held as bytes.
+    Refused where a step has no label, or one between 0 and 1, or the last one only answers.
     """
-    folder = Path(path).parent
-    write_rows(path, [_row(q, t, folder) for q, t in pairs_of(questions, trajectories)])
+    return (_row(question, trajectory, folder) for question, trajectory in pairs)
 
 
 def _row(question: Question, trajectory: Trajectory, folder: Path) -> Row:
@@ -173,7 +154,7 @@ def _row(question: Question, trajectory: Trajectory, folder: Path) -> Row:
     if trajectory.outcome is not None:
         row["true_false"] = trajectory.outcome
     if images := outside_images(question, trajectory, folder):
-        row["image"] = one_or_list(images)
+        row["image"] = images
     if _states_answer_at_the_end(steps):
         message = "has a last step that only states the answer, and would be read back without it"
         raise cannot_hold(trajectory, f"{message}; remove that step, and set `answer`", "steps")
@@ -207,45 +188,19 @@ def _parse_raw(row: Row, reading: Reading) -> list[Pair]:
     scored = row.get("steps_with_score")
     if not isinstance(scored, list) or not scored:
         raise DataError("must be a list with at least one step", field="steps_with_score")
-    labels = [_raw_label(step, i) for i, step in enumerate(scored, start=1)]
-    steps = [str(step["step"]) for step in scored]
+    steps, labels = [], []
+    for i, step in enumerate(scored, start=1):
+        field = f"steps_with_score.{i}"
+        if not isinstance(step, dict) or not isinstance(step.get("step"), str):
+            raise DataError("must be an object with the text 'step'", field=field)
+        steps.append(step["step"])
+        # 0 of 0 gives no label: the makers stop sampling once no completion of a prefix is right.
+        counts = ("num_mc_correct", "num_mc_total")
+        labels.append(counted_label(step, "score", *counts, within=f"{field}."))
     question = reading.question(row, text, "image", answer=row_text(row, "answer"))
     count = len(steps) - _states_answer_at_the_end(steps)
-    trajectory = {
-        "question_id": question.id,
-        "steps": steps[:count],
-        "answer": extract_answer(response or "\n\n".join(steps), question.options),
-        "labels": labels[:count],
-    }
-    return [(question, Trajectory.parse(trajectory))]
-
-
-def _raw_label(scored: Any, number: int) -> Label | None:
-    """The counts of one step, checked against its score.
-
-    None for 0 of 0: the makers stop sampling once no completion of a prefix is right.
-    """
-    field = f"steps_with_score.{number}"
-    if not isinstance(scored, dict) or not isinstance(scored.get("step"), str):
-        raise DataError("must be an object with the text 'step'", field=field)
-    score, counts = scored.get("score"), [scored.get(f"num_mc_{k}") for k in ("correct", "total")]
-    from_score = None if score is None else label_of_score(score, f"{field}.score")
-    if counts == [None, None]:
-        if from_score is None:
-            raise DataError("has neither 'score' nor counts; add one", field=field)
-        return from_score
-    correct, total = counts
-    if type(correct) is not int or type(total) is not int:  # bool is an int, too
-        message = "num_mc_correct and num_mc_total must both be whole numbers"
-        raise DataError(message, field=field)
-    if not 0 <= correct <= total:
-        message = f"{correct} of {total} completions is outside 0-1; correct it"
-        raise DataError(message, field=f"{field}.num_mc_correct")
-    value = correct / total if total else 0.0
-    if from_score is not None and abs(from_score.value - value) > _ROUNDED:
-        message = f"{score} is not {correct} of {total} completions; correct one of them"
-        raise DataError(message, field=f"{field}.score")
-    return Label.of(correct, total) if total else None
+    answer = extract_answer(response or "\n\n".join(steps), question.options)
+    return [pair(question, steps[:count], answer=answer, labels=labels[:count])]
 
 
 CONVERSATIONS = Format(
@@ -254,9 +209,8 @@ CONVERSATIONS = Format(
     fits=has("conversations"),
     parse=_parse,
     finish=_finish,
-    write=_write,
+    to_rows=_rows,
     loses="subjects, label counts and policies",
-    claim=visualprm_claim,
 )
 RAW = Format(
     name="visualprm_raw",

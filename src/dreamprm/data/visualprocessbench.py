@@ -7,18 +7,17 @@ becomes "not labelled". The step that states the answer is judged like the other
 from __future__ import annotations
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.format import Format, Pair, Reading, holds
+from dreamprm.data.format import Format, Pair, Reading, holds, pair
 from dreamprm.data.rows import RIGHT, WRONG, Row, exact_text, row_text, text_list
 from dreamprm.errors import DataError
-from dreamprm.records import Trajectory
 
 _LABELS = {1: RIGHT, -1: WRONG, 0: None}
 
 
 def _parse(row: Row, reading: Reading) -> list[Pair]:
     text = exact_text(row, "question")
-    response = row["response"] if isinstance(row.get("response"), dict) else None
-    if response is None:
+    response = row.get("response")
+    if not isinstance(response, dict):
         message = "must be an object with 'steps' and 'process_correctness'"
         raise DataError(message, field="response")
     steps = text_list(response, "steps", "response.steps")
@@ -37,14 +36,10 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
         domain=row_text(row, "data_source"),
         answer=row_text(row, "answer"),
     )
-    trajectory = {
-        "question_id": question.id,
-        "steps": steps,
-        "answer": extract_answer("\n\n".join(steps), question.options),
-        "labels": [_LABELS[verdict] for verdict in judged],
-        "policy": row_text(row, "policy_model") or "unknown",
-    }
-    return [(question, Trajectory.parse(trajectory))]
+    labels = [_LABELS[verdict] for verdict in judged]
+    answer = extract_answer("\n\n".join(steps), question.options)
+    policy = row_text(row, "policy_model") or "unknown"
+    return [pair(question, steps, answer=answer, labels=labels, policy=policy)]
 
 
 FORMAT = Format(

@@ -14,7 +14,7 @@ import numpy as np
 
 from dreamprm import __version__
 from dreamprm.data.files import open_for_reading
-from dreamprm.data.own import iterate_rows
+from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates
@@ -304,7 +304,7 @@ def training_history(
             raise DataError(message, file=folder / "weights.json") from error
     history = []
     path = folder / "history.jsonl"
-    for number, row in iterate_rows(path) if path.is_file() else ():
+    for number, row in each_row(path) if path.is_file() else ():
         history.append(_window(row, path, number))
     return domains, tuple(history)
 

@@ -62,7 +62,7 @@ def findings(
         DataError: there are others to compare with, but the file holds no questions.
     """
     if others and not loaded.questions:
-        raise DataError("holds no questions to look for in other files", file=loaded.name)
+        raise DataError("holds no questions to look for in other files", file=loaded.source)
     told = [
         *rows.check(loaded),
         *pictures.check(loaded, decode=decode_images),

@@ -7,24 +7,16 @@ import statistics
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dreamprm.data import known, own
-from dreamprm.data.claims import Claim
+from dreamprm.data import known
 from dreamprm.data.files import DataWarning
-from dreamprm.data.format import Format
+from dreamprm.data.format import Records, row_place
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
-from dreamprm.records import (
-    UNKNOWN_ANSWER,
-    Label,
-    Question,
-    StepScores,
-    Trajectory,
-    domain_of,
-)
+from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory, domain_of
 
 _TOP = 8  # domains, subjects, policies and label totals that are named
 Severity = Literal["error", "warning", "note"]
@@ -50,9 +42,12 @@ class Finding:
     where: tuple[str, ...] = ()
 
 
-def shown(places: Sequence[str]) -> tuple[str, ...]:
-    """The first few of all places."""
-    return tuple(places[:SHOWN])
+def finding(
+    severity: Severity, name: str, places: Sequence[str], message: str
+) -> Iterator[Finding]:
+    """One finding about all these places; none where there are none."""
+    if places:
+        yield Finding(severity, name, len(places), message, tuple(places[:SHOWN]))
 
 
 def place(record: Question | Trajectory) -> str:
@@ -67,36 +62,25 @@ def share(count: int, total: int) -> str:
     return f"all {total}" if count == total else f"{count} of {total}"
 
 
-@dataclass
-class Loaded:
-    """What was found in one file, or in our questions and trajectories that belong together.
+@dataclass(frozen=True)
+class Loaded(Records):
+    """What was found in one file (`source`), or in files of ours that belong together.
 
     Attributes:
-        name: of the file or files.
         format: its name.
-        rows: how many there are; None where it was not counted.
+        rows: how many there are.
         bad: what the reader said of rows that it could not read.
         told: what the reader warned of.
-        claims: (place, what the row says), where rows say more than records.
         repeated: places of rows that are equal to an earlier one.
         is_whole: are questions and trajectories both there, so that none may be missing?
     """
 
-    name: str
-    format: str
-    rows: int | None = None
-    questions: list[Question] = field(default_factory=list)
-    trajectories: list[Trajectory] = field(default_factory=list)
-    scores: list[StepScores] = field(default_factory=list)
+    format: str = ""
+    rows: int = 0
     bad: list[DataError] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
-    claims: list[tuple[str, Claim]] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     is_whole: bool = False
-
-    def by_id(self) -> dict[str, Question]:
-        """Questions by their ids."""
-        return {question.id: question for question in self.questions}
 
 
 def load(
@@ -114,21 +98,21 @@ def load(
     """
     path = Path(path)
     chosen = known.choose(path, format)
-    loaded = Loaded(str(path), chosen.name, is_whole=chosen.holds == "pair")
+    bad: list[DataError] = []
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", DataWarning)
-        read = chosen.read(
-            path, image_root=image_root, without_response="drop", bad_row=loaded.bad.append
-        )
-    loaded.questions, loaded.trajectories = read.questions, read.trajectories
-    loaded.scores = read.scores
-    if chosen.claim is None:  # else what the reader warns of is looked for in the claims
-        loaded.told = [str(w.message) for w in told if issubclass(w.category, DataWarning)]
-    if path.suffix.lower() == ".parquet":
-        loaded.rows = len(read.questions) + len(read.trajectories) + len(read.scores)
-    else:
-        _read_rows(loaded, path, chosen)
-    return loaded
+        read = chosen.read(path, image_root=image_root, without_response="drop", bad_row=bad.append)
+    messages = [str(w.message) for w in told if issubclass(w.category, DataWarning)]
+    rows, repeated = _count_rows(path, read)
+    return Loaded(
+        **vars(read),
+        format=chosen.name,
+        rows=rows,
+        bad=bad,
+        told=[] if read.claims else messages,  # else the claims say the same
+        repeated=repeated,
+        is_whole=chosen.holds == "pair",
+    )
 
 
 def load_ours(
@@ -138,45 +122,43 @@ def load_ours(
     image_root: str | Path | None = None,
 ) -> Loaded:
     """Read questions and trajectories of ours that belong together."""
-    names = " + ".join(map(str, [*questions, *trajectories]))
-    loaded = Loaded(names, "questions + trajectories", rows=0)
-    loaded.is_whole = bool(questions and trajectories)
-    for path in questions:
-        part = own.read(path, Question, image_root=image_root, bad_row=loaded.bad.append)
-        ids = loaded.by_id()
-        for question in part:
+    loaded = Loaded(
+        source=" + ".join(map(str, [*questions, *trajectories])),
+        format="questions + trajectories",
+        is_whole=bool(questions and trajectories),
+    )
+    count = 0
+    for path in [*questions, *trajectories]:
+        kind = "questions" if path in questions else "trajectories"
+        read = known.find(kind).read(path, image_root=image_root, bad_row=loaded.bad.append)
+        ids = loaded.by_id
+        for question in read.questions:
             if question.id in ids:
                 message = f"question id '{question.id}' is already used in another file"
                 loaded.bad.append(DataError(message, file=path, field="id"))
             else:
                 loaded.questions.append(question)
-    for path in trajectories:
-        loaded.trajectories += own.read(path, Trajectory, bad_row=loaded.bad.append)
-    for path in [*questions, *trajectories]:
-        if path.suffix.lower() != ".parquet":
-            _read_rows(loaded, path, None)
-    return loaded
+        loaded.trajectories.extend(read.trajectories)
+        rows, repeated = _count_rows(path, read)
+        count += rows
+        loaded.repeated.extend(repeated)
+    return replace(loaded, rows=count)
 
 
-def _read_rows(loaded: Loaded, path: Path, format: Format | None) -> None:
-    """Count the rows, find equal ones, and note what they claim."""
+def _count_rows(path: Path, read: Records) -> tuple[int, list[str]]:
+    """How many rows there are, and the places of those that are equal to an earlier one."""
+    if path.suffix.lower() == ".parquet":
+        return len(read.questions) + len(read.trajectories) + len(read.scores), []
     first: dict[str, int] = {}
+    repeated = []
     count = 0
     unread: list[DataError] = []
     for number, row in each_row(path, unread.append):
         count += 1
         written = json.dumps(row, sort_keys=True)
         if first.setdefault(written, number) != number:
-            loaded.repeated.append(f"{_row_place(number, row)} like row {first[written]}")
-        if format is not None and format.claim is not None:
-            loaded.claims.append((_row_place(number, row), format.claim(row)))
-    loaded.rows = (loaded.rows or 0) + count + len(unread)
-
-
-def _row_place(number: int, row: Mapping[str, Any]) -> str:
-    identity = row.get("id")
-    told = f" (id {identity})" if isinstance(identity, str | int) else ""
-    return f"row {number}{told}"
+            repeated.append(f"{row_place(number, row)} like row {first[written]}")
+    return count + len(unread), repeated
 
 
 @dataclass(frozen=True)
@@ -197,7 +179,7 @@ class Facts:
 
     name: str
     format: str
-    rows: int | None
+    rows: int
     unread: int
     questions: int
     trajectories: int
@@ -250,7 +232,7 @@ def has_wrong_step(trajectory: Trajectory) -> bool:
 def facts(loaded: Loaded) -> Facts:
     """Count what was loaded."""
     questions, trajectories = loaded.questions, loaded.trajectories
-    by_id = loaded.by_id()
+    by_id = loaded.by_id
     pairs = [(by_id[t.question_id], t) for t in trajectories if t.question_id in by_id]
     domain_questions = {(question.id, domain_of(question, t)) for question, t in pairs}
     tried = {t.question_id for t in trajectories}
@@ -258,9 +240,9 @@ def facts(loaded: Loaded) -> Facts:
     domains = Counter(domain for _, domain in domain_questions)
     subjects = Counter(q.subject for q in questions if q.subject is not None)
     lengths = [len(trajectory.steps) for trajectory in trajectories]
-    claimed = [claim.outcome for _, claim in loaded.claims if claim.outcome is not None]
+    claimed = [claim.outcome for claim in loaded.claims if claim.outcome is not None]
     return Facts(
-        name=loaded.name,
+        name=loaded.source,
         format=loaded.format,
         rows=loaded.rows,
         unread=len(loaded.bad),
@@ -327,9 +309,8 @@ def lines(facts: Facts, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _counts(facts: Facts) -> Iterator[tuple[str, str]]:
-    if facts.rows is not None:
-        unread = f", {facts.unread} of them cannot be read" if facts.unread else ""
-        yield "rows", f"{facts.rows}{unread}"
+    unread = f", {facts.unread} of them cannot be read" if facts.unread else ""
+    yield "rows", f"{facts.rows}{unread}"
     if facts.scores:
         yield "step scores", f"of {facts.scores} trajectories"
     if facts.questions:
@@ -348,15 +329,14 @@ def _counts(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "outcomes", _shares(facts.outcomes)
     if facts.outcomes_of_rows:
         yield "rows say", _shares(facts.outcomes_of_rows)
-    if facts.labels:
-        yield from _label_counts(facts.labels, facts.trajectories)
-
-
-def _label_counts(labels: LabelFacts, trajectories: int) -> Iterator[tuple[str, str]]:
-    shares = f"mean {labels.mean:.3f}, {labels.zeros:.1%} are 0 and {labels.ones:.1%} are 1"
-    yield "labels", f"on {labels.steps} of {labels.of_steps} steps; {shares}"
-    yield "", f"{labels.with_wrong_step} of {trajectories} trajectories have a step labelled 0"
-    yield "completions", "per label: " + _named(labels.totals)
+    if labels := facts.labels:
+        shares = f"mean {labels.mean:.3f}, {labels.zeros:.1%} are 0 and {labels.ones:.1%} are 1"
+        yield "labels", f"on {labels.steps} of {labels.of_steps} steps; {shares}"
+        yield (
+            "",
+            f"{labels.with_wrong_step} of {facts.trajectories} trajectories have a step labelled 0",
+        )
+        yield "completions", "per label: " + _named(labels.totals)
 
 
 def _shares(counts: Mapping[str, int]) -> str:

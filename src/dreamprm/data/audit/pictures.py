@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dreamprm.answers.options import option_meant
 from dreamprm.answers.text import clean, same_text
-from dreamprm.data.audit.account import Finding, Loaded, place, share, shown
+from dreamprm.data.audit.account import Finding, Loaded, finding, place, share
 from dreamprm.data.overlap import Overlap, duplicates, find_overlap, normalise
 from dreamprm.errors import DataError
 from dreamprm.images import load_image
@@ -21,28 +21,20 @@ from dreamprm.records import Question
 def check(loaded: Loaded, *, decode: bool = False) -> Iterator[Finding]:
     """All findings about images and repeated questions of one file."""
     named = [(question, image) for question in loaded.questions for image in question.images]
-    remote = [q for q, image in named if isinstance(image, str) and "://" in image]
-    if remote:
-        message = f"{len(remote)} images are addresses on the net; fetch them and name the files"
-        yield Finding(
-            "error", "remote_images", len(remote), message, shown(list(map(place, remote)))
-        )
+    remote = [place(q) for q, image in named if isinstance(image, str) and "://" in image]
+    message = f"{len(remote)} images are addresses on the net; fetch them and name the files"
+    yield from finding("error", "remote_images", remote, message)
     local = [(q, i) for q, i in named if not (isinstance(i, str) and "://" in i)]
-    missing = [(q, i) for q, i in local if isinstance(i, str) and not _is_file(i)]
-    if missing:
-        message = (
-            f"{share(len(missing), len(named))} images are not there; restore the files, or say by "
-            "--image_root where the paths start"
-        )
-        where = shown([f"{place(q)}: {i!s}" for q, i in missing])
-        yield Finding("error", "missing_images", len(missing), message, where)
+    missing = {i for _, i in local if isinstance(i, str) and not _is_file(i)}
+    places = [f"{place(q)}: {i!s}" for q, i in local if i in missing]
+    message = f"{share(len(places), len(named))} images are not there; restore the files, or say"
+    message += " by --image_root where the paths start"
+    yield from finding("error", "missing_images", places, message)
     if decode:
-        gone = {i for _, i in missing}
-        yield from _damaged([(q, i) for q, i in local if i not in gone])
+        yield from _damaged([(q, i) for q, i in local if i not in missing])
     twice = duplicates(loaded.questions)
-    if twice:
-        message = f"{len(twice)} questions ask again what an earlier one of the file asks"
-        yield Finding("warning", "repeated_questions", len(twice), message, _pairs(twice))
+    message = f"{len(twice)} questions ask again what an earlier one of the file asks"
+    yield from finding("warning", "repeated_questions", _pairs(twice), message)
 
 
 def _is_file(path: str) -> bool:
@@ -65,39 +57,28 @@ def _damaged(images: Sequence[tuple[Question, str | bytes]]) -> Iterator[Finding
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         causes = pool.map(cause, [image for _, image in images])
         bad = [f"{place(q)}: {told}" for (q, _), told in zip(images, causes, strict=True) if told]
-    if bad:
-        message = f"{share(len(bad), len(images))} images are damaged; fetch them again"
-        yield Finding("error", "damaged_images", len(bad), message, shown(bad))
+    message = f"{share(len(bad), len(images))} images are damaged; fetch them again"
+    yield from finding("error", "damaged_images", bad, message)
 
 
 def overlap(loaded: Loaded, name: str, other: Loaded) -> Iterator[Finding]:
     """Questions that another file asks, too; `name` is what the user calls it."""
     pairs = find_overlap(loaded.questions, other.questions)
     shared = [pair for pair in pairs if pair.counts]
-    if shared:
-        message = (
-            f"{share(len(shared), len(loaded.questions))} questions are also in {name}; what was "
-            "trained on cannot be tested on, so remove them from one of the two"
-        )
-        yield Finding("error", "overlap", len(shared), message, _pairs(shared))
+    message = f"{share(len(shared), len(loaded.questions))} questions are also in {name}; what was"
+    message += " trained on cannot be tested on, so remove them from one of the two"
+    yield from finding("error", "overlap", _pairs(shared), message)
     letters = list(_other_letters(loaded.questions, other.questions))
-    if letters:
-        message = (
-            f"{len(letters)} questions are worded as one of {name}, with the same right option "
-            "under another letter; compare answers across the two by the option's text"
-        )
-        yield Finding("warning", "other_letters", len(letters), message, shown(letters))
-    alike = Counter(pair.why for pair in pairs if not pair.counts)
-    for why, count in alike.items():
-        message = f"{count} questions are like one of {name}: {why}"
-        where = _pairs([pair for pair in pairs if not pair.counts and pair.why == why])
-        yield Finding("note", "alike", count, message, where)
-    if other.bad:  # what cannot be read may hide a shared question
-        count = len(other.bad)
-        message = (
-            f"{count} rows of {name} cannot be read, so nothing was compared with them; mend them"
-        )
-        yield Finding("error", "not_compared", count, message, shown(list(map(str, other.bad))))
+    message = f"{len(letters)} questions are worded as one of {name}, with the same right option"
+    message += " under another letter; compare answers across the two by the option's text"
+    yield from finding("warning", "other_letters", letters, message)
+    for why in dict.fromkeys(pair.why for pair in pairs if not pair.counts):
+        alike = [pair for pair in pairs if not pair.counts and pair.why == why]
+        message = f"{len(alike)} questions are like one of {name}: {why}"
+        yield from finding("note", "alike", _pairs(alike), message)
+    # What cannot be read may hide a shared question.
+    message = f"{len(other.bad)} rows of {name} cannot be read, so nothing was compared with them;"
+    yield from finding("error", "not_compared", list(map(str, other.bad)), f"{message} mend them")
 
 
 def _other_letters(questions: Sequence[Question], others: Sequence[Question]) -> Iterator[str]:
@@ -124,5 +105,5 @@ def _right_letter(question: Question) -> int | None:
     return meant.position if meant and meant.rule == "letter" else None
 
 
-def _pairs(pairs: Sequence[Overlap]) -> tuple[str, ...]:
-    return shown([f"question {pair.question_id} like {pair.other_id}" for pair in pairs])
+def _pairs(pairs: Sequence[Overlap]) -> list[str]:
+    return [f"question {pair.question_id} like {pair.other_id}" for pair in pairs]

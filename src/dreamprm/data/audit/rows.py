@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 
-from dreamprm.data.audit.account import Finding, Loaded, place, share, shown
-from dreamprm.data.claims import Claim
+from dreamprm.data.audit.account import SHOWN, Finding, Loaded, finding, place, share
+from dreamprm.data.format import contradictions
 from dreamprm.errors import DataError
 
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}")
@@ -16,28 +16,19 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 def check(loaded: Loaded) -> Iterator[Finding]:
     """All findings of this kind."""
-    yield from _unread(loaded.bad)
+    yield from _unread(loaded)
     for message in loaded.told:
         yield Finding("warning", "told_on_reading", 1, message)
-    yield from _without_response(loaded.claims)
-    if loaded.repeated:
-        yield Finding(
-            "warning",
-            "repeated_rows",
-            len(loaded.repeated),
-            f"{len(loaded.repeated)} rows are equal to an earlier row; remove them",
-            shown(loaded.repeated),
-        )
-    yield from _repeated_trajectories(loaded)
-    yield from _repeated_scores(loaded)
-    yield from _strays(loaded)
-    if any(claim.text is not None for _, claim in loaded.claims):
-        yield from _contradictions(
-            ((claim.text, claim.images, claim.outcome, where) for where, claim in loaded.claims),
-            "rows",
-        )
-    else:
-        yield from _contradictory_trajectories(loaded)
+    yield from _without_response(loaded)
+    message = f"{len(loaded.repeated)} rows are equal to an earlier row; remove them"
+    yield from finding("warning", "repeated_rows", loaded.repeated, message)
+    yield from _repeated_records(loaded)
+    if loaded.is_whole:
+        ids = loaded.by_id
+        strays = [place(t) for t in loaded.trajectories if t.question_id not in ids]
+        message = f"{len(strays)} trajectories belong to a question that is not there; add it or"
+        yield from finding("error", "missing_question", strays, f"{message} remove them")
+    yield from _contradictions(loaded)
 
 
 def kind_of(error: DataError) -> tuple[str, str]:
@@ -48,139 +39,78 @@ def kind_of(error: DataError) -> tuple[str, str]:
     return plain[0], plain[1]
 
 
-def _unread(bad: Sequence[DataError]) -> Iterator[Finding]:
+def _unread(loaded: Loaded) -> Iterator[Finding]:
     groups: dict[tuple[str, str], list[DataError]] = defaultdict(list)
-    for error in bad:
+    for error in loaded.bad:
         groups[kind_of(error)].append(error)
     for group in sorted(groups.values(), key=len, reverse=True):
         first = group[0]
+        rows = "1 row" if len(group) == 1 else f"{len(group)} rows"
         field = f"field '{first.field}': " if first.field else ""
-        yield Finding(
-            "error",
-            "unread_rows",
-            len(group),
-            f"{_rows(len(group))} cannot be read: {field}{first.message}",
-            shown([f"row {error.row}" for error in group if error.row is not None]),
-        )
+        message = f"{rows} cannot be read: {field}{first.message}"
+        where = tuple(f"row {error.row}" for error in group if error.row is not None)
+        yield Finding("error", "unread_rows", len(group), message, where[:SHOWN])
 
 
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
-
-
-def _without_response(claims: Sequence[tuple[str, Claim]]) -> Iterator[Finding]:
-    empty = [(where, claim) for where, claim in claims if not claim.has_response]
-    if not empty:
-        return
-    classes = []
-    among = Counter(claim.outcome for _, claim in claims)
-    missing = Counter(claim.outcome for _, claim in empty)
-    for outcome in (False, True):
-        if among[outcome]:
-            told = share(missing[outcome], among[outcome])
-            classes.append(f"{told} rows whose answer is {'right' if outcome else 'wrong'}")
-    uneven = len({missing[o] / among[o] for o in (False, True) if among[o]}) > 1
-    message = f"{len(empty)} of {len(claims)} rows hold no response"
+def _without_response(loaded: Loaded) -> Iterator[Finding]:
+    empty = [claim for claim in loaded.claims if not claim.has_response]
+    classes, shares = [], set()
+    for outcome, told in ((False, "wrong"), (True, "right")):
+        of_class = [claim.has_response for claim in loaded.claims if claim.outcome is outcome]
+        if of_class:
+            missing = of_class.count(False)
+            classes.append(f"{share(missing, len(of_class))} rows whose answer is {told}")
+            shares.add(missing / len(of_class))
+    message = f"{len(empty)} of {len(loaded.claims)} rows hold no response"
     message += f" ({', '.join(classes)})" if classes else ""
-    if uneven:
+    if len(shares) > 1:
         message += "; a model can tell right from wrong by the absence of steps"
     message += "; add the responses, or leave the rows out (--without_response drop)"
-    yield Finding(
-        "error", "without_response", len(empty), message, shown([where for where, _ in empty])
-    )
+    yield from finding("error", "without_response", [claim.place for claim in empty], message)
 
 
-def _repeated_trajectories(loaded: Loaded) -> Iterator[Finding]:
-    seen: dict[Hashable, str] = {}
-    same, numbered = [], []
+def _repeated_records(loaded: Loaded) -> Iterator[Finding]:
+    first: dict[Hashable, int] = {}
     ids: set[Hashable] = set()
-    for trajectory in loaded.trajectories:
-        key = (trajectory.question_id, trajectory.steps, trajectory.answer)
-        if key in seen:
-            same.append(f"{place(trajectory)} like {seen[key]}")
-        seen.setdefault(key, f"candidate {trajectory.sample_index}")
-        identity = (trajectory.question_id, trajectory.sample_index)
+    same, numbered = [], []
+    for t in loaded.trajectories:
+        key, identity = (t.question_id, t.steps, t.answer), (t.question_id, t.sample_index)
+        if key in first:
+            same.append(f"{place(t)} like candidate {first[key]}")
+        first.setdefault(key, t.sample_index)
         if identity in ids:
-            numbered.append(place(trajectory))
+            numbered.append(place(t))
         ids.add(identity)
-    if same:
-        message = f"{len(same)} trajectories repeat another one of their question word by word"
-        yield Finding("warning", "repeated_trajectories", len(same), message, shown(same))
-    if numbered:
-        message = (
-            f"{len(numbered)} trajectories have the sample_index of an earlier one of their "
-            "question, so scores cannot tell them apart; number them anew"
-        )
-        yield Finding("error", "repeated_sample_index", len(numbered), message, shown(numbered))
-
-
-def _repeated_scores(loaded: Loaded) -> Iterator[Finding]:
+    message = f"{len(same)} trajectories repeat another one of their question word by word"
+    yield from finding("warning", "repeated_trajectories", same, message)
+    message = f"{len(numbered)} trajectories have the sample_index of an earlier one of their"
+    message += " question, so scores cannot tell them apart; number them anew"
+    yield from finding("error", "repeated_sample_index", numbered, message)
     times = Counter((score.question_id, score.sample_index) for score in loaded.scores)
     twice = [f"question {q}, candidate {i}" for (q, i), count in times.items() if count > 1]
-    if twice:
-        message = f"{len(twice)} candidates are scored more than once; keep one score of each"
-        yield Finding("error", "repeated_scores", len(twice), message, shown(twice))
+    message = f"{len(twice)} candidates are scored more than once; keep one score of each"
+    yield from finding("error", "repeated_scores", twice, message)
 
 
-def _strays(loaded: Loaded) -> Iterator[Finding]:
-    if not loaded.is_whole:
-        return
-    known = loaded.by_id()
-    strays = [t for t in loaded.trajectories if t.question_id not in known]
-    if strays:
-        message = (
-            f"{len(strays)} trajectories belong to a question that is not there; add it or remove "
-            "them"
-        )
-        yield Finding(
-            "error", "missing_question", len(strays), message, shown([place(t) for t in strays])
-        )
-
-
-def _contradictory_trajectories(loaded: Loaded) -> Iterator[Finding]:
-    known = loaded.by_id()
-
-    def told() -> Iterator[tuple[Hashable, Hashable, bool | None, str]]:
+def _contradictions(loaded: Loaded) -> Iterator[Finding]:
+    """Equal texts with both outcomes: of rows where they say more than records, else of these."""
+    what = "rows"
+    told: list[tuple[Hashable, Hashable, bool | None, str]]
+    told = [(c.text, c.images, c.outcome, c.place) for c in loaded.claims if c.text is not None]
+    if not told:
+        what, known = "trajectories", loaded.by_id
         for t in loaded.trajectories:
             q = known.get(t.question_id)
             asked: Hashable = (" ".join(q.text.split()), q.options) if q else t.question_id
-            images = q.images if q else ()
-            yield (asked, t.steps, t.answer), images, t.outcome, place(t)
-
-    yield from _contradictions(told(), "trajectories")
-
-
-def _contradictions(
-    told: Iterable[tuple[Hashable, Hashable, bool | None, str]], what: str
-) -> Iterator[Finding]:
-    """Equal texts with both outcomes, by (text, images, outcome, place)."""
-    groups: dict[Hashable, list[tuple[Hashable, bool, str]]] = defaultdict(list)
-    for text, images, outcome, where in told:
-        if outcome is not None:
-            groups[text].append((images, outcome, where))
-    same: list[str] = []
-    other: list[str] = []
-    for members in groups.values():
-        if len({outcome for _, outcome, _ in members}) == 1:
-            continue
-        outcomes: dict[Hashable, set[bool]] = defaultdict(set)
-        for images, outcome, _ in members:
-            outcomes[images].add(outcome)
-        line = "; ".join(f"{where} {str(outcome).lower()}" for _, outcome, where in members[:4])
-        (same if any(len(both) == 2 for both in outcomes.values()) else other).append(line)
-    if same:
-        message = (
-            f"{_times(len(same))} the same question and response is called both right and wrong "
-            f"({what}); correct or remove one"
-        )
-        yield Finding("error", "contradiction", len(same), message, shown(same))
-    if other:
-        message = (
-            f"{_times(len(other))} the same text is called both right and wrong, with different "
-            f"images ({what}); without its image it teaches nothing"
-        )
-        yield Finding("warning", "contradiction_but_image", len(other), message, shown(other))
+            told.append(((asked, t.steps, t.answer), q.images if q else (), t.outcome, place(t)))
+    lines: dict[bool, list[str]] = {True: [], False: []}
+    for same_images, members in contradictions(told):
+        line = [f"{where} {str(outcome).lower()}" for where, outcome in members[:4]]
+        lines[same_images].append("; ".join(line))
+    times = {same: "once" if len(of) == 1 else f"{len(of)} times" for same, of in lines.items()}
+    message = f"{times[True]} the same question and response is called both right and wrong"
+    message += f" ({what}); correct or remove one"
+    yield from finding("error", "contradiction", lines[True], message)
+    message = f"{times[False]} the same text is called both right and wrong, with different images"
+    message += f" ({what}); without its image it teaches nothing"
+    yield from finding("warning", "contradiction_but_image", lines[False], message)

@@ -13,14 +13,15 @@ from dreamprm.answers import verdict_on
 from dreamprm.answers.options import option_meant
 from dreamprm.answers.text import clean
 from dreamprm.data.audit.account import (
+    SHOWN,
     Finding,
     Loaded,
     Severity,
+    finding,
     has_wrong_step,
     labels_of,
     place,
     share,
-    shown,
 )
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory, domain_of
@@ -35,53 +36,41 @@ _STATING = re.compile(
 
 def check_labels(loaded: Loaded) -> Iterator[Finding]:
     """All findings about labels."""
-    constant = _constant_claims(loaded)
-    if constant is not None:
-        yield constant
     labelled = [t for t in loaded.trajectories if labels_of(t)]
+    constant = [*_constant_claims(loaded)] or [*_constant(labelled)]
+    yield from constant
     if not labelled:
         return
-    if constant is None:
-        constant = _constant(labelled)
-        if constant is not None:
-            yield constant
-    if constant is None:
+    if not constant:
         yield from _indifferent(labelled)
     labels = [label for t in labelled for label in labels_of(t)]
     if all(label.total in (None, 1) and label.value in (0, 1) for label in labels):
-        message = (
-            f"all {len(labels)} labels are right or wrong and nothing between; none tells how sure "
-            "it is"
-        )
-        yield Finding("note", "hard_labels", len(labels), message)
+        message = f"all {len(labels)} labels are right or wrong and nothing between; none tells how"
+        yield Finding("note", "hard_labels", len(labels), f"{message} sure it is")
     yield from _against_outcome(labelled)
 
 
-def _constant_claims(loaded: Loaded) -> Finding | None:
+def _constant_claims(loaded: Loaded) -> Iterator[Finding]:
     """Rows that call every step right, also where the answer is wrong."""
-    told = [(where, c) for where, c in loaded.claims if c.labels]
-    wrong = [where for where, claim in told if claim.outcome is False]
-    if not wrong or not all(all(claim.labels or ()) for _, claim in told):
-        return None
-    message = (
-        f"every step of all {len(told)} rows is labelled right, also in all {len(wrong)} whose "
-        "answer is wrong; the labels carry nothing and are left out on reading"
-    )
-    return Finding("error", "constant_labels", len(told), message, shown(wrong))
+    told = [claim for claim in loaded.claims if claim.labels]
+    wrong = [claim.place for claim in told if claim.outcome is False]
+    if wrong and all(all(claim.labels or ()) for claim in told):
+        message = f"every step of all {len(told)} rows is labelled right, also in all {len(wrong)}"
+        message += " whose answer is wrong; the labels carry nothing and are left out on reading"
+        yield Finding("error", "constant_labels", len(told), message, tuple(wrong[:SHOWN]))
 
 
-def _constant(labelled: list[Trajectory]) -> Finding | None:
-    values = {label.value for t in labelled for label in labels_of(t)}
-    count = sum(len(labels_of(t)) for t in labelled)
-    if len(values) > 1 or count == 1:
-        return None
+def _constant(labelled: list[Trajectory]) -> Iterator[Finding]:
+    values = [label.value for t in labelled for label in labels_of(t)]
+    if len(set(values)) != 1 or len(values) == 1:
+        return
     wrong = sum(t.outcome is False for t in labelled)
     right = sum(t.outcome is True for t in labelled)
-    message = f"all {count} labels are {values.pop():g}; there is nothing to learn from them"
+    message = f"all {len(values)} labels are {values[0]:g}; there is nothing to learn from them"
     if right and wrong:
         message += f" ({right} trajectories are right, {wrong} wrong)"
     severity: Severity = "error" if right and wrong else "warning"
-    return Finding(severity, "constant_labels", count, message)
+    yield Finding(severity, "constant_labels", len(values), message)
 
 
 def _indifferent(labelled: list[Trajectory]) -> Iterator[Finding]:
@@ -111,31 +100,14 @@ def _indifferent(labelled: list[Trajectory]) -> Iterator[Finding]:
 def _against_outcome(labelled: list[Trajectory]) -> Iterator[Finding]:
     """A right answer behind a step that is labelled 0, and the other way round."""
     right = [t for t in labelled if t.outcome is True]
-
-    def has_zero(trajectory: Trajectory) -> bool:
-        return any(label and label.value == 0 for label in trajectory.labels or ())
-
-    misled = [t for t in right if has_wrong_step(t)]
-    if misled:
-        message = (
-            f"{share(len(misled), len(right))} trajectories with a right answer have a step that "
-            "is labelled wrong (0): the answer is right, the process is not"
-        )
-        where = shown([place(t) for t in misled])
-        yield Finding("warning", "right_answer_wrong_step", len(misled), message, where)
+    misled = [place(t) for t in right if has_wrong_step(t)]
+    message = f"{share(len(misled), len(right))} trajectories with a right answer have a step that"
+    message += " is labelled wrong (0): the answer is right, the process is not"
+    yield from finding("warning", "right_answer_wrong_step", misled, message)
     wrong = [t for t in labelled if t.outcome is False]
-    ones = [
-        t
-        for t in wrong
-        if t.labels and all(label is not None and label.value == 1 for label in t.labels)
-    ]
-    if ones:
-        message = (
-            f"{share(len(ones), len(wrong))} trajectories with a wrong answer have every step "
-            "labelled right (1)"
-        )
-        where = shown([place(t) for t in ones])
-        yield Finding("warning", "wrong_answer_right_steps", len(ones), message, where)
+    ones = [place(t) for t in wrong if all(x and x.value == 1 for x in t.labels or ())]
+    message = f"{share(len(ones), len(wrong))} trajectories with a wrong answer have every step"
+    yield from finding("warning", "wrong_answer_right_steps", ones, f"{message} labelled right (1)")
 
 
 def check_answers(loaded: Loaded) -> Iterator[Finding]:
@@ -154,62 +126,58 @@ def _without_reasoning(loaded: Loaded) -> Iterator[Finding]:
             continue
         text = _STATING.sub("", t.steps[0]).strip(" \t\n*.)")
         if re.fullmatch(r"[A-Z]", text):
-            letters.append(t)
+            letters.append(place(t))
         elif t.answer is not None and text and text == _STATING.sub("", t.answer).strip(" \t\n*.)"):
-            answers.append(t)
-    total = len(loaded.trajectories)
-    for kind, name, found in (
+            answers.append(place(t))
+    for kind, name, places in (
         ("a bare option letter", "bare_letter", letters),
         ("an answer and nothing else", "bare_answer", answers),
     ):
-        if found:
-            message = (
-                f"{share(len(found), total)} responses are {kind}; there is no reasoning to score"
-            )
-            yield Finding("warning", name, len(found), message, shown([place(t) for t in found]))
+        message = (
+            f"{share(len(places), len(loaded.trajectories))} responses are {kind}; there is no"
+        )
+        yield from finding("warning", name, places, f"{message} reasoning to score")
 
 
 def _one_class(loaded: Loaded) -> Iterator[Finding]:
     known = [t.outcome for t in loaded.trajectories if t.outcome is not None]
     if len(known) > 1 and len(set(known)) == 1:
         told = "right" if known[0] else "wrong"
-        whole = len(known) == len(loaded.trajectories)
-        severity: Severity = "error" if whole else "note"
-        message = (
-            f"all {len(known)} known outcomes are {told}; an upper level cannot be fitted on one "
-            "class, nor a method be compared"
-        )
+        severity: Severity = "error" if len(known) == len(loaded.trajectories) else "note"
+        message = f"all {len(known)} known outcomes are {told}; an upper level cannot be fitted on"
+        message += " one class, nor a method be compared"
         yield Finding(severity, "one_class", len(known), message)
         return
-    by_id = loaded.by_id()
+    by_id = loaded.by_id
     outcomes: dict[str, list[bool]] = defaultdict(list)
     for t in loaded.trajectories:
         if t.outcome is not None and t.question_id in by_id:
             outcomes[domain_of(by_id[t.question_id], t)].append(t.outcome)
     single = [
-        f"domain {domain}: all {len(found)} {'right' if found[0] else 'wrong'}"
-        for domain, found in outcomes.items()
-        if len(found) > 1 and len(set(found)) == 1
+        f"domain {domain}: all {len(of)} {'right' if of[0] else 'wrong'}"
+        for domain, of in outcomes.items()
+        if len(of) > 1 and len(set(of)) == 1
     ]
-    if single:
-        message = f"{share(len(single), len(outcomes))} domains have outcomes of one class only"
-        yield Finding("warning", "one_class_in_domain", len(single), message, shown(single))
+    message = f"{share(len(single), len(outcomes))} domains have outcomes of one class only"
+    yield from finding("warning", "one_class_in_domain", single, message)
 
 
 def _gold(loaded: Loaded) -> Iterator[Finding]:
     with_options = [q for q in loaded.questions if q.options and q.answer != UNKNOWN_ANSWER]
-    bad = [q for q in with_options if option_meant(clean(q.answer), q.options) is None]
-    if bad:
-        message = (
-            f"{share(len(bad), len(with_options))} gold answers of questions with options are none "
-            "of these; correct the answer or the options"
-        )
-        where = shown([f"{place(q)}: '{q.answer:.40}' of {len(q.options)} options" for q in bad])
-        yield Finding("error", "gold_not_an_option", len(bad), message, where)
+    bad = [
+        f"{place(q)}: '{q.answer:.40}' of {len(q.options)} options"
+        for q in with_options
+        if option_meant(clean(q.answer), q.options) is None
+    ]
+    message = (
+        f"{share(len(bad), len(with_options))} gold answers of questions with options are none"
+    )
+    message += " of these; correct the answer or the options"
+    yield from finding("error", "gold_not_an_option", bad, message)
 
 
 def _against_our_verdict(loaded: Loaded) -> Iterator[Finding]:
-    by_id = loaded.by_id()
+    by_id = loaded.by_id
 
     @cache
     def ours(question_id: str, answer: str) -> bool | None:
@@ -229,12 +197,12 @@ def _against_our_verdict(loaded: Loaded) -> Iterator[Finding]:
             gold = by_id[t.question_id].answer
             called = "right" if t.outcome else "wrong"
             other.append(f"{place(t)}: '{t.answer:.40}' called {called}, gold '{gold:.40}'")
-    if other:
-        message = (
-            f"{share(len(other), compared)} outcomes are not what our own comparison of answer and "
-            "gold answer gives; look at some"
-        )
-        yield Finding("warning", "outcome_not_ours", len(other), message, shown(other))
+    message = (
+        f"{share(len(other), compared)} outcomes are not what our own comparison of answer and"
+    )
+    yield from finding(
+        "warning", "outcome_not_ours", other, f"{message} gold answer gives; look at some"
+    )
 
 
 def _one_sided(loaded: Loaded) -> Iterator[Finding]:

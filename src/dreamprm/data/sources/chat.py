@@ -17,7 +17,8 @@ import re
 from typing import Any
 
 from dreamprm.answers import extract_answer
-from dreamprm.data.sources.columns import Row, column
+from dreamprm.data.rows import Row
+from dreamprm.data.sources.columns import column
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 

@@ -9,11 +9,9 @@ encoding: a JPEG that is decoded and written again is another image.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import io
-import json
 import math
 import re
 import warnings
@@ -25,18 +23,17 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from dreamprm.data.files import DataWarning, atomic_write, image_from_disk
-from dreamprm.data.mathvision import without_marks
+from dreamprm.data.mathvision import ONLY_IN_THE_IMAGE, without_marks
+from dreamprm.data.rows import Row, written_value
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
-Row = Mapping[str, Any]
 Take = Callable[[Row], Any]
 """A function from a row to the value of a field, for what a column name cannot say."""
 
 AnswerIs = Literal["letter_or_text", "letter", "text", "index", "index_from_1"]
 MOST_OPTIONS = 26
-IN_THE_IMAGE = "Answer the question in the image."
 
 _NUMBERED = re.compile(r"<image\s*(\d+)>")
 _BARE = re.compile(r"<image>\s*")
@@ -131,7 +128,7 @@ def question_of(
         {
             "id": name if columns.id is None else _required(row, columns.id, "id"),
             "domain": domain,
-            "text": text or IN_THE_IMAGE,
+            "text": text or ONLY_IN_THE_IMAGE,
             "images": _images(row, columns.images, image_root),
             "options": options,
             "answer": _answer(row, columns, options, name),
@@ -142,19 +139,13 @@ def question_of(
 
 
 def column(row: Row, name: str) -> Any:
-    """The value of a column.
-
-    Raises:
-        DataError: there is no such column; names it, the nearest, and all there are.
-    """
+    """The value of a column; where there is none, a DataError names the nearest, and all."""
     if name in row:
         return row[name]
     near = difflib.get_close_matches(name, [str(key) for key in row], n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise DataError(
-        f"there is no such column; {hint}there are: {', '.join(map(str, row)) or 'none'}",
-        field=name,
-    )
+    there = ", ".join(map(str, row)) or "none"
+    raise DataError(f"there is no such column; {hint}there are: {there}", field=name)
 
 
 def _taken(row: Row, where: str | Take | None, what: str) -> Any:
@@ -184,11 +175,8 @@ def _text(value: Any, what: str) -> str:
     if _missing(value):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise DataError(
-            f"must be text or a number, not {type(value).__name__}; name another column or give a "
-            "function that makes it text",
-            field=what,
-        )
+        message = f"must be text or a number, not {type(value).__name__}; name another column or"
+        raise DataError(f"{message} give a function that makes it text", field=what)
     return str(value).strip()
 
 
@@ -226,15 +214,15 @@ def _options(row: Row, where: str | tuple[str, ...] | Take) -> tuple[str, ...]:
     else:
         values = _taken(row, where, "options")
     if isinstance(values, str) and values.strip():
-        values = _listed(values, what)
+        text, values = values, written_value(values)
+        if values is None:
+            message = f"'{text[:60]}' holds no Python or JSON list; correct it or give a function"
+            raise DataError(f"{message} that makes a list", field=what)
     if _missing(values) or values == "":
         return ()
     if not isinstance(values, list | tuple):
-        raise DataError(
-            f"must be a list of options, not {type(values).__name__}; give a function that makes "
-            "a list",
-            field=what,
-        )
+        message = f"must be a list of options, not {type(values).__name__}; give a function that"
+        raise DataError(f"{message} makes a list", field=what)
     if len(values) > MOST_OPTIONS:
         raise DataError(f"{len(values)} options are more than there are letters", field=what)
     options = tuple(_text(value, what) for value in values)
@@ -244,28 +232,12 @@ def _options(row: Row, where: str | tuple[str, ...] | Take) -> tuple[str, ...]:
     return options
 
 
-def _listed(text: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise DataError(
-            f"'{text[:60]}' holds no Python or JSON list; correct it or give a function that "
-            "makes a list",
-            field=what,
-        ) from None
-
-
 def _answer(row: Row, columns: ColumnMap, options: tuple[str, ...], name: str) -> str:
     answer = _required(row, columns.answer, "answer")
     if not options:
         return answer
     what = _named(columns.answer, "answer")
     letters = [option_letter(i) for i in range(len(options))]
-    there = f"{len(options)} options {letters[0]} to {letters[-1]}"
     if columns.answer_is in ("index", "index_from_1"):
         first = 1 if columns.answer_is == "index_from_1" else 0
         index = _whole(answer, what) - first
@@ -274,34 +246,23 @@ def _answer(row: Row, columns: ColumnMap, options: tuple[str, ...], name: str) -
             message = f"index {answer} is outside {first} to {last}; correct it or answer_is"
             raise DataError(message, field=what)
         return letters[index]
-    by_letter = _by_letter(answer, letters, columns.answer_is)
+    match = None if columns.answer_is == "text" else _LETTER.fullmatch(answer)
+    letter = match[1] if match else ""
+    letter = letter.upper() if columns.answer_is == "letter" else letter
     by_text = [] if columns.answer_is == "letter" else _by_text(answer, options)
-    meant = {letters[i] for i in (by_letter + by_text[:1])}
+    meant = {letters[i] for i in by_text[:1]} | ({letter} & set(letters))
     if not meant:
-        raise DataError(
-            f"'{answer[:60]}' is none of the {there}; correct the answer or the options, or say "
-            "by answer_is how the answer is written",
-            field=what,
-        )
+        message = f"'{answer[:60]}' is none of the {len(options)} options {letters[0]} to"
+        message += f" {letters[-1]}; correct the answer or the options, or say by answer_is how the"
+        raise DataError(f"{message} answer is written", field=what)
     if len(meant) == 2:
-        raise DataError(
-            f"'{answer}' is the letter of one option and the text of another; say by answer_is "
-            "which is meant",
-            field=what,
-        )
-    if len(by_text) > 1 and not by_letter:
+        message = f"'{answer}' is the letter of one option and the text of another; say by"
+        raise DataError(f"{message} answer_is which is meant", field=what)
+    if len(by_text) > 1 and letter not in letters:
         same = " and ".join(letters[i] for i in by_text)
-        warnings.warn(
-            DataWarning(f"{name}: options {same} are both '{answer[:40]}'; {min(meant)} is gold"),
-            stacklevel=2,
-        )
+        message = f"{name}: options {same} are both '{answer[:40]}'; {min(meant)} is gold"
+        warnings.warn(DataWarning(message), stacklevel=2)
     return meant.pop()
-
-
-def _by_letter(answer: str, letters: list[str], kind: AnswerIs) -> list[int]:
-    match = None if kind == "text" else _LETTER.fullmatch(answer)
-    letter = match[1].upper() if match and (kind == "letter" or match[1].isupper()) else ""
-    return [letters.index(letter)] if letter in letters else []
 
 
 def _by_text(answer: str, options: tuple[str, ...]) -> list[int]:
@@ -331,16 +292,23 @@ def pictures(value: Any, root: Path | None, field: str) -> tuple[str | bytes, ..
     if _missing(value) or value in ("", b""):
         return ()
     if isinstance(value, str):
-        return (_image_path(value, root, field),)
+        if root is None and not (Path(value).is_absolute() or value.startswith("data:")):
+            message = f"'{value[:60]}' names a file and the source lies in no folder; download the"
+            message += " images and give their folder as image_root"
+            raise DataError(message, field=field)
+        return (image_from_disk(value, root or Path()),)
     if isinstance(value, Image.Image):
-        return (_encoded(value, field),)
+        buffer = io.BytesIO()
+        try:  # PNG loses nothing, and a decoded image no longer knows what it was
+            value.save(buffer, "PNG")
+        except (OSError, ValueError) as error:
+            raise DataError(f"the image cannot be written as PNG: {error}", field=field) from error
+        return (buffer.getvalue(),)
     if isinstance(value, bytes):
         _suffix(value, field)
         return (value,)
-    raise DataError(
-        f"must be an image (path, bytes, struct of both, or PIL), not {type(value).__name__}",
-        field=field,
-    )
+    message = f"must be an image (path, bytes, struct of both, or PIL), not {type(value).__name__}"
+    raise DataError(message, field=field)
 
 
 def save_picture(data: bytes, folder: Path) -> str:
@@ -368,23 +336,3 @@ def _suffix(data: bytes, field: str) -> str:
     except Image.DecompressionBombError:
         message = "the image has too many pixels; remove the row"
     raise DataError(message, field=field)
-
-
-def _image_path(reference: str, root: Path | None, field: str) -> str | bytes:
-    if root is None and not Path(reference).is_absolute() and not reference.startswith("data:"):
-        raise DataError(
-            f"'{reference[:60]}' names a file and the source lies in no folder; download the "
-            "images and give their folder as image_root",
-            field=field,
-        )
-    return image_from_disk(reference, root or Path())
-
-
-def _encoded(image: Image.Image, field: str) -> bytes:
-    """PNG, because it loses nothing, and a decoded image no longer knows what it was."""
-    buffer = io.BytesIO()
-    try:
-        image.save(buffer, "PNG")
-    except (OSError, ValueError) as error:
-        raise DataError(f"the image cannot be written as PNG: {error}", field=field) from error
-    return buffer.getvalue()

@@ -9,15 +9,16 @@ by the error.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamprm.data.mathvision import read_mathvision
+from dreamprm.data import mathvision
+from dreamprm.data.format import Format
+from dreamprm.data.rows import Row, written_value
 from dreamprm.data.sources.chat import cauldron_turns, conversation_turns
-from dreamprm.data.sources.columns import ColumnMap, Row, column
+from dreamprm.data.sources.columns import ColumnMap, column
 from dreamprm.data.sources.tables import FILES, choose, hub_like, read_source
 from dreamprm.errors import DataError, DreamPRMError, offer
 from dreamprm.records import Question
@@ -25,55 +26,46 @@ from dreamprm.records import Question
 Family = Literal["science", "chart", "geometry", "commonsense", "benchmark"]
 Status = Literal["documented", "partly documented"]
 
-CAULDRON = "HuggingFaceM4/the_cauldron"
-ONEVISION = "lmms-lab/LLaVA-OneVision-Data"
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class KnownSource:
     """A published set.
 
     Attributes:
         family: the paper's family of domains, or `benchmark`.
         hub: name on the hub; None for a set that is read from a file only.
-        file: what to give as path, of such a set.
-        subset: configuration there, or all that belong to the set.
         split: the one read by default.
-        columns: where the fields are; None where there is a reader.
-        reader: reads a file of the set where a column map does not do.
+        columns: where the fields are; None where there is a format.
+        subset: configuration on the hub, or all that belong to the set.
         status: how well the schema is documented.
+        file: what to give as path, of a set that is read from a file only.
+        format: of such a file, where a column map does not do.
     """
 
     family: Family
     hub: str | None = None
-    file: str | None = None
-    subset: str | tuple[str, ...] | None = None
     split: str | None = None
     columns: ColumnMap | None = None
-    reader: Callable[..., list[Question]] | None = None
+    subset: str | tuple[str, ...] | None = None
     status: Status = "documented"
+    file: str | None = None
+    format: Format | None = None
 
 
 _TURN = ColumnMap(text="text", options="options", answer="answer", images="images")
 _LLAVA = replace(_TURN, turns=conversation_turns)
-_CAULDRON = replace(_TURN, turns=cauldron_turns, answer_is="letter")
+_LLAVA_LETTER = replace(_LLAVA, answer_is="letter")
 
 
 def _cauldron(family: Family, subset: str, status: Status = "documented") -> KnownSource:
-    return KnownSource(
-        family=family, hub=CAULDRON, subset=subset, split="train", columns=_CAULDRON, status=status
-    )
+    columns = replace(_TURN, turns=cauldron_turns, answer_is="letter")
+    return KnownSource(family, "HuggingFaceM4/the_cauldron", "train", columns, subset, status)
 
 
 def _onevision(
-    family: Family,
-    subset: str,
-    status: Status = "partly documented",
-    columns: ColumnMap = _LLAVA,
+    family: Family, subset: str, columns: ColumnMap = _LLAVA, status: Status = "partly documented"
 ) -> KnownSource:
-    return KnownSource(
-        family=family, hub=ONEVISION, subset=subset, split="train", columns=columns, status=status
-    )
+    return KnownSource(family, "lmms-lab/LLaVA-OneVision-Data", "train", columns, subset, status)
 
 
 MMMU_SUBJECTS = (
@@ -86,10 +78,8 @@ MMMU_SUBJECTS = (
 )
 """The 30 subsets."""
 
-_SEVEN = tuple(f"image_{i}" for i in range(1, 8))
 
-
-def with_before(question: str, context: str) -> Callable[[Row], str]:
+def _with_before(question: str, context: str) -> Callable[[Row], str]:
     """The question, with another column, where it is not empty, on lines of its own before it."""
 
     def text(row: Row) -> str:
@@ -102,70 +92,23 @@ def with_before(question: str, context: str) -> Callable[[Row], str]:
     return text
 
 
-def mmmu_subject(row: Row) -> str | None:
+def _mmmu_subject(row: Row) -> str | None:
     """'validation_Art_Theory_3' -> 'Art_Theory'."""
     parts = str(column(row, "id")).split("_")
     return "_".join(parts[1:-1]) or None
 
 
-def mmmu_answers(row: Row) -> list[str]:
+def _mmmu_answers(row: Row) -> list[Any]:
     """All accepted answers: of an open question they may be a Python list as text."""
     answer = column(row, "answer")
     if answer == "?":
         message = "is not published for this split; read dev or validation"
         raise DataError(message, field="answer")
     if isinstance(answer, str) and answer.startswith("[") and answer.endswith("]"):
-        try:
-            listed = ast.literal_eval(answer)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return [answer]  # an interval such as [0, 1) or a formula
+        listed = written_value(answer)  # else an interval such as [0, 1) or a formula
         if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
             return listed
     return [answer]
-
-
-def _first_answer(row: Row) -> Any:
-    return mmmu_answers(row)[0]
-
-
-def _several_answers(row: Row) -> list[str] | None:
-    answers = mmmu_answers(row)
-    return answers if len(answers) > 1 else None
-
-
-MMMU = ColumnMap(
-    id="id",
-    text="question",
-    images=_SEVEN,
-    options="options",
-    answer=_first_answer,
-    answer_is="letter",
-    subject=mmmu_subject,
-    extra={"answers": _several_answers, "subfield": "subfield"},
-)
-
-MMMU_PRO = ColumnMap(
-    id="id",
-    text="question",
-    images=_SEVEN,
-    options="options",
-    answer_is="letter",
-    subject="subject",
-)
-
-
-def _asked_in_the_image(row: Row) -> str:
-    return "<image 1>" if column(row, "image") is not None else ""
-
-
-MMMU_PRO_VISION = ColumnMap(
-    id="id",
-    text=_asked_in_the_image,
-    images="image",
-    options="options",
-    answer_is="letter",
-    subject="subject",
-)
 
 
 def _of_metadata(name: str) -> Callable[[Row], Any]:
@@ -176,144 +119,106 @@ def _of_metadata(name: str) -> Callable[[Row], Any]:
     return take
 
 
-MATHVISTA = ColumnMap(
-    id="pid",
+_MMMU_PRO = ColumnMap(
+    id="id",
     text="question",
+    images=tuple(f"image_{i}" for i in range(1, 8)),
+    options="options",
+    answer_is="letter",
+    subject="subject",
+)
+_MMMU_PRO_VISION = replace(
+    _MMMU_PRO,
+    text=lambda row: "<image 1>" if column(row, "image") is not None else "",
+    images="image",
+)
+_MMMU = replace(
+    _MMMU_PRO,
+    answer=lambda row: _mmmu_answers(row)[0],
+    subject=_mmmu_subject,
+    extra={
+        "answers": lambda row: ((answers := _mmmu_answers(row))[1:] and answers) or None,
+        "subfield": "subfield",
+    },
+)
+_MATHVISTA = ColumnMap(
+    id="pid",
     images="image",
     options="choices",
-    answer="answer",
     answer_is="text",
     subject=_of_metadata("task"),
     unit="unit",
     precision="precision",
-    extra={
-        "question_type": "question_type",
-        "answer_type": "answer_type",
-        "skills": _of_metadata("skills"),
-        "context": _of_metadata("context"),
-        "grade": _of_metadata("grade"),
-    },
+    extra={name: name for name in ("question_type", "answer_type")}
+    | {name: _of_metadata(name) for name in ("skills", "context", "grade")},
 )
-
-MMSTAR = ColumnMap(
+_MMSTAR = ColumnMap(
     id="index",
-    text="question",
     images="image",
     answer_is="text",  # a letter, whose options are in the question's text
     subject="category",
     extra={"l2_category": "l2_category"},
 )
-
+_SCIENCEQA = ColumnMap(
+    text=_with_before("question", "hint"),
+    images="image",
+    options="choices",
+    answer_is="index",
+    subject="topic",
+)
+_M3COT = replace(
+    _SCIENCEQA,
+    id="id",
+    text=_with_before("question", "context"),
+    answer_is="letter",
+    extra={"field": lambda row: row.get("domain")},
+)
+_CHARTQA = ColumnMap(text="query", images="image", answer="label")
+_GEOMETRY3K = ColumnMap(
+    text="problem",
+    images="images",
+    options="choices",
+    answer="ground_truth",
+    answer_is="letter",
+)
+_AI2D_TEST = ColumnMap(images="image", options="options", answer_is="index")
 
 KNOWN: dict[str, KnownSource] = {
-    "scienceqa": KnownSource(
-        family="science",
-        hub="derek-thomas/ScienceQA",
-        split="train",
-        columns=ColumnMap(
-            text=with_before("question", "hint"),
-            images="image",
-            options="choices",
-            answer="answer",
-            answer_is="index",
-            subject="topic",
-        ),
-    ),
-    "m3cot": KnownSource(
-        family="science",
-        hub="LightChen2333/M3CoT",
-        split="train",
-        columns=ColumnMap(
-            id="id",
-            text=with_before("question", "context"),
-            images="image",
-            options="choices",
-            answer="answer",
-            answer_is="letter",
-            subject="topic",
-            extra={"field": lambda row: row.get("domain")},
-        ),
-    ),
+    "scienceqa": KnownSource("science", "derek-thomas/ScienceQA", "train", _SCIENCEQA),
+    "m3cot": KnownSource("science", "LightChen2333/M3CoT", "train", _M3COT),
     "ai2d": _cauldron("science", "ai2d"),
-    "ai2d_test": KnownSource(
-        family="benchmark",
-        hub="lmms-lab/ai2d",
-        split="test",
-        columns=ColumnMap(images="image", options="options", answer_is="index"),
-    ),
-    "chartqa": KnownSource(
-        family="chart",
-        hub="HuggingFaceM4/ChartQA",
-        split="train",
-        columns=ColumnMap(text="query", images="image", answer="label"),
-    ),
-    "dvqa": _cauldron("chart", "dvqa", status="partly documented"),
+    "ai2d_test": KnownSource("benchmark", "lmms-lab/ai2d", "test", _AI2D_TEST),
+    "chartqa": KnownSource("chart", "HuggingFaceM4/ChartQA", "train", _CHARTQA),
+    "dvqa": _cauldron("chart", "dvqa", "partly documented"),
     "figureqa": _cauldron("chart", "figureqa"),
     "mapqa": _cauldron("chart", "mapqa"),
-    "geo170k": _onevision(
-        "geometry", "geo170k(qa)", status="documented", columns=replace(_LLAVA, answer_is="letter")
-    ),
-    "geo170k_original": KnownSource(
-        family="geometry",
-        hub="Luckyjhg/Geo170K",
-        split="qa_tuning",
-        columns=replace(_LLAVA, answer_is="letter"),
-    ),
-    "geometry3k": KnownSource(
-        family="geometry",
-        hub="hiyouga/geometry3k",
-        split="train",
-        columns=ColumnMap(
-            text="problem",
-            images="images",
-            options="choices",
-            answer="ground_truth",
-            answer_is="letter",
-        ),
-    ),
+    "geo170k": _onevision("geometry", "geo170k(qa)", _LLAVA_LETTER, "documented"),
+    "geo170k_original": KnownSource("geometry", "Luckyjhg/Geo170K", "qa_tuning", _LLAVA_LETTER),
+    "geometry3k": KnownSource("geometry", "hiyouga/geometry3k", "train", _GEOMETRY3K),
     "unigeo": _onevision("geometry", "UniGeo(MathV360K)"),
-    "geomverse": _cauldron("geometry", "geomverse", status="partly documented"),
+    "geomverse": _cauldron("geometry", "geomverse", "partly documented"),
     "geos": _onevision("geometry", "GEOS(MathV360K)"),
     "iconqa": _cauldron("commonsense", "iconqa"),
     "infographicvqa": _cauldron("commonsense", "infographic_vqa"),
     "clevr_math": _onevision("commonsense", "CLEVR-Math(MathV360K)"),
-    "mmmu": KnownSource(
-        family="benchmark",
-        hub="MMMU/MMMU",
-        subset=MMMU_SUBJECTS,
-        split="validation",
-        columns=MMMU,
-    ),
+    "mmmu": KnownSource("benchmark", "MMMU/MMMU", "validation", _MMMU, MMMU_SUBJECTS),
     "mmmu_pro": KnownSource(
-        family="benchmark",
-        hub="MMMU/MMMU_Pro",
-        subset="standard (10 options)",
-        split="test",
-        columns=MMMU_PRO,
+        "benchmark", "MMMU/MMMU_Pro", "test", _MMMU_PRO, "standard (10 options)"
     ),
     "mmmu_pro_vision": KnownSource(
-        family="benchmark",
-        hub="MMMU/MMMU_Pro",
-        subset="vision",
-        split="test",
-        columns=MMMU_PRO_VISION,
+        "benchmark", "MMMU/MMMU_Pro", "test", _MMMU_PRO_VISION, "vision"
     ),
     "mathvista": KnownSource(
-        family="benchmark",
+        "benchmark",
+        columns=_MATHVISTA,
         file="testmini.json, with the folder images/ beside it,",
-        columns=MATHVISTA,
     ),
     "mathvision": KnownSource(
-        family="benchmark",
+        "benchmark",
         file="test.jsonl or testmini.jsonl, with the folder images/ beside it,",
-        reader=read_mathvision,
+        format=mathvision.FORMAT,
     ),
-    "mmstar": KnownSource(
-        family="benchmark",
-        hub="Lin-Chen/MMStar",
-        split="val",
-        columns=MMSTAR,
-    ),
+    "mmstar": KnownSource("benchmark", "Lin-Chen/MMStar", "val", _MMSTAR),
 }
 """Name -> set. The name is also the domain of its questions."""
 
@@ -338,9 +243,8 @@ def find_source(source: str, subset: str | None = None) -> str | None:
     if len(fitting) == 1:
         return fitting[0]
     if not hub_like(source) and Path(source).suffix.lower() not in FILES:
-        raise DreamPRMError(
-            f"there is no file and no known source '{source}'; {offer(source, KNOWN)}"
-        )
+        message = f"there is no file and no known source '{source}'; {offer(source, KNOWN)}"
+        raise DreamPRMError(message)
     return None
 
 
@@ -387,8 +291,8 @@ def read_known(
     domain = options.pop("domain", None) or key
     columns = columns or known.columns
     if columns is None:
-        assert known.reader is not None
-        questions = known.reader(source, domain=domain)
+        assert known.format is not None
+        questions = known.format.read(source, domain=domain).questions
         options.get("on_read", lambda _: None)(len(questions))
         return choose(questions, options.get("limit"), options.get("seed"))
     if path is None:

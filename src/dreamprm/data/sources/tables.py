@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +16,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dreamprm.data.files import BadRow, check_new_id, open_for_reading, refuse
-from dreamprm.data.own import iterate_rows
-from dreamprm.data.sources.columns import ColumnMap, Row, question_of, save_picture
+from dreamprm.data.files import (
+    BadRow,
+    check_new_id,
+    in_row,
+    load_json,
+    open_for_reading,
+    refuse,
+)
+from dreamprm.data.rows import Row, each_row
+from dreamprm.data.sources.columns import ColumnMap, question_of, save_picture
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question
 
@@ -99,21 +105,16 @@ def read_source(
             label = str(source) if isinstance(source, str | Path) else name
             label += f" ({one})" if one else ""
             start = "-".join(part for part in (name, len(subsets) > 1 and one, split) if part)
-            try:
-                for number, row in _open(source, split=split, subset=one, stream=stream):
-                    try:
+            with in_row(label, None):
+                for number, row in _open(source, split, one, stream, bad_row):
+                    with in_row(label, number, bad_row):
                         asked = of_row(row, f"{start}-{number}")
                         for question in asked:
                             check_new_id(question.id, number, seen, label)
-                    except DataError as error:
-                        bad_row(error.at(file=label, row=number))
-                        continue
-                    for question in asked:
-                        if question.images or not only_with_images:
-                            on_read(1)
-                            yield question
-            except DataError as error:
-                raise error.at(file=label) from error
+                        for question in asked:
+                            if question.images or not only_with_images:
+                                on_read(1)
+                                yield question
 
     return store_images(choose(questions(), limit, seed), image_folder)
 
@@ -159,7 +160,7 @@ def _table_name(source: Table) -> str:
 
 
 def _open(
-    source: Table, *, split: str | None, subset: str | None, stream: bool
+    source: Table, split: str | None, subset: str | None, stream: bool, bad_row: BadRow
 ) -> Iterator[tuple[int, Any]]:
     """(1-based row, row) of every row of a table.
 
@@ -167,15 +168,28 @@ def _open(
     is downloaded and kept, and an interrupted download goes on.
     """
     if not isinstance(source, str | Path):
-        return enumerate(_undecoded(source), start=1)
+        return enumerate(_stored(source), start=1)
     path = Path(source)
     if path.is_dir():
         return enumerate(_from_folder(path, split), start=1)
-    if path.is_file() or path.suffix.lower() in FILES or not hub_like(source):
-        if split or subset:
-            raise DataError("a file has no splits or subsets; leave them out", file=path)
-        return _from_file(path)
-    return enumerate(_from_hub(str(source), split, subset, stream), start=1)
+    if not path.is_file() and path.suffix.lower() not in FILES and hub_like(source):
+        return enumerate(_from_hub(str(source), split, subset, stream), start=1)
+    if split or subset:
+        raise DataError("a file has no splits or subsets; leave them out", file=path)
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return each_row(path, bad_row)
+        case ".json":
+            return enumerate(_json_rows(path), start=1)
+        case ".csv":
+            return _csv_rows(path)
+        case ".parquet":
+            from dreamprm.data.arrow import parquet_rows
+
+            return enumerate(parquet_rows(path), start=1)
+    message = f"is no table that can be read; known are {', '.join(FILES)}, a folder written by"
+    message += " datasets.save_to_disk, and names on the hub such as owner/name"
+    raise DataError(message, file=path)
 
 
 def hub_like(source: str | Path) -> bool:
@@ -183,32 +197,9 @@ def hub_like(source: str | Path) -> bool:
     return isinstance(source, str) and HUB_NAME.fullmatch(source) is not None
 
 
-def _from_file(path: Path) -> Iterator[tuple[int, Any]]:
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        return iterate_rows(path)
-    if suffix == ".json":
-        return enumerate(_json_rows(path), start=1)
-    if suffix == ".csv":
-        return _csv_rows(path)
-    if suffix == ".parquet":
-        return enumerate(_parquet_rows(path), start=1)
-    raise DataError(
-        f"is no table that can be read; known are {', '.join(FILES)}, a folder written by "
-        "datasets.save_to_disk, and names on the hub such as owner/name",
-        file=path,
-    )
-
-
 def _json_rows(path: Path) -> list[Any]:
     """A list of objects, or an object of objects whose keys are ids (MathVista's form)."""
-    with open_for_reading(path) as file:
-        content = file.read()
-    try:
-        rows = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        message = f"not JSON ({error}); the file may be cut off, so fetch or make it again"
-        raise DataError(message, file=path) from error
+    rows = load_json(path)
     if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
         rows = list(rows.values())
     if not isinstance(rows, list):
@@ -231,34 +222,19 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError(message, file=path, row=number + 1) from error
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with open_for_reading(path) as file:
-        try:
-            for batch in pq.ParquetFile(file).iter_batches(100):  # rows with images are large
-                yield from batch.to_pylist()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            message = f"not Parquet, or cut off ({error}); make the file again"
-            raise DataError(message, file=path) from error
-
-
 def _from_folder(folder: Path, split: str | None) -> Iterable[Any]:
     import datasets  # type: ignore[import-untyped]
 
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # what `datasets` raises here is no one class
-        raise DataError(
-            f"is no folder written by datasets.save_to_disk ({_first_line(error)}); give a file, "
-            "or the folder that holds dataset_info.json or dataset_dict.json",
-            file=folder,
-        ) from error
+        message = f"is no folder written by datasets.save_to_disk ({_first_line(error)}); give a"
+        message += " file, or the folder that holds dataset_info.json or dataset_dict.json"
+        raise DataError(message, file=folder) from error
     if not isinstance(loaded, datasets.DatasetDict):
         if split is not None:
             raise DataError("has no splits; leave split out", file=folder, field="split")
-        return _undecoded(loaded)
+        return _stored(loaded)
     splits = list(loaded)
     if split is None and len(splits) == 1:
         split = splits[0]
@@ -266,7 +242,7 @@ def _from_folder(folder: Path, split: str | None) -> Iterable[Any]:
         said = "several splits" if split is None else f"no split '{split}'"
         message = f"has {said}; give one of: {', '.join(splits)}"
         raise DataError(message, file=folder, field="split")
-    return _undecoded(loaded[split])
+    return _stored(loaded[split])
 
 
 def _from_hub(name: str, split: str | None, subset: str | None, stream: bool) -> Iterator[Any]:
@@ -279,29 +255,16 @@ def _from_hub(name: str, split: str | None, subset: str | None, stream: bool) ->
                 message = f"has several splits; give one of: {', '.join(map(str, loaded))}"
                 raise DataError(message, file=name, field="split")
             (loaded,) = loaded.values()
-        rows = iter(_undecoded(loaded))
+        yield from _stored(loaded)
     except DreamPRMError:
         raise
     except Exception as error:  # of `datasets`, of the hub's client, and of three network packages
-        raise _no_hub(name, subset, split, error) from error
-    while True:
-        try:
-            row = next(rows, None)
-        except Exception as error:  # the network may also fail in the midst
-            raise _no_hub(name, subset, split, error) from error
-        if row is None:
-            return
-        yield row
-
-
-def _no_hub(name: str, subset: str | None, split: str | None, error: Exception) -> DreamPRMError:
-    parts = [f"subset {subset}"] if subset else []
-    parts += [f"split {split}"] if split else []
-    where = f" ({', '.join(parts)})" if parts else ""
-    return DreamPRMError(
-        f"{name}{where}: cannot be read from the hub: {_first_line(error)}; check the name and the "
-        "network, or download it and give the file or folder"
-    )
+        parts = [f"subset {subset}"] if subset else []
+        parts += [f"split {split}"] if split else []
+        where = f" ({', '.join(parts)})" if parts else ""
+        message = f"{name}{where}: cannot be read from the hub: {_first_line(error)}; check the"
+        message += " name and the network, or download it and give the file or folder"
+        raise DreamPRMError(message) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -309,13 +272,10 @@ def _first_line(error: Exception) -> str:
     return lines[0][:300]
 
 
-def _undecoded(rows: Iterable[Any]) -> Iterable[Any]:
-    """The rows, with the images of a `datasets.Dataset` as they are stored.
-
-    Batches of Arrow hold them so. `cast_column` to `Image(decode=False)` would do, too, but writes
-    a copy of the whole table where a column holds lists of images.
-    """
+def _stored(rows: Iterable[Any]) -> Iterable[Any]:
+    """The rows, with the images of a `datasets.Dataset` as they are stored."""
     if not hasattr(rows, "with_format"):
         return rows
-    batches = rows.with_format("arrow").iter(batch_size=100)
-    return (row for batch in batches for row in batch.to_pylist())
+    from dreamprm.data.arrow import stored_rows
+
+    return stored_rows(rows)

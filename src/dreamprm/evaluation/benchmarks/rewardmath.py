@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamprm.data.files import load_json_rows
-from dreamprm.data.rows import Row, exact_text, is_whole, text_list
+from dreamprm.data.rows import Row, exact_text, is_whole, load_json_rows, text_list
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult, Result, metric, new_result
 from dreamprm.evaluation.statistics import estimate

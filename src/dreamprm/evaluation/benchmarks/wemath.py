@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dreamprm.data.files import image_from_disk, load_json_rows
-from dreamprm.data.rows import Row, required_text
+from dreamprm.data.files import image_from_disk
+from dreamprm.data.rows import Row, load_json_rows, required_text
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response
 from dreamprm.evaluation.results import Metric, QuestionResult, metric

@@ -1,0 +1,212 @@
+"""Records as Arrow tables: Parquet, for sets too large for JSON lines, and `datasets.Dataset`.
+
+Columns are the fields of the records. Images are structs of `bytes` and `path`, the `Image` feature
+of `datasets`, so that its viewers show them; `extra` is JSON text, because its fields differ from
+row to row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dreamprm.data.files import (
+    BadRow,
+    R,
+    atomic_write,
+    image_to_disk,
+    in_row,
+    open_for_reading,
+    unique,
+)
+from dreamprm.errors import DataError
+from dreamprm.records import Question, Record, StepScores, Trajectory
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # type: ignore[import-untyped]
+
+_DATASET = "dataset"  # stands for the file in messages
+_ROWS_AT_ONCE = 1000
+_INTEGERS = range(-(2**63), 2**63)
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_LABEL = pa.struct([("value", pa.float64()), ("correct", pa.int64()), ("total", pa.int64())])
+_TYPES = {  # of the fields that are no text
+    "images": pa.list_(_IMAGE),
+    "options": pa.list_(pa.string()),
+    "steps": pa.list_(pa.string()),
+    "outcome": pa.bool_(),
+    "labels": pa.list_(_LABEL),
+    "sample_index": pa.int64(),
+    "logits": pa.list_(pa.float64()),
+    "cut": pa.int64(),
+}
+SCHEMAS: dict[type[Record], pa.Schema] = {
+    kind: pa.schema([(name, _TYPES.get(name, pa.string())) for name in kind.model_fields])
+    for kind in (Question, Trajectory, StepScores)
+}
+
+
+def each_row(path: Path, bad_row: BadRow) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based row, fields of a record) of a Parquet file."""
+    for number, values in enumerate(parquet_rows(path), start=1):
+        with in_row(path, number, bad_row):
+            yield number, _from_arrow(values)
+
+
+def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file; a DataError where it is none."""
+    with open_for_reading(path) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(100):  # rows with images are large
+                yield from batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            message = f"not Parquet, or cut off ({error}); make the file again"
+            raise DataError(message, file=path) from error
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The columns of a Parquet file; none where it is no such file."""
+    with open_for_reading(path) as file:
+        try:
+            return list(pq.read_schema(file).names)
+        except (pa.ArrowException, OSError):
+            return []
+
+
+def write_parquet(path: Path, records: Iterable[R], kind: type[R]) -> None:
+    """Write records of one class, 1,000 rows at a time, replacing the file in one step."""
+    rows = _to_arrow(records, path, path.parent)
+    schema = SCHEMAS[kind]
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema) as writer:
+        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def to_dataset(records: Iterable[R], kind: type[R]) -> Dataset:
+    """Records of one class as a `Dataset`.
+
+    Args:
+        records: the records; image paths are stored as they are, so they should be absolute, or
+            bytes, when the set is to be opened elsewhere.
+        kind: their class (a set without rows has columns, too).
+
+    Raises:
+        DataError: a count is too large for 64 bits, or a question id comes twice.
+
+    Example:
+        >>> scores = [StepScores(question_id="q", sample_index=0, logits=(0.5,))]
+        >>> to_dataset(scores, StepScores).column_names
+        ['question_id', 'sample_index', 'logits', 'cut', 'steps_digest']
+    """
+    from datasets import Dataset, DatasetInfo, Features, Image, List
+
+    features = Features.from_arrow_schema(SCHEMAS[kind])
+    if kind is Question:
+        features["images"] = List(Image())
+    rows = list(_to_arrow(records, _DATASET, None))
+    table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
+    return Dataset(table, info=DatasetInfo(features=features))
+
+
+def from_dataset(dataset: Dataset, kind: type[R]) -> list[R]:
+    """The records of a `Dataset` whose columns are the fields of `kind`.
+
+    An image may be stored as bytes or as a path. A single `Image` column `images` is one image per
+    question.
+
+    Args:
+        dataset: the data set; one split, not a dictionary of splits.
+        kind: the class of the records.
+
+    Raises:
+        DataError: a column is unknown, or a row is no valid record; names column or row and field.
+    """
+    columns = getattr(dataset, "column_names", None)
+    if not isinstance(columns, list):
+        raise DataError("must be a single split; choose one, such as data['train']", file=_DATASET)
+    for column in columns:
+        if column not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
+            message = f"unknown column '{column}'; remove or rename it"
+            raise DataError(
+                f"{message}, a {kind.__name__} has {known}", file=_DATASET, field=column
+            )
+
+    def records() -> Iterator[R]:
+        for number, row in enumerate(stored_rows(dataset), start=1):
+            with in_row(_DATASET, number):
+                yield kind.parse(_from_arrow(row))
+
+    return list(unique(records(), _DATASET))
+
+
+def stored_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a data set, with images as they are stored.
+
+    Batches of Arrow hold them so: to decode images and encode them again takes hours and changes
+    them. `cast_column` to `Image(decode=False)` would do, too, but writes a copy of the whole table
+    where a column holds lists of images.
+    """
+    for batch in dataset.with_format("arrow").iter(batch_size=100):
+        yield from batch.to_pylist()
+
+
+def _to_arrow(
+    records: Iterable[Record], path: str | Path, folder: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Values of the columns; image paths as a file in `folder` should say them."""
+    for number, record in enumerate(unique(records, path), start=1):
+        values = record.model_dump()
+        if "extra" in values:
+            extra = values["extra"]
+            values["extra"] = json.dumps(extra, ensure_ascii=False) if extra else None
+        if isinstance(record, Question):
+            values["images"] = [
+                {"bytes": image, "path": None}
+                if isinstance(image, bytes)
+                else {"bytes": None, "path": image_to_disk(image, folder) if folder else image}
+                for image in record.images
+            ]
+        if isinstance(record, Trajectory):
+            labels = record.labels or ()
+            counts = {"labels": [label.total for label in labels if label and label.total]}
+            for field, numbers in (counts | {"sample_index": [record.sample_index]}).items():
+                if not all(number in _INTEGERS for number in numbers):
+                    message = "is too large for 64 bits; correct it"
+                    raise DataError(message, file=path, row=number, field=field)
+            if record.labels is not None:
+                values["labels"] = [label and asdict(label) for label in labels]
+        yield values
+
+
+def _from_arrow(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record from the values of a row."""
+    for field, content in values.items():
+        if field in ("images", "options") and content is None:
+            values[field] = ()
+        elif field == "images":
+            several = content if isinstance(content, list) else [content]
+            values[field] = [_image(image) for image in several]
+        elif field == "extra" and not isinstance(content, dict):
+            try:
+                values[field] = json.loads(content) if content else {}
+            except (ValueError, TypeError) as error:
+                message = f"not JSON ({error}); correct it or leave it empty"
+                raise DataError(message, field="extra") from None
+    return values
+
+
+def _image(image: Any) -> Any:
+    """A stored image as a record holds it: bytes, else the path."""
+    if not isinstance(image, dict):
+        return image
+    data = image.get("bytes")
+    return image.get("path") if data is None else data
