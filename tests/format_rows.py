@@ -1,15 +1,61 @@
-"""Sample rows of every format, and ways to damage them."""
+"""Sample rows of every format, ways to damage them, and what the formats' tests share."""
 
 from __future__ import annotations
 
 import copy
 import json
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from dreamprm.data import known
 from dreamprm.data.format import Format
+from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
+
+Row = dict[str, Any]
+Pair = tuple[list[Question], list[Trajectory]]
+RIGHT, WRONG = Label(1.0), Label(0.0)
+
+
+def reader(name: str) -> Callable[..., Pair]:
+    """Path and options of `Format.read` -> questions and trajectories."""
+
+    def read(path: str | Path, **options: Any) -> Pair:
+        records = known.find(name).read(path, **options)
+        return records.questions, records.trajectories
+
+    return read
+
+
+def save(folder: Path, rows: Sequence[Any], name: str = "rows.json") -> Path:
+    """A file of these rows: a JSON list, or JSON lines where the name ends so."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / name).write_text(lines if name.endswith(".jsonl") else json.dumps(rows))
+    return folder / name
+
+
+def load(path: Path) -> list[Any]:
+    """The rows of a file."""
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else [*map(json.loads, text.splitlines())]
+
+
+def check_refused(name: str, folder: Path, good: Row, broken: Row, message: str) -> None:
+    """A broken row between good ones is told with file, row and message, and can be passed over."""
+    read = reader(name)
+    path = save(folder, [good, broken, good])
+    with pytest.raises(DataError, match=message) as caught:
+        read(path)
+    assert (caught.value.file, caught.value.row) == (path, 2)
+    told: list[DataError] = []
+    _, trajectories = read(path, bad_row=told.append)
+    assert [error.row for error in told] == [2]
+    assert len(trajectories) == 2 * len(read(save(folder, [good]))[1])
+
 
 LISTS = {"dreamprm_train", "dreamprm_meta", "processbench"}  # written as a JSON list
 _GIVEN: dict[str, list[dict[str, Any]]] = {
@@ -169,25 +215,18 @@ def sample_records(name: str) -> tuple[list[Question], list[Trajectory]]:
     return questions, trajectories
 
 
-def sample_rows(known: Format, folder: Path) -> list[dict[str, Any]]:
+def sample_rows(one: Format, folder: Path) -> list[Row]:
     """Good rows of a format."""
-    if known.name in _GIVEN:
-        return [dict(row) for row in _GIVEN[known.name]]
-    assert known.write is not None
-    path = folder / ("sample.json" if known.name in LISTS else "sample.jsonl")
-    known.write(path, *sample_records(known.name))
-    text = path.read_text()
-    return json.loads(text) if known.name in LISTS else [*map(json.loads, text.splitlines())]
+    if one.name in _GIVEN:
+        return [dict(row) for row in _GIVEN[one.name]]
+    path = folder / ("sample.json" if one.name in LISTS else "sample.jsonl")
+    one.write(path, *sample_records(one.name))
+    return load(path)
 
 
-def write_rows(known: Format, folder: Path, rows: list[Any], name: str = "rows") -> Path:
+def write_rows(one: Format, folder: Path, rows: list[Any], name: str = "rows") -> Path:
     """A file of these rows. NaN and half characters are written, as careless programs do."""
-    path = folder / f"{name}{'.json' if known.name in LISTS else '.jsonl'}"
-    if known.name in LISTS:
-        path.write_text(json.dumps(rows))
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return save(folder, rows, f"{name}{'.json' if one.name in LISTS else '.jsonl'}")
 
 
 JUNK: tuple[Any, ...] = (

@@ -115,7 +115,10 @@ def wrong_paper_file(kept: float = 1.0, **changes: Any) -> Callable[[Path], list
         (wrong_paper_file(kept=0.5), ["train.json: not JSON", "cut off"]),
         (
             wrong_paper_file(accuracy=1.5, score=None, times=None),
-            ["train.json, row 5, field 'accuracy'", "label 1.5 is outside 0-1"],
+            [
+                "train.json, row 5, field 'accuracy'",
+                "label 1.5 must be true, false, or",
+            ],
         ),
         (wrong_weights('{"bars": 1, "dails": 1}'), ["unknown domain 'dails'", "dials"]),
         (wrong_weights("[1, 2]"), ["w.json: must hold a JSON object"]),
@@ -262,6 +265,6 @@ def test_the_papers_meta_set_is_refused_with_its_rows_without_a_response(
     first = words.index("--meta_questions")
     del words[first : first + 4]
     line = refused(words)
-    assert "371 rows without a response" in line
+    assert "371 of 500 rows without a response" in line
     assert "all 251 of 251 false rows" in line
     assert not (project / "prm").exists()

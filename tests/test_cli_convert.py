@@ -137,7 +137,7 @@ def test_rows_without_a_response_are_refused_dropped_or_kept(
     words = ["convert", "--input", str(path), "--output", str(out)]
     words += ["--output_format", "dreamprm_meta"]
     assert main(words) == 1
-    assert "1 rows without a response" in capsys.readouterr().err
+    assert "1 of 2 rows without a response" in capsys.readouterr().err
     assert main([*words, "--without_response", "drop"]) == 0
     assert len(json.loads(out.read_text())) == 1
     assert main([*words, "--without_response", "keep"]) == 0

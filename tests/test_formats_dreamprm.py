@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dreamprm.data import DataWarning, read_pair, read_questions, read_trajectories
+from dreamprm.data import DataWarning, known, read_pair, read_questions, read_trajectories
 from dreamprm.errors import DataError
 from dreamprm.prompts import join_steps
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
-from tests.format_reading import reader, writer
+from tests.format_rows import reader, save
 
 read_meta = reader("dreamprm_meta")
 read_train = reader("dreamprm_train")
-write_meta = writer("dreamprm_meta")
-write_train = writer("dreamprm_train")
+write_meta = known.find("dreamprm_meta").write
+write_train = known.find("dreamprm_train").write
 
 ONE, TWO, THREE = "Step 1: read 3", "Step 2: read 5", "Step 3: sum is 8"
-OTHER = "Step 2: sum is 8"
 
 
 def train_row(sid: int, add: str, score: int, times: int, **other: Any) -> dict[str, Any]:
@@ -46,18 +44,13 @@ def meta_row(true_false: Any, response: str, **other: Any) -> dict[str, Any]:
     return {"id": 7, "true_false": true_false, "input": text, "image_path": "7.png"} | other
 
 
-def saved(tmp_path: Path, rows: list[dict[str, Any]], name: str = "rows.json") -> Path:
-    (tmp_path / name).write_text(json.dumps(rows))
-    return tmp_path / name
-
-
 def test_prefix_rows_of_one_response_become_one_trajectory_with_counts(tmp_path: Path) -> None:
     rows = [
         train_row(2, f"{ONE}\n\n{TWO}\n\n", 3, 4),
         train_row(1, f"{ONE}\n\n", 7, 11),
         train_row(3, f"{ONE}\n\n{TWO}\n\n{THREE}\n\n", 1, 1),
     ]
-    questions, trajectories = read_train(saved(tmp_path, rows))
+    questions, trajectories = read_train(save(tmp_path, rows))
     assert questions == [
         Question(
             id="7",
@@ -78,7 +71,7 @@ def test_prefix_rows_of_one_response_become_one_trajectory_with_counts(tmp_path:
 
 def test_a_step_without_a_row_stays_unlabelled(tmp_path: Path) -> None:
     rows = [train_row(3, f"{ONE}\n{TWO}\n{THREE}", 1, 2), train_row(1, ONE, 2, 2)]
-    _, [trajectory] = read_train(saved(tmp_path, rows))
+    _, [trajectory] = read_train(save(tmp_path, rows))
     assert trajectory.labels == (Label.of(2, 2), None, Label.of(1, 2))
 
 
@@ -89,7 +82,7 @@ def test_responses_that_part_ways_become_two_trajectories_sharing_a_label(tmp_pa
         train_row(2, f"{ONE}\n{TWO}", 3, 4),
         train_row(2, f"{ONE}\n{other}", 0, 4),
     ]
-    _, trajectories = read_train(saved(tmp_path, rows))
+    _, trajectories = read_train(save(tmp_path, rows))
     assert [(t.steps, t.labels, t.sample_index) for t in trajectories] == [
         ((ONE, TWO), (Label.of(2, 4), Label.of(3, 4)), 0),
         ((ONE, other), (Label.of(2, 4), Label.of(0, 4)), 1),
@@ -98,7 +91,7 @@ def test_responses_that_part_ways_become_two_trajectories_sharing_a_label(tmp_pa
 
 def test_a_prefix_ends_at_a_step_not_inside_one(tmp_path: Path) -> None:
     rows = [train_row(1, "Step 1: read 3", 1, 4), train_row(1, "Step 1: read 35", 0, 4)]
-    _, trajectories = read_train(saved(tmp_path, rows))
+    _, trajectories = read_train(save(tmp_path, rows))
     assert [t.steps for t in trajectories] == [("Step 1: read 3",), ("Step 1: read 35",)]
 
 
@@ -120,24 +113,24 @@ def test_a_bad_training_row_is_named_with_row_and_field(
 ) -> None:
     rows = [train_row(1, ONE, 1, 4), train_row(2, f"{ONE}\n{TWO}", 1, 4) | wrong]
     with pytest.raises(DataError, match=rf"rows\.json, row 2, field '{field}'"):
-        read_train(saved(tmp_path, rows))
+        read_train(save(tmp_path, rows))
 
 
 @pytest.mark.parametrize("accuracy", [1.5, -0.1])
 def test_a_label_without_counts_must_lie_between_0_and_1(tmp_path: Path, accuracy: float) -> None:
     row = train_row(1, ONE, 1, 4) | {"score": None, "times": None, "accuracy": accuracy}
-    with pytest.raises(DataError, match=rf"row 1, field 'accuracy': label {accuracy} is outside"):
-        read_train(saved(tmp_path, [row]))
+    with pytest.raises(DataError, match=rf"row 1, field 'accuracy': label {accuracy} must be"):
+        read_train(save(tmp_path, [row]))
 
 
 def test_one_id_for_two_questions_is_refused(tmp_path: Path) -> None:
     rows = [train_row(1, ONE, 1, 4), train_row(1, ONE, 1, 4, input="How few?")]
     with pytest.raises(DataError, match="row 2, field 'id': id '7' stands for two different"):
-        read_train(saved(tmp_path, rows))
+        read_train(save(tmp_path, rows))
 
 
 def test_training_rows_without_a_response_are_refused_or_dropped(tmp_path: Path) -> None:
-    path = saved(tmp_path, [train_row(1, ONE, 1, 4), train_row(2, " ", 1, 4)])
+    path = save(tmp_path, [train_row(1, ONE, 1, 4), train_row(2, " ", 1, 4)])
     with pytest.raises(DataError, match="row 2, field 'add': 1 of 2 rows without a response"):
         read_train(path)
     _, [trajectory] = read_train(path, without_response="drop")
@@ -192,7 +185,7 @@ def test_meta_rows_give_the_same_records_back(
 def test_a_meta_row_becomes_question_steps_answer_and_outcome(tmp_path: Path) -> None:
     right = "Let us see.\n\n" + join_steps([ONE, TWO], "**B**")
     rows = [meta_row(False, join_steps([ONE], "A")), meta_row(True, right)]
-    [question], trajectories = read_meta(saved(tmp_path, rows))
+    [question], trajectories = read_meta(save(tmp_path, rows))
     assert (question.text, question.options) == ("How many?", ("7", "8"))
     assert question.answer == "B"
     assert [(t.steps, t.answer, t.outcome, t.sample_index) for t in trajectories] == [
@@ -203,15 +196,15 @@ def test_a_meta_row_becomes_question_steps_answer_and_outcome(tmp_path: Path) ->
 
 def test_a_paragraph_of_the_question_is_no_response(tmp_path: Path) -> None:
     rows = [meta_row(True, "", input="Question: A train leaves.\n\nWhen does it arrive?")]
-    with pytest.raises(DataError, match="1 rows without a response, 0 of 0 false|including all"):
-        read_meta(saved(tmp_path, rows))
+    with pytest.raises(DataError, match="1 of 1 rows without a response.*all 1 of 1 true"):
+        read_meta(save(tmp_path, rows))
 
 
 @pytest.mark.filterwarnings("ignore:.*contradiction")
 def test_meta_rows_without_a_response_are_refused_or_dropped(tmp_path: Path) -> None:
     rows = [meta_row(True, join_steps([ONE], "B")), meta_row(False, ""), meta_row(True, "")]
-    path = saved(tmp_path, rows)
-    with pytest.raises(DataError, match=r"row 2.*: 2 rows .* all 1 of 1 false rows, 1 of 2 true"):
+    path = save(tmp_path, rows)
+    with pytest.raises(DataError, match=r"row 2.*: 2 of 3 rows .* 1 of 1 false rows, 1 of 2"):
         read_meta(path)
     with pytest.warns(DataWarning, match="all 1 trajectories have the outcome true"):
         _, trajectories = read_meta(path, without_response="drop")
@@ -221,12 +214,12 @@ def test_meta_rows_without_a_response_are_refused_or_dropped(tmp_path: Path) -> 
 def test_an_outcome_that_is_no_bool_is_named(tmp_path: Path) -> None:
     rows = [meta_row(True, join_steps([ONE], "B")), meta_row("yes", join_steps([ONE], "B"))]
     with pytest.raises(DataError, match="row 2, field 'true_false'"):
-        read_meta(saved(tmp_path, rows))
+        read_meta(save(tmp_path, rows))
 
 
 def test_the_same_text_with_both_labels_is_a_warning(tmp_path: Path) -> None:
     response = join_steps([ONE], "B")
-    path = saved(tmp_path, [meta_row(True, response), meta_row(False, response)])
+    path = save(tmp_path, [meta_row(True, response), meta_row(False, response)])
     with pytest.warns(
         DataWarning, match=r"both labels \(and the same image\): row 1 \(id 7\) true"
     ):
@@ -234,13 +227,13 @@ def test_the_same_text_with_both_labels_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_kind_of_json_is_seen_from_its_fields(tmp_path: Path) -> None:
-    train = saved(tmp_path, [train_row(1, ONE, 1, 4)], "a.json")
+    train = save(tmp_path, [train_row(1, ONE, 1, 4)], "a.json")
     rows = [meta_row(True, join_steps([ONE], "B")), meta_row(False, join_steps([TWO], "A"))]
-    meta = saved(tmp_path, rows, "b.json")
+    meta = save(tmp_path, rows, "b.json")
     assert read_questions(train)[0].domain == "chartqa"
     assert [t.outcome for t in read_trajectories(meta)] == [True, False]
     with pytest.raises(DataError, match="unknown format"):
-        read_pair(saved(tmp_path, [{"question": "?"}], "c.json"))
+        read_pair(save(tmp_path, [{"question": "?"}], "c.json"))
     with pytest.raises(DataError, match="not JSON"):
         (tmp_path / "d.json").write_text('[{"id": 1')
         read_pair(tmp_path / "d.json")
@@ -251,7 +244,7 @@ def test_the_released_meta_set_is_refused_for_its_missing_responses(real_data: P
         warnings.simplefilter("ignore")
         read_pair(real_data / "dreamprm" / "meta.json")
     message = str(caught.value)
-    assert "371 rows without a response" in message
+    assert "371 of 500 rows without a response" in message
     assert "all 251 of 251 false rows" in message
     assert "tell the classes apart by the absence of steps" in message
 
@@ -268,39 +261,6 @@ def test_the_released_meta_set_without_them_is_129_right_responses(real_data: Pa
     messages = " ".join(str(warning.message) for warning in told)
     assert "(id 246) false, row 432 (id 271) true, row 453 (id 324) true" in messages
     assert "cannot be fitted on one class" in messages
-
-
-def written(tmp_path: Path, write: Any, pair: Any) -> list[dict[str, Any]]:
-    """What a writer makes of records, in another folder than the source's."""
-    (tmp_path / "elsewhere").mkdir(exist_ok=True)
-    write(tmp_path / "elsewhere" / "back.json", *pair)
-    rows: list[dict[str, Any]] = json.loads((tmp_path / "elsewhere" / "back.json").read_text())
-    return rows
-
-
-META = [
-    meta_row(True, "### Step 1: look\n\n  Step 2: see 8 \n\n**Final answer:** (B) \n"),
-    meta_row(False, ""),
-    meta_row(0, join_steps([ONE, TWO], "A"), image_path="./x/../7.png", note=[1]),
-    meta_row(True, ""),
-    meta_row(False, "A", id="8", image_path=None),
-    {"true_false": True, "input": "How many?\n\nstep 1. so\nFinal answer: 8"},
-]
-TRAIN = [
-    train_row(2, f"{ONE}\n{TWO}\n\n", 3, 4, by="me"),
-    train_row(1, f"{ONE}\n\n", 7, 11, accuracy=0.636, image_path="./7.png", id=8),
-    train_row(1, f"{ONE}\n\n", 2, 4),
-    train_row(2, f"{ONE}\n\n{TWO}\n\n", 1, 1),
-    train_row(2, f"{ONE}\n\nStep 2: read 4", 0, 4, ground_truth=8),
-    train_row(3, "  ", 0, 4),
-    {
-        "input": "Question: Q \n",
-        "add": ONE,
-        "image_path": "a.png",
-        "dataset": " d",
-        "accuracy": 0.63,
-    },
-]
 
 
 def one(**fields: Any) -> tuple[list[Question], list[Trajectory]]:
@@ -345,7 +305,7 @@ def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
     told: list[DataError] = []
     good = meta_row(True, join_steps([ONE], "B"))
     rows = [good, good | {"input": 5}, meta_row(True, ""), good | {"image_path": 3}]
-    _, trajectories = read_meta(saved(tmp_path, rows), bad_row=told.append)
+    _, trajectories = read_meta(save(tmp_path, rows), bad_row=told.append)
     assert (len(trajectories), sorted(error.row or 0 for error in told)) == (1, [2, 3, 4])
     told.clear()
     rows = [
@@ -353,7 +313,7 @@ def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
         train_row(2, ONE, 1, 4) | {"score": float("inf")},
         train_row(3, "", 1, 4),
     ]
-    _, trajectories = read_train(saved(tmp_path, rows), bad_row=told.append)
+    _, trajectories = read_train(save(tmp_path, rows), bad_row=told.append)
     assert (len(trajectories), [error.row for error in told]) == (1, [2, 3])
 
 

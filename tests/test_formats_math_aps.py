@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,7 @@ import pytest
 
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory
-from tests.format_reading import reader
-from tests.test_formats_processbench import (
-    save,
-)
+from tests.format_rows import check_refused, reader, save
 
 read_math_aps_tree = reader("math_aps_tree")
 read_math_aps = reader("math_aps")
@@ -107,15 +103,6 @@ def entry(prefix: Any, value: Any) -> dict[str, Any]:
 A = entry(f"{Q} a", 1.0)
 
 
-def check_refused(read: Callable[..., Any], path: Path, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        read(path)
-    assert (caught.value.file, caught.value.row) == (path, 2)
-    errors: list[DataError] = []
-    assert len(read(path, bad_row=errors.append)[1]) == 2 * len(WAYS)
-    assert [error.row for error in errors] == [2]
-
-
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
@@ -133,10 +120,10 @@ def check_refused(read: Callable[..., Any], path: Path, message: str) -> None:
         (["a"], "node 1: must be an object"),
     ],
 )
-def test_a_broken_list_is_refused_with_file_row_and_field(
+def test_a_broken_list_is_refused_and_can_be_passed_over(
     tmp_path: Path, steps: Any, message: str
 ) -> None:
-    check_refused(read_math_aps, save(tmp_path, [LIST, row(steps), LIST]), message)
+    check_refused("math_aps", tmp_path, LIST, row(steps), message)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +139,10 @@ def test_a_broken_list_is_refused_with_file_row_and_field(
         (node(Q, 1, 7), "node 1: must be an object"),
     ],
 )
-def test_a_broken_tree_is_refused_with_file_row_and_field(
+def test_a_broken_tree_is_refused_and_can_be_passed_over(
     tmp_path: Path, steps: Any, message: str
 ) -> None:
-    check_refused(read_math_aps_tree, save(tmp_path, [TREE, row(steps), TREE]), message)
+    check_refused("math_aps_tree", tmp_path, TREE, row(steps), message)
 
 
 @BOTH

@@ -7,16 +7,10 @@ from typing import Any
 
 import pytest
 
-from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label
-from tests.format_reading import reader
-from tests.test_formats_processbench import (
-    save,
-)
+from dreamprm.records import UNKNOWN_ANSWER
+from tests.format_rows import RIGHT, WRONG, check_refused, reader, save
 
 read_math_shepherd = reader("math_shepherd")
-
-RIGHT, WRONG = Label(1.0), Label(0.0)
 
 
 def row(tagged: str, signs: str, **more: Any) -> dict[str, Any]:
@@ -70,15 +64,8 @@ def test_published_rows_have_the_steps_and_signs_that_the_file_shows(real_data: 
     assert all(step.startswith(f"Step {i}: ") for one in trajectories
                for i, step in enumerate(one.steps, start=1))  # fmt: skip
     assert trajectories[0].labels == (RIGHT, RIGHT, RIGHT, RIGHT, WRONG)
-    assert [one.answer for one in trajectories] == [
-        "13520",
-        "16000",
-        "40",
-        "900",
-        "52",
-        "2.2",
-        "210",
-    ]
+    answers = [one.answer for one in trajectories]
+    assert answers == ["13520", "16000", "40", "900", "52", "2.2", "210"]
 
 
 @pytest.mark.parametrize(
@@ -100,18 +87,7 @@ def test_published_rows_have_the_steps_and_signs_that_the_file_shows(real_data: 
         ({"task": None}, "field 'task': is missing"),
     ],
 )
-def test_a_broken_row_is_refused_with_file_row_and_field(
+def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    path = save(tmp_path, [ROW, {**ROW, **changes}])
-    with pytest.raises(DataError, match=message) as caught:
-        read_math_shepherd(path)
-    assert (caught.value.file, caught.value.row) == (path, 2)
-
-
-def test_reading_goes_on_behind_bad_rows_when_they_are_collected(tmp_path: Path) -> None:
-    errors: list[DataError] = []
-    path = save(tmp_path, [{**ROW, "label": ""}, ROW, ROW])
-    _, trajectories = read_math_shepherd(path, bad_row=errors.append)
-    assert ([error.row for error in errors], len(trajectories)) == ([1], 2)
-    assert [trajectory.sample_index for trajectory in trajectories] == [0, 1]
+    check_refused("math_shepherd", tmp_path, ROW, ROW | changes, message)

@@ -102,7 +102,7 @@ def test_a_row_that_is_no_object_is_named(tmp_path: Path) -> None:
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, row(), row(id="5"))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="row 2: not JSON .* cut off"):
+    with pytest.raises(DataError, match="row 2: the last line is cut off"):
         read_questions(path)
 
 

@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from dreamprm.answers import verify_answer
-from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label, Trajectory
-from tests.format_reading import reader
-from tests.test_formats_processbench import (
-    load,
-    save,
-)
+from dreamprm.records import UNKNOWN_ANSWER, Trajectory
+from tests.format_rows import RIGHT, WRONG, check_refused, load, reader, save
 
 read_prm800k = reader("prm800k")
-
-RIGHT, WRONG = Label(1.0), Label(0.0)
 
 
 def said(text: str, rating: int | None, **more: Any) -> dict[str, Any]:
@@ -171,13 +164,7 @@ def test_a_published_solution_does_state_the_gold_answer(real_data: Path) -> Non
         ({key: ROW[key] for key in ("question", "labeler")}, "field 'label': is missing"),
     ],
 )
-def test_a_broken_row_is_refused_with_file_row_and_field(
+def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, broken: Any, message: str
 ) -> None:
-    path = save(tmp_path, [ERROR, broken, ERROR])
-    with pytest.raises(DataError, match=message) as caught:
-        read_prm800k(path)
-    assert (caught.value.file, caught.value.row) == (path, 2)
-    errors: list[DataError] = []
-    _, trajectories = read_prm800k(path, bad_row=errors.append)
-    assert ([error.row for error in errors], len(trajectories)) == ([2], 8)
+    check_refused("prm800k", tmp_path, ERROR, broken, message)

@@ -7,16 +7,11 @@ from typing import Any
 
 import pytest
 
-from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label
-from tests.format_reading import reader
-from tests.test_formats_processbench import (
-    save,
-)
+from dreamprm.records import UNKNOWN_ANSWER
+from tests.format_rows import RIGHT, WRONG, check_refused, reader, save
 
 read_prmbench = reader("prmbench")
 
-RIGHT, WRONG = Label(1.0), Label(0.0)
 ROW = {  # made up, in the published form
     "original_question": "How much are two pens at 3 each?",
     "modified_question": "How much are two pens at 3 each?",
@@ -69,13 +64,7 @@ def test_a_changed_question_is_a_question_of_its_own(tmp_path: Path) -> None:
         ({"original_question": 1}, "field 'original_question': must be text"),
     ],
 )
-def test_a_broken_row_is_refused_with_file_row_and_field(
+def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    path = save(tmp_path, [ROW, {**ROW, **changes}, ROW])
-    with pytest.raises(DataError, match=message) as caught:
-        read_prmbench(path)
-    assert (caught.value.file, caught.value.row) == (path, 2)
-    errors: list[DataError] = []
-    _, trajectories = read_prmbench(path, bad_row=errors.append)
-    assert ([error.row for error in errors], len(trajectories)) == ([2], 4)
+    check_refused("prmbench", tmp_path, ROW, ROW | changes, message)

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from dreamprm.errors import DataError
-from dreamprm.records import UNKNOWN_ANSWER, Label
-from tests.format_reading import reader
+from dreamprm.records import UNKNOWN_ANSWER
+from tests.format_rows import RIGHT, WRONG, check_refused, reader, save
 
 read_processbench = reader("processbench")
 
-RIGHT, WRONG = Label(1.0), Label(0.0)
 ROW = {
     "id": "gsm8k-0",
     "generator": "Qwen2-7B-Instruct",
@@ -23,18 +22,6 @@ ROW = {
     "final_answer_correct": False,
     "label": 0,
 }
-
-
-def save(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
-    path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def load(path: Path) -> list[Any]:
-    return [
-        json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()
-    ]
 
 
 def test_steps_before_the_first_error_are_right_and_those_after_it_unknown(tmp_path: Path) -> None:
@@ -102,13 +89,10 @@ def test_the_figures_of_the_published_sets_come_out(
         ({"final_answer_correct": 1}, "field 'final_answer_correct': must be true or false, not 1"),
     ],
 )
-def test_a_broken_row_is_refused_with_file_row_and_field(
+def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    path = save(tmp_path, [ROW, {**ROW, **changes}])
-    with pytest.raises(DataError, match=message) as caught:
-        read_processbench(path)
-    assert (caught.value.file, caught.value.row) == (path, 2)
+    check_refused("processbench", tmp_path, ROW, ROW | changes, message)
 
 
 @pytest.mark.parametrize("field", list(ROW))
@@ -119,7 +103,7 @@ def test_a_missing_field_is_refused(tmp_path: Path, field: str) -> None:
 
 
 def test_reading_goes_on_behind_bad_rows_when_they_are_collected(tmp_path: Path) -> None:
-    path = save(tmp_path, [ROW, {**ROW, "label": 9}, 7, ROW])
+    path = save(tmp_path, [ROW, {**ROW, "label": 9}, 7, ROW], "rows.jsonl")
     path.write_text(path.read_text() + "{broken\n\n" + json.dumps(ROW) + "\n")
     errors: list[DataError] = []
     _, trajectories = read_processbench(path, bad_row=errors.append)

@@ -48,7 +48,8 @@ def test_a_file_with_damaged_bytes_is_read_or_refused_in_one_error(
         for _ in range(rng.choice((1, 3))):
             damaged[rng.randrange(len(damaged))] ^= rng.randrange(1, 256)
         path.write_bytes(damaged)
-        known.detect(path)
+        with suppress(DataError):
+            known.detect(path)
         with suppress(DataError):
             one.read(path)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dreamprm.data import DataWarning, read_pair
+from dreamprm.data import DataWarning, known, read_pair
 from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
-from tests.format_reading import reader, writer
-from tests.test_formats_trl import Row, saved
+from tests.format_rows import Row, check_refused, reader, save
 
 read_visualprm = reader("visualprm")
-write_visualprm = writer("visualprm")
+write_visualprm = known.find("visualprm").write
 
 QUESTION = "### Question:\nQuestion: How many?\n\nOptions: (A) 7 (B) 8"
 
@@ -31,8 +29,7 @@ def row(*turns: str, **other: Any) -> dict[str, Any]:
 
 
 def read(tmp_path: Path, *rows: dict[str, Any]) -> Any:
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    return read_visualprm(tmp_path / "rows.json")
+    return read_visualprm(save(tmp_path, rows))
 
 
 def test_each_verdict_labels_the_step_before_it(tmp_path: Path) -> None:
@@ -115,21 +112,6 @@ def test_the_released_meta_set_of_dreamprm_1_5_is_read_whole(real_data: Path) ->
 SHARED = "### Question:\nHow many?\n\n### Solution Process:\nread 3"
 
 
-def said(*turns: str) -> Any:
-    return row(*turns)["conversations"]
-
-
-ROWS: list[Row] = [
-    row(QUESTION, "read 3", "+", " read 4\n", "-", "Answer: A", "-", response="1. read 3\nA", n=1),
-    row(QUESTION, "B", "+", response="B", true_false=True),
-    row(QUESTION, "A", "-", true_false=0, image=["./a.png"]),
-    row(SHARED, "+", "so **8**", "-", id=-1, image="b/../c.png"),
-    row(SHARED, "+ ", "so", "thus", "-", id="q 3", dataset="chartqa", answer=8),
-    row(QUESTION, "x", "+", id="validation_Art_1")
-    | {"conversations": row(QUESTION, "x", "+")["conversations"][1:]},
-]
-
-
 def test_an_id_of_minus_one_is_no_id(tmp_path: Path) -> None:
     """The published files carry it in every row."""
     other = row(SHARED.replace("many", "few"), "+", id=-1)
@@ -180,16 +162,11 @@ def test_what_the_format_cannot_hold_is_refused(
         ),
     ],
 )
-def test_a_broken_row_is_named_and_can_be_passed_over(
+def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, wrong: Row, field: str
 ) -> None:
     good = row(QUESTION, "read 3", "+")
-    path = saved(tmp_path, [good, good | wrong, good])
-    with pytest.raises(DataError, match=rf"rows\.json, row 2, field '{field}'"):
-        read_visualprm(path)
-    told: list[DataError] = []
-    _, trajectories = read_visualprm(path, bad_row=told.append)
-    assert (len(trajectories), [error.row for error in told]) == (2, [2])
+    check_refused("visualprm", tmp_path, good, good | wrong, f"field '{field}'")
 
 
 def test_a_last_step_that_only_answers_cannot_be_held(tmp_path: Path) -> None:

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from dreamprm.errors import DataError
 from dreamprm.records import Label
-from tests.format_reading import reader
-from tests.test_formats_trl import Row, saved
+from tests.format_rows import Row, check_refused, reader, save
 
 read_visualprm_raw = reader("visualprm_raw")
 
@@ -50,7 +48,7 @@ ROWS: list[Row] = [
 
 
 def test_a_row_becomes_a_question_and_a_trajectory_with_counts(tmp_path: Path) -> None:
-    [question, bare], trajectories = read_visualprm_raw(saved(tmp_path, ROWS))
+    [question, bare], trajectories = read_visualprm_raw(save(tmp_path, ROWS))
     assert (question.text, question.options, question.answer) == ("How many?", ("7", "8"), "B")
     assert question.images == (str(tmp_path / "VisualPRM400K/Geometry3K/1.png"),)
     assert trajectories[0].steps == ("I see 3. ", "And 5.")
@@ -63,7 +61,7 @@ def test_a_row_becomes_a_question_and_a_trajectory_with_counts(tmp_path: Path) -
 
 def test_a_step_that_nobody_sampled_from_has_no_label(tmp_path: Path) -> None:
     row = ROW | {"steps_with_score": [step("a", 0, 16), step("b", 0, 0)]}
-    _, [trajectory] = read_visualprm_raw(saved(tmp_path, [row]))
+    _, [trajectory] = read_visualprm_raw(save(tmp_path, [row]))
     assert trajectory.labels == (Label.of(0, 16), None)
 
 
@@ -74,22 +72,20 @@ def test_a_step_that_nobody_sampled_from_has_no_label(tmp_path: Path) -> None:
         ({"question": None, "question_orig": None}, "question"),
         ({"steps_with_score": []}, "steps_with_score"),
         ({"steps_with_score": ["so"]}, "steps_with_score.1"),
-        ({"steps_with_score": [{"step": "so"}]}, "steps_with_score.1"),
+        ({"steps_with_score": [{"step": "so"}]}, "steps_with_score.1.score"),
         ({"steps_with_score": [step("so", 1, 4, score=1.5)]}, "steps_with_score.1.score"),
         ({"steps_with_score": [step("so", 1, 4, score=0.5)]}, "steps_with_score.1.score"),
         ({"steps_with_score": [step("so", 5, 4, score=None)]}, "steps_with_score.1.num_mc_correct"),
-        ({"steps_with_score": [step("so", 1, 4, num_mc_total=None)]}, "steps_with_score.1"),
+        (
+            {"steps_with_score": [step("so", 1, 4, num_mc_total=None)]},
+            "steps_with_score.1.num_mc_correct",
+        ),
         ({"response": 8}, "response"),
         ({"image": {}}, "image"),
         ({"answer": "A"}, "answer"),
     ],
 )
-def test_a_broken_row_is_named_and_can_be_passed_over(
+def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, wrong: Row, field: str
 ) -> None:
-    path = saved(tmp_path, [ROW, ROW | wrong, ROW])
-    with pytest.raises(DataError, match=rf"rows\.json, row 2, field '{field}'"):
-        read_visualprm_raw(path)
-    told: list[DataError] = []
-    _, trajectories = read_visualprm_raw(path, bad_row=told.append)
-    assert (len(trajectories), [error.row for error in told]) == (2, [2])
+    check_refused("visualprm_raw", tmp_path, ROW, ROW | wrong, f"field '{field}'")

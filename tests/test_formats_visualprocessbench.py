@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Label
-from tests.format_reading import reader
-from tests.test_formats_trl import Row, saved
+from tests.format_rows import Row, check_refused, reader, save
 
 read_visualprocessbench = reader("visualprocessbench")
 
@@ -32,7 +30,7 @@ ROWS: list[Row] = [
 
 
 def test_a_row_becomes_a_question_and_a_judged_trajectory(tmp_path: Path) -> None:
-    questions, trajectories = read_visualprocessbench(saved(tmp_path, ROWS))
+    questions, trajectories = read_visualprocessbench(save(tmp_path, ROWS))
     question, trajectory = questions[0], trajectories[0]
     assert (question.text, question.options, question.answer) == ("How many?", ("7", "8"), "8")
     assert question.images == (str(tmp_path / "images/MathVision/1.png"),)
@@ -62,12 +60,7 @@ def test_a_row_becomes_a_question_and_a_judged_trajectory(tmp_path: Path) -> Non
         ({"answer": ["8"]}, "answer"),
     ],
 )
-def test_a_broken_row_is_named_and_can_be_passed_over(
+def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, wrong: Row, field: str
 ) -> None:
-    path = saved(tmp_path, [ROW, ROW | wrong, ROW])
-    with pytest.raises(DataError, match=rf"rows\.json, row 2, field '{field}'"):
-        read_visualprocessbench(path)
-    told: list[DataError] = []
-    _, trajectories = read_visualprocessbench(path, bad_row=told.append)
-    assert (len(trajectories), [error.row for error in told]) == (2, [2])
+    check_refused("visualprocessbench", tmp_path, ROW, ROW | wrong, f"field '{field}'")

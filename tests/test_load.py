@@ -63,7 +63,6 @@ def test_an_image_that_does_not_exist_and_two_questions_of_one_id_are_refused(
 def test_labels_and_domains_go_through_the_papers_training_file(tmp_path: Path) -> None:
     """Counts stay counts, a bare value stays itself, and a domain of its own stays its own."""
     write = known.find("dreamprm_train").write
-    assert write is not None
     write(tmp_path / "train.json", [QUESTION], [FIRST, OTHER])
     back = load(tmp_path / "train.json").trajectories
     assert [(t.steps, t.labels, t.domain) for t in back] == [

@@ -64,7 +64,7 @@ def _finish(reading: Reading) -> None:
     for outcome in (False, True):
         of_class = [claim.has_response for claim in reading.claims if claim.outcome is outcome]
         missing = of_class.count(False)
-        all_of_them = "including all " if missing == len(of_class) else ""
+        all_of_them = "including all " if missing and missing == len(of_class) else ""
         classes += f", {all_of_them}{missing} of {len(of_class)} {str(outcome).lower()} rows"
     reading.refuse_without_response(
         "input", f"{classes}: a model could tell the classes apart by the absence of steps"
