@@ -30,6 +30,12 @@ from dreamprm.records import Question, StepScores, Trajectory
 
 _OURS = (*own.LINES, ".parquet")
 
+
+def _holds_scores(row: Row, suffix: str) -> bool:
+    scored = "logits" in row or ("step_scores" in row and "steps" not in row)
+    return suffix in _OURS and "question_id" in row and scored
+
+
 _FORMATS = (
     Format(
         name="questions",
@@ -51,13 +57,7 @@ _FORMATS = (
         name="scores",
         about="our step scores, .jsonl or .parquet",
         holds="scores",
-        fits=lambda row, suffix: (
-            has("question_id", "logits", suffixes=_OURS)(row, suffix)
-            or (
-                has("question_id", "step_scores", suffixes=_OURS)(row, suffix)
-                and "steps" not in row
-            )
-        ),
+        fits=_holds_scores,
         own=StepScores,
     ),
     dreamprm_train.FORMAT,

@@ -22,7 +22,7 @@ from dreamprm.records import Question
 
 _MARK = re.compile(r"<image(\d+)>")
 _MARKS_APART = re.compile(r"(?:^|(?<=[.?!)]))(?:[^\S\n]*<image\d+>)+[^\S\n]*$", re.MULTILINE)
-ONLY_IN_THE_IMAGE = "Answer the question in the image."
+IN_THE_IMAGE = "Answer the question in the image."
 
 
 def without_marks(text: str) -> str:
@@ -59,7 +59,7 @@ def _parse(row: Row, reading: Reading) -> list[Pair]:
         {
             "id": required_text(row, "id"),
             "domain": reading.domain,
-            "text": without_marks(required_text(row, "question")) or ONLY_IN_THE_IMAGE,
+            "text": without_marks(required_text(row, "question")) or IN_THE_IMAGE,
             "images": (image_from_disk(image, reading.root),) if image else (),
             "options": tuple(_MARK.sub(r"[image \1]", option) for option in options),
             "answer": answer,

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from dreamprm.data.files import DataWarning, atomic_write, image_from_disk
-from dreamprm.data.mathvision import ONLY_IN_THE_IMAGE, without_marks
+from dreamprm.data.mathvision import IN_THE_IMAGE, without_marks
 from dreamprm.data.rows import Row, written_value
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
@@ -128,7 +128,7 @@ def question_of(
         {
             "id": name if columns.id is None else _required(row, columns.id, "id"),
             "domain": domain,
-            "text": text or ONLY_IN_THE_IMAGE,
+            "text": text or IN_THE_IMAGE,
             "images": _images(row, columns.images, image_root),
             "options": options,
             "answer": _answer(row, columns, options, name),

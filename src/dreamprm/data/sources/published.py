@@ -92,7 +92,7 @@ def _with_before(question: str, context: str) -> Callable[[Row], str]:
     return text
 
 
-def _mmmu_subject(row: Row) -> str | None:
+def mmmu_subject(row: Row) -> str | None:
     """'validation_Art_Theory_3' -> 'Art_Theory'."""
     parts = str(column(row, "id")).split("_")
     return "_".join(parts[1:-1]) or None
@@ -135,7 +135,7 @@ _MMMU_PRO_VISION = replace(
 _MMMU = replace(
     _MMMU_PRO,
     answer=lambda row: _mmmu_answers(row)[0],
-    subject=_mmmu_subject,
+    subject=mmmu_subject,
     extra={
         "answers": lambda row: ((answers := _mmmu_answers(row))[1:] and answers) or None,
         "subfield": "subfield",

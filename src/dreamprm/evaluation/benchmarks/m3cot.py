@@ -7,8 +7,8 @@ anywhere, else a lone letter; `experiments/verdicts.py` tells how often both agr
 
 from __future__ import annotations
 
+from dreamprm.data.mathvision import IN_THE_IMAGE
 from dreamprm.data.rows import Row, exact_text, text_list
-from dreamprm.data.sources.columns import IN_THE_IMAGE
 from dreamprm.evaluation.benchmarks.base import Benchmark, Response, groups_by
 from dreamprm.records import Question
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import re
 
+from dreamprm.data.mathvision import IN_THE_IMAGE
 from dreamprm.data.mmmu_pro import asked_options
 from dreamprm.data.rows import Row
-from dreamprm.data.sources.columns import IN_THE_IMAGE
 from dreamprm.data.sources.published import mmmu_subject
 from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
