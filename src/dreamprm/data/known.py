@@ -83,11 +83,7 @@ WRITTEN = tuple(known.name for known in _FORMATS if known.is_written)
 
 
 def find(name: str) -> Format:
-    """The format of a name.
-
-    Raises:
-        DataError: there is none; names the nearest.
-    """
+    """The format of a name; where there is none, a DataError names the nearest."""
     if name in FORMATS:
         return FORMATS[name]
     raise DataError(f"unknown format '{name}'; {offer(name, FORMATS)}")

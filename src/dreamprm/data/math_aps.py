@@ -13,7 +13,6 @@ trajectories that share nodes share their steps and labels. The files have share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -23,49 +22,35 @@ from dreamprm.data.rows import Row, exact_text
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Label
 
-
-@dataclass
-class _Node:
-    """A piece of reasoning."""
-
-    text: str
-    label: Label
-    children: list[_Node] = field(default_factory=list)
+Way = tuple[tuple[str, Label], ...]
+"""Steps with their labels, from below the question on."""
 
 
-_NO_STEP = Label(0.0)  # label of a root, which is the question
-
-
-def _parser(grow: Callable[[Any, str], _Node]) -> Parse:
-    """Read rows whose `reasoning_steps` become a tree by `grow`."""
+def _parser(ways_of: Callable[[Any, str], list[Way]]) -> Parse:
+    """Read rows whose `reasoning_steps` hold the ways to all leaves."""
 
     def parse(row: Row, reading: Reading) -> list[Pair]:
         text, answer = exact_text(row, "question"), UNKNOWN_ANSWER
         if row.get("final_answer", "") is not None:
             answer = exact_text(row, "final_answer")
-        root = grow(row.get("reasoning_steps"), text)
+        ways = ways_of(row.get("reasoning_steps"), text)
         question = reading.text_question(text, answer=answer)
-        pairs = [
-            pair(
-                question,
-                [node.text for node in way],
-                answer=extract_answer(way[-1].text),
-                labels=[node.label for node in way],
-            )
-            for way in _ways(root)
-        ]
-        if not pairs:
+        if not ways:
             raise DataError("holds no step; remove the row", field="reasoning_steps")
+        pairs = []
+        for way in ways:
+            steps, labels = zip(*way, strict=True)
+            pairs.append(pair(question, steps, answer=extract_answer(steps[-1]), labels=labels))
         return pairs
 
     return parse
 
 
-def _tree_of_list(entries: Any, text: str) -> _Node:
-    root = _Node("", _NO_STEP)
-    above = [(text, root)]
+def _ways_of_list(entries: Any, text: str) -> list[Way]:
     if not isinstance(entries, list):
         raise _wrong(0, "must be a list of {solution_prefix, mc_value}")
+    above: list[tuple[str, Way]] = [(text, ())]  # the prefixes that the last one continues
+    ways: list[Way] = []
     for number, entry in enumerate(entries, start=1):
         label = _label(entry, number)
         prefix = entry.get("solution_prefix")
@@ -79,45 +64,35 @@ def _tree_of_list(entries: Any, text: str) -> _Node:
         part = prefix[len(before) :].strip()
         if not part:
             raise _wrong(number, "adds no text to what it continues; remove it")
-        node = _Node(part, label)
-        parent.children.append(node)
-        above.append((prefix, node))
-    return root
+        if ways and ways[-1] is parent:
+            ways.pop()  # it is no leaf
+        ways.append((*parent, (part, label)))
+        above.append((prefix, ways[-1]))
+    return ways
 
 
-def _tree_of_nodes(top: Any, text: str) -> _Node:
-    root = _Node("", _NO_STEP)
-    _label(top, 0)
+def _ways_of_tree(top: Any, text: str) -> list[Way]:
     numbers = count(1)
 
-    def hang(parent: _Node, value: dict[str, Any], at: int) -> None:
-        children = value.get("children")
+    def below(node: dict[str, Any], at: int, way: Way) -> Iterator[Way]:
+        children = node.get("children")
         if not isinstance(children, list):
             raise _wrong(at, "children must be a list, [] at a leaf")
+        if not children and way:
+            yield way
         for child in children:
             number = next(numbers)
             label = _label(child, number)
             step = child.get("text")
             if not isinstance(step, str) or not step.strip():
                 raise _wrong(number, "text is missing or empty")
-            node = _Node(step, label)
-            parent.children.append(node)
-            hang(node, child, number)
+            yield from below(child, number, (*way, (step, label)))
 
-    hang(root, top, 0)
+    _label(top, 0)
+    ways = list(below(top, 0, ()))
     if not isinstance(top.get("text"), str):
         raise _wrong(0, "text is missing")
-    return root
-
-
-def _ways(root: _Node) -> Iterator[list[_Node]]:
-    """Every way from below the root to a leaf, in the order of the file."""
-    todo = [[node] for node in reversed(root.children)]
-    while todo:
-        way = todo.pop()
-        if not way[-1].children:
-            yield way
-        todo += [[*way, child] for child in reversed(way[-1].children)]
+    return ways
 
 
 def _label(node: Any, number: int) -> Label:
@@ -136,12 +111,12 @@ LIST = Format(
     name="math_aps",
     about="MATH-APS, the flat list of solution prefixes",
     fits=holds("reasoning_steps", list, "question"),
-    parse=_parser(_tree_of_list),
+    parse=_parser(_ways_of_list),
 )
 TREE = Format(
     name="math_aps_tree",
     about="MATH-APS, the tree of solution steps",
     fits=holds("reasoning_steps", dict, "question"),
-    parse=_parser(_tree_of_nodes),
+    parse=_parser(_ways_of_tree),
     default_domain="math_aps",
 )
