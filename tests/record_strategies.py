@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
-from dreamprm.records import Label, Question, StepScores, Trajectory
+from dreamprm.records import Label, Question, Record, StepScores, Trajectory
 
 text = st.text(min_size=1, max_size=40).filter(lambda value: bool(value.strip()))
 image = st.binary(max_size=30) | st.sampled_from(["images/a.png", "https://example.org/a.png"])
@@ -61,3 +63,9 @@ scores = st.builds(
     sample_index=st.integers(0, 1000),
     logits=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5).map(tuple),
 )
+
+LISTS: dict[type[Record], st.SearchStrategy[list[Any]]] = {
+    Question: question_lists,
+    Trajectory: st.lists(trajectories(), max_size=4),
+    StepScores: st.lists(scores, max_size=4),
+}

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dreamprm.data.arrow import from_dataset, to_dataset
 from dreamprm.errors import DataError
-from dreamprm.records import Label, Question, Record, StepScores, Trajectory
-from tests import record_strategies
+from dreamprm.records import Label, Question, Record, Trajectory
+from tests.record_strategies import LISTS
 
 datasets = pytest.importorskip("datasets")
 
@@ -21,25 +21,15 @@ FEW = settings(max_examples=25, deadline=None)
 QUESTION = {"id": "q", "domain": "d", "text": "How many?", "answer": "8"}
 
 
+@pytest.mark.parametrize("kind", LISTS)
 @FEW
-@given(records=record_strategies.question_lists)
-def test_questions_come_back_the_same(records: list[Question]) -> None:
-    assert from_dataset(to_dataset(records, Question), Question) == records
+@given(data=st.data())
+def test_records_come_back_the_same(kind: type[Record], data: st.DataObject) -> None:
+    records = data.draw(LISTS[kind])
+    assert from_dataset(to_dataset(records, kind), kind) == records
 
 
-@FEW
-@given(records=st.lists(record_strategies.trajectories(), max_size=4))
-def test_trajectories_come_back_the_same(records: list[Trajectory]) -> None:
-    assert from_dataset(to_dataset(records, Trajectory), Trajectory) == records
-
-
-@FEW
-@given(records=st.lists(record_strategies.scores, max_size=4))
-def test_scores_come_back_the_same(records: list[StepScores]) -> None:
-    assert from_dataset(to_dataset(records, StepScores), StepScores) == records
-
-
-@pytest.mark.parametrize("kind", [Question, Trajectory, StepScores])
+@pytest.mark.parametrize("kind", LISTS)
 def test_a_set_without_rows_has_all_columns(kind: type[Record]) -> None:
     dataset = to_dataset([], kind)
     assert dataset.column_names == list(kind.model_fields)

@@ -263,43 +263,6 @@ def test_the_released_meta_set_without_them_is_129_right_responses(real_data: Pa
     assert "cannot be fitted on one class" in messages
 
 
-def one(**fields: Any) -> tuple[list[Question], list[Trajectory]]:
-    asked = {name: fields.pop(name) for name in ("text", "images") if name in fields}
-    question = Question(id="7", domain="d", answer="8", **({"text": "How many?"} | asked))
-    return [question], [Trajectory(question_id="7", **({"steps": (ONE, TWO)} | fields))]
-
-
-@pytest.mark.parametrize(
-    ("pair", "message"),
-    [
-        (one(), "has no outcome"),
-        (one(outcome=True, steps=("a\n\nb", "c")), "read back otherwise.*'Step 1: '"),
-        (one(outcome=True, text="A train.\n\nWhen?"), "empty lines out of the question"),
-        (one(outcome=True, images=(b"png",)), "image bytes.*save them as files"),
-    ],
-)
-def test_what_meta_cannot_hold_is_refused(tmp_path: Path, pair: Any, message: str) -> None:
-    with pytest.raises(DataError, match=f"trajectory 0 of question '7' .*{message}"):
-        write_meta(tmp_path / "x.json", *pair)
-
-
-HALF = Label.of(1, 2)
-
-
-@pytest.mark.parametrize(
-    ("pair", "message"),
-    [
-        (one(), "has no label at its last step"),
-        (one(labels=(HALF, None)), "has no label at its last step"),
-        (one(labels=(HALF, HALF), steps=("a\n\nb", "c")), "begin them with 'Step 1: '"),
-        (one(labels=(HALF, HALF), images=(b"png",)), "image bytes.*save them as files"),
-    ],
-)
-def test_what_train_cannot_hold_is_refused(tmp_path: Path, pair: Any, message: str) -> None:
-    with pytest.raises(DataError, match=f"trajectory 0 of question '7' .*{message}"):
-        write_train(tmp_path / "x.json", *pair)
-
-
 @pytest.mark.filterwarnings("ignore::dreamprm.data.DataWarning")
 def test_bad_rows_can_be_passed_over(tmp_path: Path) -> None:
     told: list[DataError] = []

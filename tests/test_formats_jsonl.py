@@ -23,12 +23,11 @@ from dreamprm.data import (
     read_trajectories,
     write_questions,
     write_records,
-    write_trajectories,
 )
 from dreamprm.data.own import read, to_line
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.records import Question, StepScores, Trajectory
-from tests.record_strategies import question_lists, scores, trajectories
+from dreamprm.records import Question, Record, StepScores, Trajectory
+from tests.record_strategies import LISTS
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -39,37 +38,21 @@ def question(question_id: str = "q1", *images: str | bytes) -> Question:
 
 
 @SUFFIXES
+@pytest.mark.parametrize("kind", LISTS)
 @SAME_FOLDER
-@given(records=question_lists)
-def test_questions_come_back_as_they_were_written(
-    suffix: str, records: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@given(data=st.data())
+def test_records_come_back_as_they_were_written(
+    suffix: str,
+    kind: type[Record],
+    data: st.DataObject,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path(f"questions{suffix}")
-    write_questions(path, records)
-    assert read_questions(path) == records
-
-
-@SUFFIXES
-@SAME_FOLDER
-@given(records=st.lists(trajectories(), max_size=4))
-def test_trajectories_come_back_as_they_were_written(
-    suffix: str, records: list[Trajectory], tmp_path: Path
-) -> None:
-    path = tmp_path / f"trajectories{suffix}"
-    write_trajectories(path, records)
-    assert read_trajectories(path) == records
-
-
-@SUFFIXES
-@SAME_FOLDER
-@given(records=st.lists(scores, max_size=4))
-def test_scores_come_back_bit_for_bit(
-    suffix: str, records: list[StepScores], tmp_path: Path
-) -> None:
-    path = tmp_path / f"scores{suffix}"
-    write_records(path, records, StepScores)
-    assert read_records(path, StepScores) == records
+    path = Path(f"records{suffix}")
+    records = data.draw(LISTS[kind])
+    write_records(path, records, kind)
+    assert read_records(path, kind) == records
 
 
 def test_image_bytes_are_stored_as_a_data_url(tmp_path: Path, png: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from dreamprm.data import (
 from dreamprm.data.format import Format
 from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
-from tests.format_rows import sample_rows, write_rows
+from tests.format_rows import RIGHT, WRONG, sample_rows, write_rows
 
 QUESTION = Question(id="q", domain="d", text="How many?", answer="8")
 TRAJECTORY = Trajectory(question_id="q", steps=("a", "b"), labels=(Label.of(2, 4), None))
@@ -77,6 +78,47 @@ def test_what_fits_nothing_is_no_format(tmp_path: Path) -> None:
     (tmp_path / "y.json").write_text('[{"a": 1')
     with pytest.raises(DataError, match="y.json: not JSON"):
         known.choose(tmp_path / "y.json", None)
+
+
+HALF = Label.of(1, 2)
+ANSWERED = {"steps": ("We add.", "Final answer: 8"), "labels": (RIGHT, RIGHT), "outcome": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("dreamprm_meta", {}, "has no outcome"),
+        ("dreamprm_meta", {"outcome": True, "steps": ("a\n\nb", "c")}, "otherwise.*'Step 1: '"),
+        ("dreamprm_meta", {"outcome": True, "text": "A train.\n\nWhen?"}, "empty lines out of the"),
+        (
+            "dreamprm_meta",
+            {"outcome": True, "images": (b"png",)},
+            "image bytes.*save them as files",
+        ),
+        ("dreamprm_train", {}, "has no label at its last step"),
+        ("dreamprm_train", {"labels": (HALF, None)}, "has no label at its last step"),
+        ("dreamprm_train", {"labels": (HALF, HALF), "steps": ("a\n\nb", "c")}, "with 'Step 1: '"),
+        ("dreamprm_train", {"labels": (HALF, HALF), "images": (b"png",)}, "image bytes"),
+        ("visualprm", {}, "has no label at step 1"),
+        ("visualprm", {"labels": (RIGHT, None)}, "has no label at step 2"),
+        ("visualprm", {"labels": (RIGHT, HALF)}, "label of 0.5 at step 2.*set a threshold"),
+        ("visualprm", {"labels": (RIGHT, WRONG), "images": (b"png",)}, "image bytes"),
+        ("visualprm", ANSWERED, "only states the answer"),
+        ("trl_stepwise", {}, "has a step without a label"),
+        ("trl_stepwise", {"labels": (RIGHT, None)}, "has a step without a label"),
+        ("trl_stepwise", {"labels": (RIGHT, HALF), "images": (b"png",)}, "image bytes"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_and_nothing_is_written(
+    tmp_path: Path, name: str, changes: dict[str, Any], message: str
+) -> None:
+    asked = {field: changes[field] for field in ("text", "images") if field in changes}
+    question = QUESTION.model_copy(update=asked)
+    said = {"question_id": "q", "steps": ("Step 1: read 3", "Step 2: read 5"), "sample_index": 3}
+    given = {field: value for field, value in changes.items() if field not in asked}
+    with pytest.raises(DataError, match=f"trajectory 3 of question 'q' .*{message}"):
+        known.find(name).write(tmp_path / "x.json", [question], [Trajectory(**(said | given))])
+    assert not (tmp_path / "x.json").exists()
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:

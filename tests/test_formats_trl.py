@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dreamprm.data import known
-from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
 from tests.format_rows import RIGHT, WRONG, Row, check_refused, reader, save
 
@@ -80,12 +78,3 @@ def test_a_broken_row_is_refused_and_can_be_passed_over(
     tmp_path: Path, wrong: Row, field: str
 ) -> None:
     check_refused("trl_stepwise", tmp_path, PLAIN, PLAIN | wrong, f"field '{field}'")
-
-
-@pytest.mark.parametrize("labels", [None, (Label(1.0), None)])
-def test_a_step_without_a_label_cannot_be_written(tmp_path: Path, labels: Any) -> None:
-    question = Question(id="q", domain="d", text="?", answer="8")
-    trajectory = Trajectory(question_id="q", steps=("a", "b"), labels=labels, sample_index=3)
-    with pytest.raises(DataError, match="trajectory 3 of question 'q' has a step without a label"):
-        write_trl_stepwise(tmp_path / "x.json", [question], [trajectory])
-    assert not (tmp_path / "x.json").exists()

@@ -132,24 +132,6 @@ def test_records_from_elsewhere_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "images", "message"),
-    [
-        (None, (), "has no label at step 1"),
-        ((Label(1.0), None), (), "has no label at step 2"),
-        ((Label(1.0), Label.of(1, 2)), (), "label of 0.5 at step 2.*set a threshold"),
-        ((Label(1.0), Label(0.0)), (b"png",), "image bytes"),
-    ],
-)
-def test_what_the_format_cannot_hold_is_refused(
-    tmp_path: Path, labels: Any, images: Any, message: str
-) -> None:
-    question = Question(id="q", domain="d", text="?", answer="8", images=images)
-    trajectory = Trajectory(question_id="q", steps=("a", "b"), labels=labels)
-    with pytest.raises(DataError, match=f"trajectory 0 of question 'q' .*{message}"):
-        write_visualprm(tmp_path / "x.json", [question], [trajectory])
-
-
-@pytest.mark.parametrize(
     ("wrong", "field"),
     [
         ({"true_false": "yes"}, "true_false"),
@@ -167,15 +149,3 @@ def test_a_broken_row_is_refused_and_can_be_passed_over(
 ) -> None:
     good = row(QUESTION, "read 3", "+")
     check_refused("visualprm", tmp_path, good, good | wrong, f"field '{field}'")
-
-
-def test_a_last_step_that_only_answers_cannot_be_held(tmp_path: Path) -> None:
-    """It would be read back as no step, and its label with it."""
-    question = Question(id="1", domain="d", text="How many?", answer="8")
-    steps = ("We add.", "Final answer: 8")
-    trajectory = Trajectory(
-        question_id="1", steps=steps, labels=(Label(1.0), Label(1.0)), outcome=True
-    )
-    with pytest.raises(DataError, match="only states the answer"):
-        write_visualprm(tmp_path / "x.json", [question], [trajectory])
-    assert not (tmp_path / "x.json").exists()

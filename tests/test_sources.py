@@ -293,54 +293,47 @@ def test_text_only_questions_can_be_left_out(png: bytes) -> None:
 # Published layouts
 
 
-def test_scienceqa_has_an_index_and_a_hint(png: bytes) -> None:
-    row = {
-        "image": {"bytes": png, "path": None},
-        "question": "Which is soft?",
-        "choices": ["stone", "wool"],
-        "answer": 1,
-        "hint": "Select the better answer.",
-        "topic": "physics",
-    }
-    (question,) = known("scienceqa", row)
-    assert question.text == "Select the better answer.\nWhich is soft?"
-    assert (question.answer, question.images, question.subject) == ("B", (png,), "physics")
-
-
-def test_m3cot_has_letters_and_a_context(png: bytes) -> None:
-    row = {
-        "id": "physical-1",
-        "question": "Why?",
-        "choices": ["x", "y"],
-        "context": "",
-        "answer": "A",
-        "image": {"bytes": png, "path": None},
-        "topic": "physics",
-    }
-    (question,) = known("m3cot", row)
-    assert (question.id, question.text, question.answer) == ("physical-1", "Why?", "A")
-
-
-def test_chartqa_has_its_label_in_a_list(png: bytes) -> None:
-    (question,) = known("chartqa", {"image": png, "query": "How much?", "label": ["0.57"]})
-    assert (question.answer, question.options) == ("0.57", ())
-
-
-def test_ai2d_test_has_an_index_as_text(png: bytes) -> None:
-    row = {"question": "Which?", "options": ["a", "b"], "answer": "1", "image": png}
-    assert known("ai2d_test", row)[0].answer == "B"
-
-
-def test_geometry3k_answers_by_letter(png: bytes) -> None:
-    row = {
-        "images": [{"bytes": png, "path": None}],
-        "problem": "<image>Find x.",
-        "answer": "4",
-        "choices": ["3", "4"],
-        "ground_truth": "B",
-    }
-    (question,) = known("geometry3k", row)
-    assert (question.text, question.options, question.answer) == ("Find x.", ("3", "4"), "B")
+@pytest.mark.parametrize(
+    ("name", "row", "expected"),
+    [
+        (
+            "scienceqa",
+            {"question": "Which is soft?", "choices": ["stone", "wool"], "answer": 1}
+            | {"image": None, "hint": "Select the better answer.", "topic": "physics"},
+            {"text": "Select the better answer.\nWhich is soft?", "answer": "B"}
+            | {"subject": "physics"},
+        ),
+        (
+            "m3cot",
+            {"id": "physical-1", "question": "Why?", "choices": ["x", "y"], "context": ""}
+            | {"answer": "A", "image": None, "topic": "physics"},
+            {"id": "physical-1", "text": "Why?", "answer": "A"},
+        ),
+        (
+            "chartqa",
+            {"image": None, "query": "How much?", "label": ["0.57"]},
+            {"answer": "0.57", "options": ()},
+        ),
+        (
+            "ai2d_test",
+            {"question": "Which?", "options": ["a", "b"], "answer": "1", "image": None},
+            {"answer": "B"},
+        ),
+        (
+            "geometry3k",
+            {"images": [], "problem": "<image>Find x.", "answer": "4", "choices": ["3", "4"]}
+            | {"ground_truth": "B"},
+            {"text": "Find x.", "options": ("3", "4"), "answer": "B"},
+        ),
+    ],
+)
+def test_a_published_row_is_read_by_its_documented_columns(
+    name: str, row: dict[str, Any], expected: dict[str, Any], png: bytes
+) -> None:
+    column = "images" if "images" in row else "image"
+    (question,) = known(name, row | {column: {"bytes": png, "path": None}})
+    assert question.images == (png,)
+    assert {field: getattr(question, field) for field in expected} == expected
 
 
 def test_the_cauldron_keeps_several_questions_per_row(png: bytes) -> None:
