@@ -94,18 +94,6 @@ def test_an_id_may_come_only_once(tmp_path: Path) -> None:
         read_questions(write(tmp_path, row(), row()))
 
 
-def test_a_row_that_is_no_object_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="row 2: is no object"):
-        read_questions(write(tmp_path, row(), [1]))
-
-
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, row(), row(id="5"))
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="row 2: the last line is cut off"):
-        read_questions(path)
-
-
 def test_the_file_holds_no_trajectories(tmp_path: Path) -> None:
     path = write(tmp_path, row())
     for read in (read_pair, read_trajectories):
