@@ -8,20 +8,18 @@ is counted, where a server does not count it too, and used as far as it can be.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
 from dreamprm.data.files import encode_image
-from dreamprm.errors import DreamPRMError
 from dreamprm.images import LARGEST_ASPECT, image_bytes, load_image
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.servers import Failure, server_message
@@ -164,19 +162,19 @@ def read_reply(body: bytes, n: int, stops: Sequence[str] = ()) -> Reply | Failur
         stops: texts that end a step; a completion that stopped at one has the finish reason `step`.
     """
     try:
-        found = json.loads(body)
+        reply = json.loads(body)
     except ValueError:
         return Failure("again", "the reply is no JSON")
-    if not isinstance(found, dict):
+    if not isinstance(reply, dict):
         return Failure("again", "the reply is no JSON object")
-    choices = found.get("choices")
+    choices = reply.get("choices")
     if not isinstance(choices, list) or not choices:
-        said = server_message(found.get("error")) if found.get("error") else "it has no choices"
+        said = server_message(reply.get("error")) if reply.get("error") else "it has no choices"
         return Failure("again", f"the reply is not complete: {said}")
     good = [done for choice in choices if (done := _completion(choice, stops)) is not None]
     if not good:
         return Failure("again", "the reply is not complete: no choice has any text")
-    usage = found.get("usage")
+    usage = reply.get("usage")
     prompt, completion = (_count(usage, f"{part}_tokens") for part in ("prompt", "completion"))
     return Reply(tuple(good[:n]), prompt, completion)
 
@@ -217,44 +215,12 @@ def part_seed(seed: int, start: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{start}".encode()).digest()[:4], "big") >> 1
 
 
-class Parts(NamedTuple):
-    """What became of the parts of one request.
-
-    Attributes:
-        first: replies up to the first part that failed.
-        lost: replies behind that; paid for, but the samples before them are missing.
-        error: of the part that failed.
-    """
-
-    first: list[Reply]
-    lost: list[Reply]
-    error: DreamPRMError | None
-
-
-async def finished_parts(parts: Iterable[Coroutine[Any, Any, Reply]]) -> Parts:
-    """Await parts of a request, all at once; after a failure those behind it are called off."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    first: list[Reply] = []
-    failed = None
-    try:
-        for task in tasks:
-            first.append(await task)
-    except DreamPRMError as error:
-        failed = error
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    lost = [reply for reply in ended[len(first) :] if isinstance(reply, Reply)]
-    return Parts(first, lost, failed)
-
-
-def joined(first: Sequence[Reply], lost: Sequence[Reply]) -> Reply:
-    """One reply with the completions of the first ones and the cost of all."""
+def joined(first: Iterable[Reply], paid: Sequence[Reply]) -> Reply:
+    """One reply with the completions of the first ones and the cost of all that were paid."""
     return Reply(
         tuple(done for reply in first for done in reply.completions),
-        sum(reply.prompt_tokens for reply in [*first, *lost]),
-        sum(reply.completion_tokens for reply in [*first, *lost]),
+        sum(reply.prompt_tokens for reply in paid),
+        sum(reply.completion_tokens for reply in paid),
     )
 
 

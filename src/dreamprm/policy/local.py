@@ -25,14 +25,7 @@ from PIL import Image
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.images import load_image
-from dreamprm.models.generation import (
-    Ends,
-    Pick,
-    decode,
-    greedy,
-    prefill,
-    sampler,
-)
+from dreamprm.models.generation import Ends, Pick, decode, greedy, prefill, sampler
 from dreamprm.models.loading import device_of, load_backbone, load_processor
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.batching import Batcher, Wanted

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dreamprm.policy import Reply, Request
@@ -97,23 +96,13 @@ class Policy(PolicyOptions):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         wait_for(self.close())
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

@@ -9,11 +9,13 @@ there is one, and a run ends only when no server answers any more.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Reply, Request, RequestRefused
@@ -21,7 +23,6 @@ from dreamprm.policy.chat import (
     PREFILL_FIELDS,
     ChatMessages,
     Continuation,
-    finished_parts,
     joined,
     part_seed,
     read_reply,
@@ -263,12 +264,14 @@ class EndpointPolicy:
         async with here.connecting:
             if self._connected:
                 return
-            quick = min(self._timeout_s, GREETING_S)
-            greeting = Connection(*self._key, self.name, quick, self._backoff)
-            try:
-                servers = await greet_all({url: self._greet(greeting, url) for url in self._urls})
-            finally:
-                await greeting.close()
+            look = self._continuation == "auto"
+            async with self._greeting() as asker:
+                servers = await greet_all(
+                    {
+                        url: greet(asker(url), self.name, find_continuation=look)
+                        for url in self._urls
+                    }
+                )
             self._silent = set(self._urls) - servers.keys()
             here.pool.doubt(self._silent)
             if all(server.unbent for server in servers.values()):
@@ -308,7 +311,7 @@ class EndpointPolicy:
         """Close the connections of this event loop."""
         here, self._here = self._here, None
         if here is not None and here.loop is asyncio.get_running_loop():
-            await here.connection.close()
+            await here.connection.aclose()
 
     async def _sample_in_parts(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
         """N samples in as many requests as the servers' limit asks for.
@@ -316,23 +319,26 @@ class EndpointPolicy:
         Where one of them fails, the samples before it are the reply; if it was not by chance, the
         next call will tell.
         """
-        lost: list[Reply] = []
+        paid: list[Reply] = []
         while True:
             size = min(n, self._max_n or n)
-            parts = await finished_parts(
-                self._complete(here, body, min(size, n - start), part_seed(seed, start))
-                for start in range(0, n, size)
+            parts = await asyncio.gather(
+                *(
+                    self._complete(here, body, min(size, n - start), part_seed(seed, start))
+                    for start in range(0, n, size)
+                ),
+                return_exceptions=True,
             )
-            lost += parts.lost
-            if parts.first:
-                return joined(parts.first, lost)
-            assert parts.error is not None
-            if size == 1 or not isinstance(parts.error, RequestRefused):
-                raise parts.error
+            paid += [part for part in parts if isinstance(part, Reply)]
+            if not isinstance(error := parts[0], BaseException):
+                first = itertools.takewhile(lambda part: isinstance(part, Reply), parts)
+                return joined(cast(Iterable[Reply], first), paid)
+            if size == 1 or not isinstance(error, RequestRefused):
+                raise error
             # Was it the number? One request with n = 1 tells; the others wait for what it says.
             async with here.counting:
                 if self._max_n is None or self._max_n >= size:
-                    lost.append(await self._complete(here, body, 1, part_seed(seed, 0)))
+                    paid.append(await self._complete(here, body, 1, part_seed(seed, 0)))
                     self._max_n = max(1, size // 2)
 
     async def _complete(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
@@ -374,39 +380,36 @@ class EndpointPolicy:
         self._max_tokens_field = wanted
         return True
 
-    async def _greet(self, connection: Connection, url: str) -> Server | Failure:
-        """Look at one server."""
-        ask = self._asker(connection, url)
-        return await greet(ask, self.name, find_continuation=self._continuation == "auto")
-
     async def _takes_stops(self, here: _Here) -> bool:
         """Can the servers be told where to stop? Found out when that is first wanted."""
         async with here.connecting:
             if self._stops is None:
-                quick = min(self._timeout_s, GREETING_S)
-                connection = Connection(*self._key, self.name, quick, self._backoff)
                 urls = [url for url in self._urls if url not in self._silent]
-                try:
-                    taken = [await takes_stops(self._asker(connection, url)) for url in urls]
-                finally:
-                    await connection.close()
-                self._stops = all(taken)
+                async with self._greeting() as asker:
+                    self._stops = all([await takes_stops(asker(url)) for url in urls])
         return self._stops
 
-    def _asker(self, connection: Connection, url: str) -> Ask:
-        """Asks one server a few times at most, with a pool of its own."""
-        pool = Pool([url], self._each, min(_FIRST_ATTEMPTS, self._max_attempts), self._backoff)
+    @asynccontextmanager
+    async def _greeting(self) -> AsyncIterator[Callable[[str], Ask]]:
+        """What asks one server, by its URL, a few times at most."""
+        quick = min(self._timeout_s, GREETING_S)
+        attempts = min(_FIRST_ATTEMPTS, self._max_attempts)
 
-        async def ask(body: Mapping[str, Any] | None) -> bytes | Failure:
-            """The body of a reply; to None the list of models."""
-            while True:
-                limit = self._max_tokens_field
-                call = Call("models") if body is None else self._call(body, 1, 0)
-                outcome = await connection.until_answered(pool, call, lambda body, _: body)
-                if not isinstance(outcome, Failure) or not self._learned_from(outcome, limit):
-                    return outcome
+        def asker(url: str) -> Ask:
+            pool = Pool([url], self._each, attempts, self._backoff)
 
-        return ask
+            async def ask(body: Mapping[str, Any] | None) -> bytes | Failure:
+                while True:
+                    limit = self._max_tokens_field
+                    call = Call("models") if body is None else self._call(body, 1, 0)
+                    reply = await connection.until_answered(pool, call, lambda body, _: body)
+                    if not isinstance(reply, Failure) or not self._learned_from(reply, limit):
+                        return reply
+
+            return ask
+
+        async with aclosing(Connection(*self._key, self.name, quick, self._backoff)) as connection:
+            yield asker
 
     def _state(self) -> _Here:
         """What belongs to the running event loop; made anew for each."""

@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -195,7 +195,7 @@ class Pool:
         self.endpoints = [Endpoint(url) for url in urls]
         self.slots, self.max_attempts, self.backoff = slots, max_attempts, backoff
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._changed = asyncio.Event()
 
     async def take(self, failed: Mapping[Endpoint, int]) -> Endpoint:
         """Wait for a slot; `release` gives it back.
@@ -203,19 +203,8 @@ class Pool:
         Args:
             failed: how often this request has failed at an endpoint; others are preferred.
         """
-        again = False
         while (endpoint := self._choose(failed)) is None:
-            turn: asyncio.Future[None] = self._loop.create_future()
-            (self._waiting.appendleft if again else self._waiting.append)(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():  # woken and cancelled at once: another takes this turn
-                    self._wake()
-                elif turn in self._waiting:
-                    self._waiting.remove(turn)
-                raise
-            again = True
+            await self._changed.wait()
         endpoint.in_flight += 1
         return endpoint
 
@@ -268,15 +257,14 @@ class Pool:
 
     def _choose(self, failed: Mapping[Endpoint, int]) -> Endpoint | None:
         now = self._loop.time()
-        best, order = None, (0, 0)
-        for endpoint in self.endpoints:
-            failures = failed.get(endpoint, 0)
-            free = self._free(endpoint)
-            if free <= 0 or endpoint.paused_until > now or failures >= self.max_attempts:
-                continue
-            if best is None or (failures, -free) < order:
-                best, order = endpoint, (failures, -free)
-        return best
+        usable = [
+            endpoint
+            for endpoint in self.endpoints
+            if self._free(endpoint) > 0
+            and endpoint.paused_until <= now
+            and failed.get(endpoint, 0) < self.max_attempts
+        ]
+        return min(usable, key=lambda e: (failed.get(e, 0), -self._free(e)), default=None)
 
     def _free(self, endpoint: Endpoint) -> int:
         return (1 if endpoint.strikes else self.slots) - endpoint.in_flight
@@ -286,14 +274,9 @@ class Pool:
         self._loop.call_at(endpoint.paused_until + 1e-3, self._wake)
 
     def _wake(self) -> None:
-        """Let as many look again as there are slots."""
-        now = self._loop.time()
-        free = sum(max(0, self._free(e)) for e in self.endpoints if e.paused_until <= now)
-        while free > 0 and self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                free -= 1
+        """Let all who wait for a slot look again, the first to come first."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 T = TypeVar("T")
@@ -368,7 +351,7 @@ class Connection:
         self._timeout_s, self._backoff = timeout_s, backoff
         self._clients: dict[str, AsyncOpenAI] = {}
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all sockets."""
         clients = list(self._clients.values())
         self._clients.clear()
@@ -400,10 +383,7 @@ class Connection:
                 outcome = await self._attempt(endpoint.url, call, read)
             finally:
                 pool.release(endpoint)  # a slot is not held while backing off
-            if not isinstance(outcome, Failure):
-                pool.answered(endpoint)
-                return outcome
-            if outcome.kind in ("refused", "fatal"):
+            if not isinstance(outcome, Failure) or outcome.kind in ("refused", "fatal"):
                 pool.answered(endpoint)
                 return outcome
             attempts += 1

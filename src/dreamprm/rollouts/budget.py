@@ -59,35 +59,34 @@ class Budget:
             + reply.completion_tokens * self.completion_price
         ) / 1e6
 
-    async def begin_call(self) -> None:
-        """Set room aside for a call; near the limit this waits for others to end.
+    async def sample(self, policy: Writer, request: Request, n: int, seed: int) -> Reply:
+        """`policy.sample`, counted; near the limit it waits for other calls to end first.
 
         Raises:
             BudgetSpent: there is no room, and nothing in flight that could leave some.
         """
-        if self.max_tokens is None and self.max_cost is None:
-            self._in_flight += 1
-            return
         async with self._ended:
             while not self._has_room():
                 if self._in_flight == 0:
                     raise BudgetSpent(self._account())
                 await self._ended.wait()
             self._in_flight += 1
-
-    async def end_call(self, reply: Reply | None) -> None:
-        """Count a call that has ended; None when it failed."""
-        self._in_flight -= 1
-        if reply is not None:
+        try:
+            reply = await policy.sample(request, n, seed)
             tokens, cost = reply.prompt_tokens + reply.completion_tokens, self.price(reply)
             self.calls += 1
             self.tokens += tokens
             self.cost += cost
             self._dearest = max(self._dearest[0], tokens), max(self._dearest[1], cost)
-        async with self._ended:
-            self._ended.notify_all()
+        finally:
+            self._in_flight -= 1
+            async with self._ended:
+                self._ended.notify_all()
+        return reply
 
     def _has_room(self) -> bool:
+        if self.max_tokens is None and self.max_cost is None:
+            return True
         if self._in_flight >= max(1, self.calls):
             return False  # so few calls say little about the next ones
         tokens, cost = ((self._in_flight + 1) * each for each in self._dearest)
@@ -116,20 +115,9 @@ class Metered:
 
     async def sample(self, request: Request, n: int, seed: int) -> Reply:
         """See `Writer.sample`; raises BudgetSpent when there is no room for the call."""
-        reply = await within(self.budget, self.policy, request, n, seed)
+        reply = await self.budget.sample(self.policy, request, n, seed)
         self.store.add_call(self.name, reply, self.budget.price(reply))
         return reply
 
     async def close(self) -> None:
         await self.policy.close()
-
-
-async def within(budget: Budget, policy: Writer, request: Request, n: int, seed: int) -> Reply:
-    """`policy.sample`, if the budget has room for it."""
-    await budget.begin_call()
-    reply = None
-    try:
-        reply = await policy.sample(request, n, seed)
-    finally:
-        await budget.end_call(reply)
-    return reply

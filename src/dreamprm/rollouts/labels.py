@@ -15,6 +15,7 @@ same completions and comes to the same labels.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from dreamprm.records import Label, Question, Trajectory
 from dreamprm.rollouts.sampler import Outcome, Rollout, Sampler, all_of, work_through
 
 Steps = tuple[str, ...]
+Paths = dict[Steps, list[tuple[Steps, bool]]]
+"""Prefix -> steps of its completions, and whether each is right."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Group:
 
     def prefixes(self) -> list[Steps]:
         """The distinct prefixes, shorter ones first."""
-        found = dict.fromkeys(p for t in self.trajectories for p in prefixes(t))
-        return sorted(found, key=len)
+        distinct = dict.fromkeys(p for t in self.trajectories for p in prefixes(t))
+        return sorted(distinct, key=len)
 
 
 class Plan(Protocol):
@@ -63,20 +66,27 @@ class FixedCompletions:
 
     async def label(self, sampler: Sampler, group: Group) -> list[Trajectory]:
         k = self.per_domain.get(group.question.domain, self.completions)
-        found = group.prefixes()
-        counts = await all_of(count(sampler, group.question, prefix, k) for prefix in found)
-        labels = dict(zip(found, counts, strict=True))
+        distinct = group.prefixes()
+        counts = await all_of(count(sampler, group.question, prefix, k) for prefix in distinct)
+        labels = dict(zip(distinct, counts, strict=True))
         return [with_labels(t, labels) for t in group.trajectories]
+
+
+async def sampled(
+    sampler: Sampler, question: Question, prefix: Steps, k: int
+) -> list[Rollout] | None:
+    """The first k completions of a prefix; None when the policy refuses it."""
+    try:
+        return await sampler.rollouts(question, prefix, k)
+    except RequestRefused as error:
+        sampler.refusals.append(f"question '{question.id}', {len(prefix)} steps: {error}")
+        return None
 
 
 async def count(sampler: Sampler, question: Question, prefix: Steps, k: int) -> Label | None:
     """Label of one prefix from its first k completions; None when the policy refuses it."""
-    try:
-        sampled = await sampler.rollouts(question, prefix, k)
-    except RequestRefused as error:
-        sampler.refusals.append(f"question '{question.id}', {len(prefix)} steps: {error}")
-        return None
-    return Label.of(sum(rollout.correct for rollout in sampled), k)
+    rollouts = await sampled(sampler, question, prefix, k)
+    return None if rollouts is None else Label.of(sum(r.correct for r in rollouts), k)
 
 
 async def label_trajectories(
@@ -101,11 +111,10 @@ async def label_trajectories(
     labelled: dict[tuple[str, int], Trajectory] = {}
 
     async def do(group: Group) -> None:
-        found = await plan.label(sampler, group)
-        for t in found:
+        for t in await plan.label(sampler, group):
             extra = {**t.extra, "labelled_by": source}
             labelled[t.question_id, t.sample_index] = t.model_copy(update={"extra": extra})
-        progress(len(found))
+        progress(len(group.trajectories))
 
     outcome = await work_through(grouped(questions, trajectories), do, sampler.alive)
     keys = ((t.question_id, t.sample_index) for t in trajectories)
@@ -114,10 +123,10 @@ async def label_trajectories(
 
 def grouped(questions: Mapping[str, Question], trajectories: Iterable[Trajectory]) -> list[Group]:
     """Trajectories by their question, both in the order of first appearance."""
-    found: dict[str, list[Trajectory]] = {}
+    groups: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
-        found.setdefault(trajectory.question_id, []).append(trajectory)
-    return [Group(questions[name], tuple(group)) for name, group in found.items()]
+        groups.setdefault(trajectory.question_id, []).append(trajectory)
+    return [Group(questions[name], tuple(group)) for name, group in groups.items()]
 
 
 def prefixes(trajectory: Trajectory) -> Iterator[Steps]:
@@ -152,40 +161,31 @@ class SequentialStopping:
     reuse: bool = True
 
     async def label(self, sampler: Sampler, group: Group) -> list[Trajectory]:
-        """See `label.Plan`. A label's total counts all completions that it rests on."""
+        """See `Plan`. A label's total counts all completions that it rests on."""
         question = group.question
-        sampled: dict[Steps, list[tuple[Steps, bool]]] = {(): self._candidates(sampler, group)}
+        paths: Paths = {(): self._candidates(sampler, group)}
         labels: dict[Steps, Label | None] = {}
-        by_length: dict[int, list[Steps]] = {}
-        for prefix in group.prefixes():
-            by_length.setdefault(len(prefix), []).append(prefix)
-        for _, level in sorted(by_length.items()):  # what short ones sample feeds longer ones
-            labels.update(await self._settle(sampler, question, level, sampled))
-        return [with_labels(t, labels) for t in group.trajectories]
 
-    async def _settle(
-        self,
-        sampler: Sampler,
-        question: Question,
-        level: Sequence[Steps],
-        sampled: dict[Steps, list[tuple[Steps, bool]]],
-    ) -> dict[Steps, Label | None]:
-        """Labels of prefixes of one length; samples in rounds, and adds to `sampled`."""
-        labels: dict[Steps, Label | None] = dict.fromkeys(level)
-        unsettled = list(level)
-        while unsettled:
-            wanted = {}
-            for prefix in unsettled:
-                labels[prefix] = self._count(prefix, sampled)
-                own = len(sampled.get(prefix, ()))
-                if more := self._more(labels[prefix], own):
-                    wanted[prefix] = own + more
-            await all_of(
-                self._sample(sampler, question, prefix, n, sampled) for prefix, n in wanted.items()
-            )
-            unsettled = [prefix for prefix in wanted if prefix in sampled]
-            labels.update(dict.fromkeys(prefix for prefix in wanted if prefix not in sampled))
-        return labels
+        async def sample(prefix: Steps, n: int) -> None:
+            rollouts = await sampled(sampler, question, prefix, n)
+            if rollouts is None:
+                labels[prefix] = None
+                paths.pop(prefix, None)
+            else:
+                paths[prefix] = _paths(rollouts)
+
+        for _, level in itertools.groupby(group.prefixes(), key=len):
+            unsettled = list(level)  # what short ones sample feeds longer ones
+            while unsettled:
+                wanted: dict[Steps, int] = {}
+                for prefix in unsettled:
+                    labels[prefix] = self._count(prefix, paths)
+                    own = len(paths.get(prefix, ()))
+                    if more := self._more(labels[prefix], own):
+                        wanted[prefix] = own + more
+                await all_of(sample(prefix, n) for prefix, n in wanted.items())
+                unsettled = [prefix for prefix in wanted if prefix in paths]
+        return [with_labels(t, labels) for t in group.trajectories]
 
     def _candidates(self, sampler: Sampler, group: Group) -> list[tuple[Steps, bool]]:
         """The question's own candidates as completions of the empty prefix.
@@ -198,31 +198,16 @@ class SequentialStopping:
             return []
         return _paths(sampler.stored_rollouts(group.question, (), n) or [])
 
-    async def _sample(
-        self,
-        sampler: Sampler,
-        question: Question,
-        prefix: Steps,
-        n: int,
-        sampled: dict[Steps, list[tuple[Steps, bool]]],
-    ) -> None:
-        try:
-            sampled[prefix] = _paths(await sampler.rollouts(question, prefix, n))
-        except RequestRefused as error:
-            sampler.refusals.append(f"question '{question.id}', {len(prefix)} steps: {error}")
-            sampled.pop(prefix, None)
-
-    def _count(self, prefix: Steps, sampled: dict[Steps, list[tuple[Steps, bool]]]) -> Label | None:
-        correct = total = 0
-        for begun, paths in sampled.items():
+    def _count(self, prefix: Steps, paths: Paths) -> Label | None:
+        outcomes: list[bool] = []
+        for begun, completions in paths.items():
             if begun == prefix:
-                matching = [right for _, right in paths]
+                outcomes += [right for _, right in completions]
             elif self.reuse and prefix[: len(begun)] == begun:
-                matching = [right for steps, right in paths if steps[: len(prefix)] == prefix]
-            else:
-                continue
-            correct, total = correct + sum(matching), total + len(matching)
-        return Label.of(correct, total) if total else None
+                outcomes += [
+                    right for steps, right in completions if steps[: len(prefix)] == prefix
+                ]
+        return Label.of(sum(outcomes), len(outcomes)) if outcomes else None
 
     def _more(self, label: Label | None, own: int) -> int:
         """How many more completions to ask for now; 0 when the label is known well enough."""
@@ -261,7 +246,7 @@ class FirstErrorSearch:
     completions: int = 8
 
     async def label(self, sampler: Sampler, group: Group) -> list[Trajectory]:
-        """See `label.Plan`. Prefixes that were not looked at have no label.
+        """See `Plan`. Prefixes that were not looked at have no label.
 
         `extra["first_error"]` is the 0-based index of the first wrong step, None when there is none
         (as in ProcessBench, but for its -1).
@@ -281,9 +266,8 @@ class FirstErrorSearch:
                 return with_labels(trajectory, labels)
             labels[path[middle]] = label
             low, high = (middle + 1, high) if label.correct else (low, middle)
-        found = with_labels(trajectory, labels)
-        first_error = low if low < len(path) else None
-        return found.model_copy(update={"extra": {**found.extra, "first_error": first_error}})
+        extra = {**trajectory.extra, "first_error": low if low < len(path) else None}
+        return with_labels(trajectory, labels).model_copy(update={"extra": extra})
 
 
 def _paths(rollouts: Sequence[Rollout]) -> list[tuple[Steps, bool]]:

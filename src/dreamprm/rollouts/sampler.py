@@ -25,7 +25,7 @@ from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRef
 from dreamprm.policy.policy import Policy
 from dreamprm.prompts import opening, split_open, split_steps, step_end
 from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory
-from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered, within
+from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
 from dreamprm.rollouts.judge import Verifier
 from dreamprm.rollouts.store import (
     Generator,
@@ -247,7 +247,7 @@ class Sampler:
     async def _sample(self, prefix: Prefix, request: Request, first: int, n: int) -> Reply:
         seed = sample_seed(prefix.key, first)
         async with self._calls:
-            reply = await within(self.budget, self.policy, request, n, seed)
+            reply = await self.budget.sample(self.policy, request, n, seed)
         if not 1 <= len(reply.completions) <= n:
             raise DreamPRMError(
                 f"policy {self.policy.name} gave {len(reply.completions)} completions where 1 to "
