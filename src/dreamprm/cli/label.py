@@ -86,9 +86,9 @@ def run(config: Config) -> None:
         config, "label", config.output, "trajectories", len(trajectories), work
     )
     print(
-        f"{config.output}: {written.trajectories} labelled trajectories, {written.labels} steps "
-        f"with a label, resting on {written.completions / max(1, written.labels):.1f} completions "
-        "in the mean"
+        f"{config.output}: {written['trajectories']} labelled trajectories, {written['labels']} "
+        f"steps with a label, resting on {written['completions'] / max(1, written['labels']):.1f} "
+        "completions in the mean"
     )
     tell(outcome, "prefixes or questions")
 

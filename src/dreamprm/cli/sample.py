@@ -66,11 +66,12 @@ def run(config: Config) -> None:
     outcome, written = run_sampling(
         config, "sample", config.output, "questions", len(questions), work
     )
-    share = f", {written.right / written.known:.1%} right" if written.known else ""
-    if written.unanswered:
-        share += f", {written.unanswered / written.trajectories:.1%} without an answer"
+    known, unanswered = written["known"], written["unanswered"]
+    share = f", {written['right'] / known:.1%} right" if known else ""
+    if unanswered:
+        share += f", {unanswered / written['trajectories']:.1%} without an answer"
     print(
-        f"{config.output}: {written.trajectories} candidates of {written.questions} questions"
+        f"{config.output}: {written['trajectories']} candidates of {written['questions']} questions"
         f"{share}"
     )
     tell(outcome, "questions")

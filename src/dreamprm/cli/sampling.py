@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamprm.cli.terminal import progress
 from dreamprm.data import DataWarning, write_trajectories
+from dreamprm.data.own import LINES
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.policy import Policy
@@ -25,37 +26,27 @@ Advance = Callable[[int], None]
 _MANY_CUT = 0.2  # share of completions cut at the limit from which the user is warned
 
 
-@dataclass
-class Written:
-    """Counts of the trajectories that went into an output."""
-
-    trajectories: int = 0
-    questions: int = 0
-    known: int = 0
-    right: int = 0
-    unanswered: int = 0
-    labels: int = 0
-    completions: int = 0  # that the labels rest on
-
-    def count(self, trajectories: Iterable[Trajectory]) -> Iterator[Trajectory]:
-        """The same trajectories, counted as they pass."""
-        before = None
-        for t in trajectories:
-            self.trajectories += 1
-            self.questions += t.question_id != before
-            before = t.question_id
-            self.known += t.outcome is not None
-            self.right += bool(t.outcome)
-            self.unanswered += t.answer is None
-            found = [label for label in t.labels or () if label is not None]
-            self.labels += len(found)
-            self.completions += sum(label.total or 0 for label in found)
-            yield t
+def _counted(trajectories: Iterable[Trajectory], counts: Counter[str]) -> Iterator[Trajectory]:
+    """The same trajectories, counted as they pass."""
+    before = None
+    for t in trajectories:
+        labels = [label for label in t.labels or () if label is not None]
+        counts.update(
+            trajectories=1,
+            questions=t.question_id != before,
+            known=t.outcome is not None,
+            right=bool(t.outcome),
+            unanswered=t.answer is None,
+            labels=len(labels),
+            completions=sum(label.total or 0 for label in labels),
+        )
+        before = t.question_id
+        yield t
 
 
 def check_output(output: Path) -> None:
     """Refuse an output that could not be written, before anything is paid for."""
-    if output.suffix.lower() not in (".jsonl", ".ndjson", ".parquet"):
+    if output.suffix.lower() not in (*LINES, ".parquet"):
         raise DataError("can be written as .jsonl or .parquet only; rename it", file=output)
 
 
@@ -66,13 +57,17 @@ def run_sampling(
     unit: str,
     total: int,
     work: Callable[[Sampler, Advance], Awaitable[tuple[Outcome, Iterable[Trajectory]]]],
-) -> tuple[Outcome, Written]:
+) -> tuple[Outcome, Counter[str]]:
     """Open the store and the policy, do the work, write its result, leave a record for `status`.
 
     Args:
         options: policy, store, budget.
         verb, output, unit, total: what `status` shows.
         work: does it all; is given the sampler and a function to call with the units done.
+
+    Returns:
+        How it ended, and counts of the trajectories in the output: how many, of how many questions,
+        with a known, a right, without an answer, their labels, and completions behind these.
     """
     from dreamprm.rollouts.sampler import open_sampler
     from dreamprm.rollouts.store import Job, JobWriter, RolloutStore
@@ -82,7 +77,7 @@ def run_sampling(
 
         quiet_transformers()
 
-    async def session(store: RolloutStore, advance: Advance) -> tuple[Outcome, Written]:
+    async def session(store: RolloutStore, advance: Advance) -> tuple[Outcome, Counter[str]]:
         async with Policy.of(options) as policy, open_sampler(policy, store) as sampler:
             made = Job(str(output.resolve()), verb, sampler.policy.name, unit, total)
             job = JobWriter(store, made, calls=lambda: sampler.budget.calls)
@@ -92,8 +87,8 @@ def run_sampling(
                 advance(done)
 
             try:
-                outcome, found = await work(sampler, advance_both)
-                written = _write(output, found, outcome)
+                outcome, trajectories = await work(sampler, advance_both)
+                written = _write(output, trajectories, outcome)
             except BaseException as error:
                 with suppress(DreamPRMError):  # the disk is full, say; `error` is to be told
                     job.finish(str(error) or "interrupted")
@@ -112,17 +107,17 @@ def run_sampling(
         return asyncio.run(session(store, advance))
 
 
-def _write(output: Path, found: Iterable[Trajectory], outcome: Outcome) -> Written:
+def _write(output: Path, trajectories: Iterable[Trajectory], outcome: Outcome) -> Counter[str]:
     """Write the output; a run that stopped does not replace one that holds more."""
-    written = Written()
+    counts: Counter[str] = Counter()
+    made = _counted(trajectories, counts)
     if outcome.stopped and output.exists():
-        found = list(found)
-        if (there := _records_in(output)) > len(found):
-            print(f"{output}: left as it was, with {there} records", file=sys.stderr)
-            list(written.count(found))
-            return written
-    write_trajectories(output, written.count(found))
-    return written
+        made = iter(list(made))
+        if (before := _records_in(output)) > counts["trajectories"]:
+            print(f"{output}: left as it was, with {before} records", file=sys.stderr)
+            return counts
+    write_trajectories(output, made)
+    return counts
 
 
 def _records_in(output: Path) -> int:
