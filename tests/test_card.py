@@ -18,7 +18,7 @@ from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.model import PRMConfig
 from dreamprm.training import hub
 from dreamprm.training.config import TrainConfig
-from dreamprm.training.hub import MARKER, model_card, push_to_hub, read_facts, write_card
+from dreamprm.training.hub import MARKER, model_card, push_to_hub, write_card
 
 ACCELERATE = Path(__file__).parents[1] / "configs" / "accelerate"
 SUMMARY = {
@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_card_tells_data_weights_and_settings(folder: Path) -> None:
-    card = model_card(read_facts(folder), "me/prm", SUMMARY)
+    card = model_card(folder, "me/prm", SUMMARY)
     data = ModelCard(card).data
     assert (data.library_name, data.pipeline_tag) == ("dreamprm", "image-text-to-text")
     assert data.base_model == "Qwen/Qwen2-VL-2B-Instruct"
@@ -89,13 +89,13 @@ def test_the_card_tells_data_weights_and_settings(folder: Path) -> None:
     lines = card.splitlines()
     for i in (i for i, line in enumerate(lines) if line.startswith("|---")):
         assert lines[i - 2] == "" and lines[i + 1].startswith("|"), "one table, without gaps"
-    other = model_card(read_facts(folder), "me/prm", {"F1 of errors": 0.61234})
+    other = model_card(folder, "me/prm", {"F1 of errors": 0.61234})
     assert "| F1 of errors | 0.6123 |" in other
 
 
 def test_what_is_not_recorded_is_said_to_be_missing(tmp_path: Path) -> None:
     (tmp_path / "prm_config.json").write_text(json.dumps(asdict(PRMConfig())))
-    card = model_card(read_facts(tmp_path), "me/prm")
+    card = model_card(tmp_path, "me/prm")
     assert card.count("Not recorded in the model's folder.") == 2
     assert "No results were given" in card and "without evaluation results" in card
     assert not any(word in card for word in ("Weights of the domains", "bi-level", "arxiv"))
@@ -108,7 +108,7 @@ def change_training(folder: Path, **changes: Any) -> None:
 
 def test_paths_of_this_machine_stay_here(folder: Path) -> None:
     change_training(folder, model_name_or_path="/home/me/models/backbone")
-    card = model_card(read_facts(folder), "me/prm")
+    card = model_card(folder, "me/prm")
     assert "/home/me" not in card and "base_model" not in card
     assert "| backbone | backbone |" in card
 
@@ -116,7 +116,7 @@ def test_paths_of_this_machine_stay_here(folder: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"accuracy": {"charts": {"a": 1}}}, {"x": "much"}, {"x": None}])
 def test_an_evaluation_of_another_kind_is_refused(folder: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="neither a summary"):
-        model_card(read_facts(folder), "me/prm", wrong)
+        model_card(folder, "me/prm", wrong)
 
 
 def refusal(status: int) -> HfHubHTTPError:
@@ -189,7 +189,7 @@ def test_adapters_name_their_base_and_weights_may_be_given(folder: Path) -> None
     adapter = {"base_model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct"}
     (folder / "adapter_config.json").write_text(json.dumps(adapter))
     change_training(folder, config={"learn_weights": False, "unheard_of": 3})  # a later version's
-    card = model_card(read_facts(folder), "me/prm")
+    card = model_card(folder, "me/prm")
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["base_model"] == "Qwen/Qwen2-VL-7B-Instruct"
     assert front["base_model_relation"] == "adapter" and "peft" in front["tags"]

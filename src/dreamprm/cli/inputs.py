@@ -89,16 +89,13 @@ def read_candidates(
     return asked, candidates
 
 
-def read_method_scores(
-    scores: Mapping[str, Path | list[Path]],
-) -> dict[str, list[StepScores]]:
+def read_method_scores(scores: Mapping[str, Path | list[Path]]) -> dict[str, list[StepScores]]:
     """Method -> its step scores."""
-    return {
-        method: [
-            s for path in (files if isinstance(files, list) else [files]) for s in read_scores(path)
-        ]
-        for method, files in scores.items()
-    }
+    return {m: [s for path in _files(f) for s in read_scores(path)] for m, f in scores.items()}
+
+
+def _files(files: Path | list[Path]) -> list[Path]:
+    return files if isinstance(files, list) else [files]
 
 
 def evaluate(inputs: EvaluationInputs) -> Evaluation:
@@ -124,7 +121,7 @@ def evaluate(inputs: EvaluationInputs) -> Evaluation:
         [read_method_scores(files) for files in _by_seed(inputs)],
         aggregations=inputs.aggregations,
         trained_for={
-            method: recorded_aggregation(files[0] if isinstance(files, list) else files)
+            method: recorded_aggregation(_files(files)[0])
             for method, files in inputs.scores.items()
         },
         n=inputs.n,
@@ -139,7 +136,7 @@ def _by_seed(inputs: EvaluationInputs) -> list[dict[str, Path | list[Path]]]:
     """Score files of each repeated training."""
     if not inputs.scores_by_seed:
         return [inputs.scores]
-    files = {m: f if isinstance(f, list) else [f] for m, f in inputs.scores.items()}
+    files = {method: _files(given) for method, given in inputs.scores.items()}
     counts = {m: len(f) for m, f in files.items() if len(f) > 1}
     if len(set(counts.values())) != 1:
         told = ", ".join(f"{m} {count}" for m, count in counts.items()) or "one of each method"

@@ -116,8 +116,8 @@ def _overlapping(
     hashes: dict[Reference, ImageHash] = {}
     out: set[str] = set()
     for name, others in sources:
-        found = find_overlap(questions, others, same_images=False, hashes=hashes)
-        same = [overlap for overlap in found if overlap.counts]
+        overlaps = find_overlap(questions, others, same_images=False, hashes=hashes)
+        same = [overlap for overlap in overlaps if overlap.counts]
         if same and config.on_overlap == "refuse":
             raise DataError(
                 f"{_told(same)} in {name}; remove them or give --on_overlap drop",
@@ -125,7 +125,7 @@ def _overlapping(
                 row=same[0].row,
             )
         print(f"{name}: {_told(same) + '; left out' if same else 'no question in common'}")
-        if alike := len(found) - len(same):
+        if alike := len(overlaps) - len(same):
             print(f"  {alike} more share their text and not their image, and stay")
         references = {image for q in others for image in q.images}
         if unread := sum(i in hashes and hashes[i].shape is None for i in references):

@@ -90,21 +90,18 @@ def _log_lines(what: str, total: int | None) -> Callable[[int], None]:
         now = time.monotonic()
         if now - start < AT_ONCE_S:
             before = finished
-        line = ""
-        if total is None:
-            if now - last < LOG_EVERY_S:
-                return
-        elif finished >= total and done and now - start >= LOG_EVERY_S:
-            line = f", after {duration(now - start)}"
-        elif now - last < LOG_EVERY_S:
+        ends = total is not None and finished >= total and done and now - start >= LOG_EVERY_S
+        if now - last < LOG_EVERY_S and not ends:
             return
-        elif finished - before >= TELLING * (total - before):
+        last = now
+        line = f"{what}: {finished}" if total is None else f"{what}: {finished} of {total}"
+        if ends:
+            line += f", after {duration(now - start)}"
+        elif total and finished - before >= TELLING * (total - before):
             # The mean rate: work comes in batches, so that of the last seconds swings wildly.
             rate = (finished - before) / (now - start)
-            line = f", about {duration((total - finished) / rate)} left"
-        last = now
-        of_total = "" if total is None else f" of {total}"
-        print(f"{what}: {finished}{of_total}{line}", file=sys.stderr, flush=True)
+            line += f", about {duration((total - finished) / rate)} left"
+        print(line, file=sys.stderr, flush=True)
 
     return advance
 

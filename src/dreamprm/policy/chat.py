@@ -8,11 +8,11 @@ is counted, where a server does not count it too, and used as far as it can be.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -54,13 +54,12 @@ class ChatMessages:
 
     Args:
         prompt: text of a question, one of `prompts.PROMPTS`.
-        cache_bytes: data URLs kept, because K requests about a question come close together.
     """
 
-    def __init__(self, prompt: Callable[[Question], str], cache_bytes: int = 1 << 26) -> None:
+    def __init__(self, prompt: Callable[[Question], str]) -> None:
         self._prompt = prompt
-        self._urls: OrderedDict[str | bytes, str] = OrderedDict()
-        self._held, self._most = 0, cache_bytes
+        # K requests about a question come close together.
+        self._url = functools.lru_cache(maxsize=64)(data_url)
 
     def build(self, request: Request, continuation: Continuation) -> list[dict[str, Any]]:
         """The messages that ask for what comes behind the request's steps.
@@ -83,17 +82,6 @@ class ChatMessages:
         if begun:
             messages.append({"role": "assistant", "content": begun})
         return messages
-
-    def _url(self, reference: str | bytes) -> str:
-        url = self._urls.get(reference)
-        if url is not None:
-            self._urls.move_to_end(reference)
-            return url
-        url = self._urls[reference] = data_url(reference)
-        self._held += len(url)
-        while self._held > self._most and len(self._urls) > 1:
-            self._held -= len(self._urls.popitem(last=False)[1])
-        return url
 
 
 def data_url(reference: str | bytes) -> str:

@@ -200,11 +200,7 @@ class LocalPolicy:
         self.name, self.temperature = options.model_name_or_path, options.temperature
         self.slots = self.batch_size = options.per_device_batch_size
         self.max_new_tokens, self.answer_tokens = options.max_new_tokens, options.answer_tokens
-        self.settings: dict[str, Any] = {
-            "model": self.name,
-            "prompt": options.prompt_name(),
-            "temperature": self.temperature,
-            "max_new_tokens": self.max_new_tokens,
+        self.settings = options.settings_of_all() | {
             "answer_tokens": self.answer_tokens,
             "dtype": options.dtype,
             "continuation": "prefill",  # the steps are the beginning of the model's own answer

@@ -90,6 +90,19 @@ class PolicyOptions:
             "seed": self.seed,
         }
 
+    def settings_of_all(self) -> dict[str, Any]:
+        """What the `settings` of any policy hold."""
+        return {
+            "model": self.model_name_or_path,
+            "prompt": self.prompt_name(),
+            "temperature": self.temperature,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    def settings_of_served(self) -> dict[str, Any]:
+        """The `settings` of a served policy, but for its continuation, which it has to find out."""
+        return self.settings_of_all() | {"extra_body": dict(self.extra_body or {})}
+
     def prompt_name(self) -> str:
         """The prompt, or what suits the model where none is given."""
         return self.prompt or ("bare" if is_embedded(self.model_name_or_path) else "five_steps")

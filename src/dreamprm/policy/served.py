@@ -222,13 +222,7 @@ class EndpointPolicy:
         self._key = (read_key(options.api_key_env), options.api_key_env)
         self._each, self._timeout_s = options.concurrency, options.timeout_s
         self._max_attempts, self._backoff = options.max_attempts, backoff or Backoff()
-        self._facts: dict[str, Any] = {
-            "model": self.name,
-            "prompt": prompt,
-            "temperature": options.temperature,
-            "max_new_tokens": options.max_new_tokens,
-            "extra_body": dict(options.extra_body or {}),
-        }
+        self._facts = options.settings_of_served()
         self._messages = ChatMessages(PROMPTS[prompt])
         self._continuation: Literal["auto"] | Continuation = options.continuation
         self._plain: dict[str, Any] = {}  # fields that plain sampling takes on these servers

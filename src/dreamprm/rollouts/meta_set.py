@@ -158,7 +158,21 @@ def choose_meta_set(
         take(always_wrong)
     if len(chosen) < size:  # one more leaves the classes within one of each other
         _ = take(always_right) or take(always_wrong) or take(pairs)
-    return _finished(chosen, by_id, kinds, size, skipped)
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    for t in chosen:
+        groups[t.question_id].append(t)
+    right, by_kind = sum(bool(t.outcome) for t in chosen), _count(groups, kinds)
+    account = Account(
+        wanted=size,
+        right=right,
+        wrong=len(chosen) - right,
+        kinds={kind: by_kind.get(kind, Count(0, 0)) for kind in KINDS},
+        subjects=_count(groups, {i: _subject(by_id[i]) for i in groups}),
+        supply={kind: sum(k == kind for k in kinds.values()) for kind in KINDS},
+        skipped=skipped,
+    )
+    in_order = [t for group in groups.values() for t in group]
+    return MetaSet([by_id[i] for i in groups], in_order, account)
 
 
 def is_bare_answer(trajectory: Trajectory, question: Question) -> bool:
@@ -178,9 +192,8 @@ def is_bare_answer(trajectory: Trajectory, question: Question) -> bool:
         return True
     rest = _MARK.sub(" ", text)
     stated = [extract_answer(text, question.options), trajectory.answer]
-    stated = [
-        answer for answer in stated if answer != text.strip()
-    ]  # any short text with a number in it
+    # Any short text with a number in it is an answer.
+    stated = [answer for answer in stated if answer != text.strip()]
     for answer in sorted(filter(None, (*stated, *question.options)), key=len, reverse=True):
         rest = re.sub(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", " ", rest)
     letters = {option_letter(i).casefold() for i in range(len(question.options))}
@@ -207,7 +220,8 @@ def _usable(
         if len({t.outcome for t in group}) == 2:
             skipped["the same reasoning called right and wrong"] += len(group)
             continue
-        usable.append(min(group, key=_content))
+        # The lowest sample_index; what is then still alike has the same content.
+        usable.append(min(group, key=lambda t: (t.sample_index, t.model_dump_json())))
         if len(group) > 1:
             skipped["the same reasoning again"] += len(group) - 1
     return usable, dict(skipped)
@@ -227,32 +241,6 @@ def _candidates(
         ]
         for question_id, groups in answers.items()
     }
-
-
-def _finished(
-    chosen: Iterable[Trajectory],
-    by_id: Mapping[str, Question],
-    kinds: Mapping[str, Kind],
-    wanted: int,
-    skipped: dict[str, int],
-) -> MetaSet:
-    """Group what was chosen by question, and count it."""
-    groups: dict[str, list[Trajectory]] = defaultdict(list)
-    for t in chosen:
-        groups[t.question_id].append(t)
-    trajectories = [t for group in groups.values() for t in group]
-    right = sum(bool(t.outcome) for t in trajectories)
-    by_kind = _count(groups, kinds)
-    account = Account(
-        wanted=wanted,
-        right=right,
-        wrong=len(trajectories) - right,
-        kinds={kind: by_kind.get(kind, Count(0, 0)) for kind in KINDS},
-        subjects=_count(groups, {i: _subject(by_id[i]) for i in groups}),
-        supply={kind: sum(k == kind for k in kinds.values()) for kind in KINDS},
-        skipped=skipped,
-    )
-    return MetaSet([by_id[i] for i in groups], trajectories, account)
 
 
 def _count(
@@ -276,8 +264,3 @@ def _subject(question: Question) -> str:
 def _rank(seed: int, *parts: str) -> bytes:
     """A place in a shuffled order that depends on what is shuffled, not on where it lay before."""
     return hashlib.sha256("\0".join((str(seed), *parts)).encode("utf-8", "surrogatepass")).digest()
-
-
-def _content(trajectory: Trajectory) -> tuple[int, str]:
-    """The lowest sample_index first; what is then still alike has the same content."""
-    return trajectory.sample_index, trajectory.model_dump_json()

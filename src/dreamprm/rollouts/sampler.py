@@ -341,13 +341,7 @@ def _continuing_as_before(policy: Policy, store: RolloutStore) -> Policy:
     """With the continuation that `auto` was in an earlier run; tried anew, it might be another."""
     if not policy.base_urls or policy.continuation != "auto":
         return policy
-    now = {
-        "model": policy.name,
-        "prompt": policy.prompt_name(),
-        "temperature": policy.temperature,
-        "max_new_tokens": policy.max_new_tokens,
-        "extra_body": dict(policy.extra_body or {}),
-    }
+    now = policy.settings_of_served()
     for generator in store.generators():
         before = json.loads(generator.settings)
         if all(before.get(name) == value for name, value in now.items()):

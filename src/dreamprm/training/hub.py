@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def write_card(
     """
     _check_name(repo_id)
     path = Path(folder) / CARD_FILE
-    card = model_card(read_facts(folder), repo_id, evaluation)
+    card = model_card(folder, repo_id, evaluation)
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace")
         if MARKER not in text and "library_name: peft" not in text:  # peft leaves an empty one
@@ -70,7 +69,9 @@ def push_to_hub(
             machine has; not logged in; no network; refused. The model stays in its folder.
     """
     _check_name(repo_id)
-    base = read_facts(folder).adapter_base
+    if not is_prm(folder):
+        raise no_prm(Path(folder), CONFIG_FILE)
+    base = _adapter_base(Path(folder))
     if base is not None and not _is_hub_name(base):
         raise DreamPRMError(
             f"{folder}: the adapters' base model is '{base}', which others do not have; set "
@@ -100,53 +101,33 @@ def push_to_hub(
     return f"https://huggingface.co/{repo_id}"
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a folder says of its model."""
-
-    prm: dict[str, Any]  # content of prm_config.json
-    weights: tuple[tuple[str, float], ...]  # of the domains, largest first; empty if none are saved
-    training: dict[str, Any]  # "model_name_or_path", "config", "domains" of training_config.json
-    adapter_base: str | None  # base of the adapters; None for a whole model
-
-
-def read_facts(folder: str | Path) -> ModelFacts:
-    """What is recorded in a model's folder.
-
-    Raises:
-        DreamPRMError: it holds no reward model, or one of its files is damaged.
-    """
-    folder = Path(folder)
-    if not is_prm(folder):
-        raise no_prm(folder, CONFIG_FILE)
-    prm, weights, training, adapter = (
-        load_json_object(folder / name) if (folder / name).is_file() else {}
-        for name in (CONFIG_FILE, "weights.json", "training_config.json", "adapter_config.json")
-    )
-    weights = weights or prm.get("domain_weights") or {}
-    return ModelFacts(
-        prm=prm,
-        weights=tuple(sorted(weights.items(), key=lambda item: -item[1])),
-        training=training,
-        adapter_base=str(adapter["base_model_name_or_path"]) if adapter else None,
-    )
-
-
-def model_card(facts: ModelFacts, repo_id: str, evaluation: Mapping[str, Any] | None = None) -> str:
-    """The card as markdown with YAML front matter.
+def model_card(
+    folder: str | Path, repo_id: str, evaluation: Mapping[str, Any] | None = None
+) -> str:
+    """The card of a folder's model as markdown with YAML front matter.
 
     Args:
         repo_id: where it will be found on the hub.
         evaluation: {"accuracy": {benchmark: {method: {"n", "mean", "ci95"}}}}, or {name: number}.
 
     Raises:
-        DataError: the evaluation is neither.
+        DreamPRMError: no reward model there, or one of its files is damaged; the evaluation is
+            neither.
     """
-    config = facts.training.get("config")
-    learned = bool(facts.weights) and bool((config or {}).get("learn_weights", True))
-    base = facts.adapter_base or facts.training.get("model_name_or_path") or ""
+    folder = Path(folder)
+    if not is_prm(folder):
+        raise no_prm(folder, CONFIG_FILE)
+    prm, saved, training = (
+        load_json_object(folder / name) if (folder / name).is_file() else {}
+        for name in (CONFIG_FILE, "weights.json", "training_config.json")
+    )
+    weights = (saved or prm.get("domain_weights") or {}).items()
+    config = training.get("config")
+    learned = bool(weights) and bool((config or {}).get("learn_weights", True))
+    adapter_base = _adapter_base(folder)
+    adapter = adapter_base is not None
+    base = adapter_base or training.get("model_name_or_path") or ""
     is_public = _is_hub_name(base)
-    adapter = facts.adapter_base is not None
     tags = ["process-reward-model", "reward-model"]
     front: dict[str, Any] = {"library_name": "dreamprm", "pipeline_tag": "image-text-to-text"}
     if is_public and not Path(base).exists():
@@ -180,14 +161,20 @@ def model_card(facts: ModelFacts, repo_id: str, evaluation: Mapping[str, Any] | 
         # Of a path of this machine, the last part alone.
         base=(base if is_public else Path(base).name) if base else "not recorded",
         adapter=adapter,
-        prm=facts.prm,
-        domains=facts.training.get("domains") or {},
-        weights=facts.weights,
+        prm=prm,
+        domains=training.get("domains") or {},
+        weights=sorted(weights, key=lambda item: -item[1]),
         learned=learned,
         settings=settings,
         evaluation=_table(evaluation) if evaluation else None,
         versions=versions,
     )
+
+
+def _adapter_base(folder: Path) -> str | None:
+    """Base of the adapters; None for a whole model."""
+    path = folder / "adapter_config.json"
+    return str(load_json_object(path)["base_model_name_or_path"]) if path.is_file() else None
 
 
 def _is_hub_name(name: str) -> bool:

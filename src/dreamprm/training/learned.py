@@ -180,7 +180,14 @@ def without_zeros(
     by_instance = {key: w for key, w in (given or {}).items() if not isinstance(key, str)}
     if not by_instance:
         return data, given
-    _tell_strangers(by_instance, data)
+    if strangers := by_instance.keys() - {_key(pair) for pair in data.items}:
+        question, sample = min(strangers)  # of more data, or of other data by mistake
+        warnings.warn(
+            f"weights: {len(strangers)} weights are of trajectories that the data does not have "
+            f"(the first: question '{question}', sample {sample}); they are left out",
+            DataWarning,
+            stacklevel=2,
+        )
     lower: dict[str, list[Pair]] = {}
     weights: dict[Instance, float] = {}
     for name, pairs in data.lower.items():
@@ -229,19 +236,6 @@ def _scaled(given: GivenWeights, data: TrainData) -> Tensor:
         kind = "trajectory" if by_instance else "domain"
         raise DreamPRMError(f"weights: all are 0; at least one {kind} must count")
     return w * len(means) / sum(means)
-
-
-def _tell_strangers(given: Mapping[Instance, float], data: TrainData) -> None:
-    """Weights made for more data may be used with less, and a mix-up of files looks the same."""
-    strangers = given.keys() - {_key(pair) for pair in data.items}
-    if strangers:
-        question, sample = min(strangers)
-        warnings.warn(
-            f"weights: {len(strangers)} weights are of trajectories that the data does not have "
-            f"(the first: question '{question}', sample {sample}); they are left out",
-            DataWarning,
-            stacklevel=3,
-        )
 
 
 def _check_domains(given: Mapping[str, float], data: TrainData) -> None:
