@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from hypothesis import settings
 from PIL import Image
 
 from dreamprm.cli import main
+from dreamprm.rollouts.store import RolloutStore
 from tests.cli_samples import make_project, save_tiny_model, train_words
 from tests.forked_commands import ForkedCommands
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
 
-Refused = Callable[[Sequence[str]], str]
+
+class Refused(Protocol):
+    """Runs a command that must fail with one line, which it gives."""
+
+    def __call__(self, words: Sequence[str], code: int = 1) -> str: ...
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +66,19 @@ def project(tmp_path: Path, png: bytes) -> Path:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must fail; gives its one line."""
+def store(tmp_path: Path) -> Iterator[RolloutStore]:
+    """A new store, open for writing."""
+    with RolloutStore(tmp_path / "rollouts.db") as opened:
+        yield opened
 
-    def run(words: Sequence[str]) -> str:
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """See `Refused`."""
+
+    def run(words: Sequence[str], code: int = 1) -> str:
         capsys.readouterr()
-        assert main(words) == 1
+        assert main(words) == code
         error = capsys.readouterr().err
         assert error.startswith("dreamprm: error: ")
         assert error.count("\n") == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.prompts import opening, step_end
+from dreamprm.records import Question, Trajectory
+from dreamprm.rollouts.sampler import Outcome, Sampler, sample_candidates, stored_candidates
 
 Say = Callable[[Request, int, int], str]
 """(request, seed of the call, index within the call) -> text."""
@@ -73,3 +75,14 @@ def right_after_good_steps(request: Request, seed: int, index: int) -> str:
         return f"Step 1: good\nStep 2: {seed % 3}\nFinal answer: {7 if index % 2 else 8}"
     wrong = any("bad" in step for step in request.steps)
     return f"Step 9: on\nFinal answer: {99 if wrong else 7}"
+
+
+def questions(count: int, answer: str = "7") -> list[Question]:
+    """Questions q0, q1, ... with one gold answer."""
+    return [Question(id=f"q{i}", domain="d", text=f"t{i}", answer=answer) for i in range(count)]
+
+
+def sample(sampler: Sampler, asked: Sequence[Question], n: int) -> tuple[Outcome, list[Trajectory]]:
+    """N candidates of each question, through the store."""
+    outcome = asyncio.run(sample_candidates(sampler, asked, n))
+    return outcome, list(stored_candidates(sampler, asked, n))

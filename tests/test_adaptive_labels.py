@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,12 +21,6 @@ from dreamprm.rollouts.store import RolloutStore
 from tests.scripted_policy import Scripted
 
 QUESTION = Question(id="q", domain="d", text="t", answer="7")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RolloutStore]:
-    with RolloutStore(tmp_path / "rollouts.db") as opened:
-        yield opened
 
 
 def label(sampler: Sampler, plan: Plan, *trajectories: Trajectory) -> list[Trajectory]:

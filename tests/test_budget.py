@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-
 import pytest
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Request
-from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
 from dreamprm.rollouts.judge import Verifier
-from dreamprm.rollouts.sampler import Outcome, Sampler, sample_candidates, stored_candidates
+from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
-from tests.scripted_policy import Scripted, right_after_good_steps
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RolloutStore]:
-    with RolloutStore(tmp_path / "rollouts.db") as opened:
-        yield opened
-
-
-def questions(count: int, answer: str = "7") -> list[Question]:
-    return [Question(id=f"q{i}", domain="d", text=f"t{i}", answer=answer) for i in range(count)]
-
-
-def sample(sampler: Sampler, asked: Sequence[Question], n: int) -> tuple[Outcome, list[Trajectory]]:
-    outcome = asyncio.run(sample_candidates(sampler, asked, n))
-    return outcome, list(stored_candidates(sampler, asked, n))
+from tests.scripted_policy import Scripted, questions, right_after_good_steps, sample
 
 
 @pytest.mark.parametrize("concurrency", [1, 64])

@@ -17,6 +17,7 @@ from dreamprm.data import (
     write_trajectories,
 )
 from dreamprm.records import Label, Question, Trajectory
+from tests.conftest import Refused
 
 QUESTION = Question(id="q", domain="charts", text="How many?", options=("7", "8"), answer="B")
 STEPS = ("Step 1: read 3", "Step 2: it is 8")
@@ -75,15 +76,14 @@ def test_another_format_becomes_our_records(suffix: str, tmp_path: Path) -> None
 
 
 def test_a_record_that_cannot_be_held_is_one_error_and_no_file_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, refused: Refused
 ) -> None:
     words = ours(tmp_path, HARD, SOFT)
     out, questions = tmp_path / "out" / "x.json", tmp_path / "out" / "q.jsonl"
     more = ["--output", str(out), "--output_format", "visualprm"]
-    assert main(["convert", *words, *more, "--output_questions", str(questions)]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "trajectory 0 of question 'q' has a label of 0.75" in error
+    assert "trajectory 0 of question 'q' has a label of 0.75" in refused(
+        ["convert", *words, *more, "--output_questions", str(questions)]
+    )
     assert not out.parent.exists() or not list(out.parent.iterdir())
 
 
@@ -100,14 +100,13 @@ def test_a_failed_conversion_leaves_the_old_outputs(
 
 
 def test_bad_rows_are_refused_or_counted_and_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused
 ) -> None:
     bad = [row(labels=[True]) for _ in range(7)]
     path = stepwise(tmp_path, row(), *bad)
     out = tmp_path / "t.jsonl"
     words = ["convert", "--input", str(path), "--output_trajectories", str(out)]
-    assert main(words) == 1
-    assert "x.jsonl, row 2, field 'labels'" in capsys.readouterr().err
+    assert "x.jsonl, row 2, field 'labels'" in refused(words)
     assert not out.exists()
 
     assert main([*words, "--skip_bad_rows", "true"]) == 0
@@ -119,12 +118,11 @@ def test_bad_rows_are_refused_or_counted_and_named(
     assert "left out: 1 questions" in told.out
 
     path = stepwise(tmp_path, *bad)
-    assert main([*words, "--skip_bad_rows", "true"]) == 1
-    assert "no row could be read" in capsys.readouterr().err
+    assert "no row could be read" in refused([*words, "--skip_bad_rows", "true"])
 
 
 def test_rows_without_a_response_are_refused_dropped_or_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, refused: Refused
 ) -> None:
     asked = "Question: How many?\nOptions: (A) 7 (B) 8"
     rows = [
@@ -136,8 +134,7 @@ def test_rows_without_a_response_are_refused_dropped_or_kept(
     out = tmp_path / "again.json"
     words = ["convert", "--input", str(path), "--output", str(out)]
     words += ["--output_format", "dreamprm_meta"]
-    assert main(words) == 1
-    assert "1 of 2 rows without a response" in capsys.readouterr().err
+    assert "1 of 2 rows without a response" in refused(words)
     assert main([*words, "--without_response", "drop"]) == 0
     assert len(json.loads(out.read_text())) == 1
     assert main([*words, "--without_response", "keep"]) == 0
@@ -149,8 +146,7 @@ def test_rows_without_a_response_are_refused_dropped_or_kept(
 
     other = stepwise(tmp_path, row())
     more = ["--without_response", "drop", "--output_trajectories", str(tmp_path / "t.jsonl")]
-    assert main(["convert", "--input", str(other), *more]) == 1
-    assert "not for trl_stepwise" in capsys.readouterr().err
+    assert "not for trl_stepwise" in refused(["convert", "--input", str(other), *more])
 
 
 @pytest.mark.parametrize(
@@ -176,21 +172,15 @@ def test_rows_without_a_response_are_refused_dropped_or_kept(
     ],
 )
 def test_wrong_options_are_one_line(
-    words: list[str], said: str, code: int, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, code: int, refused: Refused
 ) -> None:
-    assert main(["convert", *words]) == code
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert said in error
+    assert said in refused(["convert", *words], code)
 
 
-def test_a_trajectory_without_its_question_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_trajectory_without_its_question_is_named(tmp_path: Path, refused: Refused) -> None:
     words = ours(tmp_path, SOFT, SOFT.model_copy(update={"question_id": "z"}))
     out = ["--output", str(tmp_path / "x.json"), "--output_format", "visualprm"]
-    assert main(["convert", *words, *out]) == 1
-    assert "t.jsonl, row 2, field 'question_id'" in capsys.readouterr().err
+    assert "t.jsonl, row 2, field 'question_id'" in refused(["convert", *words, *out])
 
 
 def test_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,19 +190,19 @@ def test_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in text or one.holds == "scores"
 
 
-def test_an_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_input_is_never_overwritten(tmp_path: Path, refused: Refused) -> None:
     path = stepwise(tmp_path, row())
     before = path.read_bytes()
     words = ["convert", "--input", str(path), "--output", str(path)]
-    assert main([*words, "--output_format", "trl_stepwise"]) == 2
-    assert "is an input" in capsys.readouterr().err
+    assert "is an input" in refused([*words, "--output_format", "trl_stepwise"], 2)
     assert path.read_bytes() == before
 
 
-def test_nothing_to_write_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_write_is_an_error(tmp_path: Path, refused: Refused) -> None:
     write_questions(tmp_path / "q.jsonl", [QUESTION])
     words = ["convert", "--questions", str(tmp_path / "q.jsonl")]
     out = tmp_path / "x.jsonl"
-    assert main([*words, "--output", str(out), "--output_format", "trl_stepwise"]) == 1
-    assert "holds no trajectory" in capsys.readouterr().err
+    assert "holds no trajectory" in refused(
+        [*words, "--output", str(out), "--output_format", "trl_stepwise"]
+    )
     assert not out.exists()

@@ -12,6 +12,7 @@ from dreamprm.cli.score import unwritten
 from dreamprm.data import read_scores, write_questions, write_trajectories
 from dreamprm.errors import DataError
 from dreamprm.records import StepScores, Trajectory
+from tests.conftest import Refused
 from tests.forked_commands import ForkedCommands
 from tests.tiny_models import picture_question, random_prm
 
@@ -96,7 +97,7 @@ def test_a_candidate_that_is_there_twice_is_refused() -> None:
 
 
 def test_fewer_trajectories_than_scores_are_refused(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, tmp_path: Path, refused: Refused
 ) -> None:
     output = tmp_path / "scores.jsonl"
     assert main(words(project, output)) == 0
@@ -105,6 +106,5 @@ def test_fewer_trajectories_than_scores_are_refused(
     fewer = words(project, output)
     fewer[fewer.index("--trajectories") + 1] = str(tmp_path / "fewer.jsonl")
     before = output.read_bytes()
-    assert main(fewer) == 1
-    assert "which is not at this place of the trajectories" in capsys.readouterr().err
+    assert "which is not at this place of the trajectories" in refused(fewer)
     assert output.read_bytes() == before

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Request, RequestRefused
-from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
+from dreamprm.records import UNKNOWN_ANSWER, Label, Trajectory
 from dreamprm.rollouts.labels import FixedCompletions, Plan, label_trajectories
-from dreamprm.rollouts.sampler import Outcome, Sampler, sample_candidates, stored_candidates
+from dreamprm.rollouts.sampler import Outcome, Sampler
 from dreamprm.rollouts.store import RolloutStore
-from tests.scripted_policy import Scripted, right_after_good_steps
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RolloutStore]:
-    with RolloutStore(tmp_path / "rollouts.db") as opened:
-        yield opened
-
-
-def questions(count: int, answer: str = "7") -> list[Question]:
-    return [Question(id=f"q{i}", domain="d", text=f"t{i}", answer=answer) for i in range(count)]
-
-
-def sample(sampler: Sampler, asked: Sequence[Question], n: int) -> tuple[Outcome, list[Trajectory]]:
-    outcome = asyncio.run(sample_candidates(sampler, asked, n))
-    return outcome, list(stored_candidates(sampler, asked, n))
+from tests.scripted_policy import Scripted, questions, right_after_good_steps, sample
 
 
 def label(
