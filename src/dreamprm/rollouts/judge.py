@@ -76,16 +76,16 @@ class Verifier:
             DreamPRMError: the judge cannot be used at all.
         """
         # in a thread, because comparing formulas may take seconds
-        found = await asyncio.to_thread(verdict_on, question, answer)
+        verdict = await asyncio.to_thread(verdict_on, question, answer)
         if (
             self.judge is None
             or answer is None
-            or found.correct
-            or found.rule == "none"
+            or verdict.correct
+            or verdict.rule == "none"
             or question.options
             or is_plain(question.answer)
         ):
-            return found
+            return verdict
         return await self._ask(self.judge, question, answer)
 
     async def _ask(self, judge: Writer, question: Question, answer: str) -> Verdict:
