@@ -187,7 +187,7 @@ def test_every_file_overlaps_with_itself_in_any_order(
     questions: list[Question], data: st.DataObject
 ) -> None:
     others = data.draw(st.permutations(questions))
-    found = find_overlap(questions, others, workers=1)
+    found = find_overlap(questions, others)
     assert [overlap.question_id for overlap in found] == [q.id for q in questions]
     assert all(o.counts and o.why in ("same text and image", "same text, no image") for o in found)
     assert all(others[o.other_row - 1].id == o.other_id for o in found)

@@ -127,15 +127,12 @@ def hash_image(reference: Reference) -> ImageHash:
 
 
 def hash_images(
-    references: Iterable[Reference],
-    known: dict[Reference, ImageHash] | None = None,
-    *,
-    workers: int | None = None,
+    references: Iterable[Reference], known: dict[Reference, ImageHash] | None = None
 ) -> dict[Reference, ImageHash]:
-    """Hash images in threads (one per core by default), each once; adds to `known`, if given."""
+    """Hash images in threads, one per core, each image once; adds to `known`, if given."""
     hashes: dict[Reference, ImageHash] = {} if known is None else known
     new = iter(dict.fromkeys(r for r in references if r not in hashes))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(islice(new, _CHUNK)):
             hashes.update(zip(chunk, pool.map(hash_image, chunk), strict=True))
     return hashes
@@ -159,7 +156,6 @@ def find_overlap(
     *,
     same_images: bool = True,
     hashes: dict[Reference, ImageHash] | None = None,
-    workers: int | None = None,
 ) -> list[Overlap]:
     """Find the questions that are also among `others`.
 
@@ -169,7 +165,6 @@ def find_overlap(
         same_images: also report the same image under other words, for which every image is read;
             if false, only images of questions that share their words are.
         hashes: of images, kept from one call to the next; is added to.
-        workers: threads that read images; by default one per core.
 
     Returns:
         For each question at most one overlap, the gravest, in the order of `questions`.
@@ -182,7 +177,7 @@ def find_overlap(
         for file, of in zip((questions, others), words, strict=True)
     ]
     my_keys, their_keys = (
-        _keys(file, rows, of, hashes, workers)
+        _keys(file, rows, of, hashes)
         for file, rows, of in zip((questions, others), compared, words, strict=True)
     )
     templates = _templates(my_keys) | _templates(their_keys)
@@ -201,19 +196,14 @@ def find_overlap(
     return overlaps
 
 
-def duplicates(
-    questions: Sequence[Question],
-    *,
-    hashes: dict[Reference, ImageHash] | None = None,
-    workers: int | None = None,
-) -> list[Overlap]:
+def duplicates(questions: Sequence[Question]) -> list[Overlap]:
     """Find the questions of one file that an earlier row asks already; all of them count."""
     words = [_words(q) for q in questions]
     times = Counter(words)
     repeated = [i for i, w in enumerate(words) if times[w] > 1]
     index = _Index()
     overlaps = []
-    for i, key in _keys(questions, repeated, words, hashes, workers).items():
+    for i, key in _keys(questions, repeated, words, {}).items():
         if (match := index.find(key)) and match[1] in _ONE_QUESTION:
             j, why = match
             overlaps.append(Overlap(questions[i].id, i + 1, questions[j].id, j + 1, why, True))
@@ -225,12 +215,10 @@ def _keys(
     questions: Sequence[Question],
     rows: Sequence[int],
     words: Sequence[bytes],
-    hashes: dict[Reference, ImageHash] | None,
-    workers: int | None,
+    hashes: dict[Reference, ImageHash],
 ) -> dict[int, QuestionKey]:
-    """Keys of some rows of a file."""
-    images = (image for i in rows for image in questions[i].images)
-    hashes = hash_images(images, hashes, workers=workers)
+    """Keys of some rows of a file; adds to `hashes`."""
+    hash_images((image for i in rows for image in questions[i].images), hashes)
     return {i: question_key(questions[i], hashes, words[i]) for i in rows}
 
 

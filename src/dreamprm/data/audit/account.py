@@ -162,61 +162,42 @@ def _count_rows(path: Path, read: Records) -> tuple[int, list[str]]:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a file holds; ready to be written as JSON.
+class LabelFacts:
+    """What the labels are."""
 
-    Attributes:
-        rows: of the file; `unread` are those that could not be read.
-        domains: the most frequent, by questions; so are subjects and policies (by trajectories).
-        number_of_domains: how many there are in all.
-        with_images: questions with an image; `images` are counted each time they are named.
-        steps: fewest, median and most steps of a trajectory; None without trajectories.
-        outcomes: trajectories that are right, wrong, or not verified.
-        outcomes_of_rows: what rows say, those without a response included; None where trajectories
-            tell all.
-        labels: None where no step is labelled.
-    """
+    steps: int  # labelled, of all
+    of_steps: int
+    mean: float  # of the labels' values
+    zeros: float  # share that is exactly 0
+    ones: float
+    totals: dict[int, int]  # completions behind a label -> labels, the most frequent
+    with_wrong_step: int  # trajectories with a step labelled 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file holds; ready to be written as JSON."""
 
     name: str
     format: str
     rows: int
-    unread: int
+    unread: int  # of the rows, those that could not be read
     questions: int
     trajectories: int
     scores: int
-    domains: dict[str, int]
+    domains: dict[str, int]  # the most frequent, by questions
     number_of_domains: int
     subjects: dict[str, int]
     number_of_subjects: int
-    with_images: int
-    images: int
+    with_images: int  # questions with an image
+    images: int  # counted each time they are named
     with_options: int
     gold_known: int
-    steps: tuple[int, float, int] | None
-    outcomes: dict[str, int]
-    outcomes_of_rows: dict[str, int] | None
-    labels: LabelFacts | None
-    policies: dict[str, int]
-
-
-@dataclass(frozen=True)
-class LabelFacts:
-    """What the labels are.
-
-    Attributes:
-        steps: labelled, of `of_steps` in all.
-        mean: of the labels' values; `zeros` and `ones` are the shares that are exactly 0 and 1.
-        totals: completions behind a label -> labels, the most frequent.
-        with_wrong_step: trajectories with a step labelled 0.
-    """
-
-    steps: int
-    of_steps: int
-    mean: float
-    zeros: float
-    ones: float
-    totals: dict[int, int]
-    with_wrong_step: int
+    steps: tuple[int, float, int] | None  # fewest, median and most of a trajectory
+    outcomes: dict[str, int]  # trajectories that are right, wrong, or not verified
+    outcomes_of_rows: dict[str, int] | None  # where rows without a response tell more
+    labels: LabelFacts | None  # None where no step is labelled
+    policies: dict[str, int]  # by trajectories
 
 
 def labels_of(trajectory: Trajectory) -> list[Label]:
