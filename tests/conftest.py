@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import settings
@@ -20,11 +20,31 @@ from tests.forked_commands import ForkedCommands
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
 
+# Files that take longest begin first, and each stays whole, so that workers end together and
+# what a module prepares is prepared once.
+SLOWEST = [
+    *("kill_training", "distributed", "demo", "public_api", "benchmark_training", "real_input"),
+    *("kill", "hypergradient_prm", "examples", "kill_scoring", "bilevel", "local_policy"),
+]
+
 
 class Refused(Protocol):
     """Runs a command that must fail with one line, which it gives."""
 
     def __call__(self, words: Sequence[str], code: int = 1) -> str: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    names = [f"test_{name}" for name in SLOWEST]
+    items.sort(key=lambda i: names.index(i.path.stem) if i.path.stem in names else len(names))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -58,9 +58,7 @@ def test_sampling_ends_at_the_largest_number(store: RolloutStore) -> None:
     assert found.labels == (Label.of(6, 6),)
 
 
-def test_completions_that_take_the_same_step_count_for_the_longer_prefix(
-    store: RolloutStore,
-) -> None:
+def test_completions_that_take_the_same_step_count_for_both(store: RolloutStore) -> None:
     def say(request: Request, seed: int, index: int) -> str:
         if len(request.steps) == 1:  # half of them go on with the step that the trajectory has
             return f"Step 2: {'b' if index % 2 else 'c'}\nFinal answer: 7"
@@ -118,9 +116,7 @@ def test_a_refused_prefix_stays_without_label(store: RolloutStore) -> None:
 
 
 @pytest.mark.parametrize("first_error", [*range(7), None])
-def test_the_search_finds_the_first_wrong_step(
-    store: RolloutStore, first_error: int | None
-) -> None:
+def test_search_finds_the_first_wrong_step(store: RolloutStore, first_error: int | None) -> None:
     steps = ["sure" if first_error is None or i < first_error else "bad" for i in range(7)]
     policy = Scripted(by_step)
     [found] = label(Sampler(policy, store), FirstErrorSearch(4), chain(*steps))

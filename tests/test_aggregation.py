@@ -31,9 +31,7 @@ REFERENCE: dict[str, Callable[[list[float]], float]] = {
 
 @pytest.mark.parametrize("name", sorted(REFERENCE))
 @given(z=moderate)
-def test_the_sigmoid_of_the_aggregate_is_the_aggregate_of_the_step_scores(
-    name: str, z: list[float]
-) -> None:
+def test_the_sigmoid_of_the_aggregate_is_that_of_step_scores(name: str, z: list[float]) -> None:
     expected = REFERENCE[name]([sigmoid(x) for x in z])
     assert sigmoid(aggregate(z, name)) == pytest.approx(expected, rel=1e-9)
 
@@ -59,9 +57,7 @@ def test_a_better_last_step_wins_even_where_sigmoid_saturates(name: str, level: 
 
 @pytest.mark.parametrize("name", sorted(AGGREGATIONS))
 @given(z=moderate, step=st.integers(0, 7), gain=st.floats(0, 5))
-def test_raising_one_step_never_lowers_the_aggregate(
-    name: str, z: list[float], step: int, gain: float
-) -> None:
+def test_a_better_step_is_never_worse(name: str, z: list[float], step: int, gain: float) -> None:
     better = list(z)
     better[step % len(z)] += gain
     assert aggregate(better, name) >= aggregate(z, name) - 1e-9

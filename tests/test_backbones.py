@@ -74,9 +74,7 @@ def test_one_pass_gives_the_scores_of_one_pass_per_prefix(model: PRM) -> None:
 
 
 @pytest.mark.parametrize("layout", ["trajectory", "prefix", "turns"])
-def test_scores_depend_neither_on_the_rest_of_the_batch_nor_on_the_padding_side(
-    model: PRM, layout: str
-) -> None:
+def test_scores_depend_neither_on_the_batch_nor_on_its_padding(model: PRM, layout: str) -> None:
     right, left = (score(model, MIXED, name=layout, padding_side=s) for s in ("right", "left"))
     same(right, left)
     for row, pair in enumerate(MIXED):

@@ -37,9 +37,7 @@ def on_candidates(project: Path, verb: str, model: str | Path) -> list[str]:
     return [*words, "--output", str(project / "out.jsonl")]
 
 
-def test_a_missing_image_is_named_before_any_model_is_loaded(
-    project: Path, refused: Refused
-) -> None:
+def test_a_missing_image_is_named_before_a_model_loads(project: Path, refused: Refused) -> None:
     edit_row(project / "test.jsonl", 2, images=["gone.png"])
     line = refused(on_candidates(project, "sample", "no/model"))
     assert "test.jsonl, row 2" in line
@@ -58,9 +56,7 @@ def test_an_image_that_is_damaged_is_named_and_what_was_scored_before_stays(
 
 
 @pytest.mark.parametrize("verb", ["label", "score"])
-def test_truncated_jsonl_is_named_with_its_row(
-    verb: str, project: Path, prm: Path, refused: Refused
-) -> None:
+def test_cut_jsonl_is_named_by_row(verb: str, project: Path, prm: Path, refused: Refused) -> None:
     path = project / "test_candidates.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
     line = refused(on_candidates(project, verb, prm))
@@ -152,7 +148,7 @@ def assert_one_line(error: str, said: str) -> None:
     assert said in error
 
 
-def test_a_full_disk_during_sampling_keeps_what_was_sampled(
+def test_a_full_disk_keeps_what_was_sampled(
     project: Path, model: str, commands: ForkedCommands
 ) -> None:
     out, store = project / "out.jsonl", project / "rollouts.db"
@@ -178,9 +174,7 @@ def test_a_full_disk_during_sampling_keeps_what_was_sampled(
     assert out.read_bytes() == whole
 
 
-def test_a_full_disk_during_scoring_keeps_every_whole_record(
-    project: Path, prm: Path, commands: ForkedCommands
-) -> None:
+def test_a_full_disk_keeps_whole_scores(project: Path, prm: Path, commands: ForkedCommands) -> None:
     out = project / "out.jsonl"
     words = on_candidates(project, "score", prm)
     assert main(words) == 0
@@ -195,7 +189,7 @@ def test_a_full_disk_during_scoring_keeps_every_whole_record(
     assert len(read_scores(out)) == len(whole.splitlines())
 
 
-def test_a_full_disk_during_training_keeps_the_last_checkpoint(
+def test_a_full_disk_keeps_the_checkpoint(
     project: Path, model: str, commands: ForkedCommands
 ) -> None:
     head = [*train_words(project, model), "--max_steps", "2", "--meta_gradient_at", "end"]
@@ -207,9 +201,7 @@ def test_a_full_disk_during_training_keeps_the_last_checkpoint(
     assert state.read_bytes() == before
 
 
-def test_a_full_disk_during_evaluate_leaves_the_old_results(
-    project: Path, commands: ForkedCommands
-) -> None:
+def test_a_full_disk_leaves_the_old_results(project: Path, commands: ForkedCommands) -> None:
     words = [*on_candidates(project, "evaluate", ""), "--n", "4"]
     assert main(words) == 0
     before = (project / "out.jsonl").read_bytes()
@@ -219,9 +211,7 @@ def test_a_full_disk_during_evaluate_leaves_the_old_results(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_full_disk_behind_standard_output_is_one_line(
-    project: Path, commands: ForkedCommands
-) -> None:
+def test_a_full_standard_output_is_one_line(project: Path, commands: ForkedCommands) -> None:
     words = [*on_candidates(project, "evaluate", ""), "--n", "4"]
     assert commands.run(words, stdout="/dev/full") == 1
     assert_one_line(commands.said, "No space left on device")

@@ -38,9 +38,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 # The model
 
 
-def test_a_backbone_that_reads_text_alone_is_refused(
-    project: Path, refused: Refused, tmp_path: Path
-) -> None:
+def test_a_text_backbone_is_refused(project: Path, refused: Refused, tmp_path: Path) -> None:
     sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     config = Qwen2Config(**sizes, num_attention_heads=1, num_key_value_heads=1)
     Qwen2ForCausalLM(config).save_pretrained(tmp_path / "text")
@@ -89,9 +87,7 @@ def test_steps_beyond_the_limit_are_told_and_have_no_part_in_the_loss(
 
 
 @pytest.mark.parametrize("kind", ["train", "meta"])
-def test_a_prompt_that_is_too_long_is_named(
-    kind: str, project: Path, model: str, refused: Refused
-) -> None:
+def test_a_long_prompt_is_named(kind: str, project: Path, model: str, refused: Refused) -> None:
     """All of a set, because a run says so when it comes to the question."""
     path = project / f"{kind}.jsonl"
     rewrite(path, lambda row: row | {"text": "What is twice red? " * 20})
@@ -258,24 +254,20 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_written(
     assert not (project / "prm").exists()
 
 
-def test_what_the_upper_level_would_do_is_no_matter_where_it_learns_nothing(
-    project: Path, model: str
-) -> None:
+def test_upper_level_settings_do_not_matter_without_learning(project: Path, model: str) -> None:
     (project / "w.json").write_text('{"bars": 3, "dials": 1}')
     for more in (["--objective", "orm"], ["--weights_file", str(project / "w.json")]):
         words = into(train_words(project, model), project / more[0])
         assert main([*words, "--weighting", "none", *more]) == 0
 
 
-def test_an_output_folder_that_cannot_be_is_refused_before_the_first_step(
-    project: Path, refused: Refused
-) -> None:
+def test_an_impossible_output_folder_is_refused_at_once(project: Path, refused: Refused) -> None:
     (project / "file").write_text("")
     words = into(train_words(project, "no/model"), project / "file" / "prm")
     assert f"{project / 'file'} is a file; give another folder" in refused(words)
 
 
-def test_a_worker_process_that_reads_a_broken_image_says_it_in_one_line(
+def test_a_broken_image_in_a_worker_is_one_line(
     project: Path, model: str, refused: Refused
 ) -> None:
     (project / "broken.png").write_bytes(b"not an image")
@@ -285,7 +277,7 @@ def test_a_worker_process_that_reads_a_broken_image_says_it_in_one_line(
     assert "Traceback" not in line
 
 
-def test_a_damaged_checkpoint_says_how_to_go_on(
+def test_a_damaged_checkpoint_tells_how_to_go_on(
     project: Path, model: str, refused: Refused
 ) -> None:
     words = train_words(project, model)
@@ -299,9 +291,7 @@ def test_a_damaged_checkpoint_says_how_to_go_on(
     assert tree(project / "prm") == whole
 
 
-def test_what_a_kill_left_half_written_goes_with_the_next_checkpoint(
-    project: Path, model: str
-) -> None:
+def test_what_a_kill_left_half_written_is_removed(project: Path, model: str) -> None:
     rest = project / "prm" / "checkpoints" / ".checkpoint-3.partial"
     rest.mkdir(parents=True)
     (rest / "state.json").write_text("{")

@@ -53,9 +53,7 @@ def test_every_epoch_takes_every_item_once(size: int, count: int) -> None:
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=9), st.integers(2, 9))
-def test_contrasting_candidates_hold_both_outcomes_where_there_are_both(
-    outcomes: list[bool], count: int
-) -> None:
+def test_contrasting_candidates_hold_both_outcomes(outcomes: list[bool], count: int) -> None:
     chosen = contrasting(outcomes, count, "key")
     assert len(chosen) == len(set(chosen)) == min(count, len(outcomes))
     assert {outcomes[i] for i in chosen} == set(outcomes)
@@ -192,9 +190,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_domain(tmp_path: Path) ->
         ({"clean": -1.0, "inverted": 1.0, "noise": 1.0}, "weight -1.0; need 0 or more"),
     ],
 )
-def test_weights_that_do_not_fit_the_domains_are_refused(
-    weights: dict[str, float], said: str
-) -> None:
+def test_weights_of_other_domains_are_refused(weights: dict[str, float], said: str) -> None:
     with pytest.raises(DreamPRMError, match=said):
         fit(random_prm(), small_data(), replace(SMALL, learn_weights=False), weights=weights)
 
@@ -244,9 +240,7 @@ def _one_rule_data() -> TrainData:
         ({"instance_weight_max": 1.0}, "instance weights start at 1"),
     ],
 )
-def test_settings_that_cannot_work_together_are_refused(
-    changes: dict[str, object], said: str
-) -> None:
+def test_settings_that_contradict_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(DreamPRMError, match=said):
         replace(SMALL, **changes)  # type: ignore[arg-type]
 

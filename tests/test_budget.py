@@ -94,9 +94,7 @@ def test_a_judge_that_never_decides_ends_the_run(store: RolloutStore) -> None:
     assert "no usable verdict on its first 20 answers" in str(outcome.stopped)
 
 
-def test_a_judge_that_is_lost_ends_the_run_and_what_is_verified_is_kept(
-    store: RolloutStore,
-) -> None:
+def test_a_lost_judge_ends_the_run_and_what_is_verified_is_kept(store: RolloutStore) -> None:
     def fail(request: Request) -> None:
         if "t5" in request.question.text:
             raise DreamPRMError("judge is gone")

@@ -134,9 +134,7 @@ def refusal(status: int) -> HfHubHTTPError:
         (TimeoutError("timed out"), "cannot reach the hub: timed out;"),
     ],
 )
-def test_a_failed_upload_is_one_line_that_says_where_the_model_is(
-    folder: Path, error: Exception, told: str
-) -> None:
+def test_a_failed_upload_says_where_the_model_is(folder: Path, error: Exception, told: str) -> None:
     with pytest.raises(DreamPRMError, match=told) as found:
         push_to_hub(folder, "me/prm", api=FakeApi(error))
     assert str(found.value).endswith(f"the model is safe in {folder}")

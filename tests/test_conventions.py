@@ -132,9 +132,7 @@ def test_the_command_line_scores_with_a_model_of_others(shepherd: Path, tmp_path
         assert found[i] == pytest.approx(logits, abs=1e-5)
 
 
-def test_what_does_not_fit_a_convention_is_one_line(
-    shepherd: Path, qwen: Path, tmp_path: Path
-) -> None:
+def test_what_does_not_fit_a_convention_is_told(shepherd: Path, qwen: Path, tmp_path: Path) -> None:
     with pytest.raises(DreamPRMError, match="did you mean math_shepherd"):
         scorer("math_sheperd", str(shepherd))
     with pytest.raises(DreamPRMError, match="no two-class head"):

@@ -81,9 +81,7 @@ def batch(with_images: bool, token_types: bool) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("with_images", [True, False])
 @pytest.mark.parametrize("build", [llava, gemma])
 @torch.inference_mode()
-def test_greedy_continuations_are_those_of_generate(
-    build: Callable[[], Any], with_images: bool
-) -> None:
+def test_greedy_texts_are_those_of_generate(build: Callable[[], Any], with_images: bool) -> None:
     torch.manual_seed(0)
     model = build().eval()
     inputs = batch(with_images, token_types=build is gemma)

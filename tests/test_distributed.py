@@ -58,9 +58,7 @@ def largest_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("environment", [{}, SHARDED], ids=["ddp", "fsdp2"])
-def test_two_processes_give_the_weights_and_scores_of_one(
-    trained: Trained, environment: dict[str, str]
-) -> None:
+def test_two_processes_compute_what_one_does(trained: Trained, environment: dict[str, str]) -> None:
     one, two = trained.by(1, "plain"), trained.by(2, f"plain-{len(environment)}", environment)
     assert max(abs(w - 1.0) for w in one["weights"].values()) > 0.01
     assert largest_difference(one, two) < 1e-5

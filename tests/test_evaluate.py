@@ -159,9 +159,7 @@ def test_seeds_are_stacked_and_averaged() -> None:
         ({"questions": []}, "no questions"),
     ],
 )
-def test_incomplete_input_is_refused_naming_question_and_candidate(
-    options: dict[str, Any], message: str
-) -> None:
+def test_incomplete_input_is_named_by_its_candidate(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         evaluate(**options)
 

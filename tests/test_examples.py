@@ -29,9 +29,7 @@ def test_annotators_with_many_wrong_labels_end_below_those_with_few(results: Res
     assert max(noisy) < 0.5 * min(good)
 
 
-def test_examples_with_a_wrong_label_end_below_those_with_the_right_one(
-    world: World, results: Results
-) -> None:
+def test_examples_with_a_wrong_label_end_below_the_others(world: World, results: Results) -> None:
     right = world.given == world.true
     assert results.examples[right].mean() > 2 * results.examples[~right].mean()
 

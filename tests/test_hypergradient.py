@@ -72,9 +72,7 @@ def test_inner_product_is_exact_for_one_step(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adamw"])
 @pytest.mark.parametrize("name", ["jvp", "ghost", "finite_difference"])
-def test_per_trajectory_estimators_follow_the_oracle_for_one_step(
-    name: str, optimizer_name: str
-) -> None:
+def test_per_trajectory_estimators_follow_the_oracle(name: str, optimizer_name: str) -> None:
     settings: dict[str, Any] = ADAMW | {"optimizer_name": optimizer_name, "weights": table}
     exact, ours = run_window(Unrolled, **settings), run_window(name, **settings)
     assert exact.instances.std() > 0
@@ -85,9 +83,7 @@ def test_per_trajectory_estimators_follow_the_oracle_for_one_step(
 @pytest.mark.parametrize("at", ["start", "end"])
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adamw"])
 @pytest.mark.parametrize("name", list(ESTIMATORS))
-def test_estimators_follow_the_oracle_over_a_window_of_five(
-    name: str, optimizer_name: str, at: str
-) -> None:
+def test_estimators_follow_the_oracle_over_5_steps(name: str, optimizer_name: str, at: str) -> None:
     settings: dict[str, Any] = ADAMW | {"optimizer_name": optimizer_name, "window": 5}
     exact, ours = run_window(Unrolled, **settings), run_window(name, at=at, **settings)
     # From the start AdamW's direction knows momentum whole, the oracle only within the window.

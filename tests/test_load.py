@@ -47,9 +47,7 @@ def test_a_trajectory_of_an_unknown_question_names_file_and_row(tmp_path: Path) 
         load(questions, trajectories)
 
 
-def test_an_image_that_does_not_exist_and_two_questions_of_one_id_are_refused(
-    tmp_path: Path,
-) -> None:
+def test_a_missing_image_and_two_questions_of_one_id_are_refused(tmp_path: Path) -> None:
     lost = QUESTION.model_copy(update={"images": ("lost.png",)})
     write_questions(tmp_path / "lost.jsonl", [lost])
     with pytest.raises(DataError, match=r"lost\.jsonl, row 1, field 'images'"):

@@ -50,9 +50,7 @@ def test_older_file_layouts_encode_alike(name: str, tmp_path: Path) -> None:
         assert (value == before[key]).all(), key
 
 
-def test_a_chat_template_in_the_tokenizers_file_is_enough_and_none_is_refused(
-    tmp_path: Path,
-) -> None:
+def test_a_chat_template_in_the_tokenizers_file_is_enough(tmp_path: Path) -> None:
     """As in Qwen2-VL's repositories, whose template is in no file of the processor."""
     save_backbone("qwen2_vl", tmp_path)
     now = load_processor(str(tmp_path)).chat_template

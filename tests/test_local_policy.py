@@ -219,9 +219,7 @@ def test_a_bad_image_costs_its_own_request_alone(policy: LocalPolicy, tmp_path: 
     assert [first, last] == ask(policy, [Request(question) for question in good], 2, seed=0)
 
 
-def test_a_prompt_that_the_processor_refuses_costs_its_own_request_alone(
-    policy: LocalPolicy,
-) -> None:
+def test_a_prompt_that_the_processor_refuses_costs_itself_alone(policy: LocalPolicy) -> None:
     good = questions(1)[0]
     bad = good.model_copy(update={"text": "what is in <|image_pad|> ?"})  # a mark without an image
 

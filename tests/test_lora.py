@@ -77,9 +77,7 @@ def test_an_unknown_layer_name_is_answered_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("head", list(CONFIGS))
-def test_a_saved_adapter_scores_as_before_and_does_not_hold_the_base(
-    tmp_path: Path, head: str
-) -> None:
+def test_a_saved_adapter_scores_as_before_without_its_base(tmp_path: Path, head: str) -> None:
     model = lora_prm(head)
     model.save_pretrained(tmp_path, {"d": 1.0})
     files = {p.name for p in tmp_path.iterdir()}
@@ -98,9 +96,7 @@ def test_a_saved_adapter_scores_as_before_and_does_not_hold_the_base(
 
 
 @pytest.mark.parametrize("head", list(CONFIGS))
-def test_a_merged_checkpoint_scores_as_before_and_needs_no_adapter(
-    tmp_path: Path, head: str
-) -> None:
+def test_a_merged_model_scores_as_before_and_needs_no_adapter(tmp_path: Path, head: str) -> None:
     model = lora_prm(head)
     before = logits(model)
     model.save_pretrained(tmp_path)  # its adapter files must not be left over
@@ -144,9 +140,7 @@ def test_training_goes_on_from_a_full_model_in_full_or_with_adapters(tmp_path: P
         loaded.save_pretrained(tmp_path / "full")
 
 
-def test_a_relative_path_to_the_base_is_found_from_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_base_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(resolve("tiny"), tmp_path / "base")
     monkeypatch.chdir(tmp_path)
     model = lora_prm(base="base")

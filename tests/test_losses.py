@@ -65,9 +65,7 @@ def test_the_meta_losses_have_the_values_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize("loss", [Pairwise(), Listwise()])
-def test_ranking_losses_ignore_a_shift_of_a_question_and_questions_of_one_kind(
-    loss: MetaLoss,
-) -> None:
+def test_ranking_losses_ignore_shifts_and_questions_of_one_kind(loss: MetaLoss) -> None:
     a = torch.tensor([1.0, -1.0, 0.5, 2.0])
     y = torch.tensor([1.0, 0.0, 1.0, 1.0])
     q = torch.tensor([0, 0, 1, 1])

@@ -163,7 +163,7 @@ def _projects(draw: st.DrawFn) -> Project:
 
 
 @given(_projects(), st.integers(1, 40), st.integers(1, 4), st.integers(0, 3), st.randoms())
-def test_what_holds_for_every_meta_set(
+def test_every_meta_set(
     project: Project, size: int, per_question: int, seed: int, random: object
 ) -> None:
     questions, trajectories = project

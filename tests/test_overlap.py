@@ -145,9 +145,7 @@ def test_several_images_are_compared_in_any_order() -> None:
     assert _whys(find_overlap(mine, [one])) == [("same text, other image", False)]
 
 
-def test_each_file_is_read_once_and_only_if_it_is_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_file_is_read_once_if_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [str(tmp_path / f"{i}.png") for i in range(3)]
     for seed, path in enumerate(paths):
         Path(path).write_bytes(_picture(seed))
@@ -183,7 +181,7 @@ def test_duplicates_within_a_file_point_to_the_first() -> None:
 
 
 @given(question_lists, st.data())
-def test_every_file_overlaps_with_itself_in_any_order(
+def test_a_file_overlaps_with_itself_reordered(
     questions: list[Question], data: st.DataObject
 ) -> None:
     others = data.draw(st.permutations(questions))

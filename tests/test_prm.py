@@ -56,9 +56,7 @@ def test_the_token_head_gives_plus_minus_minus_and_zero_where_padded() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("head", ["value", "vocab", "token"])
-def test_a_saved_model_scores_as_before_and_its_backbone_is_stock(
-    tmp_path: Path, head: str
-) -> None:
+def test_a_saved_model_scores_as_before_with_a_stock_backbone(tmp_path: Path, head: str) -> None:
     model = random_prm(PRMConfig(head=head, layout=LayoutConfig(padding_side="left")))
     model.save_pretrained(tmp_path, {"d": 1.0})
     assert not list(tmp_path.glob("*.bin")), "no pickle"
@@ -165,9 +163,7 @@ def untied() -> Any:
 
 
 @pytest.mark.parametrize(("head", "trained"), [("value", False), ("vocab", True), ("token", True)])
-def test_an_output_embedding_is_frozen_where_the_head_does_not_use_it(
-    head: str, trained: bool
-) -> None:
+def test_an_output_embedding_is_frozen_where_it_is_not_used(head: str, trained: bool) -> None:
     model = PRM(untied(), processor(), PRMConfig(head=head))
     assert model.backbone.lm_head.weight.requires_grad is trained
 

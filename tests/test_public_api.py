@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 SMALLER = {
     '"Qwen/Qwen2-VL-2B-Instruct"': '"tiny"',
     '"Qwen/Qwen2.5-VL-7B-Instruct", base_urls=["http://localhost:8000/v1"]': '"tiny"',
-    "max_steps=2000": "max_steps=45",
+    "max_steps=2000": "max_steps=30",
 }
 """README's values, and those of the example."""
 
@@ -60,7 +60,7 @@ def test_the_code_of_readme_is_the_code_of_the_example() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in dp.__all__ if callable(getattr(dp, name))])
-def test_the_examples_in_docstrings_hold(
+def test_docstring_examples_hold(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

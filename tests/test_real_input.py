@@ -62,9 +62,9 @@ def test_a_dozen_real_questions_pass_through_every_verb(real_data: Path, tmp_pat
     file.write_text("".join(json.dumps(row) + "\n" for row in picked))
 
     found = run(
-        file, tmp_path / "out", candidates=6, max_new_tokens=24, meta_subjects=1, max_steps=3
+        file, tmp_path / "out", candidates=4, max_new_tokens=20, meta_subjects=1, max_steps=3
     )
-    check_whole(tmp_path / "out", found, count=12, candidates=6)
+    check_whole(tmp_path / "out", found, count=12, candidates=4)
     trained = {row["subject"] for row in picked} - set(found["meta_subjects"])
     assert set(found["weights"]) == trained
 
@@ -85,9 +85,9 @@ def test_images_of_every_mode_and_shape_pass_through_every_verb(tmp_path: Path) 
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = run(
-        file, tmp_path / "out", candidates=4, max_new_tokens=16, meta_subjects=1, max_steps=3
+        file, tmp_path / "out", candidates=3, max_new_tokens=16, meta_subjects=1, max_steps=3
     )
-    check_whole(tmp_path / "out", found, count=len(ODD), candidates=4)
+    check_whole(tmp_path / "out", found, count=len(ODD), candidates=3)
 
 
 def question(name: str, subject: str) -> Question:

@@ -196,7 +196,7 @@ def test_result_files_are_compared_on_one_page(tmp_path: Path) -> None:
     assert "<b>maps" not in page
 
 
-def test_the_command_line_compares_and_refuses(
+def test_the_command_compares_and_refuses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b = (str(result_file(tmp_path, n, [1, 0])) for n in ("a", "b"))

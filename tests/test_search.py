@@ -107,7 +107,7 @@ def test_every_method_gives_a_finished_candidate_within_its_budget(
 
 @pytest.mark.parametrize("one_step", [True, False])
 @pytest.mark.parametrize("method", TREES)
-def test_going_on_from_good_steps_finds_what_sampling_alone_does_not(
+def test_going_on_from_good_steps_beats_sampling(
     method: str, one_step: bool, tmp_path: Path
 ) -> None:
     wins = {"best_of_n": 0, method: 0}
@@ -130,9 +130,7 @@ def test_a_continuation_costs_what_follows_its_prefix(tmp_path: Path) -> None:
     assert result.candidates[2].tokens == whole - 3
 
 
-def test_a_search_by_single_steps_pays_for_steps_and_where_they_are_seen_to_end(
-    tmp_path: Path,
-) -> None:
+def test_a_search_by_single_steps_pays_for_steps_and_their_ends(tmp_path: Path) -> None:
     options = SearchOptions("step_best_of_n", n=64, width=1, expand=2, single_steps=True)
     result, asked = search(options, tmp_path)
     open_step = 3 + 2  # "Step 1: 0", and "Step 2" behind it
@@ -182,9 +180,7 @@ async def served_search(method: str, write: Writer, folder: Path) -> tuple[Searc
 
 
 @pytest.mark.parametrize("method", TREES)
-def test_a_search_goes_on_behind_the_line_of_a_final_answer_and_always_ends(
-    method: str, tmp_path: Path
-) -> None:
+def test_a_search_goes_on_behind_a_final_answers_line(method: str, tmp_path: Path) -> None:
     paragraphs = ["First look", "Then add", "**Final answer:**", "42"]
 
     def write(prompt: str, begun: str, seed: int) -> str:
@@ -195,9 +191,7 @@ def test_a_search_goes_on_behind_the_line_of_a_final_answer_and_always_ends(
 
 
 @pytest.mark.parametrize("method", TREES)
-def test_a_server_that_stops_before_the_first_word_is_asked_for_the_rest(
-    method: str, tmp_path: Path
-) -> None:
+def test_a_server_that_stops_at_once_is_asked_for_the_rest(method: str, tmp_path: Path) -> None:
     """Its chat template takes the blank line from the prefix, so the model writes it first."""
 
     def write(prompt: str, begun: str, seed: int) -> str:
@@ -396,9 +390,7 @@ class ByAnswer(Judge):
 
 
 @pytest.mark.parametrize(("logits", "answer"), [((4.0, -4.0), "0"), ((4.0, 0.0), "1")])
-def test_a_weighted_vote_counts_heads_by_their_scores(
-    logits: tuple[float, float], answer: str
-) -> None:
+def test_a_weighted_vote_weighs_by_scores(logits: tuple[float, float], answer: str) -> None:
     """One reasoning says 0, seven say 1."""
 
     def one_of_eight(request: Request, seed: int, index: int) -> str:

@@ -86,9 +86,7 @@ def test_weights_are_not_negative_have_mean_1_and_keep_the_budget(
 
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
-def test_shuffling_the_trajectories_shuffles_the_weights_and_changes_nothing_else(
-    name: str,
-) -> None:
+def test_shuffling_the_trajectories_shuffles_the_weights_alone(name: str) -> None:
     pool = many({"a": 9, "b": 5, "c": 4})
     order = np.random.default_rng(1).permutation(18)
     assert pool.features is not None and pool.quality is not None and pool.losses is not None
@@ -164,9 +162,7 @@ def test_s1_draws_domains_evenly_and_favours_long_reasonings() -> None:
         {"steps": ["red is 3, as anyone can see in it", "..."]},  # a step without a word
     ],
 )
-def test_s1_takes_easy_questions_and_broken_texts_only_when_nothing_else_is_left(
-    broken: dict[str, Any],
-) -> None:
+def test_s1_takes_easy_questions_and_broken_texts_last(broken: dict[str, Any]) -> None:
     fit = [pair(f"fit{i}", [1, 1]) for i in range(2)]
     easy = pair("easy", [4] * 9, outcome=True)
     pool = Pool((easy, pair("broken", [1] * 9, **broken), *fit))

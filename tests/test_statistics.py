@@ -125,9 +125,7 @@ def test_benchmarks_with_different_numbers_of_seeds_are_refused() -> None:
 
 @pytest.mark.parametrize("benchmarks", [1, 4])
 @pytest.mark.parametrize("p", [0.5, 0.93])
-def test_95_percent_intervals_cover_the_truth_about_95_percent_of_the_time(
-    p: float, benchmarks: int
-) -> None:
+def test_95_percent_intervals_cover_the_truth_that_often(p: float, benchmarks: int) -> None:
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(600):

@@ -257,9 +257,7 @@ REWARDMATH = {
 
 
 @pytest.mark.parametrize("model", REWARDMATH)
-def test_rewardmath_counts_come_out_for_every_aggregation(
-    real_data: Path, tmp_path: Path, model: str
-) -> None:
+def test_rewardmath_counts_come_out(real_data: Path, tmp_path: Path, model: str) -> None:
     path = real_data / "rewardmath" / f"{model}_reward.json"
     result = run(tmp_path, "--benchmark", "rewardmath", "--data", path)
     assert result.kind == "responses"

@@ -89,9 +89,7 @@ def test_weights_are_written_and_read_back(tmp_path: Path) -> None:
         ({"wieght": 1.0}, "row 2, field 'wieght'"),
     ],
 )
-def test_a_bad_row_of_weights_is_named(
-    tmp_path: Path, changes: dict[str, object], said: str
-) -> None:
+def test_a_bad_weight_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     row = {"question_id": "q", "sample_index": 0, "domain": "d", "weight": 1.0}
     lines = [json.dumps(row), json.dumps(row | {"sample_index": 1} | changes)]
     (tmp_path / "w.jsonl").write_text("\n".join(lines) + "\n")
