@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from dreamprm.evaluation.calibration import calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
@@ -33,15 +33,8 @@ def _estimate(mean: float, half: float = 0.05, n: int = 160) -> Estimate:
 
 
 def png(seed: int = 0, size: int = 56) -> bytes:
-    rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (size, size), "white")
-    draw = ImageDraw.Draw(image)
-    for i in range(4):
-        colour = ["#c0392b", "#2471a3", "#229954", "#d4ac0d"][i]
-        height = int(rng.integers(8, 44))
-        draw.rectangle([6 + 12 * i, 50 - height, 14 + 12 * i, 50], fill=colour)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    Image.new("RGB", (size, size), (200, 60 * seed, 40)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -57,13 +50,7 @@ def example(i: int, *, main_right: bool, uniform_right: bool) -> Example:
         base = 0.9 - 0.25 * k if main_right else 0.3 + 0.15 * k
         candidates.append(
             ExampleCandidate(
-                steps=(
-                    "The question asks how much taller the red bar is than the blue bar.",
-                    f"The red bar reaches {7 - k}; the blue bar reaches 3.",
-                    "A difference is the larger value minus the smaller one.",
-                    f"{7 - k} - 3 = {4 - k}.",
-                    f"So the red bar is taller by {4 - k}.",
-                ),
+                steps=tuple(f"Step {i}: {7 - k} - 3 = {4 - k}." for i in range(1, 6)),
                 step_scores=tuple(
                     min(0.99, max(0.01, base + d)) for d in (0.08, -0.1, 0.05, -0.05, 0.0)
                 ),
@@ -120,16 +107,11 @@ def full_report() -> ReportData:
         domains=tuple(Domain(*d) for d in DOMAINS),
         history=history,
         scaling={
-            m: {
-                n: _estimate(x if m == "first_sample" else 0.55 + (x - 0.55) * i / 4, 0.03, 800)
-                for i, n in enumerate((1, 2, 4, 8, 16))
-            }
+            m: {n: _estimate(x - 0.1 / n, 0.03, 800) for n in (1, 2, 4, 8, 16)}
             for m, x in base.items()
         },
         token_curves={
-            m: {
-                n: _estimate(0.4 + base[m] * i / 12, 0.03, 800) for i, n in enumerate((31, 80, 250))
-            }
+            m: {n: _estimate(base[m] * n / 300, 0.03, 800) for n in (31, 80, 250)}
             for m in ("prm_uniform", "dreamprm")
         },
         fates={m: Fate(round(100 * x), round(93 - 100 * x), 7) for m, x in list(base.items())[:-1]},
@@ -142,11 +124,8 @@ def full_report() -> ReportData:
         step_calibration={
             "dreamprm": calibration(np.linspace(0, 1, 30), np.linspace(0.1, 0.9, 30), ["q"] * 30)
         },
-        examples=(
-            example(1, main_right=True, uniform_right=True),
-            example(2, main_right=True, uniform_right=False),
-            example(3, main_right=False, uniform_right=True),
-            example(4, main_right=True, uniform_right=False),
+        examples=tuple(
+            example(i, main_right=i != 3, uniform_right=i in (1, 3)) for i in range(1, 5)
         ),
     )
 
@@ -189,13 +168,5 @@ def hostile_report() -> ReportData:
         history=((0, {ATTACK: 1.0}), (1, {ATTACK: 1.5, "__proto__": 0.5})),
         scaling={ATTACK: {1: estimate, 2: estimate}, "constructor": {1: estimate}},
         token_curves={ATTACK: {10: estimate, 20: estimate}},
-        examples=(
-            Example(
-                question=ATTACK,
-                answer=ATTACK,
-                options=(ATTACK,),
-                benchmark=ATTACK,
-                candidates=(candidate,),
-            ),
-        ),
+        examples=(Example(ATTACK, ATTACK, (candidate,), options=(ATTACK,), benchmark=ATTACK),),
     )

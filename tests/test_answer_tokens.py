@@ -19,14 +19,8 @@ from dreamprm.tiny.world import WorldSize, build_world
 
 @cache
 def policy(max_new_tokens: int, answer_tokens: int, batch_size: int = 3) -> LocalPolicy:
-    return LocalPolicy(
-        PolicyOptions(
-            "tiny/policy",
-            max_new_tokens=max_new_tokens,
-            answer_tokens=answer_tokens,
-            per_device_batch_size=batch_size,
-        )
-    )
+    sizes = {"max_new_tokens": max_new_tokens, "answer_tokens": answer_tokens}
+    return LocalPolicy(PolicyOptions("tiny/policy", **sizes, per_device_batch_size=batch_size))
 
 
 def replies(of: LocalPolicy) -> list[Reply]:

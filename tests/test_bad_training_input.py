@@ -18,7 +18,10 @@ from tests.conftest import Refused
 torch.set_num_threads(1)
 
 
-def rewrite(path: Path, change: Callable[[dict[str, object]], dict[str, object] | None]) -> None:
+Change = Callable[[dict[str, object]], dict[str, object] | None]
+
+
+def rewrite(path: Path, change: Change) -> None:
     """Change every row of a JSONL file; None drops it."""
     rows = [changed for row in read_rows(path) if (changed := change(row)) is not None]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -62,9 +65,8 @@ def test_steps_beyond_the_limit_are_told_and_have_no_part_in_the_loss(
     words = train_words(project, model, "--max_length", "30")
     correcting = ["--weighting", "none", "--label_correction"]
     assert main(into(words, project / "one")) == 0
-    assert "1 of 2 steps of a trajectory are beyond the limit of 30 tokens" in (
-        capsys.readouterr().err
-    )
+    said = "1 of 2 steps of a trajectory are beyond the limit of 30 tokens"
+    assert said in capsys.readouterr().err
     assert main([*into(words, project / "corrected"), *correcting]) == 0
     corrected = read_rows(project / "corrected" / "corrected_labels.jsonl")
     assert any(row["labels"][0] != 0.25 for row in corrected)
@@ -139,18 +141,11 @@ def test_weights_and_trajectories_that_do_not_match_are_told(
     assert "question 'train-bars-0', sample 3" in told
 
 
-def write_weights(
-    project: Path, change: Callable[[dict[str, object]], dict[str, object] | None]
-) -> None:
+def write_weights(project: Path, change: Change) -> None:
     """w.jsonl: a weight for every training trajectory, but for what `change` makes of it."""
-    path = project / "w.jsonl"
+    path = shutil.copy(project / "train_candidates.jsonl", project / "w.jsonl")
     keys = ("question_id", "sample_index")
-    rows = [
-        {key: row[key] for key in keys} for row in read_rows(project / "train_candidates.jsonl")
-    ]
-    path.write_text(
-        "".join(json.dumps(row | {"domain": "d", "weight": 1.0}) + "\n" for row in rows)
-    )
+    rewrite(path, lambda row: {key: row[key] for key in keys} | {"domain": "d", "weight": 1.0})
     rewrite(path, change)
 
 
@@ -186,27 +181,21 @@ def test_a_run_that_diverges_names_step_and_domain_and_keeps_its_checkpoint(
 
 # Going on with other settings
 
+WHOLE = {
+    "--weighting instance_table": "weighting domain, now it is instance_table",
+    "--lower_loss bce": "lower_loss mse, now it is bce",
+    "--head vocab": "another head or layout",
+}
+ADAPTERS = {
+    "--lora_r 8": "LoRA options",
+    "--lora_dropout 0.5": "LoRA options",
+    "--dtype bfloat16": "base model, or dtype of it",
+}
+
 
 @pytest.mark.parametrize(
     ("options", "changes"),
-    [
-        (
-            [],
-            {
-                "--weighting instance_table": "weighting domain, now it is instance_table",
-                "--lower_loss bce": "lower_loss mse, now it is bce",
-                "--head vocab": "another head or layout",
-            },
-        ),
-        (
-            ["--use_peft"],
-            {
-                "--lora_r 8": "LoRA options",
-                "--lora_dropout 0.5": "LoRA options",
-                "--dtype bfloat16": "base model, or dtype of it",
-            },
-        ),
-    ],
+    [([], WHOLE), (["--use_peft"], ADAPTERS)],
     ids=["whole model", "adapters"],
 )
 def test_a_checkpoint_of_another_run_is_refused_naming_what_differs(

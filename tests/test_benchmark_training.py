@@ -41,6 +41,11 @@ def cost() -> dict[str, Any]:
     return measure_cost(SMALL, fresh=False)
 
 
+@cache
+def started() -> Any:
+    return warmed_up(random_prm(), small_data(("clean", "inverted", "noise", "a", "b"), 8), 3)
+
+
 def test_every_procedure_has_its_time_tokens_and_memory() -> None:
     rows = cost()["procedures"]
     assert [name.split(",")[0] for name in rows] == ["plain"] * 2 + ["ours"] * 4 + ["paper"]
@@ -135,7 +140,7 @@ def test_the_inner_product_is_exact_and_differences_of_bf16_parameters_are_not()
 
 
 def test_estimators_that_tell_trajectories_apart_are_compared_by_trajectory() -> None:
-    start = warmed_up(random_prm(), small_data(("clean", "inverted", "noise", "a", "b"), 8), 3)
+    start = started()
     jvp, inner = compare([start], 1, (FP32,), [("jvp", "end"), ("inner_product", "end")])
     assert jvp["trajectories"]["lowest"] > 0.999
     assert inner["trajectories"] is None
@@ -143,8 +148,7 @@ def test_estimators_that_tell_trajectories_apart_are_compared_by_trajectory() ->
 
 
 def test_rounding_leaves_weights_that_bf16_can_hold() -> None:
-    start = warmed_up(random_prm(), small_data(("clean", "inverted", "noise", "a", "b"), 8), 1)
-    for p in rounded(start, torch.bfloat16).model.parameters():
+    for p in rounded(started(), torch.bfloat16).model.parameters():
         assert p.dtype == torch.float64
         assert torch.equal(p, p.bfloat16().double())
 

@@ -267,10 +267,8 @@ def test_labels_of_one_question_from_two_sources_are_two_domains() -> None:
     first = Trajectory(question_id="q", steps=("It is 4.",), labels=(Label(1.0),))
     judged = first.model_copy(update={"domain": "judge", "labels": (Label(0.333333),)})
     data = prepare_data(Records([question], [first, judged]), learn_weights=False)
-    assert {name: [t for _, t in pairs] for name, pairs in data.lower.items()} == {
-        "charts": [first],
-        "judge": [judged],
-    }
+    by_domain = {name: [t for _, t in pairs] for name, pairs in data.lower.items()}
+    assert by_domain == {"charts": [first], "judge": [judged]}
     assert data.label_table()[0].flatten().tolist() == pytest.approx([1.0, 0.333333])
 
 
@@ -296,10 +294,9 @@ def test_the_meta_loss_scores_as_at_inference_and_the_lower_loss_with_dropout() 
             torch.nn.init.normal_(p, std=0.1)
     problem = PRMProblem(model.train(), small_data(), replace(SMALL, meta_loss="mse"))
     meta, lower = problem.meta_batch(0), problem.lower_batches(0)[0]
-    assert float(problem.meta_loss(meta).detach()) == float(problem.meta_loss(meta).detach())
-    assert problem.meta_backward(meta, 1.0) == pytest.approx(
-        float(problem.meta_loss(meta).detach())
-    )
+    loss = float(problem.meta_loss(meta).detach())
+    assert float(problem.meta_loss(meta).detach()) == loss
+    assert problem.meta_backward(meta, 1.0) == pytest.approx(loss)
     assert not torch.equal(problem.lower_losses(lower)[0], problem.lower_losses(lower)[0])
 
 

@@ -160,14 +160,10 @@ def test_runs_without_a_common_question_are_refused() -> None:
 
 def test_methods_of_several_files_have_names_of_their_own() -> None:
     metrics = {"m": {"b": {"value": 1.0, "n": 1}}}
+    both = {"m": rows([1]), "vote": rows([0])}
     results = [
         new_result(name="one", kind="selection", metrics=metrics, questions={"m": rows([1])}),
-        new_result(
-            name="two",
-            kind="selection",
-            metrics=metrics,
-            questions={"m": rows([1]), "vote": rows([0])},
-        ),
+        new_result(name="two", kind="selection", metrics=metrics, questions=both),
     ]
     assert [run.name for run in runs_of(results)] == ["one", "two: m", "two: vote"]
     assert [run.name for run in runs_of(results[1:])] == ["m", "vote"]
@@ -264,11 +260,9 @@ def test_evaluate_and_compare_go_through_the_command_line(
     assert "between 0 and 1" in capsys.readouterr().err
     questions = read_questions(project / "test.jsonl")
     texts = ("red", "blue", "green", "black", "white", "grey")
-    told_apart = [
-        q.model_copy(update={"text": f"twice {t} is ?"})
-        for q, t in zip(questions, texts, strict=True)
-    ]
-    write_questions(project / "apart.jsonl", told_apart)
+    named = zip(questions, texts, strict=True)
+    apart = [q.model_copy(update={"text": f"twice {t} is ?"}) for q, t in named]
+    write_questions(project / "apart.jsonl", apart)
     split = [*words, "--validation_share", "0.5", "--seed", "3"]
     split[split.index("--questions") + 1] = str(project / "apart.jsonl")
     assert main(split) == 0

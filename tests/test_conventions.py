@@ -18,9 +18,8 @@ from dreamprm.prm.conventions import QWEN_SYSTEM
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, Trajectory
-from tests.tiny_backbones import save_backbone
+from tests.tiny_backbones import chatml, save_backbone, tokenizer
 from tests.tiny_models import picture_question
-from tests.tiny_parts import chatml, tokenizer
 
 QUESTION = Question(id="q", domain="d", text="What is 2 + 3?", answer="5")
 STEPS = [("Step 1: 2 + 3 = 5", "Step 2: so 5"), ("Step 1: 6",)]

@@ -40,27 +40,19 @@ TEXT = {
 
 
 def llava() -> Any:
-    vision = VISION | {"model_type": "clip_vision_model"}
-    return LlavaForConditionalGeneration(
-        LlavaConfig(
-            vision_config=vision,
-            text_config=TEXT | {"model_type": "llama"},
-            image_token_index=IMAGE,
-        )
-    )
+    vision, text = VISION | {"model_type": "clip_vision_model"}, TEXT | {"model_type": "llama"}
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE)
+    return LlavaForConditionalGeneration(config)
 
 
 def gemma() -> Any:
     """With layers that see but the last six tokens."""
     text = TEXT | {"head_dim": 8, "sliding_window": 6}
     text["layer_types"] = ["sliding_attention", "full_attention"] * 2
+    vision = VISION | {"model_type": "siglip_vision_model"}
+    image = {"image_token_index": IMAGE, "mm_tokens_per_image": 4}
     return Gemma3ForConditionalGeneration(
-        Gemma3Config(
-            vision_config=VISION | {"model_type": "siglip_vision_model"},
-            text_config=text,
-            image_token_index=IMAGE,
-            mm_tokens_per_image=4,
-        )
+        Gemma3Config(vision_config=vision, text_config=text, **image)
     )
 
 
@@ -91,11 +83,8 @@ def test_greedy_texts_are_those_of_generate(build: Callable[[], Any], with_image
     for row in expected[:, inputs["input_ids"].shape[1] :].tolist():
         ends = [i for i, token in enumerate(row) if token in EOS]
         wanted.append((row[: ends[0]], True) if ends else (row, False))
-    assert [(one.tokens, one.ended) for one in found] == [
-        *[wanted[0]],
-        *[wanted[1]] * 3,
-        *[wanted[2]] * 2,
-    ]
+    first, second, third = wanted
+    assert [(one.tokens, one.ended) for one in found] == [first, *[second] * 3, *[third] * 2]
     assert len({tuple(tokens) for tokens, _ in wanted}) == 3
 
 

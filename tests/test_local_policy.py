@@ -89,9 +89,6 @@ def many_kinds() -> list[Request]:
     ]
 
 
-# ------------------------------------------------------------------ what it writes
-
-
 def test_the_embedded_policy_is_sometimes_right_and_sometimes_wrong(policy: LocalPolicy) -> None:
     assert 0.2 < share_right(policy, questions(20), 4) < 0.8
     replies = ask(policy, [Request(question) for question in questions(20)], 4, seed=0)
@@ -151,9 +148,6 @@ def test_a_text_that_is_cut_says_so(policy: LocalPolicy) -> None:
     assert [a.startswith(b) for a, b in zip(texts(longer), texts(reply), strict=True)] == [True] * 2
 
 
-# ------------------------------------------------------------------ random numbers
-
-
 def test_a_text_depends_on_request_seed_and_number_alone(policy: LocalPolicy) -> None:
     requests = many_kinds()
     amid = ask(policy, requests * 2, 4, seed=1)
@@ -196,7 +190,14 @@ def test_the_first_token_is_drawn_from_the_softmax() -> None:
     assert chisquare([*counts, rest[0]], [*expected[common], rest[1]]).pvalue > 0.01
 
 
-# ------------------------------------------------------------------ what it refuses
+def ask_each(policy: LocalPolicy, asked: Sequence[Question]) -> list[Reply | BaseException]:
+    """Replies or refusals, all asked at once."""
+
+    async def all_at_once() -> list[Reply | BaseException]:
+        replies = (policy.sample(Request(question), 2, 0) for question in asked)
+        return await asyncio.gather(*replies, return_exceptions=True)
+
+    return asyncio.run(all_at_once())
 
 
 def test_a_bad_image_costs_its_own_request_alone(policy: LocalPolicy, tmp_path: Path) -> None:
@@ -207,13 +208,7 @@ def test_a_bad_image_costs_its_own_request_alone(policy: LocalPolicy, tmp_path: 
         for name in ("missing.png", "torn.png")
     ]
 
-    async def all_at_once() -> list[Reply | BaseException]:
-        asked = [good[0], *bad, good[1]]
-        return await asyncio.gather(
-            *(policy.sample(Request(question), 2, 0) for question in asked), return_exceptions=True
-        )
-
-    first, missing, torn, last = asyncio.run(all_at_once())
+    first, missing, torn, last = ask_each(policy, [good[0], *bad, good[1]])
     assert isinstance(missing, RequestRefused) and "missing.png does not exist" in str(missing)
     assert isinstance(torn, RequestRefused) and "torn.png cannot be read" in str(torn)
     assert [first, last] == ask(policy, [Request(question) for question in good], 2, seed=0)
@@ -223,13 +218,7 @@ def test_a_prompt_that_the_processor_refuses_costs_itself_alone(policy: LocalPol
     good = questions(1)[0]
     bad = good.model_copy(update={"text": "what is in <|image_pad|> ?"})  # a mark without an image
 
-    async def both() -> list[Reply | BaseException]:
-        return await asyncio.gather(
-            *(policy.sample(Request(question), 2, 0) for question in (bad, good)),
-            return_exceptions=True,
-        )
-
-    refused, reply = asyncio.run(both())
+    refused, reply = ask_each(policy, [bad, good])
     assert isinstance(refused, RequestRefused) and "processor refuses" in str(refused)
     assert [reply] == ask(policy, [Request(good)], 2, seed=0)
 
@@ -252,9 +241,6 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_counts(answer_tokens: i
 def test_an_unknown_embedded_model_is_answered_with_the_known_ones() -> None:
     with pytest.raises(DreamPRMError, match=r"there are: tiny/backbone, tiny/policy"):
         load_backbone("tiny/polcy")
-
-
-# ------------------------------------------------------------------ as a policy
 
 
 def test_settings_say_what_decides_the_texts() -> None:

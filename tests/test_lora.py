@@ -16,7 +16,7 @@ from dreamprm.models.loading import resolve
 from dreamprm.prm.layout import Batch, LayoutConfig
 from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM, PRMConfig
-from tests.tiny_models import STEPS, picture_question, random_prm
+from tests.tiny_models import STEPS, close, picture_question, random_prm
 
 PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), STEPS[:3])]
 SMALL = Lora(r=4, alpha=8)
@@ -44,10 +44,6 @@ def logits(model: PRM) -> torch.Tensor:
 
 def trainable(model: PRM) -> dict[str, torch.nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> None:
-    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_fresh_adapters_change_no_score_and_a_step_moves_them_and_the_head_alone() -> None:

@@ -177,13 +177,10 @@ def test_every_meta_set(
     assert abs(account.right - account.wrong) <= 1
     assert sum(count.trajectories for count in account.kinds.values()) == len(keys)
     assert sum(count.trajectories for count in account.subjects.values()) == len(keys)
-    supply = {
-        q.id: Counter(t.outcome for t in trajectories if t.question_id == q.id) for q in questions
-    }
-    took = {
-        q.id: Counter(t.outcome for t in chosen.trajectories if t.question_id == q.id)
-        for q in questions
-    }
+    supply, took = (
+        {q.id: Counter(t.outcome for t in some if t.question_id == q.id) for q in questions}
+        for some in (trajectories, chosen.trajectories)
+    )
     contrast = [i for i in supply if len(supply[i]) == 2]
     assert abs(sum(took[i][True] - took[i][False] for i in contrast)) <= 1
     assert all(n <= per_question for counts in took.values() for n in counts.values())

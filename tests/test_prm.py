@@ -21,7 +21,7 @@ from dreamprm.prm.layout import INSTRUCTION, Batch, LayoutConfig
 from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM, PRMConfig, trainable_prm
 from dreamprm.tiny.model import build_model
-from tests.tiny_models import STEPS, picture_question, processor, random_prm
+from tests.tiny_models import STEPS, close, picture_question, processor, random_prm
 
 PAIRS = [(picture_question("one", 1), STEPS[:2]), (picture_question("two", 2), STEPS[:4])]
 TOKEN = PRMConfig(head="token")
@@ -33,10 +33,6 @@ def own_difference(model: PRM, batch: Batch) -> torch.Tensor:
     plus, minus = processor().tokenizer.convert_tokens_to_ids(["+", "-"])
     at = full[batch.rows[batch.mask], batch.positions[batch.mask]]
     return at[:, plus] - at[:, minus]
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> None:
-    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
@@ -94,28 +90,13 @@ def test_full_training_is_in_fp32_whatever_dtype_is_asked_for() -> None:
 
 def paligemma(cap: float | None) -> PaliGemmaForConditionalGeneration:
     torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    text = sizes | {"model_type": "gemma2", "vocab_size": 512, "num_hidden_layers": 2}
+    text |= {"num_key_value_heads": 2, "head_dim": 16, "initializer_range": 0.5}
+    vision = sizes | {"model_type": "siglip_vision_model", "num_hidden_layers": 1}
     config = PaliGemmaConfig(
-        text_config={
-            "model_type": "gemma2",
-            "vocab_size": 512,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "final_logit_softcapping": cap,
-            "initializer_range": 0.5,
-        },
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "patch_size": 14,
-        },
+        text_config=text | {"final_logit_softcapping": cap},
+        vision_config=vision | {"image_size": 28, "patch_size": 14},
         projection_dim=32,
         image_token_index=511,
     )
@@ -168,13 +149,10 @@ def test_an_output_embedding_is_frozen_where_it_is_not_used(head: str, trained: 
     assert model.backbone.lm_head.weight.requires_grad is trained
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        Lora(r=4, target_modules=("q_proj", "lm_head"), vision=True),
-        Lora(r=4, modules_to_save=("lm_head",)),
-    ],
-)
+ADAPTED = Lora(r=4, target_modules=("q_proj", "lm_head"), vision=True)
+
+
+@pytest.mark.parametrize("options", [ADAPTED, Lora(r=4, modules_to_save=("lm_head",))])
 def test_an_adapted_output_embedding_is_followed(options: Lora) -> None:
     model = PRM(untied(), processor(), TOKEN)
     batch = model.encoder()(PAIRS)

@@ -17,23 +17,14 @@ from experiments.real_input import run, split
 
 torch.set_num_threads(1)
 
+SMALL: dict[str, Any] = {"meta_subjects": 1, "max_steps": 3}
 ODD = [
-    ("1", (1, 1), "png"),
-    ("L", (1, 300), "png"),
-    ("LA", (3, 3), "png"),
-    ("P", (40, 30), "png"),
-    ("RGBA", (2000, 4), "png"),
-    ("CMYK", (50, 60), "jpg"),
-    ("I;16", (30, 31), "png"),
-    ("P", (17, 5), "gif"),
-    ("RGB", (4001, 1), "webp"),
-    ("RGB", (3, 900), "jpg"),
-    ("L", (1200, 1100), "jpg"),
-    ("CMYK", (9, 8), "tiff"),
-    ("I", (28, 28), "tiff"),
-    ("F", (28, 27), "tiff"),
+    *(("1", (1, 1), "png"), ("L", (1, 300), "png"), ("LA", (3, 3), "png")),
+    *(("P", (40, 30), "png"), ("RGBA", (2000, 4), "png"), ("I;16", (30, 31), "png")),
+    *(("CMYK", (50, 60), "jpg"), ("RGB", (3, 900), "jpg"), ("L", (1200, 1100), "jpg")),
+    *(("P", (17, 5), "gif"), ("RGB", (4001, 1), "webp"), ("RGBA", (1, 201), "webp")),
+    *(("CMYK", (9, 8), "tiff"), ("I", (28, 28), "tiff"), ("F", (28, 27), "tiff")),
     ("LAB", (5, 6), "tiff"),
-    ("RGBA", (1, 201), "webp"),
 ]
 """Mode, (width, height) and file type."""
 
@@ -51,6 +42,17 @@ def check_whole(out: Path, found: dict[str, Any], count: int, candidates: int) -
     assert "real input passes through every verb" in page
 
 
+def row(number: int, image: str, answer: str, subjects: int, more: str = "") -> dict[str, Any]:
+    """A question in MATH-Vision's layout."""
+    asked = {"id": str(number), "question": f"How many do you see?\n<image1>{more}", "options": []}
+    return asked | {"answer": answer, "subject": f"subject {number % subjects}", "image": image}
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "q.jsonl"
+
+
 def test_a_dozen_real_questions_pass_through_every_verb(real_data: Path, tmp_path: Path) -> None:
     source = real_data / "mathvision" / "testmini.jsonl"
     rows = [json.loads(line) for line in source.read_text().splitlines()]
@@ -58,13 +60,10 @@ def test_a_dozen_real_questions_pass_through_every_verb(real_data: Path, tmp_pat
     # Nine with answers that the toy often gives, so that some come out right, and three choices.
     picked = [row for row in rows if row["answer"] in ("1", "4", "5")][:9]
     picked += [row for row in rows if row["options"]][:3]
-    file = tmp_path / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in picked))
+    file = write(tmp_path, picked)
 
-    found = run(
-        file, tmp_path / "out", candidates=4, max_new_tokens=20, meta_subjects=1, max_steps=3
-    )
-    check_whole(tmp_path / "out", found, count=12, candidates=4)
+    found = run(file, tmp_path / "out", candidates=6, max_new_tokens=24, **SMALL)
+    check_whole(tmp_path / "out", found, count=12, candidates=6)
     trained = {row["subject"] for row in picked} - set(found["meta_subjects"])
     assert set(found["weights"]) == trained
 
@@ -73,20 +72,10 @@ def test_images_of_every_mode_and_shape_pass_through_every_verb(tmp_path: Path) 
     rows = []
     for number, (mode, size, kind) in enumerate(ODD):
         Image.new(mode, size).save(tmp_path / f"{number}.{kind}")
-        row = {
-            "id": number,
-            "question": "How many do you see?\n<image1>" + "\nLook well." * 3 * number,
-            "options": [],
-            "answer": "15"[number // 4 % 2],  # what the toy likes to say
-            "subject": f"subject {number % 4}",
-            "image": f"{number}.{kind}",
-        }
-        rows.append(row)
-    file = tmp_path / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = run(
-        file, tmp_path / "out", candidates=3, max_new_tokens=16, meta_subjects=1, max_steps=3
-    )
+        answer = "15"[number // 4 % 2]  # what the toy likes to say
+        rows.append(row(number, f"{number}.{kind}", answer, 4, "\nLook well." * 3 * number))
+    file = write(tmp_path, rows)
+    found = run(file, tmp_path / "out", candidates=3, max_new_tokens=16, **SMALL)
     check_whole(tmp_path / "out", found, count=len(ODD), candidates=3)
 
 
@@ -118,19 +107,7 @@ def test_the_meta_set_is_chosen_where_both_outcomes_occur() -> None:
 
 def test_without_any_right_candidate_training_is_plain(tmp_path: Path) -> None:
     Image.new("RGB", (30, 30)).save(tmp_path / "0.png")
-    rows = [
-        {
-            "id": str(i),
-            "question": "How many?",
-            "options": [],
-            "answer": "-1000",
-            "subject": f"subject {i % 2}",
-            "image": "0.png",
-        }
-        for i in range(4)
-    ]
-    file = tmp_path / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = write(tmp_path, [row(i, "0.png", "-1000", 2) for i in range(4)])
     assert len(read_questions(file)) == 4
     found = run(file, tmp_path / "out", meta_subjects=1, max_steps=2)
     assert not found["weights_learned"]

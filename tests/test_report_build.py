@@ -44,12 +44,9 @@ TRAJECTORIES = [
 
 def scores(wrong_on: str) -> list[StepScores]:
     return [
-        StepScores(
-            question_id=t.question_id,
-            sample_index=t.sample_index,
-            logits=(0.0, 2.0 if (t.sample_index == 1) == (t.question_id == wrong_on) else -2.0),
-        )
+        StepScores(question_id=t.question_id, sample_index=t.sample_index, logits=(0.0, z))
         for t in TRAJECTORIES
+        for z in [2.0 if (t.sample_index == 1) == (t.question_id == wrong_on) else -2.0]
     ]
 
 
@@ -122,22 +119,6 @@ def test_equal_scores_stay_in_one_bin() -> None:
         calibration([2.0], [1.0], ["q"])
 
 
-def evaluated() -> tuple[Any, list[Trajectory]]:
-    """q0: right chosen; q1: a right one missed; q2: none right."""
-    outcomes = [(True, False), (False, True), (False, False)]
-    questions = [Question(id=f"q{i}", domain="b", text="?", answer="1") for i in range(3)]
-    trajectories = [
-        Trajectory(question_id=f"q{i}", steps=("a",), outcome=o, sample_index=j, answer=str(j))
-        for i, pair in enumerate(outcomes)
-        for j, o in enumerate(pair)
-    ]
-    scores = [
-        StepScores(question_id=t.question_id, sample_index=t.sample_index, logits=(z,))
-        for t, z in zip(trajectories, [2.0, 0.0] * 3, strict=True)
-    ]
-    return evaluate(questions, trajectories, {"prm": scores}, n=2), trajectories
-
-
 def test_step_scores_are_compared_with_the_labels_that_there_are() -> None:
     labels = (Label.of(1, 4), None, Label.of(3, 4))
     trajectories = [
@@ -156,11 +137,13 @@ def test_step_scores_are_compared_with_the_labels_that_there_are() -> None:
 
 
 def test_missed_answers_are_told_from_hopeless_questions() -> None:
-    evaluation, trajectories = evaluated()
-    found = fates(evaluation)
-    assert found["prm"] == Fate(right=1, missed=1, hopeless=1)
-    assert "any_right" not in found
-    page = render(ReportData("t", fates=found, calibration=calibrations(evaluation, trajectories)))
+    hopeless = [t.model_copy(update={"outcome": False}) for t in TRAJECTORIES[-2:]]
+    trajectories = [*TRAJECTORIES[:-2], *hopeless]  # none of the last question is right
+    found = evaluate(QUESTIONS, trajectories, {"prm": scores("q2")}, n=2)
+    assert fates(found)["prm"] == Fate(right=10, missed=1, hopeless=1)
+    assert "any_right" not in fates(found)
+    calibrated = calibrations(found, trajectories)
+    page = render(ReportData("t", fates=fates(found), calibration=calibrated))
     assert "Where the right answer was there" in page
     assert 'id="calibration"' in page
 
@@ -231,9 +214,8 @@ def test_questions_on_which_runs_differ_are_shown_with_each_answer(tmp_path: Pat
     first, second = ([(c.answer, c.outcome, c.chosen_by) for c in e.candidates] for e in found)
     assert first == [("7", True, ("a",)), ("8", False, ("b", "c"))]
     assert second == [("7", True, ("b",)), ("8", False, ("a", "c"))]
-    assert (
-        len(comparison_report(paths, title="t", questions=questions, max_examples=1).examples) == 1
-    )
+    one = comparison_report(paths, title="t", questions=questions, max_examples=1)
+    assert len(one.examples) == 1
     write_questions(tmp_path / "q.jsonl", questions)
     words = ["report", "--results", json.dumps([*map(str, paths)]), "--output"]
     page = str(tmp_path / "p.html")

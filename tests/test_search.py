@@ -6,8 +6,8 @@ import asyncio
 import json
 import random
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -47,34 +47,26 @@ def digits(request: Request, seed: int, index: int) -> str:
     return "\n".join([*lines, f"Final answer: {''.join(whole)}"])
 
 
-class Flat:
-    """Finds every step as good as any other."""
-
-    def score_steps(
-        self, question: Question, candidates: Sequence[Sequence[str]]
-    ) -> list[tuple[float, ...]]:
-        return [tuple(0.5 for _ in steps) for steps in candidates]
-
-
+@dataclass
 class Judge:
-    """Knows that every digit should be 0."""
+    """Scores each step; as it is, knows that every digit should be 0."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    logit: Callable[[str], float] = lambda step: 1.0 - 2.0 * int(step.split()[-1])
 
     def score_steps(
         self, question: Question, candidates: Sequence[Sequence[str]]
     ) -> list[tuple[float, ...]]:
-        self.asked += len(candidates)
-        return [tuple(1.0 - 2.0 * int(s.split()[-1]) for s in steps) for steps in candidates]
+        return [tuple(map(self.logit, steps)) for steps in candidates]
+
+
+FLAT = Judge(lambda step: 0.5)
 
 
 def search(
-    options: SearchOptions,
-    folder: Path,
-    policy: Scripted | None = None,
-    seed: int = 0,
+    options: SearchOptions, folder: Path, policy: Scripted | None = None, seed: int = 0
 ) -> tuple[SearchResult, Search]:
+    folder.mkdir(exist_ok=True)
+
     async def session() -> tuple[SearchResult, Search]:
         with RolloutStore(folder / "rollouts.db") as store:
             sampler = Sampler(policy or Scripted(digits, most=1), store, seed)
@@ -95,9 +87,8 @@ def test_every_method_gives_a_finished_candidate_within_its_budget(
     assert 1 <= len(result.candidates) <= asked.sampled <= n
     assert result.chosen in result.candidates
     assert len(result.chosen.steps) == LENGTH
-    assert [c.trajectory.sample_index for c in result.candidates] == list(
-        range(len(asked.candidates))
-    )
+    indices = [c.trajectory.sample_index for c in result.candidates]
+    assert indices == list(range(len(asked.candidates)))
     assert all(not c.open and c.trajectory.answer for c in result.candidates)
     assert result.tokens >= sum(c.tokens for c in result.candidates)
     assert result.tokens >= result.candidates[-1].spent
@@ -114,7 +105,6 @@ def test_going_on_from_good_steps_beats_sampling(
     for seed in range(12):
         for name in wins:
             folder = tmp_path / f"{name}-{seed}"
-            folder.mkdir()
             n = 16 * LENGTH if one_step and name in TREES else 16  # single steps, or reasonings
             options = SearchOptions(name, n=n, width=2, expand=3, single_steps=one_step)
             result, _ = search(options, folder, seed=seed)
@@ -145,7 +135,6 @@ def test_a_policy_that_cannot_stop_at_steps_is_searched_all_the_same(tmp_path: P
     sampled = {}
     for one_step in (True, False):
         folder = tmp_path / str(one_step)
-        folder.mkdir()
         policy = Scripted(digits, most=1, stops_at_steps=False)
         options = SearchOptions("beam_search", n=30, single_steps=one_step)
         result, asked = search(options, folder, policy, seed=3)
@@ -173,7 +162,7 @@ async def served_search(method: str, write: Writer, folder: Path) -> tuple[Searc
     ):
         policy = Policy("fake", base_urls=[server.url], prompt="plain", continuation="assistant")
         options = SearchOptions(method, 40, single_steps=True)
-        asked = Search(QUESTION, Sampler(policy, store), options, Flat(), len)
+        asked = Search(QUESTION, Sampler(policy, store), options, FLAT, len)
         result = await asked.run()
         await policy.close()
         return result, asked
@@ -243,7 +232,7 @@ def test_whatever_a_policy_writes_a_search_ends_within_its_budget(
         with RolloutStore(Path(folder) / "r.db") as store:
             sampler = Sampler(Anything(say), store, seed)
             options = SearchOptions(method, 24, single_steps=True)
-            asked = Search(QUESTION, sampler, options, Flat(), len)
+            asked = Search(QUESTION, sampler, options, FLAT, len)
             result = await asyncio.wait_for(asked.run(), 20)
             assert asked.sampled <= 24
             assert result.candidates
@@ -259,7 +248,6 @@ def test_a_prefix_that_is_refused_ends_its_line_and_not_the_question(tmp_path: P
 
     for single in (True, False):
         folder = tmp_path / str(single)
-        folder.mkdir()
         policy = Scripted(digits, most=1, fail=refuse_deep)
         options = SearchOptions("beam_search", n=30, single_steps=single)
         result, asked = search(options, folder, policy)
@@ -296,7 +284,6 @@ def test_tokens_are_passed_by_less_than_a_wave(method: str, tmp_path: Path) -> N
     each = 3 * LENGTH + 3  # words of a reasoning
     for limit in (1, each, 5 * each, 9 * each + 1):
         folder = tmp_path / str(limit)
-        folder.mkdir()
         result, _ = search(SearchOptions(method, n=64, max_tokens=limit), folder)
         assert result.tokens < limit + 4 * each
         if method in ("best_of_n", "weighted_vote") and limit > 4 * each:
@@ -318,7 +305,6 @@ def test_sampling_stops_when_candidates_agree(tmp_path: Path) -> None:
     options = SearchOptions("self_consistency", n=32, early_stop=0.95)
     result, _ = search(options, tmp_path, Scripted(same))
     assert len(result.candidates) == 4
-    (tmp_path / "b").mkdir()
     result, _ = search(options, tmp_path / "b", Scripted(digits, most=1))
     assert len(result.candidates) > 4
 
@@ -377,18 +363,6 @@ def test_one_call_answers_a_question_also_where_an_event_loop_is_running(name: s
     assert all(0 < p < 1 for p in result.chosen.step_scores)
 
 
-class ByAnswer(Judge):
-    """Scores a reasoning by the digit that it ends with."""
-
-    def __init__(self, *logits: float) -> None:
-        self.logits = logits
-
-    def score_steps(
-        self, question: Question, candidates: Sequence[Sequence[str]]
-    ) -> list[tuple[float, ...]]:
-        return [(self.logits[int(steps[-1][-1])],) for steps in candidates]
-
-
 @pytest.mark.parametrize(("logits", "answer"), [((4.0, -4.0), "0"), ((4.0, 0.0), "1")])
 def test_a_weighted_vote_weighs_by_scores(logits: tuple[float, float], answer: str) -> None:
     """One reasoning says 0, seven say 1."""
@@ -396,7 +370,7 @@ def test_a_weighted_vote_weighs_by_scores(logits: tuple[float, float], answer: s
     def one_of_eight(request: Request, seed: int, index: int) -> str:
         return f"Step 1: {int(index > 0)}\nFinal answer: {int(index > 0)}"
 
-    judge = ByAnswer(*logits)
+    judge = Judge(lambda step: logits[int(step[-1])])
     assert dreamprm.weighted_vote(QUESTION, Scripted(one_of_eight), judge, n=8).answer == answer
     assert dreamprm.best_of_n(QUESTION, Scripted(one_of_eight), judge, n=8).answer == "0"
 

@@ -39,9 +39,6 @@ def share(best: list[Trajectory]) -> float:
     return sum(bool(c.outcome) for c in best) / len(best)
 
 
-# ---- one benchmark
-
-
 def test_the_interval_of_a_plain_accuracy_is_wilsons() -> None:
     got = estimate([1.0] * 70 + [0.0] * 30)
     assert got.n == 100
@@ -80,9 +77,6 @@ def test_values_that_are_no_accuracies_are_refused() -> None:
         estimate([float("nan")])
     with pytest.raises(DataError, match="no values"):
         estimate([])
-
-
-# ---- benchmarks and seeds
 
 
 def test_benchmarks_count_the_same_whatever_their_size() -> None:
@@ -148,9 +142,6 @@ def test_intervals_over_seeds_cover_the_truth_too() -> None:
         naive += pooled.lo <= 0.6 <= pooled.hi
     assert 0.92 <= covered / 400 <= 0.99
     assert naive / 400 < 0.85  # what forgetting the seeds would give
-
-
-# ---- paired differences
 
 
 def test_pairing_uses_that_both_methods_met_the_same_questions() -> None:

@@ -1,11 +1,24 @@
-"""The endpoint policy against a server that we did not write: `transformers serve`."""
+"""The endpoint policy against a server that we did not write: `transformers serve`.
+
+It answers one request after the other and ignores n; unknown fields (`top_k`) are refused with 422.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,6 +26,7 @@ from dreamprm.answers import extract_answer, verify_answer
 from dreamprm.cli import main
 from dreamprm.data import read_trajectories, write_questions
 from dreamprm.errors import DreamPRMError
+from dreamprm.models.loading import resolve
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.served import EndpointPolicy
@@ -20,7 +34,105 @@ from dreamprm.policy.servers import Backoff
 from dreamprm.prompts import split_steps
 from dreamprm.records import Question
 from dreamprm.tiny.world import WorldSize, build_world
-from tests.serve_fixture import Served, served  # noqa: F401
+
+_START_UP_S = 120
+
+# Without one of its own, a checkpoint of this type gets the server's for Qwen's chat marks, which
+# finds no such marks here and hands out the prompt as part of the reply. With this one a prefix
+# still comes back before its continuation; the endpoint policy cuts it off.
+_RESPONSE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|assistant|>",
+    "fields": {"content": {"close_pattern": r"<\|end\|>", "content": "text"}},
+}
+
+_TEMPLATE = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{% if m['role'] == 'assistant' and not loop.last %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}<|assistant|>{% endif %}"
+)
+
+
+# All that the installed server lacks without torchvision is a processor for Qwen2-VL models.
+LAUNCHER = """
+from transformers import AutoProcessor, Qwen2VLConfig
+from transformers.cli.transformers import app
+from dreamprm.models.loading import ImageTextProcessor
+AutoProcessor.register(Qwen2VLConfig, ImageTextProcessor, exist_ok=True)
+app()
+"""
+
+
+class Served(NamedTuple):
+    """A running server: base URL, name of its model, and what it has printed so far."""
+
+    url: str
+    model: str
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The embedded policy behind `transformers serve`."""
+    for module in ("fastapi", "uvicorn"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed; it comes with the extra 'dev'")
+    folder, name = tmp_path_factory.mktemp("serve"), "policy"
+    _copy(Path(resolve("tiny/policy")), folder / name)
+    (folder / "home" / "hub").mkdir(parents=True)  # /v1/models lists the cache
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "server.log"
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    environment = os.environ | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER, "serve", name, *options],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait(f"http://127.0.0.1:{port}/health", process, log)
+        yield Served(f"http://127.0.0.1:{port}/v1", name, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The checkpoint as one that is meant to be served would be published."""
+    shutil.copytree(source, target)
+    changes: dict[str, dict[str, Any]] = {
+        "processor_config.json": {"processor_class": "ImageTextProcessor"},
+        "generation_config.json": {"do_sample": True, "top_k": 0, "top_p": 1.0},  # else greedy
+        "tokenizer_config.json": {"response_template": _RESPONSE},
+    }
+    for file, fields in changes.items():
+        facts = json.loads((target / file).read_text())
+        (target / file).write_text(json.dumps(facts | fields))
+    (target / "chat_template.jinja").write_text(_TEMPLATE)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_UP_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"transformers serve did not start:\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +173,7 @@ def share_right(texts: Sequence[str], questions: Sequence[Question]) -> float:
 
 
 @pytest.fixture(scope="module")
-def replies(served: Served, questions: Sequence[Question]) -> list[Reply]:  # noqa: F811
+def replies(served: Served, questions: Sequence[Question]) -> list[Reply]:
     """Two replies to each question, each from a call that asks for four."""
     return sample(policy_at(served), [Request(question) for question in [*questions] * 2], n=4)
 
@@ -78,7 +190,7 @@ def test_it_answers_questions_about_pictures(
 
 
 def test_single_steps_become_whole_texts_where_the_server_fails_to_stop(
-    served: Served,  # noqa: F811
+    served: Served,
     questions: Sequence[Question],
 ) -> None:
     """It takes `stop` and then answers 500; once it does stop, this test should ask for steps."""
@@ -92,7 +204,7 @@ def test_single_steps_become_whole_texts_where_the_server_fails_to_stop(
 
 
 def test_a_server_that_refuses_to_prefill_is_prompted(
-    served: Served,  # noqa: F811
+    served: Served,
 ) -> None:
     policy = policy_at(served, continuation="auto")
     asyncio.run(policy.connect())
@@ -100,7 +212,7 @@ def test_a_server_that_refuses_to_prefill_is_prompted(
 
 
 def test_what_the_server_refuses_is_told_before_the_work_begins(
-    served: Served,  # noqa: F811
+    served: Served,
 ) -> None:
     with pytest.raises(DreamPRMError, match=r"400 Server is pinned to 'policy'; requested 'other'"):
         asyncio.run(policy_at(served, model_name_or_path="other").connect())
@@ -109,7 +221,7 @@ def test_what_the_server_refuses_is_told_before_the_work_begins(
 
 
 def test_the_command_line_samples_and_labels_over_http(
-    served: Served,  # noqa: F811
+    served: Served,
     questions: Sequence[Question],
     tmp_path: Path,
 ) -> None:

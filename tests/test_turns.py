@@ -43,15 +43,11 @@ def test_scores_are_those_of_the_stock_model_at_each_reply() -> None:
     question, steps = PICTURED
     with torch.inference_mode():
         ours = model(model.encoder()([PICTURED]))[0]
-    content: list[dict[str, str]] = [
-        {"type": "text", "text": "### Question:\n"},
-        {"type": "image"},
-        {"type": "text", "text": f"{question.text}\n\n### Solution Process:\n{steps[0]}"},
-    ]
-    chat: list[dict[str, Any]] = [
-        {"role": "system", "content": INSTRUCTION},
-        {"role": "user", "content": content},
-    ]
+    asked = f"{question.text}\n\n### Solution Process:\n{steps[0]}"
+    content = [{"type": "text", "text": text} for text in ("### Question:\n", asked)]
+    content.insert(1, {"type": "image"})
+    chat: list[dict[str, Any]] = [{"role": "system", "content": INSTRUCTION}]
+    chat.append({"role": "user", "content": content})
     plus, minus = processor().tokenizer.convert_tokens_to_ids(["+", "-"])
     for i in range(len(steps)):
         if i:

@@ -34,15 +34,8 @@ def push(weights: Weights, *seen: tuple[Batch, list[float]]) -> None:
 
 def upper_optimizer(weights: Weights, labels: LabelCorrection | None = None) -> Any:
     problem = Classifier()
-    loop = Bilevel(
-        problem.model,
-        problem.lower_losses,
-        problem.meta_loss,
-        weights,
-        labels=labels,
-        meta_lr=0.1,
-    )
-    return loop.upper_optimizer
+    levels = (problem.model, problem.lower_losses, problem.meta_loss, weights)
+    return Bilevel(*levels, labels=labels, meta_lr=0.1).upper_optimizer
 
 
 def gradient(parameter: Tensor) -> list[Any]:

@@ -7,12 +7,14 @@ placeholders where the published ones do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as tf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -23,9 +25,93 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from dreamprm.models.loading import without_video
-from tests.tiny_parts import INIT, SIDE, TILE_TOKENS, chatml, template, text, tokenizer, vision
+
+SIDE = 56  # pixels of one tile
+TILE_TOKENS = 4  # tokens of one tile: (56 / 14)^2 patches, merged two by two
+INIT = 0.2  # at a width of 32 transformers' 0.02 would leave hardly any signal
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "initializer_range": INIT,
+}
+
+
+def template(before: str, image: str, after: str, reply: str, start: str = "") -> str:
+    return (
+        start
+        + "{% for m in messages %}"
+        + before
+        + "{% for part in m['content'] %}{% if part['type'] == 'image' %}"
+        + image
+        + "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+        + after
+        + "{% endfor %}{% if add_generation_prompt %}"
+        + reply
+        + "{% endif %}"
+    )
+
+
+def chatml(image: str) -> str:
+    return template(
+        "{{ '<|im_start|>' + m['role'] + '\n' }}", image, "<|im_end|>\n", "<|im_start|>assistant\n"
+    )
+
+
+def tokenizer(
+    special: Sequence[str],
+    chat_template: str,
+    pad: str,
+    eos: str,
+    bos: str | None = None,
+    **named: str,
+) -> Any:
+    """Every byte is a token; `bos`, where there is one, is added to every text as published."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    every = list(dict.fromkeys([pad, eos, *([bos] if bos else []), *special, *named.values()]))
+    raw = Tokenizer(models.BPE({t: i for i, t in enumerate([*every, *alphabet])}, []))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(every)
+    if bos:
+        raw.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, raw.token_to_id(bos))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token=pad,
+        eos_token=eos,
+        bos_token=bos,
+        extra_special_tokens=named or [t for t in every if t not in (pad, eos, bos)],
+        chat_template=chat_template,
+    )
+
+
+def text(tokens: Any, **more: Any) -> dict[str, Any]:
+    sizes = {"vocab_size": len(tokens), "num_key_value_heads": 1, "head_dim": 16}
+    ids = {
+        f"{name}_token_id": getattr(tokens, f"{name}_token_id") for name in ("bos", "eos", "pad")
+    }
+    return SIZES | sizes | ids | {"max_position_embeddings": 2048} | more
+
+
+def vision(**more: Any) -> dict[str, Any]:
+    return SIZES | {"image_size": SIDE, "patch_size": 14} | more
+
 
 Built = tuple[Any, Any]  # model, processor
+
+
+QWEN_VISION = {
+    "depth": 2,
+    "num_heads": 2,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "initializer_range": INIT,
+}
 
 
 def qwen(model: Any, stock: Any, vision_config: dict[str, Any], patch: int, **more: Any) -> Built:
@@ -47,15 +133,7 @@ def qwen(model: Any, stock: Any, vision_config: dict[str, Any], patch: int, **mo
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], **more}
     config = model.config_class(
         text_config=text(tokens, rope_parameters=rope),
-        vision_config={
-            "depth": 2,
-            "num_heads": 2,
-            "patch_size": patch,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "initializer_range": INIT,
-            **vision_config,
-        },
+        vision_config=QWEN_VISION | {"patch_size": patch} | vision_config,
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"),
@@ -65,7 +143,7 @@ def qwen(model: Any, stock: Any, vision_config: dict[str, Any], patch: int, **mo
     return model(config), made
 
 
-QWEN_VISION = {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64}
+NEWER = {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64}
 
 
 def qwen2_vl() -> Built:
@@ -74,12 +152,12 @@ def qwen2_vl() -> Built:
 
 
 def qwen2_5_vl() -> Built:
-    sizes = QWEN_VISION | {"window_size": 56, "fullatt_block_indexes": [1]}
+    sizes = NEWER | {"window_size": 56, "fullatt_block_indexes": [1]}
     return qwen(tf.Qwen2_5_VLForConditionalGeneration, tf.Qwen2_5_VLProcessor, sizes, 14)
 
 
 def qwen3_vl() -> Built:
-    sizes = QWEN_VISION | {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    sizes = NEWER | {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     model, stock = tf.Qwen3VLForConditionalGeneration, tf.Qwen3VLProcessor
     return qwen(model, stock, sizes, 16, mrope_interleaved=True)
 
@@ -182,15 +260,10 @@ def gemma3() -> Built:
 
 def idefics(model: Any, stock: Any, images: Any, first: str) -> Built:
     grid = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
+    end = "<end_of_utterance>"
     tokens = tokenizer(
-        ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *grid],
-        template(
-            "{{ m['role'] | capitalize }}:",
-            "<image>",
-            "<end_of_utterance>\n",
-            "Assistant:",
-            start=first,
-        ),
+        ["<fake_token_around_image>", "<image>", end, "<global-img>", *grid],
+        template("{{ m['role'] | capitalize }}:", "<image>", end + "\n", "Assistant:", start=first),
         pad="<|pad|>",
         eos="<|end|>",
         bos=first,

@@ -38,6 +38,10 @@ def picture_question(name: str = "q", seed: int = 0, images: int = 1) -> Questio
     )
 
 
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 STEPS: Sequence[str] = (
     "Step 1: look at red and blue",
     "Step 2: red is 3",
