@@ -24,7 +24,7 @@ settings.load_profile("default")
 # what a module prepares is prepared once.
 SLOWEST = [
     *("kill_training", "distributed", "demo", "public_api", "benchmark_training", "real_input"),
-    *("kill", "hypergradient_prm", "examples", "kill_scoring", "bilevel", "local_policy"),
+    *("kill", "hypergradient", "examples", "kill_scoring", "bilevel", "local_policy"),
 ]
 
 
