@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dreamprm.cli.terminal import duration
 
 if TYPE_CHECKING:
-    from dreamprm.rollouts.store import Job, Usage
+    from dreamprm.rollouts.store import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,46 +36,23 @@ def run(config: Config) -> None:
     from dreamprm.rollouts.store import RolloutStore, is_being_written
 
     with RolloutStore(config.store, readonly=True) as store:
-        listed, counts, usage = store.jobs(), store.counts(), store.usage()
+        jobs, counts, usage = store.jobs(), store.counts(), store.usage()
     running = is_being_written(config.store)
     if config.json:
-        facts = {
-            "running": running,
-            "jobs": [
-                job._asdict()
-                | {
-                    "state": _state(job, running),
-                    "rate": job.rate,
-                    "seconds_left": job.seconds_left,
-                }
-                for job in listed
-            ],
-            "counts": counts,
-            "usage": {policy: used._asdict() for policy, used in usage.items()},
-        }
+        listed = [
+            job._asdict()
+            | {"state": _state(job, running), "rate": job.rate, "seconds_left": job.seconds_left}
+            for job in jobs
+        ]
+        facts = {"running": running, "jobs": listed, "counts": counts}
+        facts["usage"] = {policy: used._asdict() for policy, used in usage.items()}
         print(json.dumps(facts, indent=2))
         return
-    _print_account(config.store, listed, counts, usage, running)
-
-
-def _state(job: Job, running: bool) -> str:
-    if job.state == "running" and not running:
-        return "killed; the same command goes on"
-    return job.state
-
-
-def _print_account(
-    store: Path,
-    listed: list[Job],
-    counts: dict[str, int],
-    usage: dict[str, Usage],
-    running: bool,
-) -> None:
     print(
-        f"{store}: {counts['rollouts']:,} completions of {counts['prefixes']:,} prefixes, "
+        f"{config.store}: {counts['rollouts']:,} completions of {counts['prefixes']:,} prefixes, "
         f"{counts['verdicts']:,} verdicts" + (", being written" if running else "")
     )
-    for job in listed:
+    for job in jobs:
         print(f"\n{job.verb} -> {job.output} ({job.policy})")
         line = f"  {job.done:,} of {job.total:,} {job.unit}, {job.total - job.done:,} left"
         if job.rate:
@@ -90,3 +67,9 @@ def _print_account(
             f"{used.prompt_tokens:,} prompt and {used.completion_tokens:,} completion tokens, "
             f"cost {used.cost:.2f}"
         )
+
+
+def _state(job: Job, running: bool) -> str:
+    if job.state == "running" and not running:
+        return "killed; the same command goes on"
+    return job.state

@@ -170,15 +170,6 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """What became of a job."""
-
-    completions: list[Completion]
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True)
 class _Loaded:
     """A model and what goes with it."""
 
@@ -294,7 +285,7 @@ class LocalPolicy:
             completions[j] = Completion(text + answer.text, answer.finish_reason)
         return sum(part.completion_tokens for part in drawn)
 
-    async def _draw(self, jobs: Sequence[_Job]) -> list[_Drawn]:
+    async def _draw(self, jobs: Sequence[_Job]) -> list[Reply]:
         # Not every processor takes a mixed batch, and short answers should not wait for long texts.
         return await asyncio.gather(
             *(
@@ -318,14 +309,14 @@ class LocalPolicy:
         return text
 
     @torch.inference_mode()
-    def _run(self, jobs: Sequence[_Job], wanted: Wanted) -> list[_Drawn | Exception]:
+    def _run(self, jobs: Sequence[_Job], wanted: Wanted) -> list[Reply | Exception]:
         """One batch, in the worker thread."""
         inputs, refused = self._loaded.encode([job.prompt for job in jobs])
         good = [job for i, job in enumerate(jobs) if i not in refused]
         drawn = iter(self._decode(good, inputs, wanted) if good else ())
         return [refused[i] if i in refused else next(drawn) for i in range(len(jobs))]
 
-    def _decode(self, jobs: Sequence[_Job], inputs: Any, wanted: Wanted) -> list[_Drawn]:
+    def _decode(self, jobs: Sequence[_Job], inputs: Any, wanted: Wanted) -> list[Reply]:
         limit = jobs[0].max_new_tokens
         pick: Pick = greedy
         if self.temperature:
@@ -349,8 +340,8 @@ class LocalPolicy:
         sizes = inputs["attention_mask"].sum(1).tolist()
         for n, size in zip(copies, sizes, strict=True):
             mine = list(itertools.islice(written, n))
-            done = [Completion(text, row.reason) for text, row in mine]
-            drawn.append(_Drawn(done, size, sum(row.sampled for _, row in mine)))
+            done = tuple(Completion(text, row.reason) for text, row in mine)
+            drawn.append(Reply(done, size, sum(row.sampled for _, row in mine)))
         return drawn
 
     def _step_ends(self, jobs: Sequence[_Job]) -> Ends | None:
