@@ -83,6 +83,70 @@ _GIVEN: dict[str, list[dict[str, Any]]] = {
             "if_right": True,
         }
     ],
+    "big_bench_mistake": [
+        {
+            "input": "Who?\nOptions:\n(A) Ann.\n(B) Bo.",
+            "steps": ["Ann.", "So the answer is (A)"],
+            "target": "(B)",
+            "answer": "(A)",
+            "mistake_index": 0,
+        },
+        {"input": "1 + 1 =", "steps": ["2"], "target": "2", "answer": "2", "mistake_index": None},
+    ],
+    "mr_gsm8k": [
+        {
+            "uuid": "a-1",
+            "question": "1 + 1?",
+            "ground_truth_answer": 2,
+            "model_output_steps": ["Step 1: 1 + 1 = 3", "Step 2: #### 3"],
+            "model_output_answer_correctness": "wrong",
+            "model_output_solution_correctness": "wrong",
+            "model_output_solution_first_error_step": 1,
+            "question_type": "original",
+        }
+    ],
+    "mr_math": [
+        {
+            "id": 0,
+            "question": "1 + 1?",
+            "ground_truth_answer": "2",
+            "generator": "m",
+            "model_output_step_format": [["1. Add.", "1 + 1"], ["2. So 2."]],
+            "model_output_answer_correctness": "correct",
+            "model_output_solution_correctness": "correct",
+            "model_output_solution_first_error_step": "N/A",
+        }
+    ],
+    "mr_ben": [
+        {
+            "u-1": [
+                {
+                    "Question_UUID": "u-1",
+                    "Subject": "college_math",
+                    "Question": "1 + 1?",
+                    "Options": "A: 2 \nB: 3 ",
+                    "Ground_Truth_Answer": "A",
+                    "Ground_Truth_Answer_Modified": "A",
+                    "Sampled_Model": "m",
+                    "Model_Solution_Steps": ["Step 1: Add:", "1 + 1 = 3", "", "Solution: Choice_B"],
+                    "Model_Solution_Correctness": "incorrect",
+                    "Model_Solution_First_Error_Step": "1",
+                }
+            ]
+        }
+    ],
+    "mathcheck": [
+        {"task_type": "solving", "question_type": "seed_question", "question": "?", "answer": 1.0},
+        {
+            "task_type": "process_judging",
+            "question_type": "seed_question",
+            "id": "3",
+            "question": "How large is it?",
+            "image": "a.jpg",
+            "solution": "Step 1: Look.\nStep 2: It is 7.\n\nThe answer is 7.",
+            "answer": "Step 2",
+        },
+    ],
     "visualprm_raw": [
         {
             "id": 7,

@@ -11,13 +11,11 @@ import pytest
 from dreamprm.cli import main
 from dreamprm.data import read_pair, write_scores
 from dreamprm.errors import DataError
+from dreamprm.evaluation.first_error import first_error_metrics, harmonic, labelled, read_said
 from dreamprm.evaluation.results import Result, read_result
 from dreamprm.evaluation.step_level import (
     Counts,
     count,
-    first_error_metrics,
-    harmonic,
-    labelled,
     metrics_of,
     predicted,
 )
@@ -80,6 +78,175 @@ def test_f1_of_constructed_predictions_is_that_by_hand(real_data: Path, tmp_path
     assert metrics["processbench/gsm8k/erroneous"].value == pytest.approx(error)
     assert metrics["processbench/gsm8k/correct"].n == 193
     assert result.kind == "steps"
+
+
+def critic(folder: Path, benchmark: str, data: Path, rows: list[dict[str, object]]) -> Result:
+    (folder / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--benchmark", benchmark, "--data", data, "--responses", folder / "c.jsonl"]
+    return run(folder, *words)
+
+
+@pytest.mark.parametrize("form", ["prediction", "critique", "critiques", "label"])
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+def test_a_critics_f1_is_that_of_the_same_predictions(
+    name: str, form: str, real_data: Path, tmp_path: Path
+) -> None:
+    """Rows as ProcessBench's own run_eval.py writes them; every fourth prediction is off by one."""
+    path = real_data / "processbench" / f"{name}.json"
+    rows: list[dict[str, object]] = []
+    hits: dict[bool, list[bool]] = {True: [], False: []}
+    for number, row in enumerate(json.loads(path.read_text())):
+        truth = row["label"]
+        said = truth + 1 if number % 4 == 0 else truth
+        hits[truth < 0].append(said == truth)
+        text = f"\\boxed{{7}} no, \\boxed{{{said}}} it is."
+        fields: dict[str, dict[str, object]] = {
+            "prediction": row | {"generated_critique": "?", "prediction": said},
+            "critique": row | {"generated_critique": text},
+            "critiques": {"id": row["id"], "generated_critique": ["\\boxed{99}", text, text, "?"]},
+            "label": {"id": row["id"], "label": said},
+        }
+        rows.append(fields[form])
+    error, correct = np.mean(hits[False]), np.mean(hits[True])
+    metrics = critic(tmp_path, "processbench", path, rows).metrics["c"]
+    assert metrics["processbench"].value == pytest.approx(2 * error * correct / (error + correct))
+    assert metrics[f"processbench/{name}/erroneous"].value == pytest.approx(error)
+    assert metrics["processbench"].ci95 is not None
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def mr_row(id: str, verdict: str, step: object, **changes: object) -> dict[str, object]:
+    return {
+        "uuid": id,
+        "question": f"{id}?",
+        "model_output_steps": ["a", "b", "c"],
+        "model_output_answer_correctness": verdict,
+        "model_output_solution_correctness": verdict,
+        "model_output_solution_first_error_step": step,
+    } | changes
+
+
+def test_mr_gsm8k_has_its_own_figures_beside_f1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prediction that cannot be read is neither right nor wrong; steps are counted from 1."""
+    said = {  # id -> verdict, first error step, prediction
+        "found": ("wrong", 2, 2),
+        "found too": ("wrong", 1, "Step 1"),
+        "missed": ("wrong", 3, 2),
+        "called right": ("wrong", 1, -1),
+        "unread": ("wrong", 1, None),
+        "right": ("correct", "N/A", "N/A"),
+        "right too": ("correct", "N/A", -1),
+        "false alarm": ("correct", "N/A", 1),
+    }
+    data = [mr_row(id, verdict, step) for id, (verdict, step, _) in said.items()]
+    data.append(mr_row("no step", "wrong", "N/A"))
+    rows: list[dict[str, object]] = [
+        {"uuid": id, "prediction": p} for id, (_, _, p) in said.items()
+    ]
+    rows.append({"id": "no step", "prediction": 2})
+    found = critic(tmp_path, "MR-GSM8K", write(tmp_path / "d.jsonl", *data), rows).metrics["c"]
+    tp, fn, tn, fp = 2, 1, 4, 2
+    mcc = (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    assert found["mr_gsm8k/all/erroneous"].value == pytest.approx(2 / 6)
+    assert found["mr_gsm8k/all/correct"].value == pytest.approx(2 / 3)
+    assert found["mr_gsm8k"].value == pytest.approx(harmonic(2 / 6, 2 / 3))
+    assert found["mr_gsm8k/mcc"].value == pytest.approx(mcc)
+    assert found["mr_gsm8k/mr_score_unexplained"].value == pytest.approx(0.2 * mcc + 0.3 * 2 / 6)
+    told = capsys.readouterr().err
+    assert "1 of 9 solutions are wrong and name no step of their text" in told
+    assert "1 of 9 solutions have a prediction that cannot be read" in told
+
+
+def test_big_bench_mistake_and_mathcheck_have_accuracies(tmp_path: Path) -> None:
+    row = {"input": "?", "steps": ["a", "b"], "target": "2", "answer": "2"}
+    data = write(tmp_path / "b.jsonl", *(row | {"mistake_index": m} for m in (0, 1, None)))
+    rows: list[dict[str, object]] = [
+        {"id": i, "prediction": p} for i, p in ((1, 0), (2, 0), (3, -1))
+    ]
+    found = critic(tmp_path, "BIG-Bench-Mistake", data, rows).metrics["c"]
+    assert found["big_bench_mistake/accuracy"].value == pytest.approx(2 / 3)
+    assert found["big_bench_mistake"].value == pytest.approx(harmonic(1 / 2, 1))
+    kinds = ["seed_question", "seed_question", "scenario_understanding"]
+    data = write(
+        tmp_path / "m.jsonl",
+        *(
+            {
+                "task_type": "process_judging",
+                "question_type": kind,
+                "id": str(i),
+                "question": f"{i}?",
+                "solution": "Step 1: a\nStep 2: b",
+                "answer": "Step 2",
+            }
+            for i, kind in enumerate(kinds)
+        ),
+    )
+    rows = [{"id": str(i), "prediction": f"Step {step}"} for i, step in enumerate((2, 1, 2))]
+    found = critic(tmp_path, "mathcheck", data, rows).metrics["c"]
+    assert found["mathcheck/seed_question"].value == 1 / 2
+    assert found["mathcheck"].value == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_mr_math_has_the_macro_f1_of_steps_up_to_the_first_error(tmp_path: Path) -> None:
+    fields = {"model_output_step_format": [["a"], ["b"], ["c"]], "model_output_steps": None}
+    rows = [mr_row("0", "wrong", 2, **fields), mr_row("1", "correct", "N/A", **fields)]
+    for row in rows:
+        del row["model_output_steps"]
+    path = write(tmp_path / "d.jsonl", *rows)
+    _, trajectories = read_pair(path)
+    logits = [(1.0, -1.0, -1.0), (1.0, -1.0, 1.0)]
+    scores = [StepScores.of(t, z) for t, z in zip(trajectories, logits, strict=True)]
+    write_scores(tmp_path / "s.jsonl", scores)
+    words = ["--benchmark", "mr_math", "--data", path, "--scores", tmp_path / "s.jsonl"]
+    found = run(tmp_path, *words).metrics["s"]
+    assert found["mr_math/steps"].value == pytest.approx((2 * 3 / (2 * 3 + 1) + 2 / 3) / 2)
+    assert found["mr_math/all/erroneous"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "a", "prediction": 0}], "solution 'b' has no prediction"),
+        ([{"id": "a", "prediction": 0}] * 2, "row 2, field 'id': two rows have this id"),
+        ([{"prediction": 0}], "row 1, field 'id': names no solution"),
+        ([{"id": "a", "verdict": 0}], "has neither prediction nor one of generated_critique"),
+        ([{"id": "a", "steps": ["a"], "label": 0}], "has neither prediction"),  # the data itself
+        ([], "holds no predictions"),
+    ],
+)
+def test_a_critics_file_of_another_kind_is_one_line(
+    rows: list[object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"generator": "m", "problem": "?", "steps": ["s"], "final_answer_correct": True}
+    data = write(tmp_path / "d.jsonl", *(row | {"id": id, "label": -1} for id in "ab"))
+    said = write(tmp_path / "c.jsonl", *rows)
+    words = ["benchmark", "--benchmark", "processbench", "--data", str(data)]
+    assert main([*words, "--responses", str(said)]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("\\boxed{1} or \\boxed{ 2 }", 2),
+        ("\\boxed{-1}", -1),
+        ("\\boxed{paragraph 2}", None),
+        ("\\boxed{1} and \\boxed{\\text{2}}", None),  # the last one counts, read or not
+        ("\\boxed{1} and \\boxed{2", 1),
+        ("\\boxed{N/A}", None),
+        ("2", None),
+        ("\\boxed{" * 30_000, None),
+    ],
+)
+def test_the_last_box_of_a_critique_counts(text: str, index: int | None, tmp_path: Path) -> None:
+    path = write(tmp_path / "c.jsonl", {"id": "a", "generated_critique": text})
+    assert read_said(path, "processbench") == {"a": index}
 
 
 def test_scores_of_part_of_a_solution_are_no_prediction(

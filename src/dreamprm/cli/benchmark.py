@@ -2,9 +2,10 @@ r"""Figures of a published benchmark, by its own rules, from answers or from ste
 
 Answer benchmarks (mathvista, wemath, mathvision, mmvet, mmstar, mmmu, mmmu_pro, m3cot) take one
 response per question: what `dreamprm select` wrote, the benchmark's own output file, a result sheet
-of VLMEvalKit (.xlsx, .tsv) or a sample file of lmms-eval (.jsonl). Step benchmarks
-(processbench, visualprocessbench, prmbench) take step scores of `dreamprm score`; rewardmath's file
-holds its scores. Prints a table with 95% intervals and writes a result file.
+of VLMEvalKit (.xlsx, .tsv) or a sample file of lmms-eval (.jsonl). Step benchmarks take step scores
+of `dreamprm score` (visualprocessbench, prmbench), or also a critic's responses (processbench,
+big_bench_mistake, mr_gsm8k, mr_math, mr_ben, mathcheck); rewardmath's file holds its scores. Prints
+a table with 95% intervals and writes a result file.
 
   dreamprm benchmark --benchmark mathvista --data testmini.json --responses chosen.jsonl \
     --output mathvista.json
@@ -33,7 +34,9 @@ class Config:
         benchmark: its name.
         data: the benchmark's file in its published layout; by default the questions that the
             responses' rows hold, or else its set on the hub.
-        responses: answer benchmarks: one response per question.
+        responses: answer benchmarks: one response per question. processbench and its like, instead
+            of scores: rows of `id` and `prediction`, the first wrong step counted as the benchmark
+            does (-1: none), or of a critic's text as `run_eval.py` of ProcessBench writes them.
         asked: the questions as they were asked, where their options stood in another order than in
             the data: letters are mapped by the options' texts (MMMU-Pro, whose questions have other
             letters with four options than with ten).
@@ -221,19 +224,24 @@ def _responses(config: Config) -> Result:
 
 def _steps(config: Config, name: str) -> Result:
     from dreamprm.data import read_pair, read_scores
+    from dreamprm.evaluation.first_error import FIRST_STEP, read_said
     from dreamprm.evaluation.step_level import score_steps
 
-    if config.data is None or config.scores is None:
-        raise DataError(f"{name} needs --data, its published file, and --scores of its solutions")
+    source = config.scores or (config.responses if name in FIRST_STEP else None)
+    if config.data is None or source is None or (config.scores and config.responses):
+        critics = ", or a critic's --responses" if name in FIRST_STEP else ""
+        raise DataError(
+            f"{name} needs --data, its published file, and --scores of its solutions{critics}"
+        )
     questions, trajectories = read_pair(config.data, format=name)
     return score_steps(
         name,
         questions,
         trajectories[: config.limit],
-        read_scores(config.scores),
+        read_scores(source) if config.scores else read_said(source, name),
         threshold=config.threshold,
-        name=config.name or config.scores.stem,
-        settings=_settings(config, "scores", "threshold"),
+        name=config.name or source.stem,
+        settings=_settings(config, *(["scores", "threshold"] if config.scores else ["responses"])),
     )
 
 

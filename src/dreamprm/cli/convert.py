@@ -11,7 +11,8 @@ for is told. A record that it cannot hold is an error, and then nothing is writt
 
 Formats that are read and written: questions, trajectories (ours), dreamprm_train, dreamprm_meta,
 visualprm, trl_stepwise. Only read: visualprm_raw, visualprocessbench, math_shepherd, prm800k,
-math_aps, math_aps_tree, processbench, prmbench, mathvision, mmmu_pro.
+math_aps, math_aps_tree, processbench, big_bench_mistake, mr_gsm8k, mr_math, mr_ben, mathcheck,
+prmbench, mathvision, mmmu_pro.
 """
 
 from __future__ import annotations

@@ -211,10 +211,13 @@ class Reading:
         *,
         answer: str = UNKNOWN_ANSWER,
         subject: str | None = None,
+        options: tuple[str, ...] = (),
+        images: tuple[str | bytes, ...] = (),
     ) -> Question:
-        """A question of text alone, taken as it is; its id is a hash of what is told of it."""
-        asked = {"domain": self.domain, "text": text, "answer": answer, "subject": subject}
-        name = _digest(self.domain, subject, text, answer)
+        """A question whose text is taken as it is; its id is a hash of what is told of it."""
+        more = {"options": options, "images": images} if options or images else {}
+        asked = {"domain": self.domain, "text": text, "answer": answer, "subject": subject, **more}
+        name = _digest(self.domain, subject, text, answer, *more.values())
         return Question.parse({"id": name, **asked})
 
 

@@ -1,8 +1,6 @@
 """Benchmarks of the step scores themselves: a step with a score below a threshold is called wrong.
 
-ProcessBench (arXiv 2412.06559): find the first wrong step, or that there is none. Of the erroneous
-solutions the share whose first wrong step is found, of the correct ones the share in which none is
-found; F1 is the harmonic mean of these two accuracies, per subset, and their mean.
+ProcessBench and its like: the first step that is called wrong, see `first_error.py`.
 
 VisualProcessBench (arXiv 2503.10291): every labelled step, F1 of the right steps and F1 of the
 wrong ones; their mean is the macro F1. Micro F1 of two classes is the accuracy of single steps;
@@ -15,8 +13,8 @@ them, and of every class; `multi_solutions` has no wrong steps, so its score is 
 steps. A category has the mean of its classes. Originals (those of the class `redundency`, so that
 none is there twice) are stated beside as `correct`: the share of their steps that is called right.
 
-Intervals of F1 are by bootstrap over solutions (ProcessBench) or questions, because steps and
-solutions of one question are not independent.
+Intervals of F1 are by bootstrap over questions, because steps and solutions of one question are not
+independent.
 """
 
 from __future__ import annotations
@@ -27,31 +25,29 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dreamprm.data.first_error import NONE
 from dreamprm.data.rows import own_extra
 from dreamprm.errors import DataError
-from dreamprm.evaluation.results import (
-    Metric,
-    QuestionResult,
-    Result,
-    metric,
-    new_result,
-    subject_of,
+from dreamprm.evaluation.first_error import (
+    FIRST_STEP,
+    Figures,
+    Said,
+    first_error_figures,
+    said_of,
+    solution_row,
 )
-from dreamprm.evaluation.statistics import Values, estimate, resampled_sums, spread
+from dreamprm.evaluation.results import Metric, QuestionResult, Result, new_result, subject_of
+from dreamprm.evaluation.statistics import Values, resampled_sums, spread
 from dreamprm.records import Question, StepScores, Trajectory
 
 Scored = Mapping[tuple[str, int], StepScores]  # (question id, sample_index) -> step scores
-Figures = tuple[dict[str, Metric], list[QuestionResult]]
-
-NONE = -1
-_KINDS = ("erroneous", "correct")
 
 
 def score_steps(
     benchmark: str,
     questions: Sequence[Question],
     trajectories: Sequence[Trajectory],
-    scores: Sequence[StepScores],
+    scores: Sequence[StepScores] | Said,
     *,
     threshold: float = 0.5,
     name: str,
@@ -60,7 +56,8 @@ def score_steps(
     """The benchmark's figures from step scores of its solutions.
 
     Args:
-        benchmark: processbench, visualprocessbench or prmbench.
+        benchmark: one of `FIRST_STEP`, visualprocessbench or prmbench.
+        scores: of the former also what a critic says, see `read_said`.
         threshold: a step with a score below it is called wrong; choose it on other data.
         name: of the run.
 
@@ -68,9 +65,18 @@ def score_steps(
         DataError: a solution has no scores, too few, or other steps were judged.
     """
     by_id = {q.id: q for q in questions}
-    scored = {(s.question_id, s.sample_index): s for s in scores}
-    if benchmark == "processbench":
-        metrics, rows = first_error_figures(by_id, trajectories, scored, threshold)
+    if isinstance(scores, Mapping):
+        said = [said_of(t, scores) for t in trajectories]
+        scored: Scored = {}
+    else:
+        said = []
+        scored = {(s.question_id, s.sample_index): s for s in scores}
+    if benchmark in FIRST_STEP:
+        said = said or [predicted(logits_of(t, scored), threshold) for t in trajectories]
+        metrics, rows = first_error_figures(benchmark, by_id, trajectories, said)
+        if benchmark == "mr_math" and scored:  # its own figure: all steps up to the first error
+            steps = f"{benchmark}/steps"
+            metrics[steps] = step_figures(by_id, trajectories, scored, steps, threshold)[0][steps]
     elif benchmark == "prmbench":
         metrics, rows = prmbench_figures(trajectories, scored, threshold)
     else:
@@ -108,22 +114,6 @@ def logits_of(t: Trajectory, scored: Scored) -> tuple[float, ...]:
     return row.logits
 
 
-def _row(
-    t: Trajectory, benchmark: str, value: float, groups: Mapping[str, tuple[str, ...]]
-) -> QuestionResult:
-    """A solution's row in the result file."""
-    return QuestionResult(
-        question_id=f"{t.question_id}/{t.sample_index}",
-        benchmark=benchmark,
-        value=value,
-        groups=dict(groups),
-        sample_index=t.sample_index,
-    )
-
-
-# ---- ProcessBench: the first wrong step
-
-
 def predicted(logits: Sequence[float], threshold: float = 0.5) -> int:
     """0-based first step whose score is below the threshold; -1 for none.
 
@@ -132,80 +122,6 @@ def predicted(logits: Sequence[float], threshold: float = 0.5) -> int:
     """
     limit = logit_of(threshold)
     return next((i for i, z in enumerate(logits) if z < limit), NONE)
-
-
-def labelled(trajectory: Trajectory) -> int:
-    """0-based first wrong step by the labels; -1 for none."""
-    labels = trajectory.labels
-    if labels is None:
-        raise DataError(
-            f"question {trajectory.question_id}, candidate {trajectory.sample_index} has no labels"
-        )
-    return next((i for i, label in enumerate(labels) if label and label.value < 1), NONE)
-
-
-def harmonic(error: float, correct: float) -> float:
-    """F1 of the two accuracies."""
-    return 2 * error * correct / (error + correct) if error + correct else 0.0
-
-
-def first_error_figures(
-    questions: Mapping[str, Question],
-    trajectories: Sequence[Trajectory],
-    scored: Scored,
-    threshold: float,
-) -> Figures:
-    """One row per solution: is its first wrong step found?"""
-    rows = []
-    for t in trajectories:
-        truth, said = labelled(t), predicted(logits_of(t, scored), threshold)
-        groups = {"kind": (_KINDS[truth == NONE],)}
-        if subject := questions[t.question_id].subject:
-            groups["subset"] = (subject,)
-        row = _row(t, "processbench", float(said == truth), groups)
-        rows.append(row.model_copy(update={"answer": str(said)}))
-    return first_error_metrics(rows), rows
-
-
-def first_error_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
-    """F1 and the two accuracies, of every subset and on average over subsets.
-
-    Raises:
-        DataError: a subset without erroneous or without correct solutions has no F1.
-    """
-    benchmark = "processbench"
-    subsets: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        [subset], [kind] = row.groups.get("subset", ("all",)), row.groups["kind"]
-        subsets.setdefault(subset, {}).setdefault(kind, []).append(row.value)
-    metrics: dict[str, Metric] = {}
-    scores: list[float] = []
-    draws: list[Values] = []
-    for subset, part in sorted(subsets.items()):
-        if len(part) < 2:
-            absent = "erroneous" if "correct" in part else "correct"
-            raise DataError(f"subset '{subset}' has no {absent} solutions, and so no F1")
-        for kind, values in sorted(part.items()):
-            metrics[f"{benchmark}/{subset}/{kind}"] = metric(estimate(values))
-        f1 = harmonic(*(float(np.mean(part[k])) for k in _KINDS))
-        scores.append(f1)
-        draws.append(_f1_draws([np.array(part[k]) for k in _KINDS], seed=len(draws)))
-        count = sum(map(len, part.values()))
-        interval = spread(draws[-1], f1)
-        metrics[f"{benchmark}/{subset}/f1"] = Metric(value=f1, ci95=interval, n=count)
-    value = float(np.mean(scores))
-    ci95 = spread(np.mean(draws, axis=0), value)
-    return {benchmark: Metric(value=value, ci95=ci95, n=len(rows))} | metrics
-
-
-def _f1_draws(parts: Sequence[Values], seed: int) -> Values:
-    """F1 of resampled solutions, erroneous and correct ones each among themselves; (draws,)."""
-    error, correct = (
-        resampled_sums(values[:, None], seed=2 * seed + i)[:, 0] / len(values)
-        for i, values in enumerate(parts)
-    )
-    f1: Values = 2 * error * correct / np.maximum(error + correct, 1e-12)
-    return f1
 
 
 # ---- VisualProcessBench: every step
@@ -267,7 +183,7 @@ def step_figures(
             [f"{benchmark}/{question.subject}"] if question.subject else []
         ):
             add(by_group.setdefault(group, {}), t, counts)
-        rows.append(_row(t, benchmark, counts.micro, subject_of(question)))
+        rows.append(solution_row(t, benchmark, counts.micro, subject_of(question)))
     if not rows:
         raise DataError(f"no step of {benchmark} has a label")
     metrics: dict[str, Metric] = {}
@@ -340,7 +256,7 @@ def prmbench_figures(
         if modified:
             add(counted["all"], t, counts)
             groups = {"class": (name,), "category": (CLASSES[name],)}
-            rows.append(_row(t, PRMBENCH, counts.micro, groups))
+            rows.append(solution_row(t, PRMBENCH, counts.micro, groups))
     if not rows:
         raise DataError("holds no modified solutions with steps")
     return _prmbench_metrics(counted), rows

@@ -42,6 +42,11 @@ ANSWERS: Mapping[str, Benchmark] = {
 }
 STEPS: Mapping[str, str] = {
     "processbench": "first wrong step, F1 of two accuracies (arXiv 2412.06559)",
+    "big_bench_mistake": "first wrong step, F1 and accuracy (arXiv 2311.08516)",
+    "mr_gsm8k": "first wrong step, F1 and MCC (arXiv 2312.17080)",
+    "mr_math": "first wrong step, F1; every step, macro F1 (arXiv 2404.05692)",
+    "mr_ben": "first wrong step, F1 and MCC (arXiv 2406.13975)",
+    "mathcheck": "the wrong step, accuracy (arXiv 2407.08733)",
     "visualprocessbench": "every step, macro F1 (arXiv 2503.10291)",
     "prmbench": "every step, PRM score (arXiv 2501.03124)",
     "rewardmath": "the right solution above nine wrong ones (arXiv 2410.01729)",
