@@ -67,15 +67,14 @@ PROMPTS: dict[str, Callable[[Question], str]] = {
 # How steps are told apart. Every pattern takes linear time on any text: a run of characters is
 # taken whole (possessive) or has a bound.
 _DRESS = r"(?:[^\S\n]|[#>*_+(\[\u2022\u3010-])*+"  # bullets, heading signs, emphasis, brackets
-_LEAD = rf"^{_DRESS}(?:</?[a-z_]\w{{0,20}}>{_DRESS})?"  # all that may stand before a mark
 _FLAGS = re.IGNORECASE | re.MULTILINE
 
 # A mark opens a line: "Step 1:", "Step 1/2", "Step 1 of 2", "**Step 1.** ...", "### Step 1",
-# "- Step 1)", and in Chinese 步骤1 or 第一步 with a colon. After the number there must be a delimiter
-# or the line's end, so "Step 1" is never found inside "Step 10" and prose such as "Step 1 gave us
-# 5" is no mark.
+# "- Step 1)", and in Chinese 步骤1 or 第一步 with a colon. After the number there must be a
+# delimiter or the line's end, so "Step 1" is never found inside "Step 10" and prose such as "Step 1
+# gave us 5" is no mark.
 _MARK = re.compile(
-    rf"{_LEAD}(?:step[^\S\n]*+[#_-]?+[^\S\n]*+|步骤[^\S\n]*+|第[^\S\n]*+)"
+    rf"^{_DRESS}(?:<(?!answer)[a-z_]\w{{0,20}}>{_DRESS})?(?:step[^\S\n]*+[#_-]?+[^\S\n]*+|步骤[^\S\n]*+|第[^\S\n]*+)"
     r"(?P<number>\d{1,9}(?!\d)|[一二三四五六七八九十]{1,3}+"
     r"|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b)(?:[^\S\n]*+步)?+"
     r"(?:[^\S\n]*+(?:/|(?:out[^\S\n])?of\b)[^\S\n]*+\d{1,9}+)?+"
@@ -84,20 +83,21 @@ _MARK = re.compile(
     _FLAGS,
 )
 _STEP_TAG = re.compile(
-    r"<(?P<closes>/)?(?:step|步骤)[ _-]?(?P<number>\d{1,9})?(?:\s[^<>]{0,100})?>", re.IGNORECASE
+    r"<(?:step|步骤)[ _-]?(?P<number>\d{1,9})?(?:\s[^<>]{0,100})?>", re.IGNORECASE
 )
-_SECTION_TAG = re.compile(
-    r"<(?P<closes>/)?(?:think|thinking|thought|reasoning|rationale|analysis|plan|caption|summary"
-    r"|observation|description|explanation|reflection|conclusion|output)>",
-    re.IGNORECASE,
+_STEP_CLOSED = re.compile(r"</(?:step|步骤)[ _-]?(?:\d{1,9})?>(?=[^\S\n]*+$)", _FLAGS)
+_SECTION = (
+    r"(?:think|thinking|thought|reasoning|rationale|analysis|plan|caption|summary|observation"
+    r"|description|explanation|reflection|conclusion|output)>"
 )
+_SECTION_TAG = re.compile(rf"^[^\S\n]*+<{_SECTION}|(?P<closes></{_SECTION}(?=[^\S\n]*+$))", _FLAGS)
 _ITEM = re.compile(  # of a numbered list
     r"^(?P<indent>[^\S\n]*+)(?P<dress>[#>*_]*+[^\S\n]*+[*_]*+)"
     r"(?:(?P<circled>[\u2460-\u2473])|(?P<open>[(\uff08]?)"
     r"(?P<number>\d{1,3}|[一二三四五六七八九十])(?P<close>[)\uff09\u3001\uff0e]|\.(?!\d)))",
     re.MULTILINE,
 )
-_TITLE = re.compile(  # "## Title", or bold with a colon or a full stop, or bold on a line of its own
+_TITLE = re.compile(  # "## Title", or bold with a colon or a full stop or alone on its line
     r"^[^\S\n]*+(?:#{1,6}[^\S\n]++[^\s#]|\*\*(?=[^*\n]{0,99}[^\W\d_])[^*\n]{2,100}"
     r"(?:[:.\uff1a]\*\*(?=[^\S\n]*+[^\s*])|\*\*[^\S\n]*+[:\uff1a]|(?<![.!?\u3002])\*\*[^\S\n]*+$))",
     re.MULTILINE,
@@ -110,17 +110,19 @@ _ONLY_LEADS = re.compile(  # a line that is never a step by itself: it opens wha
 _ONLY_CLOSES = re.compile(r"(?:</\w{1,20}>\s*+)++")
 _RULES = r"[^\S\n]*+(?:([-*_=#>])(?:[^\S\n]*+\1){2,}+[^\S\n]*+)?"
 _RULE = re.compile(_RULES)
+_LINE = re.compile(r"(?<=\n)(?=[^\S\n]*+\S)")
 _BREAK = re.compile(rf"^(?:{_RULES}(?:\n|\Z))++", re.MULTILINE)  # empty lines and markdown rules
 
 _STATES = (  # what stands between "answer" and the answer itself
-    r"[*_)\]\uff09\u3011]*+(?:[^\S\n]++is\b[^\S\n]*+[:\uff1a]?|[是为]?[^\S\n]*+[:\uff1a]|[^\S\n]*+$)"
+    r"[*_)\]\uff09\u3011]*+(?:[^\S\n]++is\b[^\S\n]*+[:\uff1a]?|[是为]?[^\S\n]*+[:\uff1a]|[^\S\n]*+(?:$|(?=<answer>)))"
     r"[*_]*+[^\S\n]*+"
 )
 _FINAL = re.compile(
-    rf"{_LEAD}(?:(?:the[^\S\n]++)?final[^\S\n]++answer|最[终后]答案){_STATES}", _FLAGS
+    rf"^{_DRESS}(?:(?:the[^\S\n]++)?final[^\S\n]++answer|最[终后]答案){_STATES}", _FLAGS
 )
-_ANSWER = re.compile(rf"{_LEAD}(?:answer|答案?)(?![^\S\n]+is\b){_STATES}", _FLAGS)
+_ANSWER = re.compile(rf"^{_DRESS}(?:answer|答案?)(?![^\S\n]+is\b){_STATES}", _FLAGS)
 _ANSWER_TAG = re.compile(r"(?:<answer>\s*+)++", re.IGNORECASE)
+_ANSWER_TAGS = re.compile(r"</?answer>", re.IGNORECASE)
 _LONGEST_ANSWER = 80  # characters after a plain "Answer:"; what is longer may be the reasoning
 
 _FENCE = re.compile(r"^[^\S\n]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*+)$", re.MULTILINE)
@@ -145,7 +147,8 @@ class _Blocks:
         self._set(sorted([*spans, *self._maths(text)]))
 
     def _set(self, spans: Iterable[tuple[int, int]]) -> None:
-        self._starts, self._ends = [], []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
         for start, end in spans:
             if not self._ends or start >= self._ends[-1]:
                 self._starts.append(start)
@@ -174,9 +177,11 @@ class _Blocks:
             starts = opened.setdefault(name, [])
             if starts and (closes or name == "$$"):
                 yield starts.pop(), token.end()
-            elif name in (r"\[", "$$") and not closes or token["edge"] == "begin":
+            elif token["edge"] == "begin" or (name in (r"\[", "$$") and not closes):
                 starts.append(token.start())
-        self.open_at = min([self.open_at, *(start for starts in opened.values() for start in starts)])
+        self.open_at = min(
+            [self.open_at, *(start for starts in opened.values() for start in starts)]
+        )
 
     def hold(self, place: int) -> bool:
         """Is this place in the midst of a block?"""
@@ -260,37 +265,43 @@ def _without_rules(part: str) -> str:
 def _final_answer(text: str, blocks: _Blocks, start: int) -> tuple[int, str | None]:
     """Where the part of a text begins that is no step, and the answer stated in it."""
     finals = blocks.outside(_FINAL, text, start)
-    ends = [final.start() for final in finals[:1]]
+    end = finals[0].start() if finals else len(text)
     answer = _first_line(text[finals[-1].end() :]) if finals else None
-    for tag in blocks.outside(_ANSWER_TAG, text, start)[-1:]:
-        inside, closing, behind = text[tag.end() :].partition("</answer>")
-        is_all = closing or "\n" not in inside.strip()
-        if inside.strip() and is_all and (text[: tag.start()].strip() or not _ONLY_CLOSES.sub("", behind).strip()):
-            ends.append(tag.start())
-            answer = _first_line(inside)
-    if not ends:
-        for plain in blocks.outside(_ANSWER, text, start)[-1:]:
-            stated = text[plain.end() :].strip()
-            if stated and "\n" not in stated and len(stated) <= _LONGEST_ANSWER:
-                return plain.start(), stated
-    return min(ends, default=len(text)), answer
+    if answer is None:
+        for plain in reversed(blocks.outside(_ANSWER, text[:end], start)):
+            stated = _without_rules(text[plain.end() : end])
+            if "\n" in stated or len(stated) > _LONGEST_ANSWER or (answer and stated):
+                break
+            if answer or _first_line(stated):  # "**Answer:**" may be the heading of another one
+                end, answer = plain.start(), answer or _first_line(stated)
+    for tag in reversed(blocks.outside(_ANSWER_TAG, text[:end], start)):
+        inside, closing, behind = text[tag.end() : end].partition("</answer>")
+        inside = _without_rules(inside)
+        is_whole = closing or "\n" not in inside
+        if (
+            not _first_line(inside)
+            or not is_whole
+            or _ONLY_CLOSES.sub("", _without_rules(behind)).strip()
+        ):
+            break
+        end, answer = tag.start(), answer or _first_line(inside)
+    return end, answer
 
 
 def _first_line(text: str) -> str | None:
-    return text.strip().split("\n", 1)[0].strip() or None
+    return _ANSWER_TAGS.sub("", text).strip().split("\n", 1)[0].strip() or None
 
 
 def _marks(text: str, blocks: _Blocks) -> list[re.Match[str]]:
     """The tags of steps, else the step marks."""
-    tags = [tag for tag in blocks.outside(_STEP_TAG, text) if not tag["closes"]]
-    return tags or blocks.outside(_MARK, text)
+    return blocks.outside(_STEP_TAG, text) or blocks.outside(_MARK, text)
 
 
 def _layout(text: str, blocks: _Blocks, is_open: bool) -> _Layout:
     """Where its steps begin; `is_open`: the text goes on, so its lines are no steps yet."""
     openers = [mark.start() for mark in _marks(text, blocks)]
     if openers:
-        closed = [tag.end() for tag in blocks.outside(_STEP_TAG, text, openers[0]) if tag["closes"]]
+        closed = [tag.end() for tag in blocks.outside(_STEP_CLOSED, text, openers[0])]
         return _Layout(openers, _joined(text, sorted({*openers[1:], *closed})))
     items, nested = _counted(blocks.outside(_ITEM, text))
     breaks = [at.end() for at in blocks.outside(_BREAK, text) if at.end() < len(text)]
@@ -298,10 +309,8 @@ def _layout(text: str, blocks: _Blocks, is_open: bool) -> _Layout:
         tag.end() if tag["closes"] else tag.start() for tag in blocks.outside(_SECTION_TAG, text)
     ]
     paragraphs = _joined(text, sorted({*breaks, *sections} - nested))
-    titles: list[int] = []
-    for title in blocks.outside(_TITLE, text):
-        if not titles or not _only_leads(text[titles[-1] : title.start()]):
-            titles.append(title.start())
+    every = [title.start() for title in blocks.outside(_TITLE, text)]
+    titles = every[:1] + [b for a, b in pairwise(every) if not _only_leads(text[a:b])]
 
     def is_early(place: int) -> bool:
         return bisect_right(paragraphs, place) <= 1
@@ -314,7 +323,7 @@ def _layout(text: str, blocks: _Blocks, is_open: bool) -> _Layout:
         return _Layout(titles, titles[1:])
     if paragraphs or is_open:
         return _Layout([], paragraphs)
-    lines = {match.end() for match in re.finditer(r"\n", text) if not blocks.hold(match.end())}
+    lines = {line.start() for line in blocks.outside(_LINE, text)}
     return _Layout([], _joined(text, sorted(lines - nested)))
 
 
@@ -360,7 +369,8 @@ def _joined(text: str, borders: list[int]) -> list[int]:
     has_text = False
     for start, end in pairwise([0, *borders, len(text)]):
         part = text[start:end]
-        if has_text and not _ONLY_CLOSES.fullmatch(part.strip()):
+        words = _without_rules(part)
+        if has_text and words and not _ONLY_CLOSES.fullmatch(words):
             kept.append(start)
             has_text = False
         has_text = has_text or not _only_leads(part)

@@ -1,0 +1,72 @@
+"""Text from a policy is read in linear time, whatever it holds.
+
+Each function reads each kind of nasty text at 10,000 and at 100,000 characters. A quadratic one
+needs a hundred times as long for the longer text; ten times is linear, 15 is allowed.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+
+import pytest
+
+from dreamprm.prompts import join_steps, split_open, split_steps, step_end
+
+SHORT, LONG = 10_000, 100_000
+MOST = 1.5 * LONG / SHORT
+FLOOR_S = 0.004
+"""What takes less at the short length is called this much: a clock's noise is no growth."""
+
+READERS: dict[str, Callable[[str], object]] = {
+    "split_steps": split_steps,
+    "split_open": split_open,
+    "step_end": lambda text: step_end("1. one\n\n2. two\n\n", text),
+    "join_steps": lambda text: join_steps(text.split("\n"), "8"),
+}
+"""Name -> what reads a text."""
+
+PIECES = [
+    *["-", "_", "*", "=", "#", ">", "~", "$", "\\", "(", "[", "{", "<", " ", "\n", "a"],
+    *["- ", "> ", "---\n", "\n\n\n---", " \n", "a\n", "a\n\n", "x_", "1.", "1. a\n", "   1. a\n"],
+    *["**", "**a:** b\n", "## A\n", "```\n", "```py\n", "$$\n\n", "\\[\n", "\\begin{a}\n\\end{b}"],
+    *[
+        "\\boxed{",
+        "\\begin",
+        "<answer>",
+        "<answer>8</answer>\n",
+        "<step_1>",
+        "</step_1>\n",
+        "<step ",
+    ],
+    *["<think>\n</think>\n", "Step 1:\n", "step ", "Step 1 of ", "Final answer:\n", "Answer: 8\n"],
+    *["the answer is ", "答案", "第一步"],
+]
+"""A nasty text is one of these again and again."""
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("reader", READERS)
+def test_time_grows_as_the_text_does(reader: str, piece: str) -> None:
+    read = READERS[reader]
+    short, long = (piece * (length // len(piece)) for length in (SHORT, LONG))
+    most = MOST * max(FLOOR_S, _seconds(read, short, 3))
+    took = _seconds(read, long, 1)
+    if took > most:  # a busy machine may have spoilt one measurement
+        took = _seconds(read, long, 3)
+    assert took <= most, f"{LONG // SHORT} times the text took {took:.2f} s, {most:.2f} s allowed"
+
+
+def _seconds(read: Callable[[str], object], text: str, times: int) -> float:
+    """The fastest of several: what the machine does besides only ever adds to it."""
+    took = []
+    gc.disable()
+    try:
+        for _ in range(times):
+            began = time.process_time()
+            read(text)
+            took.append(time.process_time() - began)
+    finally:
+        gc.enable()
+    return min(took)
