@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -98,6 +102,66 @@ def test_a_text_of_nothing_but_an_answer_has_no_steps() -> None:
     assert split_steps("") == ([], None)
 
 
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        (
+            "<step>a\n\nb</step><step>c</step>\nso d",
+            ["<step>a\n\nb</step>", "<step>c</step>", "so d"],
+        ),
+        ("<think>\na\n\nb\n</think>\n\nc", ["<think>\na", "b\n</think>", "c"]),
+        ("Look:\n\n1. a\n\n   b\n2. c\n\nso d", ["Look:\n\n1. a\n\n   b", "2. c", "so d"]),
+        ("1. a\n   1. x\n   2. y\n2. b", ["1. a\n   1. x\n   2. y", "2. b"]),
+        ("2. a\n3. b\n\nc", ["2. a\n3. b", "c"]),
+        ("a\n\nb\n\n1. c\n2. d", ["a", "b", "1. c\n2. d"]),
+        ("## A\n1. x\n2. y\n\nz\n## B\nb", ["## A\n1. x\n2. y\n\nz", "## B\nb"]),
+        ("**Look**\n\na\n\n**Add:** b\n\nc", ["**Look**\n\na", "**Add:** b\n\nc"]),
+        ("# Solution\n\na\n\nb", ["# Solution\n\na", "b"]),
+        ("a\n\n***\n\nb\nc\n----", ["a", "b\nc"]),
+        (
+            "Step 1: a\n```\n# Step 2: no\n```\nStep 2: b",
+            ["Step 1: a\n```\n# Step 2: no\n```", "Step 2: b"],
+        ),
+        ("a\n\\[\n\nx\n\\]\n\nb", ["a\n\\[\n\nx\n\\]", "b"]),
+        ("a ```\n\n$$ b\n\nc", ["a ```", "$$ b", "c"]),
+    ],
+)
+def test_the_strongest_evidence_decides_where_steps_begin(text: str, steps: list[str]) -> None:
+    assert split_steps(text) == (steps, None)
+    assert split_steps(join_steps(steps)) == (steps, None)
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["**Final Answer**\n\n8", "Answer: 8", "**Answer:**\nAnswer: 8", "### Answer\n8"]
+    + ["<answer>\n8\n</answer>", "Final answer: <answer>8</answer>", "\u7b54\u6848\uff1a8"],
+)
+def test_an_answer_at_the_end_is_no_step(end: str) -> None:
+    assert split_steps(f"one\n\ntwo\n\n{end}") == (["one", "two"], "8")
+
+
+def test_a_plain_answer_that_is_not_the_end_is_a_step() -> None:
+    assert split_steps("Answer: 8\n\nFor 3 + 5 = 8.") == (["Answer: 8", "For 3 + 5 = 8."], None)
+
+
+def test_written_cases_are_split_as_they_say(real_data: Path) -> None:
+    for line in (real_data / "responses" / "minimal.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["kind"] != "split":
+            continue
+        steps, answer = split_steps(row["text"])
+        assert len(steps) == len(row["expected_steps"]), row["id"]
+        for step, said in zip(steps, row["expected_steps"], strict=True):
+            assert said in step and len(step) < len(said) + 20, row["id"]
+        assert row["expected_answer"] in (None, answer), row["id"]
+
+
+def test_a_text_beyond_all_bounds_has_few_steps() -> None:
+    assert split_steps("a\n" * 2_000_000) == (["a\n" * 1_999_999 + "a"], None)
+    steps, answer = split_steps("a\n\n" * 5000 + "Final answer: 8")
+    assert (len(steps), answer) == (2000, "8")
+
+
 pieces = st.lists(
     st.sampled_from(
         [
@@ -109,10 +173,21 @@ pieces = st.lists(
             "Final answer is",
             "8",
         ]
+        + ["1. ", "2. ", "   2. ", "(1)", "(2)", "## A", "**B**", "**C:** ", "---", "Answer: "]
+        + [
+            "<step_1>",
+            "</step_1>",
+            "<think>",
+            "</think>",
+            "<answer>",
+            "</answer>",
+            "\u6b65\u9aa41:",
+        ]
+        + ["```", "$$", "\\[", "\\]", "\\begin{a}", "\\end{a}"]
         + ["\n", "\n\n", " ", "\x0b", "\x85", "**", "- ", "Step 4", "a", ".", ":"]
     )
     | st.text(max_size=3),
-    max_size=12,
+    max_size=14,
 ).map("".join)
 
 
@@ -124,10 +199,12 @@ def test_joining_the_steps_and_splitting_them_gives_them_back(text: str) -> None
 
 
 @given(pieces)
-def test_splitting_loses_nothing_but_white_space_and_the_answer(text: str) -> None:
+def test_splitting_loses_nothing_but_white_space_rules_and_the_answer(text: str) -> None:
+    def without(text: str) -> str:
+        return re.sub(r"[\s*=#>_-]", "", text)  # of which rules are made
+
     steps, _ = split_steps(text)
-    whole = "".join(text.split())
-    assert whole.startswith("".join("".join(steps).split()))
+    assert without(text).startswith(without("".join(steps)))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +239,9 @@ def test_the_end_of_a_step_is_seen_while_the_text_is_written(
 @settings(max_examples=300)
 @given(
     st.lists(st.sampled_from(["look at it", "3 + 5 = 8", "so it is\nmore"]), min_size=1),
-    st.sampled_from(["Step {}: ", "**Step {}:** ", "### Step {}\n", "- step {}. ", ""]),
+    st.sampled_from(
+        ["Step {}: ", "**Step {}:** ", "### Step {}\n", "- step {}. ", "<step_{}>", "{}. ", ""]
+    ),
     st.data(),
 )
 def test_a_text_read_letter_by_letter_ends_where_its_steps_end(

@@ -215,8 +215,8 @@ def split_steps(text: str) -> tuple[list[str], str | None]:
     2. Marks at the beginning of a line: "Step 1:", "**Step 1/2**", "### Step 1".
     3. The items of a list that counts up from 1: "1. ", "1) ", "**1.** ", "### 1. ". A paragraph
        behind the last item is a step, unless items hold several paragraphs.
-    4. Two titles or more: "## Title", "**Title**", "**Title:** ...". A list that begins before them,
-       or has more items than there are titles, goes first.
+    4. Two titles or more: "## Title", "**Title**", "**Title:** ...". They go before a list that
+       they precede, unless it has more items than there are titles.
     5. Paragraphs, set apart by empty lines, markdown rules, or tags such as `<think>`.
     6. Lines, where there is but one paragraph.
 
@@ -316,10 +316,11 @@ def _layout(text: str, blocks: _Blocks, is_open: bool) -> _Layout:
         return bisect_right(paragraphs, place) <= 1
 
     has_titles = len(titles) > 1 and is_early(titles[0])
+    if has_titles and (not items or (titles[0] < items[0] and len(items) <= len(titles))):
+        return _Layout(titles, titles[1:])
     if items and is_early(items[0]):
-        if not has_titles or items[0] <= titles[0] or len(items) > len(titles):
-            return _Layout(items, items[1:] + _behind_list(text, items, titles, paragraphs))
-    if has_titles:
+        return _Layout(items, items[1:] + _behind_list(text, items, titles, paragraphs))
+    if has_titles:  # the list comes too late
         return _Layout(titles, titles[1:])
     if paragraphs or is_open:
         return _Layout([], paragraphs)
@@ -449,7 +450,8 @@ def step_stops(steps: Sequence[str], marked: bool) -> list[str]:
         steps: that it goes on behind. The next mark is expected as their last one is written.
         marked: are marks asked for? It decides where there are no steps to look at.
     """
-    marks = [mark for step in steps for mark in _marks(step, _Blocks(step))]
+    text = "\n".join(steps)
+    marks = _marks(text, _Blocks(text))
     if marks:
         last = marks[-1]
         number = last["number"] or ""
@@ -470,7 +472,8 @@ def opening(steps: Sequence[str]) -> str:
 
 def is_marked(steps: Sequence[str]) -> bool:
     """Does one of them bear a step mark or a step's tag?"""
-    return any(_marks(step, _Blocks(step)) for step in steps)
+    text = "\n".join(steps)
+    return bool(_marks(text, _Blocks(text)))
 
 
 def join_steps(steps: Sequence[str], answer: str | None = None) -> str:
