@@ -276,7 +276,7 @@ class StepScores(Record):
 
     def are_of(self, trajectory: Trajectory) -> bool:
         """Were these very steps judged? True where the file does not tell."""
-        return self.steps_digest in (None, digest_of(trajectory.steps))
+        return self.steps_digest is None or self.steps_digest == digest_of(trajectory.steps)
 
 
 def logits_of(step_scores: Sequence[float]) -> tuple[float, ...]:
