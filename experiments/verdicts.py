@@ -3,8 +3,10 @@
     python -m experiments.verdicts path/to/data
 
 Writes `docs/results/verdicts.md`: for each file how many verdicts agree, every one that does not
-with the reason, and figures recomputed with our rules. The data folder holds `gsm8k/`,
-`math_rm_maj/`, `mathvista/`, `mmmu_pro/` and `dreamprm_1_5/` as published.
+with the reason, and figures recomputed with our rules; and `docs/results/responses.md`: for stored
+responses of many models how often our reading agrees with each benchmark's own, and the kinds of
+difference. The data folder holds `gsm8k/`, `math_rm_maj/`, `mathvista/`, `mmmu_pro/` and
+`dreamprm_1_5/` as published, and `responses/`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -22,7 +25,10 @@ from typing import Any
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
 from dreamprm.data import read_trajectories
 from dreamprm.data.sources import read_known
+from dreamprm.evaluation.benchmarks import ANSWERS, read_responses
+from dreamprm.evaluation.benchmarks.base import letter_or_text, our_verdict
 from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, mathvista_verdict, right
+from dreamprm.prompts import option_letter
 from dreamprm.records import Trajectory
 from dreamprm.search.choosing import highest_scored, most_voted
 
@@ -41,6 +47,8 @@ class Compared:
     stored: bool
     ours: Verdict
     why: str = ""
+    read: bool = True  # does the response state an answer?
+    guessed: bool = False  # did the published script draw an option?
 
     @property
     def agrees(self) -> bool:
@@ -131,7 +139,7 @@ def mathvista_from_text(data: Path, file: str) -> list[Compared]:
     return found
 
 
-def _choices(choices: list[str]) -> set[str]:
+def _choices(choices: Sequence[str]) -> set[str]:
     return {c.lower() for c in choices} | {"abcdefgh"[i] for i in range(len(choices))}
 
 
@@ -158,6 +166,153 @@ def mmmu_pro(data: Path) -> list[Compared]:
         why = MMMU_PRO_WHY.get(str(number), "")
         found.append(Compared(str(number), answer, row["answer"], row["if_right"], ours, why))
     return found
+
+
+# ---- stored responses of many models
+
+
+def mathvista_responses(data: Path, file: str) -> list[Compared]:
+    """MathVista's stored verdicts, whose extractions a language model made."""
+    asked = {q.id: q for q in read_known("mathvista", path=data / "mathvista" / "testmini.json")}
+    compared = []
+    for _, row in _jsonl(data / "responses" / "mathvista" / file):
+        question, stored = asked[row["pid"]], row["true_false"]
+        answer = extract(question, row["response"] or "")
+        read = extract_answer(row["response"] or "", question.options) is not None
+        ours = Verdict(right(question, answer), "published rules")
+        named = (row["extraction"] or "").strip("().").lower() in _choices(question.options)
+        why = "another answer is read"
+        if not (row["response"] or "").strip("\u200b "):
+            why = "the response is empty; the stored extraction is invented"
+        elif not read:
+            why = "no answer is read; the stored extraction names one"
+        if question.options and row["extraction"] and not named:
+            why = "the stored extraction is none of the choices, and counts as the nearest"
+        gold = letter_or_text(question)
+        compared.append(Compared(row["pid"], answer, gold, stored, ours, why, read))
+    return compared
+
+
+def mmmu_responses(data: Path, benchmark: str, file: str) -> list[Compared]:
+    """MMMU's and MMMU-Pro's verdicts by their own scripts, which draw where they read nothing."""
+    rules = ANSWERS[benchmark]
+    folder = "mmmu_val" if benchmark == "mmmu" else "mmmu_pro"
+    compared = []
+    for response in read_responses(rules, data / "responses" / folder / file):
+        question, text = response.question, response.text or ""
+        assert question is not None
+        script = rules.extract(question, text)
+        stored = rules.right(question, script)
+        answer = extract_answer(text, question.options)
+        ours = Verdict(our_verdict(question, answer), "our rules")
+        read, guessed = answer is not None, bool(question.options) and script is None
+        why = _difference(script, answer, text, question.options)
+        compared.append(
+            Compared(question.id, answer, question.answer, stored, ours, why, read, guessed)
+        )
+    return compared
+
+
+def m3cot_responses(data: Path, file: str) -> list[Compared]:
+    """M3CoT's verdicts by its own rule, which is careless."""
+    compared = []
+    for _, row in _jsonl(data / "responses" / "m3cot" / file):
+        options, gold = row["choices"], row["answer"]
+        answer = extract_answer(row["response"], options)
+        ours = verdict(answer, gold, options)
+        letter, basis = m3cot_letter(row["response"], options)
+        why = f"{_difference(letter, answer, row['response'], options)}; it takes {basis}"
+        read = answer is not None
+        compared.append(Compared(row["id"], answer, gold, row["official"], ours, why, read))
+    return compared
+
+
+def _difference(letter: str | None, answer: str | None, text: str, options: Sequence[str]) -> str:
+    if not text.strip():
+        return "the response is empty"
+    reads = "the script reads none" if letter is None else "the script reads one"
+    return f"{reads}, we read " + ("none" if answer is None else f"one by {_rule(text, options)}")
+
+
+def _rule(text: str, options: Sequence[str]) -> str:
+    return "our rules"
+
+
+def m3cot_letter(text: str, options: Sequence[str]) -> tuple[str | None, str]:
+    """The letter that M3CoT's script reads, and what it rests on; None: it reads none.
+
+    Example:
+        >>> m3cot_letter("f(x) is 12", ["1", "2"]), m3cot_letter("12?", ["1", "3"])
+        (('X', 'the last letter in parentheses'), ('A', 'the last option named anywhere'))
+    """
+    letters = [option_letter(i) for i in range(len(options))]
+    if "[Answer]" in text:
+        text = text.rpartition("[Answer]")[2].partition("[Rationale]")[0].partition("[Context]")[0]
+    if in_parentheses := re.findall(r"\(([A-Za-z])\)", text):
+        return in_parentheses[-1].upper(), "the last letter in parentheses"
+    named = [x for x, o in zip(letters, options, strict=True) if o.lower() in text.lower()]
+    if named:
+        return named[-1], "the last option named anywhere"
+    words = re.sub(r"[\n.,!?]", " ", text).split(" ")
+    for alone in (letters, [x.lower() for x in letters]):
+        if read := [x for x in alone if x in words]:
+            return read[-1].upper(), "a lone letter"
+    return None, "nothing"
+
+
+def all_responses(data: Path) -> dict[str, list[Compared]]:
+    """Every file of stored responses, by a title for the table."""
+    folder = data / "responses"
+    files = {name: sorted(p.name for p in (folder / name).glob("*.jsonl")) for name in _FOLDERS}
+    files["mmmu_pro"].remove("published.jsonl")
+    compared = {f"MathVista, {f}": mathvista_responses(data, f) for f in files["mathvista"]}
+    compared |= {f"MMMU-Pro, {f}": mmmu_responses(data, "mmmu_pro", f) for f in files["mmmu_pro"]}
+    compared |= {f"MMMU, {f}": mmmu_responses(data, "mmmu", f) for f in files["mmmu_val"]}
+    return compared | {f"M3CoT, {f}": m3cot_responses(data, f) for f in files["m3cot"]}
+
+
+_FOLDERS = ("mathvista", "mmmu_pro", "mmmu_val", "m3cot")
+
+
+def responses_to_markdown(data: Path) -> str:
+    """The page of stored responses: a table, and for each file the kinds of difference."""
+    compared = all_responses(data)
+    lines = [
+        "# Our reading of stored responses against the benchmarks' own",
+        "",
+        f"Rules version {RULES_VERSION}. Made by `python -m experiments.verdicts <data folder>`.",
+        "",
+        "Right answers by the published script (of MathVista the stored verdicts; of MMMU and "
+        "MMMU-Pro without the responses on which it draws an option) and by ours, on the same "
+        "rows; and agreement by row, of all of these and of those that state an answer.",
+        "",
+        "| file | rows | drawn | script | ours | agree | unread | agree where read |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in compared.items():
+        kept = [row for row in rows if not row.guessed]
+        read = [row for row in kept if row.read]
+        figures = [len(rows), len(rows) - len(kept), sum(row.stored for row in kept)]
+        figures += [sum(row.ours.correct for row in kept)]
+        cells = [*map(str, figures), _agreement(kept), str(len(kept) - len(read))]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_agreement(read)} |")
+    for name, rows in compared.items():
+        lines += ["", f"## {name}", ""]
+        lines += ["| kind | script wrong, ours right | script right, ours wrong | rows |"]
+        lines += ["|---|---|---|---|"]
+        kinds: dict[str, list[Compared]] = {}
+        for row in rows:
+            if not row.agrees and not row.guessed:
+                kinds.setdefault(row.why, []).append(row)
+        for why, of_kind in sorted(kinds.items(), key=lambda item: -len(item[1])):
+            ours = sum(row.ours.correct for row in of_kind)
+            names = ", ".join(row.row for row in of_kind[:5])
+            lines.append(f"| {why} | {ours} | {len(of_kind) - ours} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def _agreement(rows: Sequence[Compared]) -> str:
+    return f"{_percent(row.agrees for row in rows):.2f}%"
 
 
 def gsm8k_figures(data: Path) -> dict[str, float]:
@@ -289,10 +444,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
-    page = to_markdown(args.data)
     args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "verdicts.md").write_text(page, encoding="utf-8")
-    print(page)
+    for name, page in (("verdicts", to_markdown), ("responses", responses_to_markdown)):
+        (args.results / f"{name}.md").write_text(page(args.data), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def test_mmmu_pro_is_judged_by_the_shuffled_options_that_were_asked(
 ) -> None:
     row = {"options": ["red", "blue"], "answer": "A"}
     row |= {"shuffled_options": ["green", "blue", "red", "grey"], "shuffled_options_answer": "C"}
-    said = ["Answer: C", "red", "Answer: A", "", {"error": "blocked"}]
+    said = ["Answer: C", "It is plainly the red one here", "Answer: A", "", {"error": "blocked"}]
     rows = [row | {"id": f"test_Art_{i}", "response": text} for i, text in enumerate(said)]
     written = {"options": "[['red', 'blue', 'grey']]", "answer": "B", "response": "Answer: B"}
     rows.append({"id": "test_Art_5"} | written)
@@ -211,6 +211,7 @@ def test_an_open_question_of_mmmu_is_judged_as_its_script_does() -> None:
         (number, "3.43\nso x = 4", False),
         (letter, "cats", False),
         (letter, "it is c or d", True),
+        (letter, "The answer is C.", True),
         (letter, "", False),
     ):
         assert right(question, extract(question, text)) is expected, text
@@ -227,3 +228,25 @@ def test_m3cot_takes_the_last_message_for_the_response(tmp_path: Path) -> None:
     assert verdicts(result) == {"optics-0": True, "optics-1": False}
     [metrics] = result.metrics.values()
     assert metrics["m3cot/field/science"].n == metrics["m3cot/topic/optics"].n == 2
+
+
+def test_mmmu_pro_gives_the_published_counts_but_for_what_its_script_draws(
+    tmp_path: Path, real_data: Path
+) -> None:
+    folder = real_data / "responses" / "mmmu_pro"
+    if not folder.is_dir():
+        pytest.skip("needs the stored responses")
+    for line in (folder / "published.jsonl").read_text().splitlines():
+        published = json.loads(line)
+        path = folder / published["file"]
+        result = score(tmp_path, "--benchmark", "mmmu_pro", "--responses", path)
+        count, drawn = sum(verdicts(result).values()), sum(result.details["unread"].values())
+        assert count <= published["right"] <= count + drawn, path.name
+
+
+def test_mmmu_gives_what_its_script_counts_without_drawing(tmp_path: Path, real_data: Path) -> None:
+    path = real_data / "responses" / "mmmu_val" / "qwen_vl.jsonl"
+    if not path.exists():
+        pytest.skip("needs the stored responses")
+    result = score(tmp_path, "--benchmark", "mmmu", "--responses", path)
+    assert (sum(verdicts(result).values()), result.details["unread"]) == (309, {"unstated": 48})

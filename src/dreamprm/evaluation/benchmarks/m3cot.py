@@ -2,7 +2,7 @@
 
 Judged by the letter that our extraction reads. The benchmark's own script (LightChen233/M3CoT,
 utils/metric.py) takes the last letter in parentheses, else the last option whose text stands
-anywhere, else a lone letter; `experiments/verdicts.py` tells how often both agree.
+anywhere, else a lone letter; `experiments/verdicts.py` tells how often the two agree.
 """
 
 from __future__ import annotations

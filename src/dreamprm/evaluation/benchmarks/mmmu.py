@@ -5,10 +5,12 @@ belongs to the order of options in the row that was asked: the same question has
 four options than with ten. Rows of the benchmark's own output hold their question, and are judged
 by it; other responses must be mapped by the option's text where they were asked in another order.
 
-The script of both (MMMU-Benchmark/MMMU) draws an option where it reads no letter. That is not done
-here: such responses, empty ones and errors of the model's server are wrong. An open question is
-judged as the script does: the gold answer, or one of several, stands in the last part of a line
-that says "so", "is", "answer" or the like, as text, or as a number that agrees to two decimals.
+Letters are read as the scripts of both do (MMMU-Benchmark/MMMU), which take the last letter in
+parentheses, a letter before a space (the "I" of "I think" too), or an option's text, and draw an
+option where they read none. That is not done here: such responses, empty ones and errors of the
+model's server are wrong. An open question is judged as the script does: the gold answer, or one of
+several, stands in the last part of a line that says "so", "is", "answer" or the like, as text, or
+as a number that agrees to two decimals. `--rules ours` reads letters as `dreamprm.answers` does.
 
 MMStar's options stand in the question's text. Its own evaluation (MMStar-Benchmark/MMStar) takes
 the letter that a response begins with; a response that reasons first has to be cut down to its
@@ -18,6 +20,7 @@ answer before, as `dreamprm select` does.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from dreamprm.data.mathvision import IN_THE_IMAGE
 from dreamprm.data.mmmu_pro import asked_options
@@ -28,10 +31,10 @@ from dreamprm.evaluation.benchmarks.base import (
     Groups,
     Response,
     groups_by,
-    our_extraction,
     our_verdict,
 )
 from dreamprm.evaluation.results import subject_of
+from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 DISCIPLINES = {
@@ -83,6 +86,43 @@ def response_of(row: Row) -> Response:
     return Response(name, said if isinstance(said, str) else "", question=Question.parse(question))
 
 
+_ENDS = ",.!?;:'"
+_A_FEW_WORDS = 5  # up to which MMMU's scripts look for no option's text
+
+
+def script_letter(text: str, options: Sequence[str], *, pro: bool) -> str | None:
+    """The letter that the script of MMMU, or that of MMMU-Pro, reads; None where it guesses.
+
+    MMMU-Pro's looks first behind the last "Answer:" for a capital that stands there anywhere.
+
+    Example:
+        >>> [script_letter("I think B.", "xyz", pro=pro) for pro in (False, True)]
+        [None, 'B']
+    """
+    letters = [option_letter(i) for i in range(len(options))]
+    if pro and "Answer:" in text:
+        tail = text.rpartition("Answer:")[2]
+        if len(named := [x for x in letters if x in tail]) == 1:
+            return named[0]
+    for mark in _ENDS:
+        text = text.strip(mark)
+    text = f" {text} "
+    forms = ["({})", "{} ", "{}."] if pro else ["({})", " {} "]
+    for form in forms:
+        if read := [x for x in letters if form.format(x) in text]:
+            last = "({})" if form == "({})" else " {} "
+            return _last(read, [text.rfind(last.format(x)) for x in read])
+    if len(text.split()) > _A_FEW_WORDS:
+        places = [text.lower().rfind(option.lower()) for option in options]
+        read = [x for x, place in zip(letters, places, strict=True) if place >= 0]
+        return _last(read, [place for place in places if place >= 0]) if read else None
+    return None
+
+
+def _last(letters: list[str], places: list[int]) -> str:
+    return letters[places.index(max(places))]
+
+
 _SAYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _NUMBERS = re.compile(
     r"-?\b\d{1,3}(?:,\d{3})+\b|-?\d+(?:\.\d+)?[eE][+-]?\d+"
@@ -93,7 +133,7 @@ _NUMBERS = re.compile(
 def extract(question: Question, text: str) -> str | None:
     """The letter; of an open question the parts of the text in which its answer may stand."""
     if question.options:
-        return our_extraction(question, text)
+        return script_letter(text, question.options, pro=False)
     said = text.strip().strip(".").lower()
     parts = []
     *before, last = said.split("\n")
@@ -111,6 +151,8 @@ def right(question: Question, answer: str | None) -> bool:
     >>> [right(q, said) for said in ("2.501 m", "5/2 m", "25", None)]
     [True, True, False, False]
     """
+    if answer in [option_letter(i) for i in range(len(question.options))]:
+        return answer == question.answer
     if question.options or answer is None:
         return our_verdict(question, answer)
     several = question.extra.get("answers")
@@ -122,7 +164,7 @@ def right(question: Question, answer: str | None) -> bool:
         if number is not None and number in said:
             return True
         texts = [f" {text}", f"{text} "] if len(text) == 1 else [text]
-        plain = (part for part in parts if _number(part) is None)
+        plain = (f" {p} " if len(p) == 1 else p for p in parts if _number(p) is None)
         if number is None and any(one in part for part in plain for one in texts):
             return True
     return False
@@ -146,17 +188,19 @@ MMMU = Benchmark(
     output=_OUTPUT,
     response_of=response_of,
     guesses=True,
-    rules="the letter; of open questions any accepted answer in the text",
+    rules="the letter that its script reads; of open questions any accepted answer in the text",
 )
 MMMU_PRO = Benchmark(
     name="mmmu_pro",
     about="1,730 questions with up to ten options (arXiv 2409.02813)",
     count=1730,
+    right=right,
+    extract=lambda question, text: script_letter(text, question.options, pro=True),
     groups=groups,
     output=_OUTPUT[:1],
     response_of=response_of,
     guesses=True,
-    rules="the letter in the order of options that was asked",
+    rules="the letter that its script reads, in the order of options that was asked",
 )
 
 _OPENINGS = ("(", "option ", "the answer is ")
