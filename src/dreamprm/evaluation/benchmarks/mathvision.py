@@ -1,13 +1,15 @@
-"""MATH-Vision (arXiv 2402.14804): 3,040 questions, 16 subjects, five levels.
+r"""MATH-Vision (arXiv 2402.14804): 3,040 questions, 16 subjects, five levels.
 
-Its score takes an answer for right if it is the gold answer in spelling (where there are choices,
-the letter or the choice's text), or if both are expressions of numbers whose values agree to two
-decimals. Nothing is taken off a text, so that `120` is no `120°`.
+Its own script (evaluation/ of mathllm/MATH-V) is followed here, with its flaws. It reads an answer
+by a few fixed phrases and writes it small and without spaces. The answer is right if it is spelled
+like the gold letter or the gold option, or if both have the same value to two decimals. The script
+takes the value from latex2sympy, which reads a formula as far as it can and ignores the rest:
+`3}.theansweris3` is 3, `1:2` is 0.5, `2\frac{1}{2}` is a product. Nothing is taken off a gold
+answer, so that `120` is no `120°`.
 """
 
 from __future__ import annotations
 
-import ast
 import math
 import operator
 import re
@@ -19,69 +21,219 @@ from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, let
 from dreamprm.evaluation.results import subject_of
 from dreamprm.records import Question
 
-_LARGEST_POWER = 4096
-_OPERATORS: dict[type[ast.AST], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+_STATEMENTS = ("final answer is", "answer is", "correct answer is", "answer should be")
+_DROPPED = re.compile(
+    r"\\(?:text|mbox|left|right|!|\$|%)|\$|\^\{\\circ\}|\^\\circ|\{m\}\^3|m\^3|\{units\}|units"
+    r"|\{km\}|km"
+)
+_IMAGE = re.compile(r"\[image (\d+)\]")  # as our questions write the mark `<image1>`
+
+_IGNORED = re.compile(r"[$~]|\\(?:displaystyle|q?quad|left|right|,)")
+_NAMES = (  # known to latex2sympy, so that it stops at them in "triangles" and "eighths" as well
+    *("tr", "gcd", "lcm", "floor", "ceil", "eye", "eig", "zeros", "ones", "cols", "rows", "diag"),
+    *("norm", "rank", "matrix"),
+)
+_TOKEN = re.compile(
+    r"(?:\d*(?:,\d{3})*\.\d+|\d+(?:,\d{3})*)(?:\\%)?"
+    r"|\\(?:frac|sqrt|pi|times|cdot|div|(?:arc)?(?:sin|cos|tan)|log|\\)"
+    rf"|{'|'.join(_NAMES)}|\S"
+)
+_STOPS = {"", ")", "]", "}", "&", "_", ".", "'", "\\\\", *_NAMES}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_FUNCTIONS: dict[str, Callable[[float], float]] = {
+    **{f"\\{name}": getattr(math, name) for name in ("sin", "cos", "tan")},
+    **{f"\\arc{name}": getattr(math, f"a{name}") for name in ("sin", "cos", "tan")},
+    "\\log": math.log10,
 }
+_STARTS = {*_CLOSING, "\\pi", "\\frac", "\\sqrt", *_FUNCTIONS}
+_PRODUCTS: dict[str, Callable[[float, float], float]] = {
+    **dict.fromkeys(("*", "\\times", "\\cdot"), operator.mul),
+    **dict.fromkeys(("/", "\\div", ":"), operator.truediv),
+}
+_DEEPEST = 50  # groups within groups
+_LARGEST = 4096  # power of a whole number
+
+
+def extract(question: Question, text: str) -> str:
+    """What the benchmark's script keeps of a response; the whole of it where it sees no answer."""
+    text = text.strip()
+    for letter in "ABCDE":
+        endings = (f" {letter}.", f" ({letter}).")
+        openings = (f"{letter}\n", f"({letter})\n", f"({letter}) {letter}\n")
+        if text.endswith(endings) or text.startswith(openings):
+            text = letter
+    behind_is = text.rpartition("is ")[2].rstrip(".")
+    if _is_number(behind_is):
+        text = behind_is
+    if "oxed{" in text:
+        text = text if text.count("oxed{") == 1 else "\\boxed{" + text.rpartition("oxed{")[2]
+    else:
+        for statement in _STATEMENTS:
+            for the in ("the", "The"):
+                _, stated, behind = text.rpartition(f"{the} {statement}")
+                if stated:
+                    text = behind.strip().split("\n")[0].split(". ")[0]
+    return _without_dress(text.lower())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_dress(text: str) -> str:
+    text = text.replace("{}", "")
+    boxed, closed, _ = text.partition("oxed{")[2].rpartition("}")
+    if closed:
+        text = boxed
+    before, closed, _ = text.partition("}")
+    if closed and "{" not in before:
+        text = before
+    text = text.rpartition("=")[2].rpartition("\\approx")[2]
+    text = re.sub(r"\\+", r"\\", text.replace(" ", "").replace("\\,", "").replace("\n", ""))
+    text = re.sub(r"[td]frac", "frac", _DROPPED.sub("", text))
+    text = f"0{text}" if text.startswith(".") else text
+    if "sqrt" in text:
+        text = re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text)
+        text = re.sub(r"\\frac([^{])([^{])", r"\\frac{\1}{\2}", text)
+        text = re.sub(r"\\frac([^{])\{", r"\\frac{\1}{", text)
+    text = re.sub(r"\(([a-e])\)", r"\1", text)
+    text = re.sub(r"\{([a-e])\}", r"\1", text)
+    return text.rstrip(".").lstrip(":").strip()
 
 
 def right(question: Question, answer: str | None) -> bool:
     """The verdict that the published result counts."""
-    if answer is None or not answer.strip():
+    option = _IMAGE.sub(r"<image\1>", letter_or_text(question))
+    return any(_same((answer or "").lower(), gold.lower()) for gold in (question.answer, option))
+
+
+def _same(answer: str, gold: str) -> bool:
+    if not answer.strip() or not gold.strip():
         return False
-    letter, gold = question.answer, letter_or_text(question)
-    if answer.strip().lower() in (letter.strip().lower(), gold.strip().lower()):
+    if answer.strip() == gold.strip() or _with_values(answer) == _with_values(gold):
         return True
-    one, other = values(answer), values(gold)
-    return one is not None and one == other
+    one = value(answer)
+    return one is not None and one == value(gold)
 
 
-def values(text: str) -> tuple[float, ...] | None:
-    """Values to two decimals of an expression of numbers, or of the parts of a ratio; else None.
+def _with_values(text: str) -> str:
+    """A point or an interval with the values of its parts; any other text as it is."""
+    parts = text[1:-1].split(",")
+    if len(parts) == 1 or text[0] + text[-1] not in ("()", "[]"):
+        return text
+    values = [value(part) for part in parts]
+    return text if None in values else f"{text[0]}{values}{text[-1]}"
 
-    >>> values("$\\\\frac{3^{2}-1}{4}$"), values("2\\\\sqrt{10}"), values("1: 2"), values("9 cm")
-    ((2.0,), (6.32,), (1.0, 2.0), None)
+
+def value(text: str) -> float | None:
+    """The value to two decimals of the formula that a text begins with; None where there is none.
+
+    >>> value("$\\\\frac{3^{2}-1}{4}$"), value("2\\\\sqrt{10}.so"), value("1: 2"), value("9 cm")
+    (2.0, 6.32, 0.5, None)
     """
-    rounded = []
-    for part in re.sub(r"[\s$]", "", text).replace("\\\\", "\\").split(":"):
-        try:
-            rounded.append(round(float(_evaluate(ast.parse(_python(part), mode="eval").body)), 2))
-        except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
-            return None
-    return tuple(rounded)
+    reader = _Reader(text)
+    try:
+        result = reader.sum()
+        return round(result, 2) if reader.next in _STOPS else None
+    except (ValueError, ArithmeticError, TypeError):  # TypeError: a complex number
+        return None
 
 
-def _python(latex: str) -> str:
-    """Fractions, roots, powers and pi in Python's notation, from the inside out."""
-    before = ""
-    while latex != before:
-        before = latex
-        latex = re.sub(r"\\[dt]?frac{([^{}]*)}{([^{}]*)}", r"((\1)/(\2))", latex)
-        latex = re.sub(r"\\sqrt{([^{}]*)}", r"((\1)**(1/2))", latex)
-        latex = re.sub(r"\^{([^{}]*)}", r"**(\1)", latex)
-    latex = latex.replace("\\pi", "(pi)").replace("\\cdot", "*").replace("^", "**")
-    return re.sub(r"(?<=[\d)])(?=\()", "*", latex)  # 6(pi), 2(10**...)
+class _Reader:
+    """Works out a formula from left to right.
 
+    Sums, products and powers as latex2sympy groups them: factors side by side bind closer than a
+    division, and `2^3^2` is 64. Whole numbers stay whole, as in Python. Each method raises
+    ValueError where its part is no formula of numbers.
+    """
 
-def _evaluate(node: ast.AST) -> Fraction:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return Fraction(str(node.value))
-    if isinstance(node, ast.Name) and node.id == "pi":
-        return Fraction(math.pi)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_evaluate(node.operand)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
-        base, power = _evaluate(node.left), _evaluate(node.right)
-        if power.denominator == 1 and abs(power) <= _LARGEST_POWER and base < _LARGEST_POWER:
-            return base ** int(power)
-        if base >= 0:
-            return Fraction(float(base) ** float(power))
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_evaluate(node.left), _evaluate(node.right))
-    raise ValueError("no expression of numbers")
+    def __init__(self, text: str) -> None:
+        self._tokens = [*_TOKEN.findall(_IGNORED.sub(" ", text.replace("dfrac", "frac"))), ""]
+        self._at = 0
+        self._depth = 0
+
+    @property
+    def next(self) -> str:
+        return self._tokens[self._at]
+
+    def _take(self, *wanted: str) -> str:
+        token = self.next
+        if token not in wanted:
+            return ""
+        self._at += 1
+        return token
+
+    def sum(self) -> float:
+        total = self._product()
+        while sign := self._take("+", "-"):
+            term = self._product()
+            total = total + term if sign == "+" else total - term
+        return total
+
+    def _product(self) -> float:
+        result = self._factor()
+        while sign := self._take(*_PRODUCTS):
+            result = _PRODUCTS[sign](result, self._factor())
+        return result
+
+    def _factor(self) -> float:
+        sign = 1
+        while taken := self._take("+", "-"):
+            sign = -sign if taken == "-" else sign
+        result = self._power()
+        while self.next[:1].isdigit() or self.next in _STARTS:
+            result *= self._power()
+        return sign * result
+
+    def _power(self) -> float:
+        base = self._atom()
+        while self._take("^"):
+            exponent = self._atom()
+            if abs(exponent) > _LARGEST or abs(base) > _LARGEST:
+                raise ValueError("too large")
+            base = base**exponent
+        while self._take("!"):
+            if abs(base) > _LARGEST:
+                raise ValueError("too large")
+            base = math.factorial(base)
+        return base
+
+    def _atom(self) -> float:
+        if opening := self._take(*_CLOSING):
+            return self._group(_CLOSING[opening])
+        if self._take("\\pi"):
+            return math.pi
+        if self._take("\\frac"):
+            return self._braced() / self._braced()
+        if self._take("\\sqrt"):
+            root = self._group("]") if self._take("[") else 2
+            return math.sqrt(self._braced()) if root == 2 else self._braced() ** (1 / root)
+        if name := self._take(*_FUNCTIONS):
+            return _FUNCTIONS[name](self._group(")") if self._take("(") else self._product())
+        number, percent, _ = self.next.replace(",", "").partition("\\%")
+        exact = Fraction(number) / (100 if percent else 1)
+        self._at += 1
+        return exact.numerator if exact.denominator == 1 else float(exact)
+
+    def _braced(self) -> float:
+        if not self._take("{"):
+            raise ValueError("no brace")
+        return self._group("}")
+
+    def _group(self, closing: str) -> float:
+        """What stands between an opening sign, which has been taken, and its closing one."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise ValueError("too deep")
+        inner = self.sum()
+        self._depth -= 1
+        if not self._take(closing):
+            raise ValueError("not closed")
+        return inner
 
 
 def groups(question: Question) -> Groups:
@@ -103,6 +255,7 @@ MATHVISION = Benchmark(
     about="3,040 questions of competitions, 16 subjects, 5 levels (arXiv 2402.14804)",
     count=3040,
     right=right,
+    extract=extract,
     groups=groups,
     output=(("id", "response"), ("id", "model_answer")),
     response_of=response_of,
