@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -22,30 +23,31 @@ from dreamprm.evaluation.results import subject_of
 from dreamprm.records import Question
 
 _STATEMENTS = ("final answer is", "answer is", "correct answer is", "answer should be")
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*", re.IGNORECASE)
 _DROPPED = re.compile(
     r"\\(?:text|mbox|left|right|!|\$|%)|\$|\^\{\\circ\}|\^\\circ|\{m\}\^3|m\^3|\{units\}|units"
     r"|\{km\}|km"
 )
 _IMAGE = re.compile(r"\[image (\d+)\]")  # as our questions write the mark `<image1>`
 
-_IGNORED = re.compile(r"[$~]|\\(?:displaystyle|q?quad|left|right|,)")
+_IGNORED = re.compile(r"[$~]|\\(?:displaystyle|q?quad|left|right|,)|(?<=\\)[dt](?=frac)")
 _NAMES = (  # known to latex2sympy, so that it stops at them in "triangles" and "eighths" as well
     *("tr", "gcd", "lcm", "floor", "ceil", "eye", "eig", "zeros", "ones", "cols", "rows", "diag"),
     *("norm", "rank", "matrix"),
 )
 _TOKEN = re.compile(
     r"(?:\d*(?:,\d{3})*\.\d+|\d+(?:,\d{3})*)(?:\\%)?"
-    r"|\\(?:frac|sqrt|pi|times|cdot|div|(?:arc)?(?:sin|cos|tan)|log|\\)"
+    r"|\\(?:frac|binom|sqrt|pi|times|cdot|div|(?:arc)?(?:sin|cos|tan)|log|\\)"
     rf"|{'|'.join(_NAMES)}|\S"
 )
-_STOPS = {"", ")", "]", "}", "&", "_", ".", "'", "\\\\", *_NAMES}
+_STOPS = {"", ")", "]", "}", "&", "_", ".", "\\\\", *_NAMES}
+_DIGIT = re.compile(r"\d")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _FUNCTIONS: dict[str, Callable[[float], float]] = {
-    **{f"\\{name}": getattr(math, name) for name in ("sin", "cos", "tan")},
-    **{f"\\arc{name}": getattr(math, f"a{name}") for name in ("sin", "cos", "tan")},
-    "\\log": math.log10,
+    **{"\\sin": math.sin, "\\cos": math.cos, "\\tan": math.tan, "\\log": math.log10},
+    **{"\\arcsin": math.asin, "\\arccos": math.acos, "\\arctan": math.atan},
 }
-_STARTS = {*_CLOSING, "\\pi", "\\frac", "\\sqrt", *_FUNCTIONS}
+_STARTS = {*_CLOSING, "\\pi", "\\frac", "\\binom", "\\sqrt", *_FUNCTIONS}
 _PRODUCTS: dict[str, Callable[[float, float], float]] = {
     **dict.fromkeys(("*", "\\times", "\\cdot"), operator.mul),
     **dict.fromkeys(("/", "\\div", ":"), operator.truediv),
@@ -63,7 +65,7 @@ def extract(question: Question, text: str) -> str:
         if text.endswith(endings) or text.startswith(openings):
             text = letter
     behind_is = text.rpartition("is ")[2].rstrip(".")
-    if _is_number(behind_is):
+    if _NUMBER.fullmatch(behind_is):
         text = behind_is
     if "oxed{" in text:
         text = text if text.count("oxed{") == 1 else "\\boxed{" + text.rpartition("oxed{")[2]
@@ -76,15 +78,8 @@ def extract(question: Question, text: str) -> str:
     return _without_dress(text.lower())
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _without_dress(text: str) -> str:
+    """The content of the box, behind an equals sign, without spaces and what else is dropped."""
     text = text.replace("{}", "")
     boxed, closed, _ = text.partition("oxed{")[2].rpartition("}")
     if closed:
@@ -139,33 +134,28 @@ def value(text: str) -> float | None:
     try:
         result = reader.sum()
         return round(result, 2) if reader.next in _STOPS else None
-    except (ValueError, ArithmeticError, TypeError):  # TypeError: a complex number
+    except (ValueError, ArithmeticError, TypeError):  # a complex number is not rounded
         return None
 
 
 class _Reader:
-    """Works out a formula from left to right.
+    """Works out a formula of numbers from left to right; ValueError where it is none.
 
-    Sums, products and powers as latex2sympy groups them: factors side by side bind closer than a
-    division, and `2^3^2` is 64. Whole numbers stay whole, as in Python. Each method raises
-    ValueError where its part is no formula of numbers.
+    Grouped as latex2sympy does: factors side by side bind closer than a division, `2^3^2` is 64.
+    Whole numbers stay whole, as in Python.
     """
 
     def __init__(self, text: str) -> None:
-        self._tokens = [*_TOKEN.findall(_IGNORED.sub(" ", text.replace("dfrac", "frac"))), ""]
-        self._at = 0
+        text = _IGNORED.sub(lambda ignored: "" if ignored[0].isalpha() else " ", text)
+        self._tokens: deque[str] = deque([*_TOKEN.findall(text), ""])
         self._depth = 0
 
     @property
     def next(self) -> str:
-        return self._tokens[self._at]
+        return self._tokens[0]
 
     def _take(self, *wanted: str) -> str:
-        token = self.next
-        if token not in wanted:
-            return ""
-        self._at += 1
-        return token
+        return self._tokens.popleft() if self.next in wanted else ""
 
     def sum(self) -> float:
         total = self._product()
@@ -185,53 +175,54 @@ class _Reader:
         while taken := self._take("+", "-"):
             sign = -sign if taken == "-" else sign
         result = self._power()
-        while self.next[:1].isdigit() or self.next in _STARTS:
+        while self.next in _STARTS or _DIGIT.search(self.next):
             result *= self._power()
         return sign * result
 
     def _power(self) -> float:
-        base = self._atom()
+        base = self._part()
         while self._take("^"):
-            exponent = self._atom()
+            exponent = self._group() if self.next == "{" else self._number()
             if abs(exponent) > _LARGEST or abs(base) > _LARGEST:
                 raise ValueError("too large")
             base = base**exponent
-        while self._take("!"):
-            if abs(base) > _LARGEST:
-                raise ValueError("too large")
-            base = math.factorial(base)
+        while mark := self._take("!", "'"):
+            if mark == "!" and (base > _LARGEST or base % 1):
+                raise ValueError("too large, or no whole number")
+            base = math.factorial(int(base)) if mark == "!" else base
         return base
 
-    def _atom(self) -> float:
-        if opening := self._take(*_CLOSING):
-            return self._group(_CLOSING[opening])
+    def _part(self) -> float:
+        if self.next in _CLOSING:
+            return self._group()
+        if self._take("\\frac"):
+            return self._group("{") / self._group("{")
+        if self._take("\\binom"):
+            return math.comb(int(self._group("{")), int(self._group("{")))
+        if self._take("\\sqrt"):
+            if self.next != "[":
+                return math.sqrt(self._group("{"))
+            root = 1 / self._group("[")
+            return math.pow(self._group("{"), root)
+        if name := self._take(*_FUNCTIONS):
+            return _FUNCTIONS[name](self._group() if self.next == "(" else self._product())
+        return self._number()
+
+    def _number(self) -> float:
         if self._take("\\pi"):
             return math.pi
-        if self._take("\\frac"):
-            return self._braced() / self._braced()
-        if self._take("\\sqrt"):
-            root = self._group("]") if self._take("[") else 2
-            return math.sqrt(self._braced()) if root == 2 else self._braced() ** (1 / root)
-        if name := self._take(*_FUNCTIONS):
-            return _FUNCTIONS[name](self._group(")") if self._take("(") else self._product())
-        number, percent, _ = self.next.replace(",", "").partition("\\%")
+        number, percent, _ = self._tokens.popleft().replace(",", "").partition("\\%")
         exact = Fraction(number) / (100 if percent else 1)
-        self._at += 1
         return exact.numerator if exact.denominator == 1 else float(exact)
 
-    def _braced(self) -> float:
-        if not self._take("{"):
-            raise ValueError("no brace")
-        return self._group("}")
-
-    def _group(self, closing: str) -> float:
-        """What stands between an opening sign, which has been taken, and its closing one."""
+    def _group(self, *openings: str) -> float:
+        opening = self._take(*(openings or _CLOSING))
         self._depth += 1
-        if self._depth > _DEEPEST:
-            raise ValueError("too deep")
+        if not opening or self._depth > _DEEPEST:
+            raise ValueError("no group, or too deep")
         inner = self.sum()
         self._depth -= 1
-        if not self._take(closing):
+        if not self._take(_CLOSING[opening]):
             raise ValueError("not closed")
         return inner
 
