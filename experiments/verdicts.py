@@ -5,8 +5,8 @@
 Writes `docs/results/verdicts.md`: for each file how many verdicts agree, every one that does not
 with the reason, and figures recomputed with our rules; and `docs/results/responses.md`: for stored
 responses of many models how often our reading agrees with each benchmark's own, and the kinds of
-difference. The data folder holds `gsm8k/`, `math_rm_maj/`, `mathvista/`, `mmmu_pro/` and
-`dreamprm_1_5/` as published, and `responses/`.
+difference. The data folder holds `gsm8k/`, `math_rm_maj/`, `mathvista/`, `mathvision/`,
+`mmmu_pro/` and `dreamprm_1_5/` as published, and `responses/`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
 from dreamprm.data import read_trajectories
 from dreamprm.data.sources import read_known
 from dreamprm.evaluation.benchmarks import ANSWERS, read_responses
+from dreamprm.evaluation.benchmarks import mathvision as mathvision_rule
 from dreamprm.evaluation.benchmarks.base import letter_or_text, our_verdict
 from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, mathvista_verdict, right
 from dreamprm.prompts import option_letter
@@ -34,6 +35,15 @@ from dreamprm.search.choosing import highest_scored, most_voted
 
 GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 MATHVISTA_FILES = ("output_bard.json", "output_gpt4_2shot_solution_use_ocr.json")
+MATHVISION_FILES = (
+    "mathvision/output_Qwen-VL-Max.jsonl",
+    "responses/mathvision/output_GPT4-CoT-text-only.jsonl",
+    "responses/mathvision/output_Gemini-Pro-CoT.jsonl",
+    "responses/mathvision/output_InternLM-XComposer2-VL.jsonl",
+    "responses/mathvision/output_InternLM-XComposer2-VL-CoT.jsonl",
+    "responses/mathvision/output_LLaVA-v1.5-7B.jsonl",
+    "responses/mathvision/output_Random-Chance.jsonl",
+)
 NS = (1, 2, 4, 8)
 
 
@@ -141,6 +151,18 @@ def mathvista_from_text(data: Path, file: str) -> list[Compared]:
 
 def _choices(choices: Sequence[str]) -> set[str]:
     return {c.lower() for c in choices} | {"abcdefgh"[i] for i in range(len(choices))}
+
+
+def mathvision(data: Path, file: str) -> list[Compared]:
+    """MATH-Vision, from the responses: published verdicts by the benchmark's own rule."""
+    asked = {q.id: q for q in read_known("mathvision", path=data / "mathvision" / "test.jsonl")}
+    found = []
+    for _, row in _jsonl(data / file):
+        question = asked[row["id"]]
+        answer = mathvision_rule.extract(question, row["response"])
+        ours = Verdict(mathvision_rule.right(question, answer), "published rules")
+        found.append(Compared(row["id"], answer, question.answer, row["correct"], ours))
+    return found
 
 
 MMMU_PRO_WHY = {
@@ -377,6 +399,9 @@ def all_compared(data: Path) -> dict[str, list[Compared]]:
         found[f"{name}, MathVista's rules"] = mathvista(data, file, published_rules=True)
         found[f"{name}, our rules"] = mathvista(data, file, published_rules=False)
         found[f"{name}, from the responses"] = mathvista_from_text(data, file)
+    for file in MATHVISION_FILES:
+        model = Path(file).stem.removeprefix("output_")
+        found[f"MATH-Vision, {model}, from the responses"] = mathvision(data, file)
     return found
 
 

@@ -101,6 +101,20 @@ def test_our_rules_differ_from_mathvista_only_where_those_guess_or_spell(
     assert agreement(ours) >= (99 if "bard" in file else 90)
 
 
+MATHVISION_RIGHT = (474, 248, 436, 442, 437, 259, 218)
+
+
+@pytest.mark.parametrize(
+    ("file", "right"), zip(verdicts.MATHVISION_FILES, MATHVISION_RIGHT, strict=True)
+)
+def test_every_published_verdict_of_mathvision_follows_from_the_responses(
+    real_data: Path, file: str, right: int
+) -> None:
+    rows = verdicts.mathvision(real_data, file)
+    assert differing(rows) == []
+    assert (len(rows), sum(row.ours.correct for row in rows)) == (3040, right)
+
+
 def test_letters_are_found_in_long_responses(real_data: Path) -> None:
     rows = verdicts.mmmu_pro(real_data)
     assert len(rows) == 1730 and agreement(rows) > 99.7

@@ -13,10 +13,12 @@ from dreamprm.cli import main
 from dreamprm.data import read_pair, read_questions, write_questions
 from dreamprm.data.sources.published import MMMU_SUBJECTS
 from dreamprm.evaluation.benchmarks import ANSWERS, STEPS, find_benchmark, same_option
-from dreamprm.evaluation.benchmarks.mathvision import right, values
+from dreamprm.evaluation.benchmarks.mathvision import extract as extract_mathvision
+from dreamprm.evaluation.benchmarks.mathvision import right, value
 from dreamprm.evaluation.benchmarks.mathvista import extract
 from dreamprm.evaluation.benchmarks.mmmu import DISCIPLINES, first_letter
 from dreamprm.evaluation.benchmarks.wemath import case
+from dreamprm.evaluation.benchmarks.wemath import read_questions as read_wemath
 from dreamprm.evaluation.results import Result, read_result
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
@@ -155,18 +157,64 @@ def asked(answer: str, options: tuple[str, ...] = (), **extra: Any) -> Question:
         ("1:2", asked("A", ("$1: 2$", "2:1")), True),
         ("120", asked("120°"), False),
         ("6\\pi", asked("C", ("$2 \\pi$", "x", "$6 \\pi$")), True),
+        ("1", asked("1:1"), True),  # a quotient
+        ("(2/2,3)", asked("(1.0,3)"), False),  # parts are compared as they are printed
+        ("(4/2,3)", asked("(8/4,3)"), True),
+        ("<image2>", asked("B", ("[image 1]", "[image 2]")), True),
         ("", asked("A", ("", "1")), False),
     ],
 )
-def test_mathvision_compares_spelling_and_plain_numbers(
+def test_mathvision_compares_spelling_and_values(
     answer: str, question: Question, is_right: bool
 ) -> None:
     assert right(question, answer) is is_right
 
 
-def test_a_tower_of_powers_is_no_number() -> None:
-    assert values("9^{9^{9^{9}}}") is None
-    assert values("__import__('os')") is None
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("C\nbecause", "c"),
+        ("We have n = 3, so choose (B).", "b"),
+        ("So the total is 12.", "12"),
+        ("The answer is $\\frac12$. I hope so", "\\frac12"),
+        ("The answer is \\boxed{A}, no: \\boxed{x = 3 \\text{ km}}.", "3"),
+        ("\\boxed{\\sqrt3 \\times 30^{\\circ}}", "\\sqrt{3}\\times30"),
+        ("It is green", None),
+        ("It is gold", "itisgold"),
+    ],
+)
+def test_mathvision_writes_an_answer_as_its_script_does(text: str, answer: str | None) -> None:
+    assert extract_mathvision(asked("itisgold"), text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("6/2(3)", 1),  # side by side binds closer
+        ("2^3^2", 64),
+        ("-2^{2}+1,000", 996),
+        ("2\\frac{1}{2}", 1),
+        ("\\sqrt[3]{8}\\pi", 6.28),
+        ("5!/4!:2", 2.5),
+        ("20\\%", 0.2),
+        ("\\frac{1}{4}}.theansweris:\\frac{1}{4", 0.25),
+        ("2triangles", 2),
+        ("2squares", None),
+        ("9cm", None),
+        ("90°", None),
+        ("3,4", None),
+        ("(3", None),
+        ("1/0", None),
+        ("9^{9^{9^{9}}}", None),
+        ("5000!", None),
+        ("(" * 100_000 + "1", None),
+        ("9^{4096}" * 100_000, None),
+    ],
+)
+def test_mathvision_reads_a_number_as_far_as_latex2sympy_does(
+    text: str, number: float | None
+) -> None:
+    assert value(text) == number
 
 
 @pytest.mark.parametrize(
@@ -241,6 +289,15 @@ def test_questions_of_a_benchmark_can_be_asked_and_their_answers_scored(
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, answers)))
     found = only(score(tmp_path, *words, "--responses", tmp_path / "r.jsonl"))
     assert found["wemath/strict/score"].value == 1.0
+
+
+def test_wemath_options_that_are_letters_are_not_their_letters(tmp_path: Path) -> None:
+    row = wemath_row("p", "2steps_1") | {"option": "A. F B. D; C. B;    D. I", "answer": "D"}
+    (tmp_path / "we.json").write_text(json.dumps([row | {"response": "Answer: D"}]))
+    [question] = read_wemath(tmp_path / "we.json")
+    assert question.options == ("F", "D", "B", "I")
+    words = ["--benchmark", "wemath", "--data", tmp_path / "we.json"]
+    assert only(score(tmp_path, *words, "--responses", tmp_path / "we.json"))["wemath"].value == 1
 
 
 def test_wemath_reads_its_own_output_by_its_own_extraction(tmp_path: Path) -> None:

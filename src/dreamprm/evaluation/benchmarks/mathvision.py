@@ -23,7 +23,7 @@ from dreamprm.evaluation.results import subject_of
 from dreamprm.records import Question
 
 _STATEMENTS = ("final answer is", "answer is", "correct answer is", "answer should be")
-_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?\s*", re.IGNORECASE)
 _DROPPED = re.compile(
     r"\\(?:text|mbox|left|right|!|\$|%)|\$|\^\{\\circ\}|\^\\circ|\{m\}\^3|m\^3|\{units\}|units"
     r"|\{km\}|km"
@@ -52,13 +52,18 @@ _PRODUCTS: dict[str, Callable[[float, float], float]] = {
     **dict.fromkeys(("*", "\\times", "\\cdot"), operator.mul),
     **dict.fromkeys(("/", "\\div", ":"), operator.truediv),
 }
+_LONGEST = 2000  # characters of a formula
 _DEEPEST = 50  # groups within groups
 _LARGEST = 4096  # power of a whole number
 
 
-def extract(question: Question, text: str) -> str:
-    """What the benchmark's script keeps of a response; the whole of it where it sees no answer."""
-    text = text.strip()
+def extract(question: Question, text: str) -> str | None:
+    """The answer as the benchmark's script writes it.
+
+    Where the script sees none it keeps the whole response, which may yet be right; where that is
+    several words and wrong, this is None.
+    """
+    whole = text = text.strip()
     for letter in "ABCDE":
         endings = (f" {letter}.", f" ({letter}).")
         openings = (f"{letter}\n", f"({letter})\n", f"({letter}) {letter}\n")
@@ -75,7 +80,9 @@ def extract(question: Question, text: str) -> str:
                 _, stated, behind = text.rpartition(f"{the} {statement}")
                 if stated:
                     text = behind.strip().split("\n")[0].split(". ")[0]
-    return _without_dress(text.lower())
+    answer = _without_dress(text.lower())
+    is_prose = text == whole and "oxed{" not in text and " " in text
+    return None if is_prose and not right(question, answer) else answer
 
 
 def _without_dress(text: str) -> str:
@@ -146,6 +153,7 @@ class _Reader:
     """
 
     def __init__(self, text: str) -> None:
+        text = text[:_LONGEST]
         text = _IGNORED.sub(lambda ignored: "" if ignored[0].isalpha() else " ", text)
         self._tokens: deque[str] = deque([*_TOKEN.findall(text), ""])
         self._depth = 0

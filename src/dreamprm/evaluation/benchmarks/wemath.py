@@ -23,13 +23,13 @@ from pathlib import Path
 from dreamprm.data.files import image_from_disk
 from dreamprm.data.rows import Row, load_json_rows, required_text
 from dreamprm.errors import DataError
-from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response
+from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, our_verdict
 from dreamprm.evaluation.results import Metric, QuestionResult, metric
 from dreamprm.evaluation.statistics import estimate
 from dreamprm.records import Question
 
 _KEY = re.compile(r"(?P<steps>[1-9])steps?_(?P<part>\d+|multi)")
-_OPTION = re.compile(r"(?:^|;)\s*([A-Z])\s*[.:]\s*")
+_LETTERS = "ABCDEFGH"
 _PUNCTUATION = str.maketrans("", "", "<>:.")
 
 
@@ -45,7 +45,6 @@ def read_questions(path: Path) -> list[Question]:
             if seen[f"{name}/{key}"] > 1:
                 raise DataError(f"ID {name} has two rows {key}", field="ID")
             image = row.get("image_path")
-            options = [o.strip() for o in _OPTION.split(str(row.get("option") or ""))[2::2]]
             questions.append(
                 Question.parse(
                     {
@@ -53,7 +52,7 @@ def read_questions(path: Path) -> list[Question]:
                         "domain": "wemath",
                         "text": required_text(row, "question"),
                         "images": (image_from_disk(image, path.parent),) if image else (),
-                        "options": options,
+                        "options": _options(str(row.get("option") or "")),
                         "answer": required_text(row, "answer"),
                         "subject": row.get("knowledge concept") or None,
                         "extra": {"key": key},
@@ -65,10 +64,36 @@ def read_questions(path: Path) -> list[Question]:
     return questions
 
 
+def _options(text: str) -> list[str]:
+    """The options of one text, by their letters in order.
+
+    A semicolon stands between two, except where it was forgotten; letters are options too.
+
+    >>> _options("A. 6 cm B. 1 cm ;C. F; D. A: 2; E. No correct answer")
+    ['6 cm', '1 cm', 'F', 'A: 2', 'No correct answer']
+    """
+    before: list[str] = []
+    for letter in _LETTERS:
+        mark = re.search(rf"(?:^|;)\s*{letter}\s*[.:]", text)
+        mark = mark or re.search(rf"\s{letter}\s*[.:]", text)
+        if mark is None:
+            break
+        before.append(text[: mark.start()])
+        text = text[mark.end() :]
+    return [option.strip(" ;") for option in [*before, text][1:]]
+
+
 def extract(question: Question, text: str) -> str | None:
     """The first letter behind the last "Answer", as the benchmark takes it; None if none of A-H."""
     said = text.rpartition("Answer")[2].strip().translate(_PUNCTUATION).strip()
-    return said[0] if said[:1] and said[0] in "ABCDEFGH" else None
+    return said[0] if said[:1] and said[0] in _LETTERS else None
+
+
+def right(question: Question, answer: str | None) -> bool:
+    """A letter is the letter of an option, also where the texts of options are letters."""
+    if answer and answer in _LETTERS:
+        return answer == question.answer
+    return our_verdict(question, answer)
 
 
 def response_of(row: Row) -> Response:
@@ -136,6 +161,7 @@ WEMATH = Benchmark(
     name="wemath",
     about="problems and their steps, 1,740 questions of testmini (arXiv 2407.01284)",
     count=1740,
+    right=right,
     extract=extract,
     groups=groups,
     read_questions=read_questions,
