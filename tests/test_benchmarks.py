@@ -208,7 +208,6 @@ def test_mathvision_writes_an_answer_as_its_script_does(text: str, answer: str |
         ("9^{9^{9^{9}}}", None),
         ("5000!", None),
         ("(" * 100_000 + "1", None),
-        ("9^{4096}" * 100_000, None),
     ],
 )
 def test_mathvision_reads_a_number_as_far_as_latex2sympy_does(
