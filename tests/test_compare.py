@@ -12,7 +12,7 @@ import pytest
 import dreamprm
 from dreamprm.cli import main
 from dreamprm.data import read_questions, write_questions
-from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.errors import DataError
 from dreamprm.evaluation.compare import (
     Run,
     _spread,
@@ -71,8 +71,6 @@ def test_mcnemar_is_the_binomial_test_of_the_disagreements() -> None:
     assert found.p == pytest.approx(by_hand)
     assert mcnemar(b, a).p == found.p
     assert mcnemar([1, 0], [1, 0]).p == 1.0
-    with pytest.raises(DataError, match="fractions"):
-        mcnemar([0.5], [1])
 
 
 def test_the_bootstrap_agrees_with_the_formula_on_many_questions() -> None:
@@ -99,8 +97,6 @@ def test_questions_and_detectable_difference_are_inverse() -> None:
     spread = math.sqrt(0.3 - 0.04**2)
     n = questions_needed(0.04, spread)
     assert smallest_difference(n, spread) == pytest.approx(0.04, abs=1e-4)
-    with pytest.raises(DreamPRMError, match="difference of 0"):
-        questions_needed(0.0, 0.5)
 
 
 def test_so_many_questions_show_the_difference_as_often_as_promised() -> None:

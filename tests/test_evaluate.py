@@ -150,7 +150,7 @@ def changed(rows: list[Any], place: int, **update: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trajectories": trajectories()[:-4]}, "question g2 has no candidates"),
+        ({"trajectories": trajectories()[:-4]}, "question g2 has 0 candidates, fewer than n = 4"),
         ({"trajectories": trajectories()[:-1]}, "g2 has 3 candidates, fewer than n = 4"),
         ({"scores": {"dreamprm": scores()[:-1]}}, "dreamprm: question 'g2', candidate 3 has no"),
         ({"scores": {"dreamprm": scores() * 2}}, "scored twice"),

@@ -450,14 +450,10 @@ def group_candidates(
         seen.add((t.question_id, t.sample_index))
         groups[t.question_id].append(t)
     for question_id, group in groups.items():
-        if not group:
-            raise DataError(
-                f"question {question_id} has no candidates; sample some or remove the question"
-            )
         if len(group) < n:
             raise DataError(
                 f"question {question_id} has {len(group)} candidates, fewer than n = {n}; sample "
-                "more or lower n"
+                "more, lower n or remove the question"
             )
         group.sort(key=lambda t: t.sample_index)
     return groups

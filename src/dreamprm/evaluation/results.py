@@ -208,33 +208,19 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Commit of the checkout that this package is imported from, with `+` if it was changed."""
-    here = Path(__file__).resolve().parent
-    git = ["git", "-C", str(here)]
+    package = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        words = ("git", "-C", str(package), *words)
+        done = subprocess.run(words, capture_output=True, check=True, text=True, timeout=30)
+        return done.stdout.strip()
+
     try:
-        tracked = subprocess.run(
-            [*git, "ls-files", "--error-unmatch", Path(__file__).name],
-            capture_output=True,
-            check=False,
-            timeout=10,
-        )
-        if tracked.returncode != 0:  # installed into some other project's checkout
-            return None
-        head = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            check=True,
-            text=True,
-            timeout=10,
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "diff", "--quiet", "HEAD", "--", str(here.parent)],
-            capture_output=True,
-            check=False,
-            timeout=30,
-        ).returncode
+        git("ls-files", "--error-unmatch", "records.py")  # fails in some other project's checkout
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("+" if changed else "")
 
 
 # ---- answers that were chosen by `dreamprm select`

@@ -301,14 +301,8 @@ def _wilson(v: Values) -> tuple[float, float]:
         n = p * (1 - p) / variance.total
     else:
         n = float(n_questions)  # all values equal: nothing but the number of questions is known
-    t = _quantile(
-        _satterthwaite(
-            [
-                (variance.questions, variance.df_questions),
-                (variance.seeds, variance.df_seeds),
-            ]
-        )
-    )
+    sources = [(variance.questions, variance.df_questions), (variance.seeds, variance.df_seeds)]
+    t = _quantile(_satterthwaite(sources))
     centre = (p + t**2 / (2 * n)) / (1 + t**2 / n)
     half = t / (1 + t**2 / n) * float(np.sqrt(p * (1 - p) / n + t**2 / (4 * n**2)))
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))

@@ -6,18 +6,17 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dreamprm import __version__
 from dreamprm.data.files import open_for_reading
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates
+from dreamprm.evaluation.results import versions
 from dreamprm.images import load_image
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.report.page import (
@@ -72,7 +71,7 @@ def evaluation_report(
         title=title,
         headline=_headline(evaluation, main_method),
         notice=notice,
-        facts={"dreamprm": __version__, "made": time.strftime("%Y-%m-%d %H:%M")} | _versions(),
+        facts={"made": time.strftime("%Y-%m-%d %H:%M")} | versions(),
         settings=settings or {},
         tables=(
             accuracy_table(
@@ -279,16 +278,6 @@ def _headline(evaluation: Evaluation, main: str) -> str:
         f"{METHOD_LABELS.get(main, main)}: {best.mean:.1%} right on {where}, choosing among "
         f"{evaluation.n}; one sample is right in {sample.mean:.1%}."
     )
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in ("torch", "transformers"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def training_history(

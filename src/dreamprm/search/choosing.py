@@ -51,7 +51,6 @@ def first_sample(candidates: Sequence[Trajectory]) -> Trajectory:
 
 def highest_scored(candidates: Sequence[Trajectory], scores: Sequence[float]) -> list[Trajectory]:
     """The candidates with the highest score (best-of-N), by sample_index."""
-    _need_candidates(candidates)
     _check_numbers(candidates, scores, "score")
     highest = max(scores)
     best = [c for c, score in zip(candidates, scores, strict=True) if score == highest]
@@ -74,7 +73,6 @@ def most_voted(
     Raises:
         DataError: a negative weight (with logits an answer would lose by being given more often).
     """
-    _need_candidates(candidates)
     weights = [1.0] * len(candidates) if weights is None else weights
     _check_numbers(candidates, weights, "weight")
     if min(weights) < 0:
@@ -220,6 +218,7 @@ def _need_candidates(candidates: Sequence[Trajectory]) -> None:
 
 
 def _check_numbers(candidates: Sequence[Trajectory], numbers: Sequence[float], what: str) -> None:
+    _need_candidates(candidates)
     question = candidates[0].question_id
     if len(numbers) != len(candidates):
         raise DataError(
