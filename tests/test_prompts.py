@@ -97,6 +97,10 @@ def test_a_final_answer_may_stand_in_the_line_below_its_heading() -> None:
     assert split_steps("Step 1: one\n### Final Answer:\nA") == (["Step 1: one"], "A")
 
 
+def test_a_final_answer_that_was_cut_off_does_not_hide_the_one_before() -> None:
+    assert split_steps("Step 1: one\nFinal answer: B\n\nFinal answer") == (["Step 1: one"], "B")
+
+
 def test_a_text_of_nothing_but_an_answer_has_no_steps() -> None:
     assert split_steps("Final answer: 8") == ([], "8")
     assert split_steps("") == ([], None)

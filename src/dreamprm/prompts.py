@@ -266,7 +266,10 @@ def _final_answer(text: str, blocks: _Blocks, start: int) -> tuple[int, str | No
     """Where the part of a text begins that is no step, and the answer stated in it."""
     finals = blocks.outside(_FINAL, text, start)
     end = finals[0].start() if finals else len(text)
-    answer = _first_line(text[finals[-1].end() :]) if finals else None
+    answer, last = None, len(text)
+    for final in reversed(finals):  # the last that states something: "Final answer" may be cut off
+        answer = answer or _first_line(text[final.end() : last])
+        last = final.start()
     if answer is None:
         for plain in reversed(blocks.outside(_ANSWER, text[:end], start)):
             stated = _without_rules(text[plain.end() : end])
