@@ -192,6 +192,7 @@ def test_mathvision_writes_an_answer_as_its_script_does(text: str, answer: str |
     [
         ("6/2(3)", 1),  # side by side binds closer
         ("2^3^2", 64),
+        ("3 .5", 1.5),
         ("-2^{2}+1,000", 996),
         ("2\\frac{1}{2}", 1),
         ("\\sqrt[3]{8}\\pi", 6.28),
@@ -291,12 +292,12 @@ def test_questions_of_a_benchmark_can_be_asked_and_their_answers_scored(
 
 
 def test_wemath_options_that_are_letters_are_not_their_letters(tmp_path: Path) -> None:
-    row = wemath_row("p", "2steps_1") | {"option": "A. F B. D; C. B;    D. I", "answer": "D"}
-    (tmp_path / "we.json").write_text(json.dumps([row | {"response": "Answer: D"}]))
+    row = wemath_row("p", "2steps_1") | {"option": "A. F B. D; C. B;    D. I", "answer": "A"}
+    (tmp_path / "we.json").write_text(json.dumps([row | {"response": "Answer: F"}]))
     [question] = read_wemath(tmp_path / "we.json")
     assert question.options == ("F", "D", "B", "I")
     words = ["--benchmark", "wemath", "--data", tmp_path / "we.json"]
-    assert only(score(tmp_path, *words, "--responses", tmp_path / "we.json"))["wemath"].value == 1
+    assert only(score(tmp_path, *words, "--responses", tmp_path / "we.json"))["wemath"].value == 0
 
 
 def test_wemath_reads_its_own_output_by_its_own_extraction(tmp_path: Path) -> None:
