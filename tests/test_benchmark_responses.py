@@ -228,6 +228,10 @@ def test_m3cot_takes_the_last_message_for_the_response(tmp_path: Path) -> None:
     assert verdicts(result) == {"optics-0": True, "optics-1": False}
     [metrics] = result.metrics.values()
     assert metrics["m3cot/field/science"].n == metrics["m3cot/topic/optics"].n == 2
+    whole = row | {"question": "Which?", "context": "", "image": None}
+    questions = [whole | {"id": f"optics-{i}"} for i in range(2)]
+    words += ["--data", lines(tmp_path / "test.jsonl", questions)]
+    assert verdicts(score(tmp_path, *words)) == verdicts(result)
 
 
 def test_mmmu_pro_gives_the_published_counts_but_for_what_its_script_draws(

@@ -87,7 +87,8 @@ def read_benchmark(benchmark: Benchmark, data: Path | None) -> list[Question]:
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # of options that are there twice
-            questions = list(read_known(benchmark.name, path=data, split=benchmark.split))
+            split = benchmark.split if data is None else None
+            questions = list(read_known(benchmark.name, path=data, split=split))
     if benchmark.count is not None and len(questions) != benchmark.count:
         warnings.warn(
             f"{len(questions):,} questions, and {benchmark.name} has {benchmark.count:,}: another "
