@@ -16,6 +16,7 @@ from dreamprm.answers.text import DOLLAR
 _MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[A-Za-z]{2,}")
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _NAMED = re.compile(  # "AB =", "m\angle ABC =", "f(x) ="
     r"\s*(?:m\s*)?(?:\\[a-z]+\s*)?\{?[A-Za-z]{1,3}\}?(?:_\{?\w+\}?)?(?:\([a-z, ]*\))?\s*=(?!.*=)"
 )
@@ -39,6 +40,12 @@ class _Measured(NamedTuple):
 def looks_like_math(text: str) -> bool:
     """Has it anything that prose does not have?"""
     return _MATH.search(text) is not None
+
+
+def is_formula(text: str) -> bool:
+    """Is it mathematics without words?"""
+    words = _WORD.findall(_COMMAND.sub(" ", text))
+    return looks_like_math(text) and not _CHINESE.search(text) and all(map(_is_known, words))
 
 
 def same_math(answer: str, gold: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,6 +36,8 @@ PROCESSES = min(8, os.cpu_count() or 1)
 _BYTES_OF_MEMORY = 4 << 30  # of one worker
 _LONGEST = 500  # characters; longer texts are prose, not answers
 _ATTEMPTS = 3  # pools that are started before the error is told
+
+_INEQUALITY = re.compile(r"[<>]|\\[lg](?:eq?|t)\b|\\in\b")
 
 _pool: ProcessPool | None = None
 _lock = threading.Lock()
@@ -165,7 +168,31 @@ def _compare(gold: str, answer: str, seconds: float) -> bool:
     equal = False
     with suppress(Exception):  # whatever sympy stumbles over is no equal pair
         sides = [parse(f"${text}$", parsing_timeout=None) for text in (gold, answer)]
-        equal = bool(verify(*sides, timeout_seconds=None))
+        # One way round an interval may be met by an inequality, the other way not.
+        ways = (sides, sides[::-1]) if _INEQUALITY.search(gold + answer) else (sides,)
+        equal = any(verify(*way, timeout_seconds=None) for way in ways)
+        equal = _exactly(sides[0], sides[1], equal)
     if has_timer:
         signal.setitimer(signal.ITIMER_PROF, 0)
     return equal
+
+
+def _exactly(gold: list[Any], answer: list[Any], equal: bool) -> bool:
+    """What math-verify says, but for two kinds of formulas.
+
+    It rounds: fractions must be equal exactly. And it takes symbols for complex numbers: under a
+    root they are positive, as everyone reads them.
+    """
+    import sympy
+
+    left, right = gold[0], answer[0]
+    if not isinstance(left, sympy.Expr) or not isinstance(right, sympy.Expr):
+        return equal
+    if equal:
+        is_fraction = left.is_rational and right.is_rational and not (left + right).has(sympy.Float)
+        return not is_fraction or sympy.simplify(left - right) == 0
+    symbols = left.free_symbols | right.free_symbols
+    if not symbols or not (left.has(sympy.Pow) and right.has(sympy.Pow)):
+        return False
+    positive = {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in symbols}
+    return bool(sympy.simplify((left - right).subs(positive)) == 0)

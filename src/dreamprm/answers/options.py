@@ -1,10 +1,12 @@
 """Options of a question: which one a text means, and how to shuffle them safely.
 
 A text names an option by its letter ("B", "(b)", "Option B: 4 cm", "4 cm (B)"), by its text or by
-an equal value. A letter outranks the text beside it: "(A) 4 cm" where B is 4 cm chooses A. Two
-different letters ("A, E", "(A) and (B)") choose nothing. A letter means nothing without the order
-of options that it belongs to: MMMU-Pro shows the options of MMMU in another order and with more of
-them, so whatever crosses from one order to another goes by the option's text.
+an equal value. A letter outranks the text beside it: "(A) 4 cm" where B is 4 cm chooses A. A letter
+counts only where it is used as one: "A cat", "I think" and "D-day" hold none. "A, C" and "A and C"
+choose both, which is right where the gold answer is both; "A or B" chooses nothing. A letter means
+nothing without the order of options that it belongs to: MMMU-Pro shows the options of MMMU in
+another order and with more of them, so whatever crosses from one order to another goes by the
+option's text.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from dreamprm.answers.formula import same_math
@@ -22,26 +26,49 @@ from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
-_OPENING = r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+)?(?:(?:correct|right|best|final)\s+)*"
-_STATING = re.compile(
-    rf"{_OPENING}(?:answer|option|choice)\s*(?:is\b|:)\s*:?\s*(?=\S)", re.IGNORECASE
+_LEAD = re.compile(  # "So the correct answer is:", "option", "the best choice is option"
+    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+)?(?:(?:correct|right|best|final)\s+)*"
+    r"(?:(?:answers?|options?|choices?|letter)\b\s*(?:is\b|are\b|:)\s*:?\s*(?=\S)"
+    r"|(?:answers?|options?|choices?|letter)\s+(?=[(\[*]{0,3}[A-Za-z][)\]*]{0,3}(?![A-Za-z])))",
+    re.IGNORECASE,
 )
-_NAMING = re.compile(
-    rf"{_OPENING}(?:answer|option|choice)\s+(?=[(\[]?[A-Z][)\]]?(?![A-Z]))", re.IGNORECASE
+_BEHIND_LETTER = (  # what may follow a capital letter that names an option
+    r"(?=\s*(?:\Z|[\n,;!?)\]}\"`*$|/&\u2013\u2014\u3001\u3002\u548c\u53ca\u4e0e\u9879]"
+    r"|:(?!\w)|:\s|\.(?![A-Za-z])|-\s|'(?!\w))"
+    r"|\s+(?:because|since|is|and|or)\b|\s*[(\[]"
 )
 _LETTER = re.compile(
-    r"\(([A-Za-z])\)|\[([A-Za-z])\]|([a-z])(?=$|\))"
-    r"|([A-Z])(?=$|[):,]|\.(?![A-Za-z])|\s+[(\[]|\s+is\s+(?:the\s+)?(?:correct|right|best)\b)"
+    r"[\s\"'`*_$]*(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)?(?:"
+    r"(?P<bracketed>[(\[]\s*[A-Za-z]\s*[)\]])"
+    rf"|(?P<article>[AI]){_BEHIND_LETTER})"
+    rf"|(?P<bare>[B-HJ-Z]){_BEHIND_LETTER}|\s+(?:as|with|due|given|for|which|based)\b)"
+    r"|(?P<small>[a-z])(?=\s*\Z|[):]|\.\s))"
 )
-_ONE = r"(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?![A-Za-z']))"
-_ANOTHER = re.compile(rf"[)\].:,\s]*(?:[,;&/]|(?:and|or)\b)\s*{_ONE}")
-_NOTHING_BUT_LETTERS = re.compile(rf"(?:[\s,;:.&/)\]]|\b(?:and|or)\b|{_ONE})+")
+_BETWEEN_LETTERS = re.compile(
+    r"[\s)\]*.]*(?:(?P<or>(?:,\s*)?\bor\b)|[,;/&\u3001\u548c\u53ca\u4e0e]\s*(?:and\b)?|\band\b)\s*"
+    r"|(?P<unclear>\.\s+(?=[A-Z]\s*\Z)|\s*(?=[(\[]\s*[A-Z]\s*[)\]]))"  # "A. B", "A (B)"
+)
+_TOGETHER = re.compile(r"[A-Z]{2,}")
 _WITH_TEXT = re.compile(r"([A-Za-z])([\s.,:)\]\u2013\u2014-]+)(.+)", re.DOTALL)
-_BEHIND = re.compile(
+_BEHIND_TEXT = re.compile(
     r"(.+?)(?:\s+|\s*[,;:\u2013\u2014-]\s*)"
     r"(?:[(\[]([A-Za-z])[)\]]|(?:option|choice|answer)\s+[(\[]?([A-Z])[)\]]?)",
     re.DOTALL,
 )
+
+_ABOUT_OTHERS = re.compile(
+    r"\b(?i:of (?:the|these) (?:above|below|others?|options)|both of (?:them|these))\b"
+    r"|\b(?i:both|neither|only|options?|choices?) \(?[A-Z]\b"
+    r"|(?:^|\s)\(?[A-Z]\)? (?:and|or|&) \(?[A-Z]\b"
+)
+
+
+class Letters(NamedTuple):
+    """Letters that a text begins with, as places of options, and where they stand."""
+
+    places: tuple[int, ...]
+    start: int
+    end: int
 
 
 def letter_index(letter: str) -> int:
@@ -56,88 +83,112 @@ def without_lead(text: str) -> str:
         >>> without_lead("The correct answer is: option B")
         'B'
     """
-    stated = clean(_STATING.sub("", text, count=1)) if _STATING.match(text) else text
-    return clean(_NAMING.sub("", stated, count=1)) if _NAMING.match(stated) else stated
+    return clean(text[skip_lead(text) :])
 
 
-def letter_in(text: str) -> str | None:
-    """The letter that a text begins with as one names an option; None where it goes on to others.
+def skip_lead(text: str, start: int = 0) -> int:
+    """Where a text goes on behind what only announces an answer."""
+    for _ in range(2):
+        lead = _LEAD.match(text, start)
+        start = lead.end() if lead else start
+    return start
+
+
+def letters_at(text: str, start: int = 0) -> Letters | None:
+    """The letters that name options at one place of a text; None for none, and for "A or B".
 
     Example:
-        >>> letter_in("Option B: 4 cm"), letter_in("A, E"), letter_in("A beautiful city")
-        ('B', None, None)
+        >>> letters_at("C, I think"), letters_at("A cat"), letters_at("A and C")
+        (Letters(places=(2,), start=0, end=1), None, Letters(places=(0, 2), start=0, end=7))
     """
-    text = without_lead(text)
-    match = _LETTER.match(text)
+    match = _LETTER.match(text, start)
     if match is None:
         return None
-    letter = _first(match)
-    rest = text[match.end() :]
-    following = [_ANOTHER.match(rest)]
-    if _NOTHING_BUT_LETTERS.fullmatch(rest):
-        following += re.finditer(_ONE, rest)
-    return letter if all(_first(other) == letter for other in following if other) else None
+    begin, end = match.span(str(match.lastgroup))
+    places = [_place(match)]
+    while between := _BETWEEN_LETTERS.match(text, end):
+        match = _LETTER.match(text, between.end())
+        if match is None or match["small"]:
+            break
+        if (between["or"] or between["unclear"] is not None) and _place(match) not in places:
+            return None
+        places.append(_place(match))
+        end = match.end(str(match.lastgroup))
+    return Letters(tuple(dict.fromkeys(places)), begin, end)
 
 
-def letter_beside_text(text: str, texts: Sequence[str]) -> str | None:
-    """The letter before or behind the text of an option, whichever option's text that is.
+def _place(match: re.Match[str]) -> int:
+    return letter_index(match[str(match.lastgroup)].strip("()[] \t\n").upper())
 
-    Args:
-        text: without lead, see `without_lead`.
-        texts: of the options, cleaned.
+
+class Mention(NamedTuple):
+    """Where a text names an option by the option's text, and which one."""
+
+    place: int
+    start: int
+    end: int
+
+
+def mentions(text: str, options: Sequence[str]) -> list[Mention]:
+    """Every place where a text holds the text of an option, as words of their own.
+
+    The longest option counts: "2.2" names 2.2 and not 2. Options of one letter, yes and no are
+    words of any sentence and never mentioned.
+
+    Example:
+        >>> mentions("It is 2.2 or so.", ["2", "2.2", "22"])
+        [Mention(place=1, start=6, end=9)]
     """
-
-    def is_option(part: str, options: Sequence[str]) -> bool:
-        part = clean(part)
-        return any(same_text(part, one) or squeeze(part) == squeeze(one) for one in options)
-
-    before = _WITH_TEXT.fullmatch(text.lstrip("(["))
-    if before is not None:
-        letter, between, rest = before.groups()
-        index = letter_index(letter.upper())
-        if is_option(rest, texts[index : index + 1]):
-            return letter.upper()
-        may_be_article = letter in "aA" and between.isspace() and rest[0].isalpha()
-        if letter.isupper() and not may_be_article and is_option(rest, texts):
-            return letter
-    behind = _BEHIND.fullmatch(text)
-    if behind is not None and is_option(behind[1], texts):
-        return (behind[2] or behind[3]).upper()
-    return None
+    pattern, places = _mention_pattern(tuple(options))
+    if pattern is None:
+        return []
+    return [Mention(places[str(m.lastgroup)], *m.span()) for m in pattern.finditer(text)]
 
 
-def _first(match: re.Match[str]) -> str:
-    return str(next(filter(None, match.groups()))).upper()
+@lru_cache(maxsize=4096)
+def _mention_pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str] | None, dict[str, int]]:
+    texts = {i: clean(option) for i, option in enumerate(options)}
+    named = [i for i, t in texts.items() if len(t) > 1 or t.isdigit() if polarity(t) is None]
+    if not named:
+        return None, {}
+    named.sort(key=lambda i: (-len(texts[i]), i))
+    parts = [f"(?P<o{i}>{_as_words(texts[i])})" for i in named]
+    return re.compile("|".join(parts), re.IGNORECASE), {f"o{i}": i for i in named}
 
 
-_ABOUT_OTHERS = re.compile(
-    r"\b(?i:of (?:the|these) (?:above|below|others?|options)|both of (?:them|these))\b"
-    r"|\b(?i:both|neither|only|options?|choices?) \(?[A-Z]\b"
-    r"|(?:^|\s)\(?[A-Z]\)? (?:and|or|&) \(?[A-Z]\b"
-)
+def _as_words(text: str) -> str:
+    words = r"\s+".join(map(re.escape, text.split()))
+    left = r"(?<![\w\\^/\u221a])(?<!\d[.,:])" + (r"(?<!-)" if text[0].isdigit() else "")
+    right = r"(?![\w^\u221a\u00b0/]|[.,:]\d|-\w|\s*[*+=<>\u00d7]|\s*\\[a-z])"
+    return left * text[0].isalnum() + words + right * text[-1].isalnum()
 
 
 class Meant(NamedTuple):
-    """The option that a text means, and the rule that says so."""
+    """The options that a text means, one but for questions with several right ones, and why."""
 
-    position: int
+    places: tuple[int, ...]
     rule: str
+
+    @property
+    def position(self) -> int:
+        return self.places[0]
 
 
 def option_meant(text: str, options: Sequence[str]) -> Meant | None:
-    """The option that a cleaned text means: by its text, its letter, an equal value, or yes or no.
+    """The one option that a cleaned text means: by its text, letter, an equal value, yes or no.
 
-    None where it means none of them, where an equal value fits several, or where that takes too
-    long to find out.
+    None where it means none or several of them, where an equal value fits several, or where that
+    takes too long to find out.
     """
     try:
-        return find_option(text, options)
+        meant = find_option(text, options)
     except NoReply:
         return None
+    return meant if meant and len(meant.places) == 1 else None
 
 
 def find_option(text: str, options: Sequence[str]) -> Meant | None:
-    """`option_meant`, for a caller that wants to know when it took too long.
+    """`option_meant`, for several options too, and for callers who want to know of a timeout.
 
     Raises:
         NoReply: a comparison took too long.
@@ -149,13 +200,42 @@ def find_option(text: str, options: Sequence[str]) -> Meant | None:
     for one in dict.fromkeys((text, bare)):
         for i, option in enumerate(texts):
             if len(one) > 1 and (same_text(one, option) or squeeze(one) == squeeze(option)):
-                return Meant(i, "option_text")
-    letter = letter_beside_text(bare, texts) or letter_in(text)
-    if letter is not None and letter_index(letter) < len(options):
-        return Meant(letter_index(letter), "letter")
+                return Meant((i,), "option_text")
+    if (letter := _letter_beside_text(bare, texts)) is not None:
+        return Meant((letter,), "letter")
+    if _TOGETHER.fullmatch(bare):
+        together = tuple(map(letter_index, bare))
+        if all(a < b for a, b in pairwise(together)) and together[-1] < len(options):
+            return Meant(together, "letter")
+    letters = letters_at(bare)
+    if letters and max(letters.places) < len(options):
+        return Meant(letters.places, "letter")
     rule, equal = _equal_options(bare, texts)
     distinct = {squeeze(texts[i]) for i in equal}
-    return Meant(equal[0], rule) if len(distinct) == 1 else None
+    return Meant((equal[0],), rule) if len(distinct) == 1 else None
+
+
+def _letter_beside_text(text: str, texts: Sequence[str]) -> int | None:
+    """The letter before or behind the text of an option, whichever option's text that is."""
+
+    def is_option(part: str, options: Sequence[str]) -> bool:
+        part = clean(part)
+        return any(same_text(part, one) or squeeze(part) == squeeze(one) for one in options)
+
+    before = _WITH_TEXT.fullmatch(text.lstrip("(["))
+    if before is not None:
+        letter, between, rest = before.groups()
+        index = letter_index(letter.upper())
+        may_be_article = letter in "aA" and between.isspace() and rest[0].isalpha()
+        if is_option(rest, texts[index : index + 1]) or (
+            letter.isupper() and not may_be_article and is_option(rest, texts)
+        ):
+            return index if index < len(texts) else None
+    behind = _BEHIND_TEXT.fullmatch(text)
+    if behind is not None and is_option(behind[1], texts):
+        index = letter_index((behind[2] or behind[3]).upper())
+        return index if index < len(texts) else None
+    return None
 
 
 def _equal_options(text: str, texts: Sequence[str]) -> tuple[str, list[int]]:
@@ -177,7 +257,7 @@ def _equal_options(text: str, texts: Sequence[str]) -> tuple[str, list[int]]:
 
 
 def gold_option(gold: str, options: Sequence[str]) -> Meant:
-    """The option that a gold answer, a letter or a text, means.
+    """The option that a gold answer, a letter or a text, means; several for "A, C".
 
     Raises:
         DataError: it means none of them.
@@ -237,6 +317,6 @@ def shuffle_options(question: Question, seed: int) -> Question:
     random.Random(f"{seed}/{question.id}").shuffle(order)
     answer = question.answer
     if meant.rule == "letter":
-        answer = option_letter(order.index(meant.position))
+        answer = ", ".join(sorted(option_letter(order.index(place)) for place in meant.places))
     options = tuple(question.options[i] for i in order)
     return question.model_copy(update={"options": options, "answer": answer})

@@ -11,6 +11,7 @@ dates are several numbers that are no calculation: computer algebra takes "15-20
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -213,6 +214,17 @@ _SPELLINGS = (
     (re.compile(r"\\times(?![a-z])|\\cdot(?![a-z])|[\u00d7\u00b7]"), "*"),
 )
 _LONGEST_NUMBER = 100  # characters
+_TEENS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
+    "|sixteen|seventeen|eighteen|nineteen"
+)
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_SMALL = {word: i for i, word in enumerate(_TEENS.split("|"))} | {
+    word: 10 * i for i, word in enumerate(_TENS.split("|"), start=2)
+}
+_NUMBER_WORD = re.compile(rf"\b({_TENS}|{_TEENS})\b(?:[ -]({_TEENS})\b)?", re.IGNORECASE)
+_COUNTING = re.compile(r"(?:^|\b(?:is|are|only|exactly|just)\s+)$")
+_FRACTION_CHARACTER = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 _EXACT_ENOUGH = 6  # decimals from which a decimal stands for the repeating fraction it rounds
 
 
@@ -229,6 +241,9 @@ def parse_quantity(text: str) -> Quantity | None:
     text = clean(text)
     if len(text) > _LONGEST_NUMBER:
         return None
+    text = _FRACTION_CHARACTER.sub(_spelled_fraction, text)
+    if word := _NUMBER_WORD.match(text):
+        text = str(sum(_SMALL[w.casefold()] for w in word.groups() if w)) + text[word.end() :]
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
     if text.startswith("$") and text.count("$") == 2:  # "$12$ cm"
@@ -250,6 +265,19 @@ def parse_quantity(text: str) -> Quantity | None:
         return Quantity(value)
     unit = parse_unit(rest)
     return None if unit is None else Quantity(value, unit)
+
+
+def _spelled_fraction(character: re.Match[str]) -> str:
+    return " " + unicodedata.normalize("NFKC", character[0]).replace("\u2044", "/")
+
+
+def number_words(text: str) -> list[re.Match[str]]:
+    """The numbers that a sentence writes in words; "one" only where it counts something."""
+    return [
+        word
+        for word in _NUMBER_WORD.finditer(text)
+        if word[0].casefold() != "one" or _COUNTING.search(text[: word.start()])
+    ]
 
 
 def same_quantity(

@@ -6,7 +6,6 @@ math-verify is asked only when both sides look like mathematics and are not plai
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,17 +14,17 @@ from dreamprm.answers.math_equal import NoReply
 from dreamprm.answers.options import (
     find_option,
     gold_option,
-    letter_in,
     letter_index,
+    letters_at,
     position_of,
     without_lead,
 )
 from dreamprm.answers.quantities import parse_quantity, same_quantity, same_span
-from dreamprm.answers.text import clean, last_boxed, polarity, same_text, yes_no
+from dreamprm.answers.text import clean, polarity, same_text, yes_no
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Raised whenever a verdict or an extracted answer may change: stored verdicts are keyed by it."""
 
 
@@ -44,80 +43,6 @@ class Verdict(NamedTuple):
 
     correct: bool
     rule: str
-
-
-_FINAL = re.compile(
-    r"(?:final\s+answer[*_]*(?:\s+is\b|\s*:)|^[\s#>*_-]*answer[*_]*\s*:)"
-    r"[*_: \t]*(?P<answer>[^\n]*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_IS = re.compile(
-    r"\b(?:answer|option|choice)\s+is\s*:?\s*(?P<answer>[^\n]*?)(?:\.(?=\s|$)|$)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_IN_MATH = re.compile(  # "\\[ \\text{Answer: B} \\]"
-    r"(?:\\\[\s*|\$+)?\\text(?:bf)?\s*\{\s*((?:final\s+)?answer\s*:[^{}\n]*)\}(?:\s*\\\]|\$+)?",
-    re.IGNORECASE,
-)
-_GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
-_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
-_IS_RIGHT = re.compile(  # "Hence option B is correct"
-    r"\b(?i:answer|option|choice)\s+[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
-)
-_LAST_LETTER = re.compile(r"(?:^|\s)[(\[]?\*{0,2}([A-Z])\*{0,2}[)\]]?[.*]*$")
-_HOPE = re.compile(r"[.\s]*I hope it is correct[.\s]*$")  # of a prompt that many models follow
-_LONGEST_BARE = 40  # characters of a response that is nothing but a formula
-_STEP = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
-_EMPTY = ("", "\\[", "\\(", "$", "$$", "```")
-
-
-def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
-    """The final answer that a response states, or None.
-
-    Looks for, in this order: the last `<answer>...</answer>`, the last "Final answer: ..." (or a
-    line "Answer: ..."), the last `\\boxed{}`, a last line "#### ..." or "A: ..." (the format of
-    GSM8K; open questions only), the last "the answer is ..." or "option B is correct", and at the
-    end of the text an option's letter or text, or a whole text that is one number, formula, yes or
-    no.
-
-    Args:
-        text: the response.
-        options: the option texts of the question, if it has any.
-
-    Example:
-        >>> extract_answer("Step 1: 3 + 5 = 8\\nFinal answer: **8**.")
-        '8'
-    """
-    for inside in reversed(_TAGGED.findall(text)):
-        if clean(inside):
-            return extract_answer(inside, options) or clean(inside)
-    text = _IN_MATH.sub(r"\1", text)
-    finals = list(_FINAL.finditer(text))
-    if finals:
-        for line in text[finals[-1].start("answer") :].split("\n"):
-            boxed = last_boxed(line)
-            answer = without_lead(clean(_HOPE.sub("", line) if boxed is None else boxed))
-            if answer not in _EMPTY:  # "### Final answer:" may be a heading
-                return answer
-    boxed = last_boxed(text)
-    if boxed is not None and (answer := clean(boxed)):
-        return answer
-    stripped = text.strip()
-    marked = _GSM8K.search(stripped)
-    if marked and not options and (answer := clean(marked["answer"])):
-        return answer
-    statements = sorted([*_IS.finditer(text), *_IS_RIGHT.finditer(text)], key=re.Match.start)
-    if statements and (answer := clean(statements[-1][1])) not in _EMPTY:
-        return answer
-    last_line = clean(stripped.rsplit("\n", 1)[-1])
-    if any(same_text(last_line, clean(option)) for option in options):
-        return last_line
-    letter = _LAST_LETTER.search(stripped)
-    if letter and (letter_index(letter[1]) < len(options) or last_line.strip("()[]") == letter[1]):
-        return letter[1]
-    is_bare = "\n" not in stripped and len(stripped) <= _LONGEST_BARE and not _STEP.match(stripped)
-    is_answer = looks_like_math(last_line) or yes_no(last_line) is not None
-    return last_line if is_bare and is_answer else None
 
 
 def verdict(
@@ -150,16 +75,17 @@ def verdict(
     """
     if gold == UNKNOWN_ANSWER:
         raise DataError("the question has no gold answer to verify against", field="answer")
-    right = None
+    right: tuple[int, ...] = ()
     if gold_options:
-        gold = gold_options[gold_option(gold, gold_options).position]
-        right = position_of(gold, options) if options else None
+        places = gold_option(gold, gold_options).places
+        right = tuple(position_of(gold_options[place], options) for place in places if options)
+        gold = gold_options[places[0]]
     elif options:
-        right = gold_option(gold, options).position
+        right = gold_option(gold, options).places
     if answer is None or not answer.strip():
         return Verdict(False, "none")
     try:
-        if right is not None:
+        if options:
             return _choice(clean(answer), right, options)
         if answer.strip() == gold.strip():
             return Verdict(True, "same_text")
@@ -244,14 +170,15 @@ def is_plain(gold: str) -> bool:
     return is_number or (len(gold) == 1 and gold.isalpha()) or polarity(gold) is not None
 
 
-def _choice(answer: str, right: int, options: Sequence[str]) -> Verdict:
+def _choice(answer: str, right: Sequence[int], options: Sequence[str]) -> Verdict:
     meant = find_option(answer, options)
-    if meant is None:
+    if meant is None or (len(meant.places) > 1 and len(right) == 1):
         return Verdict(False, "no_match")
-    is_right = meant.position == right or same_text(
-        clean(options[meant.position]), clean(options[right])
-    )  # some sources list an option twice
-    return Verdict(is_right, meant.rule)
+    chosen, wanted = (  # by text, because some sources list an option twice
+        {" ".join(clean(options[place]).casefold().split()) for place in places}
+        for places in (meant.places, right)
+    )
+    return Verdict(chosen == wanted, meant.rule)
 
 
 def _open(answer: str, gold: str, unit: str | None, precision: int | None) -> Verdict:
@@ -260,8 +187,8 @@ def _open(answer: str, gold: str, unit: str | None, precision: int | None) -> Ve
     said, wanted = yes_no(answer), polarity(gold)
     if said is not None and wanted is not None:
         return Verdict(said == wanted, "yes_no")
-    if len(gold) == 1 and gold.isupper() and (letter := letter_in(answer)):
-        return Verdict(letter == gold, "letter")
+    if len(gold) == 1 and gold.isupper() and (letters := letters_at(without_lead(answer))):
+        return Verdict(letters.places == (letter_index(gold),), "letter")
     answer = without_lead(answer)
     stated, number = parse_quantity(answer), parse_quantity(gold)
     if stated is not None and number is not None:

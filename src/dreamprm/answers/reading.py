@@ -1,0 +1,422 @@
+r"""Where a response states its final answer.
+
+One order of evidence, strongest first:
+
+1. `tag`: the last `<answer>...</answer>`, `<|begin_of_box|>...`, `[Answer] ...`;
+2. `line`: the last line "Answer: ...", "### Final answer", "答案: ...", whatever dresses it;
+3. `statement` ("the answer is ...", "option B is correct", "so C", "故选C") or `boxed`
+   (`\boxed{}`), whichever comes last;
+4. `gsm8k`: a last line "#### ..." or "A: ..." of an open question;
+5. `letter`: a response that begins or ends with a letter, or names one alone in parentheses;
+6. `option_text`: one that is, or names alone, the text of an option;
+7. `value`: one that is a number, formula, yes or no, or a sentence that holds one number.
+
+What a denial ("it is not A") or a condition ("if it is red, the answer is A") says is no evidence.
+With options a letter outranks what is beside it, and a statement that names no option counts only
+as far as it is a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from dreamprm.answers.formula import is_formula
+from dreamprm.answers.options import letters_at, mentions, skip_lead
+from dreamprm.answers.quantities import number_words, parse_quantity
+from dreamprm.answers.text import clean, find_boxes, polarity, same_text, yes_no
+from dreamprm.prompts import option_letter
+
+
+class Reading(NamedTuple):
+    """What was read as the final answer.
+
+    Attributes:
+        answer: as the response writes it, without its dress; None where it states none.
+        rule: what it was read by, see the module; without an answer `empty`, `refused`, `cut` (it
+            ends within a sentence) or `unstated`.
+        start: where the answer stands in the response.
+        end: likewise.
+    """
+
+    answer: str | None
+    rule: str
+    start: int = 0
+    end: int = 0
+
+
+class _Span(NamedTuple):
+    rule: str
+    start: int
+    end: int
+
+
+_LOOKED_AT = 100_000  # characters from the end
+_PHRASE = 300  # characters behind a lead
+_MOST_LEADS = 50  # that are tried, from the last one backwards
+_LONGEST_BEFORE = 60  # characters on the line before "answer"
+_LONGEST_BARE = 40  # characters of a response that is nothing but a formula
+_LONGEST_SENTENCE = 200  # characters of one that says no more than a number
+
+_FOLD = str.maketrans(  # one character for one, so that places in the text stay
+    "\uff1a\uff08\uff09\u3010\u3011\uff0e\uff0c\u2019\u2018\u201c\u201d\u00a0\u200b\ufeff\u2060\r",
+    ":()[].,''\"\"     ",
+)
+_EMPHASIS = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)|(?<!\w)__(?=[A-Za-z])|(?<=[A-Za-z.:)])__(?!\w)")
+_THOUGHT = re.compile(r"</think(?:ing)?>|\u25c1/think\u25b7", re.IGNORECASE)
+_TAG = re.compile(
+    r"(?P<open><answer>|<\|begin_of_box\|>|\[(?:final )?answer\])"
+    r"|</answer>|<\|end_of_box\|>|\[/?[a-z]{4,12}\]",
+    re.IGNORECASE,
+)
+_ANSWER = re.compile(r"\banswer(?=s?\b)|\u7b54\u6848", re.IGNORECASE)
+_MARK = re.compile(r"s?[ \t\"'`*_)]*(?:is[ \t]*)?[:=]|s?[ \t*_#]*(?=\n)|\s*[\u662f\u4e3a]")
+_IS = re.compile(
+    r"s?(?:\s+(?:to|of|for|from|among|in|that|which|choice|option|letter|here|would|should)\b"
+    r"[^.\n:;]{0,80}?)?\s+(?:is|are|was|be|being)\b\s*:?|s?[ \t\"'`*_)]*:|\s*[\u662f\u4e3a]",
+    re.IGNORECASE,
+)
+_BEFORE_MARK = re.compile(
+    r"[\W\d_]*(?:(?:step|text|textbf)[\W\d_]+)?(?:(?:so|hence|thus|therefore),?\s+)?"
+    r"(?:the\s+|my\s+)?(?:(?:final|correct|right|best|short)\s+){0,2}"
+    r"|[\W\d_]*(?:\u6b63\u786e|\u6700\u7ec8)?",
+    re.IGNORECASE,
+)
+_CHOOSES = re.compile(
+    r"\b(?:option|choice|letter|match|pick|one)\b[^.\n,;:]{0,40}?\b(?:is|be)\b:?"
+    r"|\b(?:choose|select|pick|go with|opt for|conclude)\b:?"
+    r"|\b(?:so|thus|hence|therefore|it is|it's|this is|that is|must be|has to be|should be)\b[,:]?"
+    r"|\u9009\u9879\s*[\u662f\u4e3a:]|\u9009\u62e9?",
+    re.IGNORECASE,
+)
+_IS_RIGHT = re.compile(
+    r"\s*\b(?:is|are)\s+(?:both\s+|clearly\s+)?(?:the\s+)?(?:most\s+)?(?:correct|right|best|answer)\b",
+    re.IGNORECASE,
+)
+_SUBJECT = re.compile(
+    r"(?:\A|[^\w'-])(?P<named>(?i:options?|choices?|answers?)\s+)?"
+    r"(?P<letters>[(\[]?[A-Z][)\]]?(?:\s*(?:,|and|&)\s*[(\[]?[A-Z][)\]]?){0,4})\Z"
+)
+_LONGEST_SUBJECT = 30
+_PREFIX = re.compile(
+    r"(?:(?:most likely|probably|clearly|indeed|definitely|option|choice|letter|either|therefore)\b"
+    r"[\s:]*){1,3}",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"[\W_]*(?:not|neither|never|nor|unclear|unknown)\b", re.IGNORECASE)
+_STOP = re.compile(r"[.!?](?=[\s\"')*]|\Z)|\n|\u3002")
+_CONDITION = re.compile(r"\W*(?:if|unless|suppose|assuming)\b", re.IGNORECASE)
+_INFERRED = re.compile(r"\b(?:so|thus|hence|therefore|we (?:get|have|find))\b", re.IGNORECASE)
+_REASON = re.compile(
+    r",?\s+(?:because|since|due to|as (?:the|it|this|there|they)|which (?:is|means)|based on"
+    r"|I (?:think|believe|guess|hope))\b"
+)
+_GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
+_IN_PARENTHESES = re.compile(r"[(\[]\s*([A-Z])\s*[)\]]")
+_NUMBER = re.compile(r"(?<![A-Za-z\d.,_])[-\u2212]?\d[\d,]*(?:\.\d+)?%?(?![\d^/*])(?!\.\d)")
+_REFUSES = re.compile(
+    r"can\s?not|can't|unable|impossible|not possible|insufficient|not enough|sorry|no idea"
+    r"|(?:do|does|did)(?:n't| not) (?:have|know|see|provide|show|contain|give)"
+    r"|without (?:the|an?|more|seeing)\b|no (?:image|picture|information|way|figure)"
+    r"|\u65e0\u6cd5|\u4e0d\u80fd",
+    re.IGNORECASE,
+)
+_IMPERSONAL = re.compile(  # what may be an answer as well as a refusal
+    r"(?:it )?(?:can\s?not|can't) be \w+|none(?: of (?:these|the above|them))?|no solutions?"
+    r"|undefined|does not exist|impossible|unknown",
+    re.IGNORECASE,
+)
+_UNFINISHED = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
+_WORD = re.compile(r"[A-Za-z]+")
+_GOES_ON = re.compile(r"\s+(?:is|are|and|or)\b")
+_EMPTY = re.compile(r"(?:[\s#>*_`:=\"']|-(?=\s)|\\[\[(]\s*(?=\n)|\$+\s*(?=\n)|```\w*(?=\n))*")
+_ENDS = ".!?:;)]}\"'`$*|>\u3002"
+
+
+def extract_answer(text: str, options: Sequence[str] = ()) -> str | None:
+    """The final answer that a response states, or None; `read_answer` says more.
+
+    Args:
+        text: the response.
+        options: the option texts of the question, if it has any.
+
+    Example:
+        >>> extract_answer("Step 1: 3 + 5 = 8\\nFinal answer: **8**.")
+        '8'
+    """
+    return read_answer(text, options).answer
+
+
+def read_answer(text: str, options: Sequence[str] = ()) -> Reading:
+    """The final answer that a response states, the rule that read it, and where it stands.
+
+    Takes time linear in the length of the text, of which the last 100,000 characters are read.
+
+    Args:
+        text: the response.
+        options: the option texts of the question, if it has any.
+
+    Example:
+        >>> read_answer("It is B, not A.", ["Rome", "Paris"])
+        Reading(answer='B', rule='statement', start=6, end=7)
+    """
+    offset = max(0, len(text) - _LOOKED_AT)
+    folded = _EMPHASIS.sub("  ", text[offset:].translate(_FOLD)).rstrip()
+    if not folded.strip():
+        return Reading(None, "empty")
+    thoughts = [t.end() for t in _THOUGHT.finditer(folded) if folded[t.end() :].strip()]
+    if thoughts:
+        offset, folded = offset + thoughts[-1], folded[thoughts[-1] :]
+    span = _tagged(folded, options) or _untagged(folded, options)
+    if span is None:
+        return Reading(None, _why_not(folded))
+    answer = clean(" ".join(folded[span.start : span.end].split(" ")))
+    return Reading(answer, span.rule, offset + span.start, offset + span.end)
+
+
+def _untagged(text: str, options: Sequence[str]) -> _Span | None:
+    for reader in (_marked, _stated, _gsm8k, _whole, _lettered, _mentioned, _number):
+        span = reader(text, options)
+        if span is not None and clean(text[span.start : span.end]):
+            return span
+    return None
+
+
+def _tagged(text: str, options: Sequence[str]) -> _Span | None:
+    """The last tag with a content that is no tag; a statement within it counts first."""
+    end = len(text)
+    for tag in reversed(list(_TAG.finditer(text))):
+        content = text[tag.end() : end].rstrip()
+        end = tag.start()
+        if tag["open"] is None or not clean(content):
+            continue
+        within = _untagged(content, options) or _Span("tag", 0, len(content))
+        return _Span("tag", tag.end() + within.start, tag.end() + within.end)
+    return None
+
+
+def _marked(text: str, options: Sequence[str]) -> _Span | None:
+    """The last line that is marked as the answer."""
+    for lead in _last(_ANSWER, text):
+        mark = _MARK.match(text, lead.end())
+        before = text[text.rfind("\n", 0, lead.start()) + 1 : lead.start()]
+        if mark is None or len(before) > _LONGEST_BEFORE or not _BEFORE_MARK.fullmatch(before):
+            continue
+        if answer := _answer_at(text, mark.end(), options, is_line=True):
+            return _Span("line", *answer)
+    return None
+
+
+def _stated(text: str, options: Sequence[str]) -> _Span | None:
+    """The last statement, or the last box where that comes later."""
+    leads = [(m.end(), True) for lead in _last(_ANSWER, text) if (m := _IS.match(text, lead.end()))]
+    if options:
+        leads += [(lead.end(), False) for lead in _last(_CHOOSES, text)]
+    stated = None
+    for start, names_answer in sorted(leads, reverse=True):
+        if not _is_conditional(text, start):
+            stated = _answer_at(text, start, options, is_line=False, letter_only=not names_answer)
+        if stated:
+            break
+    for lead in _last(_IS_RIGHT, text):
+        if stated and lead.start() < stated[0]:
+            break
+        begin = max(0, lead.start() - _LONGEST_SUBJECT)
+        subject = _SUBJECT.search(text[begin : lead.start()])
+        if subject and (options or subject["named"]):
+            stated = begin + subject.start("letters"), begin + subject.end("letters")
+            break
+    for start, end in sorted(find_boxes(text), reverse=True)[:_MOST_LEADS]:
+        if stated and start < stated[0] and (options or _is_value(text[slice(*stated)])):
+            break
+        boxed = _option_in(text[start:end], options, start) if options else (start, end)
+        if boxed or not stated:
+            return _Span("boxed", *(boxed or (start, end)))
+        break
+    return _Span("statement", *stated) if stated else None
+
+
+def _gsm8k(text: str, options: Sequence[str]) -> _Span | None:
+    marked = None if options else _GSM8K.search(text)
+    return _Span("gsm8k", *marked.span("answer")) if marked else None
+
+
+def _whole(text: str, options: Sequence[str]) -> _Span | None:
+    """A response that is nothing but an option's text or a value, or opens with yes or no."""
+    start = len(text) - len(text.lstrip())
+    whole = clean(text)
+    if any(same_text(whole, clean(option)) for option in options):
+        return _Span("option_text", start, len(text))
+    said, word = yes_no(whole), _WORD.search(text)
+    is_choice = not options or any(polarity(clean(option)) == said for option in options)
+    if said is not None and word is not None and is_choice:
+        return _Span("value", *word.span())
+    is_short = "\n" not in whole and len(whole) <= _LONGEST_BARE and not _UNFINISHED.match(whole)
+    is_alone = is_short and (_is_value(whole) or (not options and _IMPERSONAL.fullmatch(whole)))
+    return _Span("value", start, len(text)) if is_alone else None
+
+
+def _lettered(text: str, options: Sequence[str]) -> _Span | None:
+    """A letter that a response begins with, ends with, or holds alone in parentheses."""
+    start = len(text) - len(text.lstrip())
+    last_line = text.rfind("\n", 0, len(text)) + 1
+    for begin in dict.fromkeys((start, last_line)):
+        prefix = _PREFIX.match(text, begin)
+        letters = letters_at(text, prefix.end() if prefix else begin)
+        if letters is None or (options and max(letters.places) >= len(options)):
+            continue
+        is_alone = not text[letters.end :].strip(" .*:)]\"'`$}")
+        if is_alone or (options and begin == start and not _lists_options(text, options)):
+            return _Span("letter", letters.start, letters.end)
+    for part, begin in ((text[last_line:], last_line), (text, 0)) if options else ():
+        named = [m for m in _IN_PARENTHESES.finditer(part) if ord(m[1]) - 65 < len(options)]
+        if len({m[1] for m in named}) == 1 and not _lists_options(text, options):
+            return _Span("letter", begin + named[-1].start(), begin + named[-1].end())
+    return None
+
+
+def _mentioned(text: str, options: Sequence[str]) -> _Span | None:
+    """The only option whose text stands in the last sentence, the first, or the whole response."""
+    if not options:
+        return None
+    for start, end in _telling_sentences(text):
+        named = mentions(text[start:end], options)
+        if len({m.place for m in named}) == 1:
+            mention = named[-1]
+            sentence = text[start:end]
+            if not _REFUSES.search(sentence) or _REFUSES.search(options[mention.place]):
+                return _Span("option_text", start + mention.start, start + mention.end)
+    return None
+
+
+def _number(text: str, options: Sequence[str]) -> _Span | None:
+    """The one number of a response that is one sentence."""
+    whole = text.strip()
+    if options or len(whole) > _LONGEST_SENTENCE or "\n" in whole or _UNFINISHED.match(whole):
+        return None
+    numbers = list(_NUMBER.finditer(text)) or number_words(text)
+    if len(numbers) != 1 or _REFUSES.search(text):
+        return None
+    return _Span("value", *numbers[0].span())
+
+
+def _last(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """The last matches, from the last one backwards."""
+    return list(pattern.finditer(text))[: -_MOST_LEADS - 1 : -1]
+
+
+def _answer_at(
+    text: str, start: int, options: Sequence[str], *, is_line: bool, letter_only: bool = False
+) -> tuple[int, int] | None:
+    """The answer that stands behind a lead, or None where none does.
+
+    Args:
+        start: just behind the lead.
+        is_line: of a line "Answer: ...", which is the answer to its end.
+        letter_only: of a lead that also opens other sentences ("so", "it is").
+    """
+    begin = skip_lead(text, _EMPTY.match(text, start).end())  # type: ignore[union-attr]
+    end = _end_of_phrase(text, begin)
+    if begin == end or _DENIED.match(text, begin, end):
+        return None
+    if boxes := find_boxes(text[begin:end]):
+        begin, end = begin + boxes[-1][0], begin + boxes[-1][1]
+    if options:
+        named = _option_in(text[begin:end], options, begin, letter_only=letter_only)
+        if named or letter_only:
+            return named
+    head = _trimmed(text[begin:end], is_line)
+    return (begin, begin + len(head)) if not options or _is_value(head) else None
+
+
+def _end_of_phrase(text: str, begin: int) -> int:
+    """The end of the line, or where a bracket closes that was opened before."""
+    newline = text.find("\n", begin, begin + _PHRASE)
+    end = newline if newline >= 0 else min(len(text), begin + _PHRASE)
+    depth = 0
+    for i in range(begin, end):
+        depth += (text[i] in "([{") - (text[i] in ")]}")
+        if depth < 0:
+            return i
+    return end
+
+
+def _trimmed(phrase: str, is_line: bool) -> str:
+    """A phrase without the reason behind it; a statement ends with its sentence."""
+    reason = _REASON.search(phrase)
+    head = phrase[: reason.start()] if reason else phrase
+    stop = _STOP.search(head)
+    if stop and (not is_line or _is_value(head[: stop.start()])):
+        head = head[: stop.start()]
+    return head.rstrip()
+
+
+def _is_value(text: str) -> bool:
+    text = clean(text)
+    return polarity(text) is not None or parse_quantity(text) is not None or is_formula(text)
+
+
+def _option_in(
+    phrase: str, options: Sequence[str], offset: int, *, letter_only: bool = False
+) -> tuple[int, int] | None:
+    """What in a phrase names an option: its text, a letter at its start, or its only mention."""
+    stop = _STOP.search(phrase)
+    for whole in dict.fromkeys((phrase, phrase[: stop.start()] if stop else phrase)):
+        if any(same_text(clean(whole), clean(option)) for option in options):
+            return offset, offset + len(whole)
+    prefix = _PREFIX.match(phrase)
+    letters = letters_at(phrase, prefix.end() if prefix else 0)
+    if letters is not None and max(letters.places) < len(options):
+        is_subject = letter_only and _GOES_ON.match(phrase, letters.end)
+        return None if is_subject else (offset + letters.start, offset + letters.end)
+    if letter_only:
+        return None
+    sentence = phrase[: stop.start()] if stop else phrase
+    named = mentions(sentence, options)
+    is_first = bool(named) and not re.search(r"[a-z]{3}", sentence[: named[0].start])
+    if is_first or len({m.place for m in named}) == 1:
+        return offset + named[0].start, offset + named[0].end
+    said = yes_no(clean(sentence))
+    if said is not None and any(polarity(clean(option)) == said for option in options):
+        return offset, offset + len(sentence)
+    return None
+
+
+def _is_conditional(text: str, start: int) -> bool:
+    """Does its sentence say "if ..., the answer is"?"""
+    before = text[max(0, start - _PHRASE) : start]
+    stops = [stop.end() for stop in _STOP.finditer(before)]
+    sentence = before[stops[-1] if stops else 0 :]
+    return bool(_CONDITION.match(sentence)) and not _INFERRED.search(sentence)
+
+
+def _telling_sentences(text: str) -> list[tuple[int, int]]:
+    """Where the last and the first sentence stand, and the whole text."""
+    stops = [0, *(stop.end() for stop in _STOP.finditer(text)), len(text)]
+    sentences = [(a, b) for a, b in pairwise(stops) if text[a:b].strip(" \t\n*\"'`")]
+    return list(dict.fromkeys([sentences[-1], sentences[0], (0, len(text))]))
+
+
+def _lists_options(text: str, options: Sequence[str]) -> bool:
+    """Does it repeat two options with their letters, so that a letter alone chooses nothing?"""
+    return len({m.lastgroup for m in _listing(tuple(options)).finditer(text)}) > 1
+
+
+@lru_cache(maxsize=4096)
+def _listing(options: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(
+        "|".join(
+            rf"(?P<o{i}>\b{option_letter(i)}[).:\]]\s{{0,3}}{re.escape(clean(option)[:20])})"
+            for i, option in enumerate(options)
+        )
+    )
+
+
+def _why_not(text: str) -> str:
+    """Why a text states no answer."""
+    if _REFUSES.search(text[-_PHRASE:]) or _REFUSES.search(text[:_PHRASE]):
+        return "refused"
+    return "unstated" if text.rstrip().endswith(tuple(_ENDS)) else "cut"
