@@ -21,7 +21,7 @@ from typing import NamedTuple
 from dreamprm.answers.formula import same_math
 from dreamprm.answers.math_equal import NoReply
 from dreamprm.answers.quantities import parse_quantity, same_quantity
-from dreamprm.answers.text import clean, polarity, same_text, squeeze, yes_no
+from dreamprm.answers.text import DOLLAR, clean, polarity, same_text, squeeze, yes_no
 from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
@@ -38,7 +38,7 @@ _BEHIND_LETTER = (  # what may follow a capital letter that names an option
     r"|\s+(?:because|since|is|and|or)\b|\s*[(\[]"
 )
 _LETTER = re.compile(
-    r"[\s\"'`*_$]*(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)?(?:"
+    r"[\s\"'`*_$]*(?:\\\(\s*)?(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)?(?:"
     r"(?P<bracketed>[(\[]\s*[A-Za-z]\s*[)\]])"
     rf"|(?P<article>[AI]){_BEHIND_LETTER})"
     rf"|(?P<bare>[B-HJ-Z]){_BEHIND_LETTER}|\s+(?:as|with|due|given|for|which|based)\b)"
@@ -158,6 +158,7 @@ def _mention_pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str] | None, 
 
 def _as_words(text: str) -> str:
     words = r"\s+".join(map(re.escape, text.split()))
+    words = words.replace(DOLLAR, r"\\?[$\uff04]?").replace(r",\s+", ",").replace(",", r",\s*")
     left = r"(?<![\w\\^/\u221a])(?<!\d[.,:])" + (r"(?<!-)" if text[0].isdigit() else "")
     right = r"(?![\w^\u221a\u00b0/]|[.,:]\d|-\w|\s*[*+=<>\u00d7]|\s*\\[a-z])"
     return left * text[0].isalnum() + words + right * text[-1].isalnum()
@@ -201,7 +202,7 @@ def find_option(text: str, options: Sequence[str]) -> Meant | None:
         for i, option in enumerate(texts):
             if len(one) > 1 and (same_text(one, option) or squeeze(one) == squeeze(option)):
                 return Meant((i,), "option_text")
-    if (letter := _letter_beside_text(bare, texts)) is not None:
+    if (letter := letter_beside_text(bare, texts)) is not None:
         return Meant((letter,), "letter")
     if _TOGETHER.fullmatch(bare):
         together = tuple(map(letter_index, bare))
@@ -215,8 +216,13 @@ def find_option(text: str, options: Sequence[str]) -> Meant | None:
     return Meant((equal[0],), rule) if len(distinct) == 1 else None
 
 
-def _letter_beside_text(text: str, texts: Sequence[str]) -> int | None:
-    """The letter before or behind the text of an option, whichever option's text that is."""
+def letter_beside_text(text: str, texts: Sequence[str]) -> int | None:
+    """Place of the letter before or behind an option's text, whichever option's text that is.
+
+    Args:
+        text: without lead, see `without_lead`.
+        texts: of the options, cleaned.
+    """
 
     def is_option(part: str, options: Sequence[str]) -> bool:
         part = clean(part)

@@ -25,7 +25,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dreamprm.answers.formula import is_formula
-from dreamprm.answers.options import letters_at, mentions, skip_lead
+from dreamprm.answers.options import letter_beside_text, letters_at, mentions, skip_lead
 from dreamprm.answers.quantities import number_words, parse_quantity
 from dreamprm.answers.text import clean, find_boxes, polarity, same_text, yes_no
 from dreamprm.prompts import option_letter
@@ -130,6 +130,7 @@ _IMPERSONAL = re.compile(  # what may be an answer as well as a refusal
     re.IGNORECASE,
 )
 _UNFINISHED = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
+_BESIDE = re.compile(r"(?:\A|\s)(?P<letter>[(\[]?[A-Z][).:\]]\s*)\Z")
 _WORD = re.compile(r"[A-Za-z]+")
 _GOES_ON = re.compile(r"\s+(?:is|are|and|or)\b")
 _EMPTY = re.compile(r"(?:[\s#>*_`:=\"']|-(?=\s)|\\[\[(]\s*(?=\n)|\$+\s*(?=\n)|```\w*(?=\n))*")
@@ -271,6 +272,10 @@ def _lettered(text: str, options: Sequence[str]) -> _Span | None:
         is_alone = not text[letters.end :].strip(" .*:)]\"'`$}")
         if is_alone or (options and begin == start and not _lists_options(text, options)):
             return _Span("letter", letters.start, letters.end)
+    begin = skip_lead(text, last_line + len(text[last_line:]) - len(text[last_line:].lstrip()))
+    texts = [clean(option) for option in options]
+    if texts and letter_beside_text(clean(text[begin:]), texts) is not None:
+        return _Span("letter", begin, len(text))
     for part, begin in ((text[last_line:], last_line), (text, 0)) if options else ():
         named = [m for m in _IN_PARENTHESES.finditer(part) if ord(m[1]) - 65 < len(options)]
         if len({m[1] for m in named}) == 1 and not _lists_options(text, options):
@@ -288,7 +293,9 @@ def _mentioned(text: str, options: Sequence[str]) -> _Span | None:
             mention = named[-1]
             sentence = text[start:end]
             if not _REFUSES.search(sentence) or _REFUSES.search(options[mention.place]):
-                return _Span("option_text", start + mention.start, start + mention.end)
+                letter = _BESIDE.search(sentence[: mention.start])
+                begin = letter.start("letter") if letter else mention.start
+                return _Span("option_text", start + begin, start + mention.end)
     return None
 
 
