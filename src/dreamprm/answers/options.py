@@ -198,7 +198,7 @@ def find_option(text: str, options: Sequence[str]) -> Meant | None:
         return None
     texts = [clean(option) for option in options]
     bare = without_lead(text)
-    for one in dict.fromkeys((text, bare)):
+    for one in dict.fromkeys((text, bare, text.removeprefix("A: "))):
         for i, option in enumerate(texts):
             if len(one) > 1 and (same_text(one, option) or squeeze(one) == squeeze(option)):
                 return Meant((i,), "option_text")
@@ -232,9 +232,10 @@ def letter_beside_text(text: str, texts: Sequence[str]) -> int | None:
     if before is not None:
         letter, between, rest = before.groups()
         index = letter_index(letter.upper())
-        may_be_article = letter in "aA" and between.isspace() and rest[0].isalpha()
+        is_article = letter in "aA" and between.isspace() and rest[0].isalpha()
+        is_label = letter == "A" and between.startswith(":")  # "A: ..." answers "Q: ..."
         if is_option(rest, texts[index : index + 1]) or (
-            letter.isupper() and not may_be_article and is_option(rest, texts)
+            letter.isupper() and not is_article and not is_label and is_option(rest, texts)
         ):
             return index if index < len(texts) else None
     behind = _BEHIND_TEXT.fullmatch(text)

@@ -67,6 +67,7 @@ _FOLD = str.maketrans(  # one character for one, so that places in the text stay
 )
 _EMPHASIS = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)|(?<!\w)__(?=[A-Za-z])|(?<=[A-Za-z.:)])__(?!\w)")
 _THOUGHT = re.compile(r"</think(?:ing)?>|\u25c1/think\u25b7", re.IGNORECASE)
+_NEXT_TURN = re.compile(r"\n\s*(?:Human|User|Question|Q)\s*\d*\s*:")  # the model goes on alone
 _TAG = re.compile(
     r"(?P<open><answer>|<\|begin_of_box\|>|\[(?:final )?answer\])"
     r"|</answer>|<\|end_of_box\|>|\[/?[a-z]{4,12}\]",
@@ -86,7 +87,7 @@ _BEFORE_MARK = re.compile(
     re.IGNORECASE,
 )
 _CHOOSES = re.compile(
-    r"\b(?:option|choice|letter|match|pick|one)\b[^.\n,;:]{0,40}?\b(?:is|be)\b:?"
+    r"\b(?:option|choice|letter|match|pick|one)\b[^.\n;:]{0,80}?\b(?:is|be)\b:?"
     r"|\b(?:choose|select|pick|go with|opt for|conclude)\b:?"
     r"|\b(?:so|thus|hence|therefore|it is|it's|this is|that is|must be|has to be|should be)\b[,:]?"
     r"|\u9009\u9879\s*[\u662f\u4e3a:]|\u9009\u62e9?",
@@ -131,6 +132,10 @@ _IMPERSONAL = re.compile(  # what may be an answer as well as a refusal
 )
 _UNFINISHED = re.compile(r"[\W_]*step\s+\d", re.IGNORECASE)  # a reasoning that was cut, no answer
 _BESIDE = re.compile(r"(?:\A|\s)(?P<letter>[(\[]?[A-Z][).:\]]\s*)\Z")
+_COUNTS = re.compile(  # the number that is said, whatever numbers the rest of the sentence has
+    r"\s*(?:[^.,\d]*, )?(?:there (?:is|are|were|was)(?: (?:only|exactly|a total of))? )?"
+)
+_LABEL = re.compile(r"\s*A:\s+(?=\S)")  # "A: ..." answers "Q: ..."
 _WORD = re.compile(r"[A-Za-z]+")
 _GOES_ON = re.compile(r"\s+(?:is|are|and|or)\b")
 _EMPTY = re.compile(r"(?:[\s#>*_`:=\"']|-(?=\s)|\\[\[(]\s*(?=\n)|\$+\s*(?=\n)|```\w*(?=\n))*")
@@ -171,7 +176,9 @@ def read_answer(text: str, options: Sequence[str] = ()) -> Reading:
     thoughts = [t.end() for t in _THOUGHT.finditer(folded) if folded[t.end() :].strip()]
     if thoughts:
         offset, folded = offset + thoughts[-1], folded[thoughts[-1] :]
-    span = _tagged(folded, options) or _untagged(folded, options)
+    turn = _NEXT_TURN.search(folded)
+    own = folded[: turn.start()].rstrip() if turn else folded
+    span = _tagged(folded, options) or _untagged(own, options) or _untagged(folded, options)
     if span is None:
         return Reading(None, _why_not(folded))
     answer = clean(" ".join(folded[span.start : span.end].split(" ")))
@@ -247,11 +254,11 @@ def _gsm8k(text: str, options: Sequence[str]) -> _Span | None:
 
 def _whole(text: str, options: Sequence[str]) -> _Span | None:
     """A response that is nothing but an option's text or a value, or opens with yes or no."""
-    start = len(text) - len(text.lstrip())
-    whole = clean(text)
+    start = _start(text, options)
+    whole = clean(text[start:])
     if any(same_text(whole, clean(option)) for option in options):
         return _Span("option_text", start, len(text))
-    said, word = yes_no(whole), _WORD.search(text)
+    said, word = yes_no(whole), _WORD.search(text, start)
     is_choice = not options or any(polarity(clean(option)) == said for option in options)
     if said is not None and word is not None and is_choice:
         return _Span("value", *word.span())
@@ -260,9 +267,16 @@ def _whole(text: str, options: Sequence[str]) -> _Span | None:
     return _Span("value", start, len(text)) if is_alone else None
 
 
+def _start(text: str, options: Sequence[str]) -> int:
+    """Where a response begins, behind the label of "A: ..." where that is no option's letter."""
+    label = _LABEL.match(text)
+    is_letter = label and options and clean(text[label.end() :]).startswith(clean(options[0]))
+    return label.end() if label and not is_letter else len(text) - len(text.lstrip())
+
+
 def _lettered(text: str, options: Sequence[str]) -> _Span | None:
     """A letter that a response begins with, ends with, or holds alone in parentheses."""
-    start = len(text) - len(text.lstrip())
+    start = _start(text, options)
     last_line = text.rfind("\n", 0, len(text)) + 1
     for begin in dict.fromkeys((start, last_line)):
         prefix = _PREFIX.match(text, begin)
@@ -304,10 +318,11 @@ def _number(text: str, options: Sequence[str]) -> _Span | None:
     whole = text.strip()
     if options or len(whole) > _LONGEST_SENTENCE or "\n" in whole or _UNFINISHED.match(whole):
         return None
-    numbers = list(_NUMBER.finditer(text)) or number_words(text)
-    if len(numbers) != 1 or _REFUSES.search(text):
+    numbers = sorted([*_NUMBER.finditer(text), *number_words(text)], key=re.Match.start)
+    counts = [n for n in numbers if _COUNTS.fullmatch(text, 0, n.start())]
+    if _REFUSES.search(text) or len(counts or numbers) != 1:
         return None
-    return _Span("value", *numbers[0].span())
+    return _Span("value", *(counts or numbers)[0].span())
 
 
 def _last(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:

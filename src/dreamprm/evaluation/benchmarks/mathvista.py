@@ -13,7 +13,9 @@ import re
 from collections.abc import Sequence
 
 from dreamprm.answers import Verdict, extract_answer
-from dreamprm.answers.options import letter_index
+from dreamprm.answers.options import letter_index, mentions, option_meant
+from dreamprm.answers.quantities import parse_quantity
+from dreamprm.answers.text import clean, polarity
 from dreamprm.data.rows import Row
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import (
@@ -22,6 +24,7 @@ from dreamprm.evaluation.benchmarks.base import (
     groups_by,
     letter_or_text,
 )
+from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?|(?<![\w.])[-−]?\.\d+")
@@ -40,6 +43,11 @@ UNDETERMINED, UNANSWERED, ABSENT = "Cannot be determined", "Cannot be answered",
 REFUSALS = (NONE_OF_THEM, UNDETERMINED, UNANSWERED, ABSENT)
 """What a response without an answer is noted as."""
 
+_NEW_QUESTION = re.compile(r"\n\s*(?:Question|Solution|Q)\s*\d*:")
+_NEXT_TURN = re.compile(r"\n\s*(?:Human|User):")
+_DENIES = re.compile(
+    r"\b(?:not|no|never|cannot|neither|isn't|doesn't|aren't|don't)\b", re.IGNORECASE
+)
 _LETTER = re.compile(r"\(([A-Za-z])\)")
 _SENTENCE = re.compile(r"(?<=[.!?。])\s+|\n+")
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
@@ -129,36 +137,54 @@ def _edit_distance(left: str, right: str) -> int:
 
 def extract(question: Question, text: str) -> str | None:
     """The answer in a response, by rules."""
-    text = _PLEASANTRY.sub("", text).strip()
+    text, is_alone = _answering_part(text)
     stated = extract_answer(text, question.options)
     if question.options:
-        return _choice(text, stated, question.options)
+        return _choice(text, stated, question.options, may_imply=is_alone)
     if question.extra.get("answer_type") in ("integer", "float"):
         return _number(text, stated)
     return stated
 
 
-def _choice(text: str, stated: str | None, choices: tuple[str, ...]) -> str:
+def states_answer(question: Question, text: str) -> bool:
+    """Does a response state an answer, one of the choices if there are any, or is it inferred?"""
+    stated = extract_answer(_answering_part(text)[0], question.options)
+    if stated is None or not question.options:
+        return stated is not None
+    return option_meant(clean(stated), question.options) is not None
+
+
+def _answering_part(text: str) -> tuple[str, bool]:
+    """The part of a response that was extracted from, and whether that is all of it.
+
+    Some models go on with questions of their own, and the extraction answered the last of them.
+    """
+    text = _PLEASANTRY.sub("", _NEXT_TURN.split(text.strip())[0]).strip()
+    parts = [part for part in _NEW_QUESTION.split(text) if part.strip()] or [text]
+    answered = [part for part in parts if not part.rstrip().endswith("?")]
+    return (answered or parts)[-1], len(parts) == 1
+
+
+def _choice(text: str, stated: str | None, choices: tuple[str, ...], *, may_imply: bool) -> str:
     if stated is not None:
-        letter = re.match(r"\W*\(?([A-Z])\)?(?:\W|$)", stated)
-        if letter and letter_index(letter[1]) < len(choices):
-            return letter[1]
-        begins = [c for c in choices if re.match(re.escape(c) + r"(?!\w)", stated, re.IGNORECASE)]
-        named = begins or _named(choices, stated)
-        return named[0] if begins or len(named) == 1 else stated
+        meant = option_meant(clean(stated), choices)
+        return stated if meant is None else option_letter(meant.position)
     for sentence in _backwards(text):
-        letters = re.findall(r"\(([A-Z])\)", sentence) or re.findall(
-            r"(?:答案是|选)\s*([A-Z])", sentence
-        )
-        letters = [x for x in letters if letter_index(x) < len(choices)]
-        if len(set(letters)) == 1:
-            return str(letters[0])
-        if _REFUSES.search(sentence) and not letters:
+        if _REFUSES.search(sentence):
+            if letters := _LETTER.findall(sentence):  # of a choice that the model added
+                return str(letters[-1])
             return _refusal(sentence.lower(), text.lower())
-        if named := _named(choices, sentence):
-            low = sentence.lower()
-            return max(named, key=lambda c: (low.rfind(c.lower()), len(c)))
-    return ABSENT
+        if named := mentions(sentence, choices):
+            return option_letter(named[-1].place)
+    says = {polarity(clean(choice)): choice for choice in choices}
+    sentences = _backwards(text)
+    if None in says or not sentences:
+        return ABSENT
+    words = [choice for choice in choices if re.search(rf"\b{choice}\b", text, re.IGNORECASE)]
+    if words:
+        low = text.lower()
+        return max(words, key=lambda choice: low.rfind(choice.lower()))
+    return says[_DENIES.search(sentences[-1]) is None] if may_imply else ABSENT
 
 
 def _refusal(sentence: str, text: str) -> str:
@@ -173,19 +199,18 @@ def _refusal(sentence: str, text: str) -> str:
     return ABSENT
 
 
-def _named(choices: tuple[str, ...], text: str) -> list[str]:
-    return [c for c in choices if re.search(rf"(?<!\w){re.escape(c)}(?!\w)", text, re.IGNORECASE)]
-
-
 def _number(text: str, stated: str | None) -> str:
     """The last number of the last sentence that has one; a bold one and one behind '=' first."""
     for part in ([stated] if stated else []) + _backwards(text):
+        quantity = parse_quantity(part) if part == stated else None
+        if quantity is not None and quantity.value.denominator == 1:
+            return str(quantity.value)
         bold = [b for b in _BOLD.findall(part) if _NUMBER.search(b)]
         likely = bold[-1] if bold else part
-        behind = re.split("[=≈]", likely)[-1]
+        behind = re.split("[=\u2248]", likely)[-1]
         numbers = _NUMBER.findall(behind) or _NUMBER.findall(likely)
         if numbers:
-            return str(numbers[-1]).replace(",", "").replace("−", "-")
+            return str(numbers[-1]).replace(",", "").replace("\u2212", "-")
     return ABSENT
 
 
