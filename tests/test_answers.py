@@ -61,7 +61,7 @@ CITIES = ("Lyon", "Paris", "Nice")
         ("<answer>So the final answer is: 8</answer>", "8"),
         ("<answer>B", "B"),
         ("I fill in <answer></answer>.\nFinal answer: 7", "7"),
-        ("Yes, because it is red.", "Yes, because it is red"),
+        ("Yes, because it is red.", "Yes"),
         ("Nobody can know this", None),
         ("No idea", None),
         ("", None),
@@ -78,7 +78,8 @@ def test_the_stated_answer_is_found(text: str, answer: str | None) -> None:
         ("It lies on the Seine, therefore (B).", "B"),
         ("It lies on the Seine:\nParis", "Paris"),
         ("It lies on the Seine, therefore D", None),
-        ("These are the options\nA: Lyon", None),
+        ("The river fits:\nB: Paris", "B: Paris"),
+        ("A: Lyon\nB: Paris", None),
     ],
 )
 def test_a_letter_or_text_of_an_option_at_the_end_is_an_answer(

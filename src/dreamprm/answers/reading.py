@@ -116,6 +116,7 @@ _REASON = re.compile(
     r"|I (?:think|believe|guess|hope))\b"
 )
 _GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
+_ONE_LETTER = re.compile(r"[(\[]\s*([A-Z])\s*[)\].]|[(\[]?([a-h])[)\]]")
 _IN_PARENTHESES = re.compile(r"[(\[]\s*([A-Z])\s*[)\]]")
 _NUMBER = re.compile(r"(?<![A-Za-z\d.,_])[-\u2212]?\d[\d,]*(?:\.\d+)?%?(?![\d^/*])(?!\.\d)")
 _REFUSES = re.compile(
@@ -181,7 +182,10 @@ def read_answer(text: str, options: Sequence[str] = ()) -> Reading:
     span = _tagged(folded, options) or _untagged(own, options) or _untagged(folded, options)
     if span is None:
         return Reading(None, _why_not(folded))
-    answer = clean(" ".join(folded[span.start : span.end].split(" ")))
+    answer = clean(folded[span.start : span.end])
+    letter = _ONE_LETTER.fullmatch(answer)
+    if letter and all(not same_text(answer, clean(option)) for option in options):
+        answer = letter[1] or letter[2].upper()
     return Reading(answer, span.rule, offset + span.start, offset + span.end)
 
 
