@@ -79,7 +79,7 @@ def test_the_stated_answer_is_found(text: str, answer: str | None) -> None:
         ("It lies on the Seine:\nParis", "Paris"),
         ("It lies on the Seine, therefore D", None),
         ("The river fits:\nB: Paris", "B: Paris"),
-        ("A: Lyon\nB: Paris", None),
+        ("(A) Lyon (B) Paris (C) Nice", None),
     ],
 )
 def test_a_letter_or_text_of_an_option_at_the_end_is_an_answer(

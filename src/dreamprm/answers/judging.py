@@ -175,7 +175,7 @@ def _choice(answer: str, right: Sequence[int], options: Sequence[str]) -> Verdic
     if meant is None or (len(meant.places) > 1 and len(right) == 1):
         return Verdict(False, "no_match")
     chosen, wanted = (  # by text, because some sources list an option twice
-        {" ".join(clean(options[place]).casefold().split()) for place in places}
+        {" ".join(clean(options[place]).split()) for place in places}
         for places in (meant.places, right)
     )
     return Verdict(chosen == wanted, meant.rule)

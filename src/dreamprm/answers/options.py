@@ -34,7 +34,7 @@ _LEAD = re.compile(  # "So the correct answer is:", "option", "the best choice i
 )
 _BEHIND_LETTER = (  # what may follow a capital letter that names an option
     r"(?=\s*(?:\Z|[\n,;!?)\]}\"`*$|/&\u2013\u2014\u3001\u3002\u548c\u53ca\u4e0e\u9879]"
-    r"|:(?!\w)|:\s|\.(?![A-Za-z])|-\s|'(?!\w))"
+    r"|\\[)\]]|:(?!\w)|:\s|\.(?![A-Za-z])|-\s|'(?!\w))"
     r"|\s+(?:because|since|is|and|or)\b|\s*[(\[]"
 )
 _LETTER = re.compile(

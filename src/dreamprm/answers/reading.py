@@ -19,6 +19,7 @@ as far as it is a value.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -67,7 +68,7 @@ _FOLD = str.maketrans(  # one character for one, so that places in the text stay
 )
 _EMPHASIS = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)|(?<!\w)__(?=[A-Za-z])|(?<=[A-Za-z.:)])__(?!\w)")
 _THOUGHT = re.compile(r"</think(?:ing)?>|\u25c1/think\u25b7", re.IGNORECASE)
-_NEXT_TURN = re.compile(r"\n\s*(?:Human|User|Question|Q)\s*\d*\s*:")  # the model goes on alone
+_NEXT_TURN = re.compile(r"\n[ \t]*(?:Human|User|Question|Q)\s*\d*\s*:")  # the model goes on alone
 _TAG = re.compile(
     r"(?P<open><answer>|<\|begin_of_box\|>|\[(?:final )?answer\])"
     r"|</answer>|<\|end_of_box\|>|\[/?[a-z]{4,12}\]",
@@ -94,7 +95,7 @@ _CHOOSES = re.compile(
     re.IGNORECASE,
 )
 _IS_RIGHT = re.compile(
-    r"\s*\b(?:is|are)\s+(?:both\s+|clearly\s+)?(?:the\s+)?(?:most\s+)?(?:correct|right|best|answer)\b",
+    r"\b(?:is|are)\s+(?:both\s+|clearly\s+)?(?:the\s+)?(?:most\s+)?(?:correct|right|best|answer)\b",
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(
@@ -179,7 +180,9 @@ def read_answer(text: str, options: Sequence[str] = ()) -> Reading:
         offset, folded = offset + thoughts[-1], folded[thoughts[-1] :]
     turn = _NEXT_TURN.search(folded)
     own = folded[: turn.start()].rstrip() if turn else folded
-    span = _tagged(folded, options) or _untagged(own, options) or _untagged(folded, options)
+    span = _tagged(folded, options) or _untagged(own, options)
+    if turn and span is None:
+        span = _untagged(folded, options)
     if span is None:
         return Reading(None, _why_not(folded))
     answer = clean(folded[span.start : span.end])
@@ -214,7 +217,8 @@ def _marked(text: str, options: Sequence[str]) -> _Span | None:
     """The last line that is marked as the answer."""
     for lead in _last(_ANSWER, text):
         mark = _MARK.match(text, lead.end())
-        before = text[text.rfind("\n", 0, lead.start()) + 1 : lead.start()]
+        line = text.rfind("\n", max(0, lead.start() - _LONGEST_BEFORE), lead.start()) + 1
+        before = text[line : lead.start()]
         if mark is None or len(before) > _LONGEST_BEFORE or not _BEFORE_MARK.fullmatch(before):
             continue
         if answer := _answer_at(text, mark.end(), options, is_line=True):
@@ -237,7 +241,7 @@ def _stated(text: str, options: Sequence[str]) -> _Span | None:
         if stated and lead.start() < stated[0]:
             break
         begin = max(0, lead.start() - _LONGEST_SUBJECT)
-        subject = _SUBJECT.search(text[begin : lead.start()])
+        subject = _SUBJECT.search(text[begin : lead.start()].rstrip())
         if subject and (options or subject["named"]):
             stated = begin + subject.start("letters"), begin + subject.end("letters")
             break
@@ -331,7 +335,7 @@ def _number(text: str, options: Sequence[str]) -> _Span | None:
 
 def _last(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
     """The last matches, from the last one backwards."""
-    return list(pattern.finditer(text))[: -_MOST_LEADS - 1 : -1]
+    return list(deque(pattern.finditer(text), maxlen=_MOST_LEADS))[::-1]
 
 
 def _answer_at(
@@ -423,7 +427,7 @@ def _telling_sentences(text: str) -> list[tuple[int, int]]:
     """Where the last and the first sentence stand, and the whole text."""
     stops = [0, *(stop.end() for stop in _STOP.finditer(text)), len(text)]
     sentences = [(a, b) for a, b in pairwise(stops) if text[a:b].strip(" \t\n*\"'`")]
-    return list(dict.fromkeys([sentences[-1], sentences[0], (0, len(text))]))
+    return list(dict.fromkeys([*sentences[-1:], *sentences[:1], (0, len(text))]))
 
 
 def _lists_options(text: str, options: Sequence[str]) -> bool:

@@ -34,7 +34,7 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _PLEASANTRY = re.compile(
-    r"\n\s*(?:I hope|Is there any|Do you (?:have|want|need)|Let me know|Would you|Please let"
+    r"\n[ \t]*(?:I hope|Is there any|Do you (?:have|want|need)|Let me know|Would you|Please let"
     r"|If you)[^\n]*",
     re.IGNORECASE,
 )
@@ -43,8 +43,8 @@ UNDETERMINED, UNANSWERED, ABSENT = "Cannot be determined", "Cannot be answered",
 REFUSALS = (NONE_OF_THEM, UNDETERMINED, UNANSWERED, ABSENT)
 """What a response without an answer is noted as."""
 
-_NEW_QUESTION = re.compile(r"\n\s*(?:Question|Solution|Q)\s*\d*:")
-_NEXT_TURN = re.compile(r"\n\s*(?:Human|User):")
+_NEW_QUESTION = re.compile(r"\n[ \t]*(?:Question|Solution|Q)\s*\d*:")
+_NEXT_TURN = re.compile(r"\n[ \t]*(?:Human|User):")
 _DENIES = re.compile(
     r"\b(?:not|no|never|cannot|neither|isn't|doesn't|aren't|don't)\b", re.IGNORECASE
 )
