@@ -22,13 +22,19 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, verdict
+from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, read_answer, verdict
 from dreamprm.data import read_trajectories
 from dreamprm.data.sources import read_known
 from dreamprm.evaluation.benchmarks import ANSWERS, read_responses
 from dreamprm.evaluation.benchmarks import mathvision as mathvision_rule
 from dreamprm.evaluation.benchmarks.base import letter_or_text, our_verdict
-from dreamprm.evaluation.benchmarks.mathvista import REFUSALS, extract, mathvista_verdict, right
+from dreamprm.evaluation.benchmarks.mathvista import (
+    REFUSALS,
+    extract,
+    mathvista_verdict,
+    right,
+    states_answer,
+)
 from dreamprm.prompts import option_letter
 from dreamprm.records import Trajectory
 from dreamprm.search.choosing import highest_scored, most_voted
@@ -200,7 +206,7 @@ def mathvista_responses(data: Path, file: str) -> list[Compared]:
     for _, row in _jsonl(data / "responses" / "mathvista" / file):
         question, stored = asked[row["pid"]], row["true_false"]
         answer = extract(question, row["response"] or "")
-        read = extract_answer(row["response"] or "", question.options) is not None
+        read = states_answer(question, row["response"] or "")
         ours = Verdict(right(question, answer), "published rules")
         named = (row["extraction"] or "").strip("().").lower() in _choices(question.options)
         why = "another answer is read"
@@ -253,11 +259,8 @@ def _difference(letter: str | None, answer: str | None, text: str, options: Sequ
     if not text.strip():
         return "the response is empty"
     reads = "the script reads none" if letter is None else "the script reads one"
-    return f"{reads}, we read " + ("none" if answer is None else f"one by {_rule(text, options)}")
-
-
-def _rule(text: str, options: Sequence[str]) -> str:
-    return "our rules"
+    rule = read_answer(text, options).rule
+    return f"{reads}, we read " + (f"none: {rule}" if answer is None else f"one by {rule}")
 
 
 def m3cot_letter(text: str, options: Sequence[str]) -> tuple[str | None, str]:

@@ -126,3 +126,37 @@ def test_the_page_explains_every_difference(real_data: Path) -> None:
     assert "not explained" not in page
     kept = Path(__file__).parents[1] / "docs" / "results" / "verdicts.md"
     assert kept.read_text(encoding="utf-8") == page
+
+
+@pytest.fixture(scope="module")
+def responses(real_data: Path) -> dict[str, list[Compared]]:
+    if not (real_data / "responses").is_dir():
+        pytest.skip("needs the stored responses of many models")
+    return verdicts.all_responses(real_data)
+
+
+def of(responses: dict[str, list[Compared]], benchmark: str) -> dict[str, list[Compared]]:
+    return {name: rows for name, rows in responses.items() if name.startswith(f"{benchmark},")}
+
+
+def test_mathvista_agrees_on_responses_that_state_an_answer(
+    responses: dict[str, list[Compared]],
+) -> None:
+    files = of(responses, "MathVista").values()
+    stating = [[row for row in rows if row.read] for rows in files]
+    assert sum(agreement(rows) for rows in files) / len(files) >= 92.5
+    assert sum(agreement(rows) for rows in stating) / len(files) >= 97
+
+
+def test_our_reading_of_mmmu_loses_little_of_what_its_script_counts_and_finds_more(
+    responses: dict[str, list[Compared]],
+) -> None:
+    for name, rows in (of(responses, "MMMU-Pro") | of(responses, "MMMU")).items():
+        read = [row for row in rows if not row.guessed]
+        lost = sum(row.stored and not row.ours.correct for row in read)
+        assert lost <= 0.015 * len(rows) and agreement(read) >= 96, name
+
+
+def test_m3cot_agrees_with_its_own_careless_rule(responses: dict[str, list[Compared]]) -> None:
+    for name, rows in of(responses, "M3CoT").items():
+        assert agreement(rows) >= 95, name

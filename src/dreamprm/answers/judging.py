@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dreamprm.answers.formula import looks_like_math, same_math
 from dreamprm.answers.math_equal import NoReply
 from dreamprm.answers.options import (
+    LONGEST_VALUE,
     find_option,
     gold_option,
     letter_index,
@@ -189,6 +190,8 @@ def _open(answer: str, gold: str, unit: str | None, precision: int | None) -> Ve
         return Verdict(said == wanted, "yes_no")
     if len(gold) == 1 and gold.isupper() and (letters := letters_at(without_lead(answer))):
         return Verdict(letters.places == (letter_index(gold),), "letter")
+    if max(len(answer), len(gold)) > LONGEST_VALUE:
+        return Verdict(False, "no_match")
     answer = without_lead(answer)
     stated, number = parse_quantity(answer), parse_quantity(gold)
     if stated is not None and number is not None:

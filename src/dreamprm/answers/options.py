@@ -26,6 +26,7 @@ from dreamprm.errors import DataError
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
+LONGEST_VALUE = 500  # characters; a longer text is prose, not an answer
 _LEAD = re.compile(  # "So the correct answer is:", "option", "the best choice is option"
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+)?(?:(?:correct|right|best|final)\s+)*"
     r"(?:(?:answers?|options?|choices?|letter)\b\s*(?:is\b|are\b|:)\s*:?\s*(?=\S)"
@@ -202,6 +203,8 @@ def find_option(text: str, options: Sequence[str]) -> Meant | None:
         for i, option in enumerate(texts):
             if len(one) > 1 and (same_text(one, option) or squeeze(one) == squeeze(option)):
                 return Meant((i,), "option_text")
+    if len(text) > LONGEST_VALUE:
+        return None
     if (letter := letter_beside_text(bare, texts)) is not None:
         return Meant((letter,), "letter")
     if _TOGETHER.fullmatch(bare):

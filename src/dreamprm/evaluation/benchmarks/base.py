@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.answers import extract_answer, verdict
+from dreamprm.answers import extract_answer, read_answer, verdict
 from dreamprm.answers.options import letter_index
 from dreamprm.answers.text import same_text
 from dreamprm.data.files import atomic_write
@@ -269,7 +269,8 @@ def _compare_golds(asked: Mapping[str, Question], responses: Iterable[Response])
 
 
 def _why_unread(question: Question, text: str | None) -> str:
-    return "empty" if not (text or "").strip() else "unstated"
+    reading = read_answer(text or "", question.options)
+    return "not read by its script" if reading.answer is not None else reading.rule
 
 
 def _warn_of_unread(unread: Mapping[str, str], responses: Mapping[str, Response]) -> None:
