@@ -172,7 +172,6 @@ def mathvision(data: Path, file: str) -> list[Compared]:
 
 
 MMMU_PRO_WHY = {
-    "143": "a sentence behind the letter; we do not pick letters out of prose",
     "296": "two letters; the stored verdict takes the last",
     "569": '"AC" is the text of an option; the stored letter does not stand in the response',
     "954": "the response ends with the letter C; the stored letter is B",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dreamprm.answers import Verdict
+from dreamprm.answers import Verdict, extract_answer, verdict
 from experiments import verdicts
 from experiments.verdicts import Compared
 
@@ -160,3 +162,20 @@ def test_our_reading_of_mmmu_loses_little_of_what_its_script_counts_and_finds_mo
 def test_m3cot_agrees_with_its_own_careless_rule(responses: dict[str, list[Compared]]) -> None:
     for name, rows in of(responses, "M3CoT").items():
         assert agreement(rows) >= 95, name
+
+
+def test_small_inputs_of_every_kind_of_fault_are_read_and_judged(real_data: Path) -> None:
+    text = (real_data / "responses" / "minimal.jsonl").read_text(encoding="utf-8")
+    rows = [row for row in map(json.loads, text.splitlines()) if row["kind"] != "split"]
+    assert len(rows) == 252
+    assert [row["id"] for row in rows if not _is_as_expected(row)] == []
+
+
+def _is_as_expected(row: dict[str, Any]) -> bool:
+    options, expected = tuple(row.get("options") or ()), row["expected_answer"]
+    answer = row["text"] if row["kind"] == "equal" else extract_answer(row["text"], options)
+    if verdict(answer, row["gold"], options).correct != row["expected_verdict"]:
+        return False
+    if row["kind"] == "equal" or expected is None:
+        return row["kind"] == "equal" or answer is None
+    return verdict(answer, expected, options).correct

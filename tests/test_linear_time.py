@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
+from dreamprm.answers import read_answer, verdict
+from dreamprm.answers.text import clean
 from dreamprm.prompts import join_steps, split_open, split_steps, step_end
 
 SHORT, LONG = 10_000, 100_000
@@ -19,10 +21,16 @@ MOST = 1.5 * LONG / SHORT
 FLOOR_S = 0.004
 """What takes less at the short length is called this much: a clock's noise is no growth."""
 
+OPTIONS = ("Rome", "Paris", "2", "\u221a2")
+
 READERS: dict[str, Callable[[str], object]] = {
     "split_steps": split_steps,
     "split_open": split_open,
     "step_end": lambda text: step_end("1. one\n\n2. two\n\n", text),
+    "read_answer": read_answer,
+    "read_answer of a choice": lambda text: read_answer(text + "7", OPTIONS),
+    "verdict": lambda text: verdict(text, "8"),
+    "verdict on a choice": lambda text: verdict(text, "B", OPTIONS),
     "join_steps": lambda text: join_steps(text.split("\n"), "8"),
 }
 """Name -> what reads a text."""
@@ -41,7 +49,8 @@ PIECES = [
         "<step ",
     ],
     *["<think>\n</think>\n", "Step 1:\n", "step ", "Step 1 of ", "Final answer:\n", "Answer: 8\n"],
-    *["the answer is ", "答案", "第一步"],
+    *["the answer is ", "答案", "第一步", "so ", "A ", "A, ", "(A) ", "\nHuman: ", "one ", "1,"],
+    *["is correct ", "option is ", "\\text{", "]", ")", "}", "?", "`", "|"],
 ]
 """A nasty text is one of these again and again."""
 
@@ -64,6 +73,7 @@ def _seconds(read: Callable[[str], object], text: str) -> float:
     gc.disable()
     try:
         for _ in range(2):
+            clean.cache_clear()
             began = time.process_time()
             read(text)
             took.append(time.process_time() - began)
