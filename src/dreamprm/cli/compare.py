@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Compare and print."""
-    from dreamprm.evaluation.compare import OF_STEPS, Run, as_json, compare, main_runs, runs_of
+    from dreamprm.evaluation.compare import OF_STEPS, as_json, compare, main_runs, runs_of
     from dreamprm.evaluation.results import read_result
 
     if not config.results:
@@ -61,7 +61,7 @@ def run(config: Config) -> None:
         if config.benchmark not in known:
             raise DataError(f"no run has benchmark '{config.benchmark}'; there are {known}")
         runs = [
-            Run(one.name, tuple(r for r in one.rows if r.benchmark == config.benchmark))
+            replace(one, rows=tuple(r for r in one.rows if r.benchmark == config.benchmark))
             for one in runs
         ]
     comparisons = compare(runs, config.baseline)

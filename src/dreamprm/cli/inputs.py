@@ -64,9 +64,10 @@ class EvaluationInputs:
         Raises:
             DataError: it has no scores.
         """
+        from dreamprm.evaluation.evaluate import main_of
+
         if self.main_method is None:
-            names = [*self.scores] or ["self_consistency"]
-            return "dreamprm" if "dreamprm" in names else names[-1]
+            return main_of(self.scores)
         if self.main_method not in (*self.scores, "first_sample", "self_consistency"):
             raise DataError(
                 f"main_method '{self.main_method}' has no scores; there are: "

@@ -31,10 +31,15 @@ _QUANTILES = float(ndtri(0.975) + ndtri(0.8))  # two-sided 5%, power 80%
 
 @dataclass(frozen=True)
 class Run:
-    """One method of one result file."""
+    """One method of one result file.
+
+    Attributes:
+        is_main: is it the file's main method? None where the file names none.
+    """
 
     name: str
     rows: tuple[QuestionResult, ...]
+    is_main: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -88,16 +93,21 @@ def runs_of(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Run]
         DataError: none of the files has question rows of such a method.
     """
     runs = [
-        Run(name, result.questions[method])
+        Run(name, result.questions[method], _is_main(result, method))
         for name, result, method in named(results)
         if method in result.questions and (not methods or method in methods)
     ]
     if not runs:
-        there = sorted({m for result in results for m in result.questions}) or ["none"]
+        known = sorted({m for result in results for m in result.questions}) or ["none"]
         raise DataError(
-            f"no rows of questions to compare; methods in the files: {', '.join(there)}"
+            f"no rows of questions to compare; methods in the files: {', '.join(known)}"
         )
     return runs
+
+
+def _is_main(result: Result, method: str) -> bool | None:
+    main = result.details.get("main_method")
+    return main == method if isinstance(main, str) and main in result.questions else None
 
 
 def main_runs(results: Sequence[Result]) -> list[Run]:
@@ -105,16 +115,10 @@ def main_runs(results: Sequence[Result]) -> list[Run]:
 
     All methods of a single file, its main one first, and all of those files that name none.
     """
-    mains = {name for name, result, method in named(results) if method == _main(result)}
+    runs = runs_of(results)
     if len(results) == 1:
-        return sorted(runs_of(results), key=lambda run: run.name not in mains)
-    telling = {name for name, result, _ in named(results) if _main(result) is None}
-    return [run for run in runs_of(results) if run.name in mains | telling]
-
-
-def _main(result: Result) -> str | None:
-    name = result.details.get("main_method")
-    return name if isinstance(name, str) and name in result.questions else None
+        return sorted(runs, key=lambda run: not run.is_main)
+    return [run for run in runs if run.is_main is not False]
 
 
 def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison]:
@@ -210,13 +214,11 @@ def _table(run: Run) -> dict[tuple[str, str], dict[int, float]]:
 
 def _holm(comparisons: list[Comparison]) -> list[Comparison]:
     """Each p times the number of hypotheses not yet rejected, never below a smaller one's."""
-    order = sorted(range(len(comparisons)), key=lambda i: comparisons[i].p_holm)
-    corrected: dict[int, float] = {}
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(comparisons) - rank) * comparisons[i].p_holm))
-        corrected[i] = highest
-    return [replace(one, p_holm=corrected[i]) for i, one in enumerate(comparisons)]
+    p = np.array([one.p_holm for one in comparisons])
+    order = np.argsort(p, kind="stable")
+    left = np.arange(len(p), 0, -1)
+    p[order] = np.maximum.accumulate(np.minimum(1.0, left * p[order]))
+    return [replace(one, p_holm=float(p[i])) for i, one in enumerate(comparisons)]
 
 
 def as_json(comparisons: Sequence[Comparison]) -> list[Mapping[str, object]]:

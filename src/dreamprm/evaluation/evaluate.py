@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import comb
 from pathlib import Path
@@ -143,11 +143,6 @@ class Evaluation:
         """Method a minus method b on the same questions, averaged over benchmarks."""
         return paired_difference(self.values[a], self.values[b])
 
-    def main_method(self) -> str:
-        """What the others are compared with: `dreamprm`, else the last method with scores."""
-        names = [*self.aggregated] or ["self_consistency"]
-        return "dreamprm" if "dreamprm" in names else names[-1]
-
     def save(self, path: str | Path, **options: Any) -> None:
         """Write a result file, which `dreamprm compare` and `report` read.
 
@@ -174,7 +169,7 @@ class Evaluation:
             main_method: the others are compared with it.
             settings: of the run.
         """
-        main = main_method or self.main_method()
+        main = main_method or main_of(self.scores)
         answers = {(t.question_id, t.sample_index): t.answer for t in self.trajectories}
         by_id = {q.id: q for q in self.questions}
         accuracy, average = self.accuracy, self.average
@@ -212,9 +207,9 @@ class Evaluation:
         return new_result(
             name=name,
             kind="selection",
-            settings=dict(settings or {}),
+            settings=settings,
             metrics=metrics,
-            questions={method: tuple(by_question) for method, by_question in rows.items()},
+            questions=rows,
             ties=self.ties,
             details={
                 "n": self.n,
@@ -231,6 +226,12 @@ class Evaluation:
                 "aggregation_chosen": {m: asdict(c) for m, c in self.choices.items()},
             },
         )
+
+
+def main_of(scored: Collection[str]) -> str:
+    """What other methods are compared with: `dreamprm`, else the last method with scores."""
+    names = [*scored] or ["self_consistency"]
+    return "dreamprm" if "dreamprm" in names else names[-1]
 
 
 def evaluate(

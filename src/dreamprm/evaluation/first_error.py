@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamprm.data.files import refuse
+from dreamprm.data.files import in_row
 from dreamprm.data.first_error import EXTRA, NONE, UNPLACED
 from dreamprm.data.rows import Row, each_row, own_extra
 from dreamprm.errors import DataError, DataWarning
-from dreamprm.evaluation.results import Metric, QuestionResult, metric
+from dreamprm.evaluation.results import Metric, QuestionResult, metric, resampled_metrics
 from dreamprm.evaluation.statistics import (
     Values,
     estimate,
@@ -94,15 +94,13 @@ def read_said(path: Path, benchmark: str) -> Said:
         DataError: a row without id or prediction, or two rows of one id.
     """
     said: dict[str, int | None] = {}
-    for number, row in each_row(path, refuse):
-        id = row.get("id", row.get("uuid"))
-        if id is None or str(id) in said:
-            message = "two rows have this id" if id is not None else "names no solution"
-            raise DataError(message, file=path, row=number, field="id")
-        try:
+    for number, row in each_row(path):
+        with in_row(path, number):
+            id = row.get("id", row.get("uuid"))
+            if id is None or str(id) in said:
+                message = "two rows have this id" if id is not None else "names no solution"
+                raise DataError(message, field="id")
             said[str(id)] = _index_of(_prediction(row), FIRST_STEP[benchmark])
-        except DataError as error:
-            raise error.at(file=path, row=number) from None
     if not said:
         raise DataError("holds no predictions", file=path)
     return said
@@ -231,7 +229,7 @@ def first_error_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
     if benchmark == "big_bench_mistake":
         metrics[f"{benchmark}/accuracy"] = metric(estimate([row.value for row in rows]))
     if benchmark in ("mr_gsm8k", "mr_ben"):
-        metrics |= _mr_metrics(rows)
+        metrics |= {f"{benchmark}/{name}": m for name, m in _mr_metrics(rows).items()}
     return {benchmark: Metric(value=value, ci95=ci95, n=len(rows))} | metrics
 
 
@@ -256,19 +254,12 @@ def _mr_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
         tables.append(np.array([judged, [row.value for row in of_kind]]).T.astype(np.float64))
     wrong, right = map(len, tables)
 
-    def figures(wrong_sums: Values, right_sums: Values) -> tuple[Values, Values]:
-        """Of sums (n, 2) MCC and score, both (n,)."""
+    def figures(wrong_sums: Values, right_sums: Values) -> dict[str, Values]:
+        """Of sums (draws, 2) MCC and score, both (draws,)."""
         tn, tp = wrong_sums[:, 0], right_sums[:, 0]
         fp, fn = wrong - tn, right - tp
         root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
         mcc = np.maximum(0.0, (tp * tn - fp * fn) / np.where(root == 0, 1.0, root))
-        return mcc, 0.2 * mcc + 0.3 * wrong_sums[:, 1] / wrong
+        return {"mcc": mcc, "mr_score_unexplained": 0.2 * mcc + 0.3 * wrong_sums[:, 1] / wrong}
 
-    values = figures(*(table.sum(0)[None] for table in tables))
-    draws = figures(*(resampled_sums(table, seed=i) for i, table in enumerate(tables)))
-    return {
-        f"{rows[0].benchmark}/{name}": Metric(
-            value=float(value[0]), ci95=spread(draw, float(value[0])), n=len(rows)
-        )
-        for name, value, draw in zip(("mcc", "mr_score_unexplained"), values, draws, strict=True)
-    }
+    return resampled_metrics(figures, *tables, n=len(rows))

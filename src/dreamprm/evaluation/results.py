@@ -11,17 +11,25 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, JsonValue
 
 from dreamprm import __version__
 from dreamprm.data.files import atomic_write, load_json_object
 from dreamprm.errors import DataError
-from dreamprm.evaluation.statistics import Estimate, estimate, estimate_average
+from dreamprm.evaluation.statistics import (
+    Estimate,
+    Values,
+    estimate,
+    estimate_average,
+    resampled_sums,
+    spread,
+)
 from dreamprm.records import Question, Record
 from dreamprm.search.choosing import Choice
 
@@ -125,9 +133,10 @@ class Result(Record):
     details: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-def new_result(**fields: Any) -> Result:
-    """A result of this version and commit; `fields` are those of `Result`."""
-    return Result.parse({"versions": versions(), "commit": commit()} | fields)
+def new_result(settings: Mapping[str, Any] | None = None, **fields: Any) -> Result:
+    """A result of this version and commit; `fields` are the other ones of `Result`."""
+    made = {"versions": versions(), "commit": commit(), "settings": dict(settings or {})}
+    return Result.parse(made | fields)
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -176,6 +185,24 @@ def check_name(benchmark: str) -> str:
 def metric(e: Estimate) -> Metric:
     """An estimate as a result file holds it."""
     return Metric(value=e.mean, ci95=e.ci95, n=e.n)
+
+
+def resampled_metrics(
+    figures: Callable[..., Mapping[str, Values]], *tables: NDArray[np.float64], n: int
+) -> dict[str, Metric]:
+    """Figures of the column sums of tables, with intervals by bootstrap over the rows of each.
+
+    Args:
+        figures: takes the sums of each table, (draws, columns); gives (draws,) by name.
+        tables: (clusters, columns) each; rows are drawn within a table.
+        n: of the metrics.
+    """
+    values = figures(*(table.sum(0)[None] for table in tables))
+    draws = figures(*(resampled_sums(table, seed=i) for i, table in enumerate(tables)))
+    return {
+        name: Metric(value=float(value[0]), ci95=spread(draws[name], float(value[0])), n=n)
+        for name, value in values.items()
+    }
 
 
 def subject_of(question: Question) -> dict[str, tuple[str, ...]]:
@@ -260,11 +287,9 @@ def choices_result(
     return new_result(
         name=name,
         kind="selection",
-        settings=dict(settings),
+        settings=settings,
         metrics={method: metrics},
-        questions={
-            method: tuple(_row(c, by_id[c.question_id]) for group in groups.values() for c in group)
-        },
+        questions={method: [_row(c, by_id[c.question_id]) for g in groups.values() for c in g]},
         details={
             "main_method": method,
             "asked": len(questions),

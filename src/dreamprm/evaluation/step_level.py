@@ -36,8 +36,15 @@ from dreamprm.evaluation.first_error import (
     said_of,
     solution_row,
 )
-from dreamprm.evaluation.results import Metric, QuestionResult, Result, new_result, subject_of
-from dreamprm.evaluation.statistics import Values, resampled_sums, spread
+from dreamprm.evaluation.results import (
+    Metric,
+    QuestionResult,
+    Result,
+    new_result,
+    resampled_metrics,
+    subject_of,
+)
+from dreamprm.evaluation.statistics import Values
 from dreamprm.records import Question, StepScores, Trajectory
 
 Scored = Mapping[tuple[str, int], StepScores]  # (question id, sample_index) -> step scores
@@ -65,11 +72,11 @@ def score_steps(
         DataError: a solution has no scores, too few, or other steps were judged.
     """
     by_id = {q.id: q for q in questions}
+    said: list[int | None] = []
+    scored: Scored = {}
     if isinstance(scores, Mapping):
         said = [said_of(t, scores) for t in trajectories]
-        scored: Scored = {}
     else:
-        said = []
         scored = {(s.question_id, s.sample_index): s for s in scores}
     if benchmark in FIRST_STEP:
         said = said or [predicted(logits_of(t, scored), threshold) for t in trajectories]
@@ -84,9 +91,9 @@ def score_steps(
     return new_result(
         name=name,
         kind="steps",
-        settings=dict(settings or {}),
+        settings=settings,
         metrics={name: metrics},
-        questions={name: tuple(rows)},
+        questions={name: rows},
         details={"benchmark": benchmark},
     )
 
@@ -149,7 +156,7 @@ ByQuestion = dict[str, Counts]
 
 
 def add(by_question: ByQuestion, t: Trajectory, counts: Counts) -> None:
-    """Put a solution's steps to those of its question."""
+    """Add a solution's steps to those of its question."""
     by_question[t.question_id] = by_question.get(t.question_id, Counts()) + counts
 
 
@@ -179,10 +186,9 @@ def step_figures(
         if not sum(counts):
             continue  # no step is labelled
         question = questions[t.question_id]
-        for group in [benchmark] + (
-            [f"{benchmark}/{question.subject}"] if question.subject else []
-        ):
-            add(by_group.setdefault(group, {}), t, counts)
+        for group in (benchmark, question.subject and f"{benchmark}/{question.subject}"):
+            if group:
+                add(by_group.setdefault(group, {}), t, counts)
         rows.append(solution_row(t, benchmark, counts.micro, subject_of(question)))
     if not rows:
         raise DataError(f"no step of {benchmark} has a label")
@@ -195,16 +201,10 @@ def step_figures(
 def metrics_of(name: str, by_question: ByQuestion, main: str = "macro") -> dict[str, Metric]:
     """Figures with 95% intervals; `main` is the one that bears the name."""
     table = np.array(list(by_question.values()), dtype=np.float64)  # (questions, 4)
-    values = _statistics(table.sum(0)[None])
-    draws = _statistics(resampled_sums(table))
-    n = int(table.sum())
-    labels = [(main, name), ("micro", f"{name}/micro_f1")]
-    labels += [(kind, f"{name}/{kind}") for kind in ("f1_right", "f1_wrong")]
-    metrics = {}
-    for kind, label in labels:
-        value = float(values[kind][0])
-        metrics[label] = Metric(value=value, ci95=spread(draws[kind], value), n=n)
-    return metrics
+    metrics = resampled_metrics(_statistics, table, n=int(table.sum()))
+    labels = {name: main, f"{name}/micro_f1": "micro"}
+    labels |= {f"{name}/{kind}": kind for kind in ("f1_right", "f1_wrong")}
+    return {label: metrics[kind] for label, kind in labels.items()}
 
 
 def _statistics(counts: Values) -> dict[str, Values]:

@@ -12,6 +12,7 @@ from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
     Response,
     export,
+    letters_of,
     our_extraction,
     score_answers,
 )
@@ -40,17 +41,10 @@ __all__ = [
 ANSWERS: Mapping[str, Benchmark] = {
     b.name: b for b in (MATHVISTA, WEMATH, MATHVISION, MMVET, MMSTAR, MMMU, MMMU_PRO, M3COT)
 }
-STEPS: Mapping[str, str] = {
-    "processbench": "first wrong step, F1 of two accuracies (arXiv 2412.06559)",
-    "big_bench_mistake": "first wrong step, F1 and accuracy (arXiv 2311.08516)",
-    "mr_gsm8k": "first wrong step, F1 and MCC (arXiv 2312.17080)",
-    "mr_math": "first wrong step, F1; every step, macro F1 (arXiv 2404.05692)",
-    "mr_ben": "first wrong step, F1 and MCC (arXiv 2406.13975)",
-    "mathcheck": "the wrong step, accuracy (arXiv 2407.08733)",
-    "visualprocessbench": "every step, macro F1 (arXiv 2503.10291)",
-    "prmbench": "every step, PRM score (arXiv 2501.03124)",
-    "rewardmath": "the right solution above nine wrong ones (arXiv 2410.01729)",
-}
+STEPS = (
+    *("processbench", "big_bench_mistake", "mr_gsm8k", "mr_math", "mr_ben", "mathcheck"),
+    *("visualprocessbench", "prmbench", "rewardmath"),
+)
 """Benchmarks of the scores themselves."""
 
 
@@ -78,9 +72,9 @@ def read_benchmark(benchmark: Benchmark, data: Path | None) -> list[Question]:
     Raises:
         DataError: a file of another layout or version, naming row and column.
     """
-    if benchmark.read_questions is not None and data is None:
-        raise DataError(f"{benchmark.name} is read from its published file; give --data")
-    if benchmark.read_questions is not None and data is not None:
+    if benchmark.read_questions is not None:
+        if data is None:
+            raise DataError(f"{benchmark.name} is read from its published file; give --data")
         questions = benchmark.read_questions(data)
     elif data is not None and (asked := questions_in(benchmark, data)):
         questions = asked
@@ -121,8 +115,7 @@ def by_option_text(
         if before is None:
             raise DataError(f"question '{r.question_id}' is not among those asked", field="id")
         answer = our_extraction(before, r.text) if r.answer is None and r.text else r.answer
-        letters = [option_letter(i) for i in range(len(before.options))]
-        if after is not None and answer in letters:
+        if after is not None and answer in letters_of(before):
             answer = same_option(answer, before, after)
         mapped.append(Response(r.question_id, answer=answer))
     return mapped
@@ -136,7 +129,7 @@ def same_option(letter: str, asked: Question, other: Question) -> str | None:
     >>> same_option("A", four, ten)
     'C'
     """
-    letters = [option_letter(i) for i in range(len(asked.options))]
+    letters = letters_of(asked)
     if letter not in letters:
         return None
     text = asked.options[letters.index(letter)].strip()

@@ -13,12 +13,11 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.answers import extract_answer, read_answer, verdict
-from dreamprm.answers.options import letter_index
+from dreamprm.answers import extract_answer, read_answer, verdict_on
 from dreamprm.answers.text import same_text
 from dreamprm.data.files import atomic_write
 from dreamprm.data.rows import Row
@@ -32,6 +31,7 @@ from dreamprm.evaluation.results import (
     subject_of,
 )
 from dreamprm.evaluation.statistics import estimate
+from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 Rules = Literal["published", "ours"]
@@ -58,21 +58,7 @@ class Response:
 
 def our_verdict(question: Question, answer: str | None) -> bool:
     """By the rules of `dreamprm.answers`."""
-    extra = question.extra
-    unit, precision = extra.get("unit"), extra.get("precision")
-    golds = [question.answer]
-    if isinstance(others := extra.get("answers"), list):
-        golds += [str(other) for other in others]
-    return any(
-        verdict(
-            answer,
-            gold,
-            question.options,
-            unit=unit if isinstance(unit, str) else None,
-            precision=precision if isinstance(precision, int) else None,
-        ).correct
-        for gold in golds
-    )
+    return verdict_on(question, answer).correct
 
 
 def our_extraction(question: Question, text: str) -> str | None:
@@ -96,21 +82,21 @@ def groups_by(subject: str, **extra: str) -> Callable[[Question], Groups]:
         of_question: Groups = {} if question.subject is None else {subject: (question.subject,)}
         for name, key in extra.items():
             if value := question.extra.get(key):
-                of_question[name] = (
-                    tuple(map(str, value)) if isinstance(value, list) else (str(value),)
-                )
+                of_question[name] = tuple(map(str, value if isinstance(value, list) else [value]))
         return of_question
 
     return groups
 
 
+def letters_of(question: Question) -> list[str]:
+    """The letters of its options."""
+    return [option_letter(i) for i in range(len(question.options))]
+
+
 def letter_or_text(question: Question) -> str:
     """The gold answer, as the text of its option where it is a letter."""
-    gold = question.answer
-    if question.options and len(gold) == 1:
-        place = letter_index(gold)
-        return question.options[place] if 0 <= place < len(question.options) else gold
-    return gold
+    options = dict(zip(letters_of(question), question.options, strict=True))
+    return options.get(question.answer, question.answer)
 
 
 @dataclass(frozen=True)
@@ -119,7 +105,6 @@ class Benchmark:
 
     Attributes:
         name: as users write it; its main metric bears it.
-        about: one line, with the paper.
         count: questions of the published split; None where it varies. Another number is told.
         right: by the benchmark's own rules, is an answer right?
         extract: by its rules, a response's final answer.
@@ -133,11 +118,9 @@ class Benchmark:
         guesses: its own script draws an option where it reads none. We do not, and tell what that
             would add.
         summary: further metrics, from all rows.
-        rules: what `right` does, in a few words.
     """
 
     name: str
-    about: str
     count: int | None
     right: Callable[[Question, str | None], bool] = our_verdict
     extract: Callable[[Question, str], str | None] = our_extraction
@@ -148,10 +131,7 @@ class Benchmark:
     response_of: Callable[[Row], Response] | None = None
     refusals: tuple[str, ...] = ()
     guesses: bool = False
-    summary: Callable[[Sequence[QuestionResult]], Mapping[str, Metric]] = field(
-        default=lambda rows: {}
-    )
-    rules: str = "dreamprm.answers"
+    summary: Callable[[Sequence[QuestionResult]], Mapping[str, Metric]] | None = None
 
 
 def score_answers(
@@ -201,13 +181,26 @@ def score_answers(
             f"'{missing[0]}' first; answer them, or set allow_missing to count them as wrong"
         )
     _compare_golds(asked, given.values())
+    published = rules == "published"
+    extract = benchmark.extract if published else our_extraction
+    right = benchmark.right if published else our_verdict
     rows, unread = [], {}
     for question in asked.values():
         response = given.get(question.id, Response(question.id))
-        answer = _answer(benchmark, question, response, rules=rules, use_stored=use_stored)
-        rows.append(_row(benchmark, question, response, answer, rules=rules))
+        judged, answer = response.question or question, response.answer
+        if response.text is not None and not (use_stored and answer is not None):
+            answer = extract(judged, response.text)
+        rows.append(
+            QuestionResult(
+                question_id=question.id,
+                benchmark=benchmark.name,
+                value=float(right(judged, answer)),
+                groups=benchmark.groups(question),
+                answer=answer,
+            )
+        )
         if question.id in given and (answer is None or answer in benchmark.refusals):
-            unread[question.id] = _why_unread(response.question or question, response.text)
+            unread[question.id] = _why_unread(judged, response.text)
     _warn_of_unread(unread, given)
     details: dict[str, object] = {"benchmark": benchmark.name, "missing": len(missing)}
     details["unread"] = dict(Counter(unread.values()))
@@ -219,35 +212,8 @@ def score_answers(
         kind="answers",
         settings={"rules": rules} | dict(settings or {}),
         metrics={name: answer_metrics(benchmark, rows)},
-        questions={name: tuple(rows)},
+        questions={name: rows},
         details=details,
-    )
-
-
-def _answer(
-    benchmark: Benchmark, question: Question, response: Response, *, rules: Rules, use_stored: bool
-) -> str | None:
-    if response.text is None or (use_stored and response.answer is not None):
-        return response.answer
-    extract = benchmark.extract if rules == "published" else our_extraction
-    return extract(response.question or question, response.text)
-
-
-def _row(
-    benchmark: Benchmark,
-    question: Question,
-    response: Response,
-    answer: str | None,
-    *,
-    rules: Rules,
-) -> QuestionResult:
-    right = benchmark.right if rules == "published" else our_verdict
-    return QuestionResult(
-        question_id=question.id,
-        benchmark=benchmark.name,
-        value=float(right(response.question or question, answer)),
-        groups=benchmark.groups(question),
-        answer=answer,
     )
 
 
@@ -296,7 +262,8 @@ def answer_metrics(benchmark: Benchmark, rows: Sequence[QuestionResult]) -> dict
             for group in groups:
                 parts.setdefault(f"{benchmark.name}/{grouping}/{group}", []).append(row.value)
     names = sorted(parts, key=lambda name: (name != benchmark.name, name))
-    return {name: metric(estimate(parts[name])) for name in names} | dict(benchmark.summary(rows))
+    more = benchmark.summary(rows) if benchmark.summary else {}
+    return {name: metric(estimate(parts[name])) for name in names} | dict(more)
 
 
 def export(path: Path, result: Result, questions: Mapping[str, Question], layout: str) -> None:
@@ -307,23 +274,17 @@ def export(path: Path, result: Result, questions: Mapping[str, Question], layout
             JSON object per line as its sample logs have.
     """
     [rows] = result.questions.values()
+    asked = [(row, questions[row.question_id]) for row in rows]
     text = io.StringIO()
     if layout == "vlmevalkit":
         table = csv.writer(text, delimiter="\t", lineterminator="\n")
         table.writerow(["index", "category", "question", "answer", "prediction", "hit"])
-        for row in rows:
-            q = questions[row.question_id]
-            category = q.subject or ""
-            table.writerow([q.id, category, q.text, q.answer, row.answer or "", f"{row.value:g}"])
+        for row, q in asked:
+            told = row.answer or ""
+            table.writerow([q.id, q.subject or "", q.text, q.answer, told, f"{row.value:g}"])
     else:
-        for row in rows:
-            q = questions[row.question_id]
-            line = {
-                "doc_id": q.id,
-                "target": q.answer,
-                "filtered_resps": [row.answer or ""],
-                row.benchmark: row.value,
-            }
-            text.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for row, q in asked:
+            line = {"doc_id": q.id, "target": q.answer, "filtered_resps": [row.answer or ""]}
+            text.write(json.dumps(line | {row.benchmark: row.value}, ensure_ascii=False) + "\n")
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())

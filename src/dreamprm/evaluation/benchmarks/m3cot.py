@@ -31,11 +31,9 @@ def response_of(row: Row) -> Response:
 
 M3COT = Benchmark(
     name="m3cot",
-    about="2,318 questions of three fields in several steps (arXiv 2405.16473)",
     count=2318,
     groups=groups_by("topic", field="field"),
     split="test",
     output=(("id", "choices", "answer", "messages"), ("id", "choices", "answer", "response")),
     response_of=response_of,
-    rules="the letter",
 )

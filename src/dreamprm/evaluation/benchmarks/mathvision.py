@@ -251,12 +251,10 @@ def response_of(row: Row) -> Response:
 
 MATHVISION = Benchmark(
     name="mathvision",
-    about="3,040 questions of competitions, 16 subjects, 5 levels (arXiv 2402.14804)",
     count=3040,
     right=right,
     extract=extract,
     groups=groups,
     output=(("id", "response"), ("id", "model_answer")),
     response_of=response_of,
-    rules="equal spelling, or equal value to two decimals",
 )

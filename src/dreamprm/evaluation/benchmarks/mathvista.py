@@ -226,7 +226,6 @@ def response_of(row: Row) -> Response:
 
 MATHVISTA = Benchmark(
     name="mathvista",
-    about="1,000 questions of testmini, five tasks (arXiv 2310.02255)",
     count=1000,
     right=right,
     extract=extract,
@@ -234,5 +233,4 @@ MATHVISTA = Benchmark(
     output=(("pid", "response"), ("id", "response")),
     response_of=response_of,
     refusals=REFUSALS,
-    rules="nearest choice; numbers to the precision asked for; otherwise equal text",
 )

@@ -31,6 +31,7 @@ from dreamprm.evaluation.benchmarks.base import (
     Groups,
     Response,
     groups_by,
+    letters_of,
     our_verdict,
 )
 from dreamprm.evaluation.results import subject_of
@@ -151,7 +152,7 @@ def right(question: Question, answer: str | None) -> bool:
     >>> [right(q, said) for said in ("2.501 m", "5/2 m", "25", None)]
     [True, True, False, False]
     """
-    if answer in [option_letter(i) for i in range(len(question.options))]:
+    if answer in letters_of(question):
         return answer == question.answer
     if question.options or answer is None:
         return our_verdict(question, answer)
@@ -180,7 +181,6 @@ def _number(text: str) -> float | None:
 _OUTPUT = (("id", "options", "answer", "response"), ("id", "question_type", "answer", "response"))
 MMMU = Benchmark(
     name="mmmu",
-    about="900 questions of validation, 30 subjects, six disciplines (arXiv 2311.16502)",
     count=900,
     right=right,
     extract=extract,
@@ -188,11 +188,9 @@ MMMU = Benchmark(
     output=_OUTPUT,
     response_of=response_of,
     guesses=True,
-    rules="the letter that its script reads; of open questions any accepted answer in the text",
 )
 MMMU_PRO = Benchmark(
     name="mmmu_pro",
-    about="1,730 questions with up to ten options (arXiv 2409.02813)",
     count=1730,
     right=right,
     extract=lambda question, text: script_letter(text, question.options, pro=True),
@@ -200,7 +198,6 @@ MMMU_PRO = Benchmark(
     output=_OUTPUT[:1],
     response_of=response_of,
     guesses=True,
-    rules="the letter that its script reads, in the order of options that was asked",
 )
 
 _OPENINGS = ("(", "option ", "the answer is ")
@@ -228,10 +225,8 @@ def begins_right(question: Question, answer: str | None) -> bool:
 
 MMSTAR = Benchmark(
     name="mmstar",
-    about="1,500 questions, six capabilities (arXiv 2403.20330)",
     count=1500,
     right=begins_right,
     extract=first_letter,
     groups=groups_by("category", axis="l2_category"),
-    rules="the letter that the response begins with",
 )

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamprm.data.files import atomic_write, image_from_disk, load_json_object
+from dreamprm.data.files import atomic_write, image_from_disk, in_row, load_json_object
 from dreamprm.data.rows import Row, required_text
 from dreamprm.errors import DataError, DataWarning
 from dreamprm.evaluation.benchmarks.base import (
@@ -77,24 +77,19 @@ def read_questions(path: Path) -> list[Question]:
     """Its mm-vet.json: {"v1_0": {"imagename", "question", "answer", "capability"}}."""
     questions = []
     for name, row in load_json_object(path).items():
-        try:
+        with in_row(path, None):
             if not isinstance(row, dict) or not isinstance(row.get("capability"), list):
                 raise DataError(f"{name} has no list of capabilities", field="capability")
-            image = required_text(row, "imagename")
-            questions.append(
-                Question.parse(
-                    {
-                        "id": name,
-                        "domain": "mmvet",
-                        "text": required_text(row, "question"),
-                        "images": (image_from_disk(f"images/{image}", path.parent),),
-                        "answer": required_text(row, "answer"),
-                        "extra": {"capability": row["capability"]},
-                    }
-                )
-            )
-        except DataError as error:
-            raise error.at(file=path) from None
+            image = f"images/{required_text(row, 'imagename')}"
+            question = {
+                "id": name,
+                "domain": "mmvet",
+                "text": required_text(row, "question"),
+                "images": (image_from_disk(image, path.parent),),
+                "answer": required_text(row, "answer"),
+                "extra": {"capability": row["capability"]},
+            }
+            questions.append(Question.parse(question))
     return questions
 
 
@@ -141,9 +136,9 @@ def score_grades(
     return new_result(
         name=name,
         kind="answers",
-        settings=dict(settings),
+        settings=settings,
         metrics={name: answer_metrics(MMVET, rows)},
-        questions={name: tuple(rows)},
+        questions={name: rows},
         details={"benchmark": "mmvet"},
     )
 
@@ -284,11 +279,9 @@ def _request(question: Question, answer: str, again: int = 0) -> Request:
 
 MMVET = Benchmark(
     name="mmvet",
-    about="218 open questions, graded by a judge model (arXiv 2308.02490)",
     count=218,
     groups=groups,
     read_questions=read_questions,
     output=(("id", "response"),),
     response_of=response_of,
-    rules="a judge's grade from 0 to 1",
 )

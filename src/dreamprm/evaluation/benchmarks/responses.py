@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 
-from dreamprm.data.files import open_for_reading, refuse
+from dreamprm.data.files import in_row, open_for_reading
 from dreamprm.data.rows import Row, each_row
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import Benchmark, Response, letter_or_text
@@ -58,12 +58,11 @@ def read_responses(
     assert parse is not None  # a form of the benchmark's own has a reader
     responses = []
     for number, row in rows:
-        try:
-            responses.append(parse({"id": str(number)} | row))
-        except KeyError as error:
-            raise DataError("is missing", file=path, row=number, field=error.args[0]) from None
-        except DataError as error:
-            raise error.at(file=path, row=number) from None
+        with in_row(path, number):
+            try:
+                responses.append(parse({"id": str(number)} | row))
+            except KeyError as error:
+                raise DataError("is missing", field=error.args[0]) from None
     if form in (_SHEET, _SAMPLES):
         names = _names([row for _, row in rows], questions, path)
         placed = zip(names, responses, strict=True)
@@ -88,12 +87,11 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
         return
     with open_for_reading(path) as file:
         is_object = suffix == ".json" and file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
-    for number, row in each_row(path, refuse):
-        if is_object and row and all(isinstance(value, dict) for value in row.values()):
-            yield from enumerate(({"id": key} | value for key, value in row.items()), start=1)
-        elif is_object and row and all(isinstance(value, str) for value in row.values()):
-            pairs = ({"id": key, "response": value} for key, value in row.items())
-            yield from enumerate(pairs, start=1)
+    for number, row in each_row(path):
+        kinds = {type(value) for value in row.values()} if is_object else set()
+        if kinds in ({dict}, {str}):
+            for place, (key, value) in enumerate(row.items(), start=1):
+                yield place, {"id": key} | (value if kinds == {dict} else {"response": value})
         else:
             yield number, row
 
@@ -158,15 +156,8 @@ def _of_sheet(row: Row) -> Response:
     letters = [x for x in ascii_uppercase if row.get(x) not in (None, "")]
     options, question = [str(row[x]) for x in letters], None
     if letter in letters and "Other Answers" not in options:  # its stand-in for an open question
-        question = Question.parse(
-            {
-                "id": row["index"],
-                "domain": "responses",
-                "text": row.get("question") or "?",
-                "options": options,
-                "answer": letter,
-            }
-        )
+        of_row = {"id": row["index"], "domain": "responses", "text": row.get("question") or "?"}
+        question = Question.parse(of_row | {"options": options, "answer": letter})
     return Response("", "" if text.startswith(_FAILED) else text, question=question)
 
 
@@ -246,8 +237,7 @@ def _golds_agree(
     for row, name in zip(rows, names, strict=True):
         gold = row.get("target", row.get("answer"))
         if gold not in (None, ""):
-            question = known[name]
-            same.append(_same(str(gold), question.answer, letter_or_text(question)))
+            same.append(_same(str(gold), known[name].answer, letter_or_text(known[name])))
     return sum(same) >= SURE * len(same) if same else not needed
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamprm.data.files import in_row
 from dreamprm.data.rows import Row, exact_text, is_whole, load_json_rows, text_list
 from dreamprm.errors import DataError
 from dreamprm.evaluation.results import Metric, QuestionResult, Result, metric, new_result
@@ -46,15 +47,13 @@ def read_losses(path: Path) -> dict[str, Losses]:
     """
     problems: dict[str, Losses] = {}
     for number, row in enumerate(load_json_rows(path), start=1):
-        try:
+        with in_row(path, number):
             problem, losses = exact_text(row, "problem"), _losses(row)
             if problem in problems:
                 raise DataError("this problem has two rows", field="problem")
             if problems and losses.keys() != next(iter(problems.values())).keys():
                 raise DataError("has scores of another kind than the rows above", field="score")
-        except DataError as error:
-            raise error.at(file=path, row=number) from None
-        problems[problem] = losses
+            problems[problem] = losses
     if not problems:
         raise DataError("holds no problems", file=path)
     return problems
@@ -97,21 +96,21 @@ def ranking_result(
 ) -> Result:
     """Accuracy and mean reciprocal rank by method."""
     metrics: dict[str, dict[str, Metric]] = {}
-    questions: dict[str, tuple[QuestionResult, ...]] = {}
+    questions: dict[str, list[QuestionResult]] = {}
     for method in next(iter(problems.values())):
         losses = [of_problem[method] for of_problem in problems.values()]
         metrics[method] = {
             "rewardmath": metric(estimate([float(n == 0) for n in losses])),
             "rewardmath/mrr": metric(estimate([1 / (1 + n) for n in losses])),
         }
-        questions[method] = tuple(
+        questions[method] = [
             QuestionResult(question_id=str(number), benchmark="rewardmath", value=float(n == 0))
             for number, n in enumerate(losses, start=1)
-        )
+        ]
     return new_result(
         name=name,
         kind="responses",
-        settings=dict(settings),
+        settings=settings,
         metrics=metrics,
         questions=questions,
         details={"benchmark": "rewardmath"},

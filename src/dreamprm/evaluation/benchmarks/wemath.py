@@ -16,11 +16,10 @@ own evaluation scripts and the first rows of its testmini.json (We-Math/We-Math)
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dreamprm.data.files import image_from_disk
+from dreamprm.data.files import image_from_disk, in_row
 from dreamprm.data.rows import Row, load_json_rows, required_text
 from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import Benchmark, Groups, Response, our_verdict
@@ -35,33 +34,27 @@ _PUNCTUATION = str.maketrans("", "", "<>:.")
 
 def read_questions(path: Path) -> list[Question]:
     """Its testmini.json: a list of {ID, key, question, option, answer, image_path, ...}."""
-    questions, seen = [], Counter[str]()
+    questions: dict[str, Question] = {}
     for number, row in enumerate(load_json_rows(path), start=1):
-        try:
+        with in_row(path, number):
             name, key = required_text(row, "ID"), required_text(row, "key")
             if _KEY.fullmatch(key) is None:
                 raise DataError(f"{key!r} is none of 1steps_1, 2steps_multi, ...", field="key")
-            seen[f"{name}/{key}"] += 1
-            if seen[f"{name}/{key}"] > 1:
+            if f"{name}/{key}" in questions:
                 raise DataError(f"ID {name} has two rows {key}", field="ID")
             image = row.get("image_path")
-            questions.append(
-                Question.parse(
-                    {
-                        "id": f"{name}/{key}",
-                        "domain": "wemath",
-                        "text": required_text(row, "question"),
-                        "images": (image_from_disk(image, path.parent),) if image else (),
-                        "options": _options(str(row.get("option") or "")),
-                        "answer": required_text(row, "answer"),
-                        "subject": row.get("knowledge concept") or None,
-                        "extra": {"key": key},
-                    }
-                )
-            )
-        except DataError as error:
-            raise error.at(file=path, row=number) from None
-    return questions
+            question = {
+                "id": f"{name}/{key}",
+                "domain": "wemath",
+                "text": required_text(row, "question"),
+                "images": (image_from_disk(image, path.parent),) if image else (),
+                "options": _options(str(row.get("option") or "")),
+                "answer": required_text(row, "answer"),
+                "subject": row.get("knowledge concept") or None,
+                "extra": {"key": key},
+            }
+            questions[f"{name}/{key}"] = Question.parse(question)
+    return list(questions.values())
 
 
 def _options(text: str) -> list[str]:
@@ -119,21 +112,18 @@ def summary(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
     for row in rows:
         name, _, key = row.question_id.rpartition("/")
         problems.setdefault(name, {})[key] = row.value > 0
-    cases: dict[bool, list[str]] = {True: [], False: []}  # strict -> case of each problem
+    whole_ones: list[tuple[bool, list[bool]]] = []  # a problem, its steps
     for parts in problems.values():
         whole = [right for key, right in parts.items() if key.endswith("_multi")]
         steps = [right for key, right in parts.items() if not key.endswith("_multi")]
         if whole and len(steps) == _steps_of(parts):
-            for strict, of_problems in cases.items():
-                of_problems.append(case(whole[0], steps, strict=strict))
+            whole_ones.append((whole[0], steps))
     metrics: dict[str, Metric] = {}
-    for strict, of_problems in cases.items():
-        kind = "strict" if strict else "loose"
-        if not of_problems:
-            continue
-        values = {"score": [{"CM": 1.0, "IG": 0.5}.get(c, 0.0) for c in of_problems]}
-        values |= {c: [float(c == one) for one in of_problems] for c in ("IK", "IG", "CM")}
-        values["RM"] = [float(c == "RM") for c in of_problems if c in ("CM", "RM")]
+    for kind in ("strict", "loose"):
+        cases = [case(whole, steps, strict=kind == "strict") for whole, steps in whole_ones]
+        values = {"score": [{"CM": 1.0, "IG": 0.5}.get(c, 0.0) for c in cases]}
+        values |= {name: [float(c == name) for c in cases] for name in ("IK", "IG", "CM")}
+        values["RM"] = [float(c == "RM") for c in cases if c in ("CM", "RM")]
         for name, numbers in values.items():
             if numbers:
                 metrics[f"wemath/{kind}/{name}"] = metric(estimate(numbers))
@@ -159,7 +149,6 @@ def case(whole: bool, steps: Sequence[bool], *, strict: bool) -> str:
 
 WEMATH = Benchmark(
     name="wemath",
-    about="problems and their steps, 1,740 questions of testmini (arXiv 2407.01284)",
     count=1740,
     right=right,
     extract=extract,
@@ -168,5 +157,4 @@ WEMATH = Benchmark(
     output=(("ID", "key", "response"),),
     response_of=response_of,
     summary=summary,
-    rules="the letter; the score counts problems with their steps",
 )
