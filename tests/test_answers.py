@@ -80,12 +80,50 @@ def test_the_stated_answer_is_found(text: str, answer: str | None) -> None:
         ("It lies on the Seine, therefore D", None),
         ("The river fits:\nB: Paris", "B: Paris"),
         ("(A) Lyon (B) Paris (C) Nice", None),
+        ("A. Lyon\nB. Paris\nC. Nice", None),
     ],
 )
 def test_a_letter_or_text_of_an_option_at_the_end_is_an_answer(
     text: str, answer: str | None
 ) -> None:
     assert extract_answer(text, CITIES) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Answer - B",
+        "Ans: B",
+        "Correct option: **B**",
+        "**Conclusion:** B",
+        "Answer → B",
+        "The correct statement is B.",
+        "The answer, therefore, is B.",
+        "The answer I choose is B.",
+        "The answer seems to be B rather than A.",
+        "My best guess would be B.",
+        "I would go for B",
+        "I would say B.",
+        "This corresponds to option B.",
+        "That leaves B.",
+        "B seems to be correct.",
+        "Only option B fits.",
+        "Maybe B",
+        "答：B",
+        "答案应该是B。",
+        "答案：选项 B",
+        "选项B正确",
+        "B是正确答案",
+        "【答案】 B\n【解析】A 不对",
+        "<CONCLUSION> B </CONCLUSION>",
+        "<final_answer>B</final_answer>",
+        '{"answer": "B", "reason": "A has another river"}',
+        "B</s>",
+        "The answer is B.<|im_end|>",
+    ],
+)
+def test_a_letter_is_read_whatever_words_lead_to_it(text: str) -> None:
+    assert verify_answer(extract_answer(text, CITIES), "B", CITIES)
 
 
 @pytest.mark.parametrize(

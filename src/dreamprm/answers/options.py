@@ -36,13 +36,13 @@ _LEAD = re.compile(  # "So the correct answer is:", "option", "the best choice i
 _BEHIND_LETTER = (  # what may follow a capital letter that names an option
     r"(?=\s*(?:\Z|[\n,;!?)\]}\"`*$|/&\u2013\u2014\u3001\u3002\u548c\u53ca\u4e0e\u9879]"
     r"|\\[)\]]|:(?!\w)|:\s|\.(?![A-Za-z])|-\s|'(?!\w))"
-    r"|\s+(?:because|since|is|and|or)\b|\s*[(\[]"
+    r"|\s+(?:because|since|is|and|or|as|with|due|for|which|rather|instead)\b|\s*[(\[]"
 )
 _LETTER = re.compile(
     r"[\s\"'`*_$]*(?:\\\(\s*)?(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)?(?:"
     r"(?P<bracketed>[(\[]\s*[A-Za-z]\s*[)\]])"
     rf"|(?P<article>[AI]){_BEHIND_LETTER})"
-    rf"|(?P<bare>[B-HJ-Z]){_BEHIND_LETTER}|\s+(?:as|with|due|given|for|which|based)\b)"
+    rf"|(?P<bare>[B-HJ-Z]){_BEHIND_LETTER}|\s+(?:given|based)\b)"
     r"|(?P<small>[a-z])(?=\s*\Z|[):]|\.\s))"
 )
 _BETWEEN_LETTERS = re.compile(

@@ -68,17 +68,27 @@ _FOLD = str.maketrans(  # one character for one, so that places in the text stay
 )
 _EMPHASIS = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)|(?<!\w)__(?=[A-Za-z])|(?<=[A-Za-z.:)])__(?!\w)")
 _THOUGHT = re.compile(r"</think(?:ing)?>|\u25c1/think\u25b7", re.IGNORECASE)
-_NEXT_TURN = re.compile(r"\n[ \t]*(?:Human|User|Question|Q)\s*\d*\s*:")  # the model goes on alone
+_NEXT_TURN = re.compile(  # the model goes on alone, or a token ends its turn
+    r"\n[ \t]*(?:Human|User|Question|Q)\s*\d*\s*:|</s>|<\|(?:im_end|eot_id|endoftext)\|>"
+)
 _TAG = re.compile(
-    r"(?P<open><answer>|<\|begin_of_box\|>|\[(?:final )?answer\])"
-    r"|</answer>|<\|end_of_box\|>|\[/?[a-z]{4,12}\]",
+    r"(?P<open><(?:(?:final_)?answer|conclusion)>|<\|begin_of_box\|>"
+    r"|\[(?:(?:final )?answer|\u7b54\u6848)\])|</(?:(?:final_)?answer|conclusion)>"
+    r"|<\|end_of_box\|>|\[(?:/?[a-z]{4,12}|[\u4e00-\u9fff]{2,4})\]",
     re.IGNORECASE,
 )
-_ANSWER = re.compile(r"\banswer(?=s?\b)|\u7b54\u6848", re.IGNORECASE)
-_MARK = re.compile(r"s?[ \t\"'`*_)]*(?:is[ \t]*)?[:=]|s?[ \t*_#]*(?=\n)|\s*[\u662f\u4e3a]")
+_ANSWER = re.compile(
+    r"\banswer(?=s?\b)|\bans(?=[:.=]?\s)|\u7b54\u6848|\u7b54(?=[:])", re.IGNORECASE
+)
+_MARK = re.compile(
+    r"s?(?: (?:choice|option|letter))?[ \t\"'`*_)]*(?:(?:is[ \t]*)?[:=\u2192]|(?<=ans)\.)"
+    r"|s?[ \t*_#]*(?=\n)|s?[ \t]+[-\u2013\u2014](?=\s)|\s*(?:\u5e94\u8be5?)?[\u662f\u4e3a\u9009]",
+    re.IGNORECASE,
+)
 _IS = re.compile(
-    r"s?(?:\s+(?:to|of|for|from|among|in|that|which|choice|option|letter|here|would|should)\b"
-    r"[^.\n:;]{0,80}?)?\s+(?:is|are|was|be|being)\b\s*:?|s?[ \t\"'`*_)]*:|\s*[\u662f\u4e3a]",
+    r"s?(?:\s+(?:to|of|for|from|among|in|that|which|choice|option|letter|here|would|should|must"
+    r"|will|has|seems|appears|I|we)\b[^.\n:;]{0,80}?|,[^.\n:;]{1,60},)?\s+(?:is|are|was|be|being)\b\s*:?"
+    r"|s?[ \t\"'`*_)]*:|\s*(?:\u5e94\u8be5?)?[\u662f\u4e3a\u9009]",
     re.IGNORECASE,
 )
 _BEFORE_MARK = re.compile(
@@ -88,24 +98,31 @@ _BEFORE_MARK = re.compile(
     re.IGNORECASE,
 )
 _CHOOSES = re.compile(
-    r"\b(?:option|choice|letter|match|pick|one)\b[^.\n;:]{0,80}?\b(?:is|be)\b:?"
-    r"|\b(?:choose|select|pick|go with|opt for|conclude)\b:?"
+    r"\b(?:option|choice|letter|match|pick|one|guess|correct|right|best)\b[^.\n;:]{0,80}?"
+    r"\b(?:is|be)\b:?"
+    r"|\b(?:choose|select|pick|go (?:with|for)|opt for|conclude|leaves"
+    r"|I (?:think|guess|would say))\b:?"
+    r"|\b(?:option|choice|guess|conclusion|solution|result|response|prediction|output|summary)[*_]*:"
+    r"|\b(?:corresponds? to|match(?:es)?|only)(?=\s+(?:option|choice|\())"
+    r"|\bin conclusion,|\bleaves only\b"
     r"|\b(?:so|thus|hence|therefore|it is|it's|this is|that is|must be|has to be|should be)\b[,:]?"
     r"|\u9009\u9879\s*[\u662f\u4e3a:]|\u9009\u62e9?",
     re.IGNORECASE,
 )
 _IS_RIGHT = re.compile(
-    r"\b(?:is|are)\s+(?:both\s+|clearly\s+)?(?:the\s+)?(?:most\s+)?(?:correct|right|best|answer)\b",
+    r"\b(?:is|are|seems?|appears?|(?:would|must|should|will|has to|seems to|appears to) be)\s+"
+    r"(?:both\s+|clearly\s+)?(?:the\s+)?(?:most\s+)?(?:correct|right|best|answer)\b"
+    r"|\bfits?(?= best|\s*[.\n]|\s*\Z)|\u9879?(?:[\u662f\u4e3a])?\u6b63\u786e|\u662f\u7b54\u6848",
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(
-    r"(?:\A|[^\w'-])(?P<named>(?i:options?|choices?|answers?)\s+)?"
+    r"(?:\A|[^A-Za-z\d'-])(?P<named>(?i:options?|choices?|answers?)\s+)?"
     r"(?P<letters>[(\[]?[A-Z][)\]]?(?:\s*(?:,|and|&)\s*[(\[]?[A-Z][)\]]?){0,4})\Z"
 )
 _LONGEST_SUBJECT = 30
 _PREFIX = re.compile(
-    r"(?:(?:most likely|probably|clearly|indeed|definitely|option|choice|letter|either|therefore)\b"
-    r"[\s:]*){1,3}",
+    r"(?:(?:(?:most )?likely|probably|maybe|clearly|indeed|definitely|option|choice|letter|either"
+    r"|therefore|okay|sure)\b[\s:,]*|\u9009\u9879\s*|[\u2192\u2234]\s*){1,3}",
     re.IGNORECASE,
 )
 _DENIED = re.compile(r"[\W_]*(?:not|neither|never|nor|unclear|unknown)\b", re.IGNORECASE)
@@ -113,8 +130,8 @@ _STOP = re.compile(r"[.!?](?=[\s\"')*]|\Z)|\n|\u3002")
 _CONDITION = re.compile(r"\W*(?:if|unless|suppose|assuming)\b", re.IGNORECASE)
 _INFERRED = re.compile(r"\b(?:so|thus|hence|therefore|we (?:get|have|find))\b", re.IGNORECASE)
 _REASON = re.compile(
-    r",?\s+(?:because|since|due to|as (?:the|it|this|there|they)|which (?:is|means)|based on"
-    r"|I (?:think|believe|guess|hope))\b"
+    r",?\s+\(?(?:because|since|due to|as (?:the|it|this|there|they)|which (?:is|means)|based on"
+    r"|not|I (?:think|believe|guess|hope))\b|,\s*\"\w+\"\s*:"
 )
 _GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
 _ONE_LETTER = re.compile(r"[(\[]\s*([A-Z])\s*[)\].]|[(\[]?([a-h])[)\]]")
@@ -140,7 +157,9 @@ _COUNTS = re.compile(  # the number that is said, whatever numbers the rest of t
 _LABEL = re.compile(r"\s*A:\s+(?=\S)")  # "A: ..." answers "Q: ..."
 _WORD = re.compile(r"[A-Za-z]+")
 _GOES_ON = re.compile(r"\s+(?:is|are|and|or)\b")
-_EMPTY = re.compile(r"(?:[\s#>*_`:=\"']|-(?=\s)|\\[\[(]\s*(?=\n)|\$+\s*(?=\n)|```\w*(?=\n))*")
+_EMPTY = re.compile(
+    r"(?:[\s#>*_`:=\"'\u2192\u2013\u2014]|-(?=\s)|\\[\[(]\s*(?=\n)|\$+\s*(?=\n)|```\w*(?=\n))*"
+)
 _ENDS = ".!?:;)]}\"'`$*|>\u3002"
 
 
@@ -296,7 +315,9 @@ def _lettered(text: str, options: Sequence[str]) -> _Span | None:
             return _Span("letter", letters.start, letters.end)
     begin = skip_lead(text, last_line + len(text[last_line:]) - len(text[last_line:].lstrip()))
     texts = [clean(option) for option in options]
-    if texts and letter_beside_text(clean(text[begin:]), texts) is not None:
+    if letter_beside_text(clean(text[begin:]), texts) is not None and not _lists_options(
+        text, texts
+    ):
         return _Span("letter", begin, len(text))
     for part, begin in ((text[last_line:], last_line), (text, 0)) if options else ():
         named = [m for m in _IN_PARENTHESES.finditer(part) if ord(m[1]) - 65 < len(options)]
@@ -316,6 +337,8 @@ def _mentioned(text: str, options: Sequence[str]) -> _Span | None:
             sentence = text[start:end]
             if not _REFUSES.search(sentence) or _REFUSES.search(options[mention.place]):
                 letter = _BESIDE.search(sentence[: mention.start])
+                if letter and _lists_options(text, options):
+                    continue
                 begin = letter.start("letter") if letter else mention.start
                 return _Span("option_text", start + begin, start + mention.end)
     return None
