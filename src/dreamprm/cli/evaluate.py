@@ -59,7 +59,7 @@ def run(config: Config) -> None:
 
 def _print(evaluation: Evaluation) -> None:
     """Methods as rows, benchmarks as columns: accuracy in percent and its interval."""
-    from dreamprm.cli.terminal import print_table
+    from dreamprm.cli.terminal import print_table, tell_unread
 
     columns = dict(evaluation.accuracy)
     if len(columns) > 1:
@@ -76,3 +76,4 @@ def _print(evaluation: Evaluation) -> None:
     )
     for method, ties in evaluation.ties.items():
         print(f"{method}: {ties}")
+    tell_unread(evaluation.unread, "candidates")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from dreamprm.cli.inputs import read_candidates
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
+from dreamprm.cli.terminal import tell_unread
 from dreamprm.data import check_golds, check_images
 from dreamprm.errors import DataError, DreamPRMError, require_positive
 from dreamprm.policy.options import PolicyOptions
@@ -82,7 +83,7 @@ def run(config: Config) -> None:
 
         return await label_trajectories(sampler, by_id, trajectories, _plan(config), advance)
 
-    outcome, written = run_sampling(
+    outcome, written, unread = run_sampling(
         config, "label", config.output, "trajectories", len(trajectories), work
     )
     print(
@@ -90,6 +91,7 @@ def run(config: Config) -> None:
         f"steps with a label, resting on {written['completions'] / max(1, written['labels']):.1f} "
         "completions in the mean"
     )
+    tell_unread(unread, "completions")
     tell(outcome, "prefixes or questions")
 
 

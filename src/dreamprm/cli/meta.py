@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 from dreamprm.cli.inputs import read_candidates
-from dreamprm.cli.terminal import held_warnings
+from dreamprm.cli.terminal import held_warnings, tell_unread
 from dreamprm.data import check_images, read_questions, write_questions, write_trajectories
 from dreamprm.data.overlap import ImageHash, Overlap, Reference, find_overlap
 from dreamprm.errors import DataError, require_positive
 from dreamprm.records import Question
 from dreamprm.rollouts.meta_set import Account, MetaSet, choose_meta_set
+from dreamprm.unread import unanswered
 
 MOST_SUBJECTS = 40  # lines of the table
 
@@ -92,6 +93,7 @@ def run(config: Config) -> None:
         f"{chosen.account.wrong} wrong"
     )
     print("\n".join(account_lines(chosen.account)))
+    tell_unread(unanswered(chosen.questions, chosen.trajectories), "chosen candidates")
 
 
 def account_lines(account: Account) -> Iterator[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
+from dreamprm.cli.terminal import tell_unread
 from dreamprm.data import check_golds, check_images, read_questions
 from dreamprm.errors import DataError, require_positive
 from dreamprm.policy.options import PolicyOptions
@@ -63,15 +64,14 @@ def run(config: Config) -> None:
         outcome = await sample_candidates(sampler, questions, config.num_candidates, advance)
         return outcome, stored_candidates(sampler, questions, config.num_candidates)
 
-    outcome, written = run_sampling(
+    outcome, written, unread = run_sampling(
         config, "sample", config.output, "questions", len(questions), work
     )
-    known, unanswered = written["known"], written["unanswered"]
+    known = written["known"]
     share = f", {written['right'] / known:.1%} right" if known else ""
-    if unanswered:
-        share += f", {unanswered / written['trajectories']:.1%} without an answer"
     print(
         f"{config.output}: {written['trajectories']} candidates of {written['questions']} questions"
         f"{share}"
     )
+    tell_unread(unread)
     tell(outcome, "questions")

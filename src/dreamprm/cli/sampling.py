@@ -21,6 +21,7 @@ from dreamprm.records import Trajectory
 
 if TYPE_CHECKING:  # the store and what is around it load slowly
     from dreamprm.rollouts.sampler import Outcome, Sampler
+    from dreamprm.unread import Unread
 
 Advance = Callable[[int], None]
 _MANY_CUT = 0.2  # share of completions cut at the limit from which the user is warned
@@ -36,7 +37,6 @@ def _counted(trajectories: Iterable[Trajectory], counts: Counter[str]) -> Iterat
             questions=t.question_id != before,
             known=t.outcome is not None,
             right=bool(t.outcome),
-            unanswered=t.answer is None,
             labels=len(labels),
             completions=sum(label.total or 0 for label in labels),
         )
@@ -57,7 +57,7 @@ def run_sampling(
     unit: str,
     total: int,
     work: Callable[[Sampler, Advance], Awaitable[tuple[Outcome, Iterable[Trajectory]]]],
-) -> tuple[Outcome, Counter[str]]:
+) -> tuple[Outcome, Counter[str], Unread]:
     """Open the store and the policy, do the work, write its result, leave a record for `status`.
 
     Args:
@@ -66,8 +66,9 @@ def run_sampling(
         work: does it all; is given the sampler and a function to call with the units done.
 
     Returns:
-        How it ended, and counts of the trajectories in the output: how many, of how many questions,
-        with a known, a right, without an answer, their labels, and completions behind these.
+        How it ended; counts of the trajectories in the output: how many, of how many questions,
+        with a known, a right answer, their labels, and completions behind these; and how many of
+        all completions state no answer.
     """
     from dreamprm.rollouts.sampler import open_sampler
     from dreamprm.rollouts.store import Job, JobWriter, RolloutStore
@@ -77,7 +78,9 @@ def run_sampling(
 
         quiet_transformers()
 
-    async def session(store: RolloutStore, advance: Advance) -> tuple[Outcome, Counter[str]]:
+    async def session(
+        store: RolloutStore, advance: Advance
+    ) -> tuple[Outcome, Counter[str], Unread]:
         async with Policy.of(options) as policy, open_sampler(policy, store) as sampler:
             made = Job(str(output.resolve()), verb, sampler.policy.name, unit, total)
             job = JobWriter(store, made, calls=lambda: sampler.budget.calls)
@@ -98,7 +101,7 @@ def run_sampling(
                 job.finish(str(outcome.stopped or "finished"))
             if not outcome.stopped:
                 _warn(sampler, options)
-            return outcome, written
+            return outcome, written, sampler.unread
 
     with (
         RolloutStore(options.store_of(output)) as store,

@@ -328,8 +328,10 @@ def _report(
     settings: dict[str, Any],
 ) -> None:
     """Print what was done, with the accuracy where outcomes are known; write the result file."""
+    from dreamprm.cli.terminal import tell_unread
     from dreamprm.evaluation.results import choices_result, write_result
     from dreamprm.evaluation.statistics import estimate
+    from dreamprm.unread import Unread
 
     outcomes = [float(c.outcome) for c in choices if c.outcome is not None]
     if outcomes:
@@ -341,6 +343,10 @@ def _report(
     print(f"{config.output}: {what}")
     if ties := sum(c.tied > 1 for c in choices):
         print(f"{ties:,} questions have several best candidates or answers; the first is chosen")
+    unread = Unread()
+    for choice in choices:
+        unread.add(choice.question_id, "\n".join(choice.steps), choice.unread)
+    tell_unread(unread, "answers")
     # A search that answered nothing has something else to tell.
     if config.result is not None and (outcomes or config.trajectories is not None):
         result = choices_result(

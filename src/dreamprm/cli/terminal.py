@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +18,9 @@ from rich.text import Text
 
 from dreamprm.data.files import DataWarning
 from dreamprm.errors import DreamPRMError
+
+if TYPE_CHECKING:
+    from dreamprm.unread import Unread
 
 LOG_EVERY_S = 15.0
 AT_ONCE_S = 0.5  # what is counted so soon was done before
@@ -155,6 +159,13 @@ def refusal(error: BaseException) -> str | None:
             return f"{cause}; the disk is full: free space or choose another place"
         cause = cause.__cause__
     return None
+
+
+def tell_unread(unread: Unread, what: str = "responses") -> None:
+    """Say how many responses state no answer; a warning with examples where they are many."""
+    if unread.reasons:
+        print(unread.line(what))
+        unread.warn(what)
 
 
 def quiet_transformers() -> None:

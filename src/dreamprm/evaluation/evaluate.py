@@ -49,6 +49,7 @@ from dreamprm.evaluation.statistics import (
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.search.aggregation import AGGREGATIONS, DEFAULT_AGGREGATION, get_aggregation
 from dreamprm.search.choosing import first_sample, highest_scored, most_voted, score_of
+from dreamprm.unread import Unread, unanswered
 
 UNSCORED_METHODS = ("first_sample", "self_consistency", "any_right")
 DEFAULT_NS = (1, 2, 4, 8, 16)
@@ -139,6 +140,11 @@ class Evaluation:
                 )
         return ties
 
+    @property
+    def unread(self) -> Unread:
+        """How many of the candidates state no answer."""
+        return unanswered(self.questions, self.trajectories)
+
     def difference(self, a: str, b: str) -> Difference:
         """Method a minus method b on the same questions, averaged over benchmarks."""
         return paired_difference(self.values[a], self.values[b])
@@ -214,6 +220,7 @@ class Evaluation:
             details={
                 "n": self.n,
                 "main_method": main,
+                "unread": dict(self.unread.reasons),
                 "curve": {
                     method: {str(n): e.as_json() for n, e in curve.items()}
                     for method, curve in self.scaling.items()

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -294,6 +295,7 @@ def choices_result(
             "main_method": method,
             "asked": len(questions),
             "answered": len(choices),
+            "unread": dict(Counter(c.unread for c in choices if c.unread)),
             "token_curve": {method: {str(t): e.as_json() for t, e in curve.items()}},
         },
     )

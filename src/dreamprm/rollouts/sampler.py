@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import JsonValue
 
-from dreamprm.answers import RULES_VERSION, Verdict, extract_answer
+from dreamprm.answers import RULES_VERSION, Verdict, read_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRefused, Writer
 from dreamprm.policy.policy import Policy
@@ -37,6 +37,7 @@ from dreamprm.rollouts.store import (
     sample_seed,
     verdict_key,
 )
+from dreamprm.unread import Unread
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class Rollout(NamedTuple):
         verdict: is that right; None when the question's gold answer is not known.
         finish_reason: of the completion.
         beyond: what was sampled behind the end of a single step.
+        unread: why a finished one states no answer, see `dreamprm.unread`.
     """
 
     text: str
@@ -128,6 +130,7 @@ class Rollout(NamedTuple):
     verdict: Verdict | None
     finish_reason: str
     beyond: str = ""
+    unread: str | None = None
 
     @property
     def correct(self) -> bool:
@@ -146,10 +149,11 @@ def _read(
             end = len(text) if end is None else end
             yield Rollout(begun + text[:end].rstrip(), None, None, reason, text[end:])
             continue
-        answer = extract_answer(text, question.options)
+        answer, why, *_ = read_answer(text, question.options)
         if answer is None and reason == "stop":  # the steps state it, and no more was said
-            answer = extract_answer(begun + text, question.options)
-        yield Rollout(begun + text, answer, None, reason)
+            answer, why, *_ = read_answer(begun + text, question.options)
+        unread = None if answer is not None else "cut" if reason == "length" else why
+        yield Rollout(begun + text, answer, None, reason, unread=unread)
 
 
 class Sampler:
@@ -183,7 +187,10 @@ class Sampler:
         """Prefixes that the policy refused and the caller went on without; told at the end."""
         self.unstarted = 0
         """Prefixes behind which the policy, asked for a step, stopped before its first word."""
+        self.unread = Unread()
+        """Whole completions, each counted once however often it is asked for."""
         self.decided_by_judge = 0
+        self._counted: Counter[str] = Counter()  # key of a prefix -> completions in `unread`
         self._stepwise = Generator(
             policy.name, canonical({**policy.settings, **STEP_SETTING}), seed
         )
@@ -225,10 +232,16 @@ class Sampler:
                 request, first = Request(question, prefix.steps, one_step), len(completions)
                 reply = await self._sample(prefix, request, first, n - first)
                 completions += reply.completions
-        return [
-            rollout._replace(verdict=await self.verify(question, rollout.answer))
-            for rollout in _read(question, steps, completions)
-        ]
+        rollouts = list(_read(question, steps, completions))
+        self._count_unread(prefix, rollouts)
+        return [r._replace(verdict=await self.verify(question, r.answer)) for r in rollouts]
+
+    def _count_unread(self, prefix: Prefix, rollouts: Sequence[Rollout]) -> None:
+        before = self._counted[prefix.key]
+        self._counted[prefix.key] = max(before, len(rollouts))
+        for rollout in rollouts[before:]:
+            if rollout.finish_reason != "step":
+                self.unread.add(prefix.question_id, rollout.text, rollout.unread)
 
     def stored_rollouts(
         self, question: Question, steps: Sequence[str], n: int
@@ -404,6 +417,8 @@ def to_trajectory(
         facts["rule"] = rollout.verdict.rule
     if rollout.finish_reason != "stop":
         facts["finish_reason"] = rollout.finish_reason
+    if rollout.unread is not None:
+        facts["unread"] = rollout.unread
     return Trajectory(
         question_id=question.id,
         steps=tuple(steps) or (rollout.text.strip() or "(no response)",),

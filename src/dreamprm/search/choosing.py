@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.records import Question, Record, StepScores, Trajectory
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION, aggregate, step_scores
+from dreamprm.unread import why_unanswered
 
 VOTES = ("first_sample", "self_consistency")
 """Methods that need no scores."""
@@ -120,6 +121,7 @@ class Choice(Record):
         outcome: is the answer right; None where that is not known.
         changes: the answer as the search went on; none where tokens were not counted.
         tied: candidates (or answers, where they vote) that were as good, this one included.
+        unread: why it states no answer, see `dreamprm.unread`.
     """
 
     question_id: str
@@ -133,6 +135,7 @@ class Choice(Record):
     steps: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
     tied: int = 1
+    unread: str | None = None
 
 
 def choose_stored(
@@ -156,6 +159,7 @@ def choose_stored(
     """
     scored = None if scores is None else {(s.question_id, s.sample_index): s for s in scores}
     groups: dict[str, list[Trajectory]] = {question.id: [] for question in questions}
+    options = {question.id: question.options for question in questions}
     for t in trajectories:
         groups[t.question_id].append(t)
     choices = []
@@ -182,6 +186,7 @@ def choose_stored(
                 outcome=chosen.outcome,
                 steps=chosen.steps,
                 tied=len(best),
+                unread=why_unanswered(chosen, options[question_id]),
             )
         )
     return choices

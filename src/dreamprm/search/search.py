@@ -32,6 +32,7 @@ from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sampler import Rollout, Sampler, to_trajectory
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION, aggregate, step_scores
 from dreamprm.search.choosing import METHODS, PARALLEL, TREES, VOTES, Change, Choice, choose
+from dreamprm.unread import why_unanswered
 
 Steps = tuple[str, ...]
 
@@ -176,6 +177,7 @@ class SearchResult:
             steps=t.steps,
             changes=self.trace,
             tied=self.tied,
+            unread=why_unanswered(t),
         )
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from dreamprm.data.format import Records, row_place
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory, domain_of
+from dreamprm.unread import Unread, unanswered
 
 _TOP = 8  # domains, subjects, policies and label totals that are named
 Severity = Literal["error", "warning", "note"]
@@ -81,6 +83,12 @@ class Loaded(Records):
     told: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     is_whole: bool = False
+
+    @cached_property
+    def unread(self) -> Unread:
+        """Trajectories without an answer; labelled ones without outcome may be mere beginnings."""
+        whole = [t for t in self.trajectories if t.outcome is not None or t.labels is None]
+        return unanswered(self.questions, whole)
 
 
 def load(
@@ -182,6 +190,7 @@ class Facts:
     format: str
     rows: int
     unread: int  # of the rows, those that could not be read
+    unread_answers: dict[str, int]  # why trajectories state no answer -> how many
     questions: int
     trajectories: int
     scores: int
@@ -227,6 +236,7 @@ def facts(loaded: Loaded) -> Facts:
         format=loaded.format,
         rows=loaded.rows,
         unread=len(loaded.bad),
+        unread_answers=dict(loaded.unread.reasons),
         questions=len(questions),
         trajectories=len(trajectories),
         scores=len(loaded.scores),

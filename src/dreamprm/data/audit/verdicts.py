@@ -112,11 +112,20 @@ def _against_outcome(labelled: list[Trajectory]) -> Iterator[Finding]:
 
 def check_answers(loaded: Loaded) -> Iterator[Finding]:
     """All findings about answers and outcomes."""
+    yield from _unread(loaded)
     yield from _without_reasoning(loaded)
     yield from _one_class(loaded)
     yield from _gold(loaded)
     yield from _against_our_verdict(loaded)
     yield from _one_sided(loaded)
+
+
+def _unread(loaded: Loaded) -> Iterator[Finding]:
+    unread = loaded.unread
+    if count := unread.reasons.total():
+        severity: Severity = "warning" if unread.is_much else "note"
+        line = unread.line("trajectories")
+        yield Finding(severity, "no_answer", count, line, tuple(unread.examples))
 
 
 def _without_reasoning(loaded: Loaded) -> Iterator[Finding]:

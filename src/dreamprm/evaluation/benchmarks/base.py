@@ -11,13 +11,12 @@ import csv
 import io
 import json
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.answers import extract_answer, read_answer, verdict_on
+from dreamprm.answers import extract_answer, verdict_on
 from dreamprm.answers.text import same_text
 from dreamprm.data.files import atomic_write
 from dreamprm.data.rows import Row
@@ -33,9 +32,9 @@ from dreamprm.evaluation.results import (
 from dreamprm.evaluation.statistics import estimate
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
+from dreamprm.unread import Unread, why_unread
 
 Rules = Literal["published", "ours"]
-UNREAD_IS_MUCH = 0.1  # share of responses without an answer that is worth a warning
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def score_answers(
     published = rules == "published"
     extract = benchmark.extract if published else our_extraction
     right = benchmark.right if published else our_verdict
-    rows, unread = [], {}
+    rows, unread, choices = [], Unread(), []
     for question in asked.values():
         response = given.get(question.id, Response(question.id))
         judged, answer = response.question or question, response.answer
@@ -199,14 +198,17 @@ def score_answers(
                 answer=answer,
             )
         )
-        if question.id in given and (answer is None or answer in benchmark.refusals):
-            unread[question.id] = _why_unread(judged, response.text)
-    _warn_of_unread(unread, given)
+        if question.id in given:
+            text, why = response.text or "", None
+            if answer is None or answer in benchmark.refusals:
+                why = why_unread(text, judged.options) or "not read by its script"
+                choices.append(len(judged.options))
+            unread.add(question.id, text, why)
+    unread.warn()
     details: dict[str, object] = {"benchmark": benchmark.name, "missing": len(missing)}
-    details["unread"] = dict(Counter(unread.values()))
+    details["unread"] = dict(unread.reasons)
     if benchmark.guesses:
-        options = [len((given[name].question or asked[name]).options) for name in unread]
-        details["guessing_would_add"] = sum(1 / n for n in options if n) / len(asked)
+        details["guessing_would_add"] = sum(1 / n for n in choices if n) / len(asked)
     return new_result(
         name=name,
         kind="answers",
@@ -232,25 +234,6 @@ def _compare_golds(asked: Mapping[str, Question], responses: Iterable[Response])
             DataWarning,
             stacklevel=3,
         )
-
-
-def _why_unread(question: Question, text: str | None) -> str:
-    reading = read_answer(text or "", question.options)
-    return "not read by its script" if reading.answer is not None else reading.rule
-
-
-def _warn_of_unread(unread: Mapping[str, str], responses: Mapping[str, Response]) -> None:
-    """Above a tenth an accuracy says as much of the form of the responses as of the model."""
-    if len(unread) <= UNREAD_IS_MUCH * len(responses):
-        return
-    counts = ", ".join(f"{count:,} {why}" for why, count in Counter(unread.values()).items())
-    ends = [f"'{name}' ends with {(responses[name].text or '')[-60:]!r}" for name in unread][:3]
-    warnings.warn(
-        f"{len(unread):,} of {len(responses):,} responses state no answer ({counts}) and count as "
-        f"wrong; for example {'; '.join(ends)}",
-        DataWarning,
-        stacklevel=3,
-    )
 
 
 def answer_metrics(benchmark: Benchmark, rows: Sequence[QuestionResult]) -> dict[str, Metric]:
