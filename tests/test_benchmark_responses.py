@@ -181,7 +181,7 @@ def test_mmmu_pro_is_judged_by_the_shuffled_options_that_were_asked(
     assert metrics["mmmu_pro/subject/Art"].n == 6
     told = capsys.readouterr()
     assert "6 questions, and mmmu_pro has 1,730" in told.err
-    assert "2 of 6 responses state no answer (2 empty) and count as wrong" in told.err
+    assert "2 of 6 responses state no answer: 2 empty; they count as wrong" in told.err
     assert "responses without an answer: empty" in told.out
 
 

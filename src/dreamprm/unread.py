@@ -37,7 +37,7 @@ class Unread:
         if reason is not None:
             self.reasons[reason] += 1
             if len(self.examples) < _EXAMPLES:
-                self.examples.append(f"'{name}' ends with {text[-_END:]!r}")
+                self.examples.append(f"'{name}' ends with {text.strip()[-_END:]!r}")
 
     @property
     def is_much(self) -> bool:
@@ -46,7 +46,8 @@ class Unread:
 
     def line(self, what: str = "responses") -> str:
         """For example "12 of 400 responses state no answer: 7 cut, 5 refused"."""
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common())
+        ordered = sorted(self.reasons.items(), key=lambda of: (-of[1], of[0]))
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in ordered)
         total = self.reasons.total()
         return f"{total:,} of {self.responses:,} {what} state no answer: {counts}"
 
@@ -80,10 +81,15 @@ def why_unanswered(trajectory: Trajectory, options: Sequence[str] = ()) -> str |
     return why_unread("\n".join(trajectory.steps), options)
 
 
-def unanswered(questions: Iterable[Question], trajectories: Iterable[Trajectory]) -> Unread:
-    """Count the trajectories that state no answer."""
+def unanswered(questions: Iterable[Question], trajectories: Sequence[Trajectory]) -> Unread:
+    """Count the trajectories that state no answer.
+
+    None are counted where some are right and not one has an answer: such files keep no answers.
+    """
     options = {question.id: question.options for question in questions}
     unread = Unread()
+    if any(t.outcome for t in trajectories) and all(t.answer is None for t in trajectories):
+        return unread
     for t in trajectories:
         why = why_unanswered(t, options.get(t.question_id, ()))
         unread.add(f"{t.question_id}, candidate {t.sample_index}", "\n".join(t.steps), why)
