@@ -315,9 +315,8 @@ def _lettered(text: str, options: Sequence[str]) -> _Span | None:
             return _Span("letter", letters.start, letters.end)
     begin = skip_lead(text, last_line + len(text[last_line:]) - len(text[last_line:].lstrip()))
     texts = [clean(option) for option in options]
-    if letter_beside_text(clean(text[begin:]), texts) is not None and not _lists_options(
-        text, texts
-    ):
+    is_item = letter_beside_text(clean(text[begin:]), texts) is not None
+    if is_item and not _ends_with_list(text, options):
         return _Span("letter", begin, len(text))
     for part, begin in ((text[last_line:], last_line), (text, 0)) if options else ():
         named = [m for m in _IN_PARENTHESES.finditer(part) if ord(m[1]) - 65 < len(options)]
@@ -328,7 +327,7 @@ def _lettered(text: str, options: Sequence[str]) -> _Span | None:
 
 def _mentioned(text: str, options: Sequence[str]) -> _Span | None:
     """The only option whose text stands in the last sentence, the first, or the whole response."""
-    if not options:
+    if not options or _ends_with_list(text, options):
         return None
     for start, end in _telling_sentences(text):
         named = mentions(text[start:end], options)
@@ -337,8 +336,6 @@ def _mentioned(text: str, options: Sequence[str]) -> _Span | None:
             sentence = text[start:end]
             if not _REFUSES.search(sentence) or _REFUSES.search(options[mention.place]):
                 letter = _BESIDE.search(sentence[: mention.start])
-                if letter and _lists_options(text, options):
-                    continue
                 begin = letter.start("letter") if letter else mention.start
                 return _Span("option_text", start + begin, start + mention.end)
     return None
@@ -456,6 +453,14 @@ def _telling_sentences(text: str) -> list[tuple[int, int]]:
 def _lists_options(text: str, options: Sequence[str]) -> bool:
     """Does it repeat two options with their letters, so that a letter alone chooses nothing?"""
     return len({m.lastgroup for m in _listing(tuple(options)).finditer(text)}) > 1
+
+
+def _ends_with_list(text: str, options: Sequence[str]) -> bool:
+    """Is the last line the last item of a list of options, named nowhere else in it?"""
+    items = list(_listing(tuple(options)).finditer(text))
+    if len(items) < 2 or items[-1].start() <= text.rfind("\n"):
+        return False
+    return items[-1].lastgroup not in {item.lastgroup for item in items[:-1]}
 
 
 @lru_cache(maxsize=4096)
