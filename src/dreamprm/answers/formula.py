@@ -13,7 +13,7 @@ from dreamprm.answers.math_equal import math_equal
 from dreamprm.answers.quantities import Unit, is_span, parse_unit, same_span
 from dreamprm.answers.text import DOLLAR
 
-_MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a]|\bpi\b|\bsqrt\b")
+_MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a\u221e]|\bpi\b|\bsqrt\b")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -28,6 +28,10 @@ _KNOWN = {
 }
 _LONGEST_PRODUCT = 4  # letters of "abcd" where it means a * b * c * d
 _DIRECTION = re.compile(r"(?:\u00b0|\\circ\s*\}?|\\degree)\s*([A-Z]{1,2})\b")
+_SIGNS = {
+    "\u03c0": "\\pi ", "\u221a": "\\sqrt ", "\u2264": "\\le ", "\u2265": "\\ge ",
+    "\u221e": "\\infty ", "\u222a": "\\cup ", DOLLAR: "",
+}  # fmt: skip
 _GAP = re.compile(r"(?<=[\w})\]])(?:\s|~|\\[,;: ])+(?=[A-Za-z])|(?<=[})\]])(?=[A-Za-z])")
 _SQUARES = re.compile(r"(?:(?:square|sq\.?|cubic)\s+)?units?(?:\s*\^\s*\{?[23]\}?)?")
 
@@ -116,6 +120,7 @@ def _is_label(unit: Unit) -> bool:
 
 def _latex(text: str) -> str:
     """Plain notation that math-verify does not know or misreads ("x + sqrt(4)"), as LaTeX."""
-    text = text.replace("\u03c0", "\\pi ").replace("\u221a", "\\sqrt ").replace(DOLLAR, "")
+    for sign, command in _SIGNS.items():
+        text = text.replace(sign, command)
     text = re.sub(r"(?<!\\)sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     return re.sub(r"(?<![\\a-zA-Z])pi\b", r"\\pi ", text)

@@ -222,7 +222,22 @@ _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 _SMALL = {word: i for i, word in enumerate(_TEENS.split("|"))} | {
     word: 10 * i for i, word in enumerate(_TENS.split("|"), start=2)
 }
-_NUMBER_WORD = re.compile(rf"\b({_TENS}|{_TEENS})\b(?:[ -]({_TEENS})\b)?", re.IGNORECASE)
+_SCALES = "|".join(_COUNTS)
+_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "tenth": 10}
+_PART = rf"(?:{'|'.join(_PARTS)})(?=s?\b)"
+_SMALL_WORDS = (
+    rf"(?:(?:{_TENS})\b(?:[ -](?:{_TEENS})\b)?|(?:{_TEENS})\b)(?:[ -](?:{_SCALES})\b){{0,2}}"
+)
+_NUMBER_WORD = re.compile(  # "minus two", "a dozen", "one hundred and five", "two thirds"
+    rf"\b(?P<minus>(?:minus|negative) )?(?:(?P<whole>(?:an? (?:{_SCALES})\b|{_SMALL_WORDS})"
+    rf"(?:(?<=hundred|housand|million|billion)(?: and|,)? {_SMALL_WORDS}){{0,3}})"
+    rf"(?:(?P<and> and an?)?[ -](?P<part>{_PART})s?)?|(?P<alone>half\b|an? {_PART}))",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(
+    r"(?:approximately|approx\.?|about|around|roughly|\\approx(?![a-z])|[\u2248~])\s*",
+    re.IGNORECASE,
+)
 _COUNTING = re.compile(r"(?:^|\b(?:is|are|only|exactly|just)\s+)$")
 _FRACTION_CHARACTER = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 _EXACT_ENOUGH = 6  # decimals from which a decimal stands for the repeating fraction it rounds
@@ -241,9 +256,11 @@ def parse_quantity(text: str) -> Quantity | None:
     text = clean(text)
     if len(text) > _LONGEST_NUMBER:
         return None
+    if about := _ABOUT.match(text):
+        text = clean(text[about.end() :])
     text = _FRACTION_CHARACTER.sub(_spelled_fraction, text)
     if word := _NUMBER_WORD.match(text):
-        text = str(sum(_SMALL[w.casefold()] for w in word.groups() if w)) + text[word.end() :]
+        text = str(_word_value(word)) + text[word.end() :]
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
     if text.startswith("$") and text.count("$") == 2:  # "$12$ cm"
@@ -271,12 +288,29 @@ def _spelled_fraction(character: re.Match[str]) -> str:
     return " " + unicodedata.normalize("NFKC", character[0]).replace("\u2044", "/")
 
 
+def _word_value(word: re.Match[str]) -> Fraction:
+    total = group = 0
+    for one in re.findall("[a-z]+", (word["whole"] or "").casefold()):
+        if one in _SMALL:
+            group += _SMALL[one]
+        elif one in ("hundred", "dozen"):
+            group = (group or 1) * _COUNTS[one]
+        elif one in _COUNTS:
+            total, group = total + (group or 1) * _COUNTS[one], 0
+    value = Fraction(total + group)
+    if part := word["part"] or word["alone"]:
+        fraction = Fraction(1, _PARTS[part.casefold().split()[-1]])
+        value = value * fraction if word["part"] and not word["and"] else value + fraction
+    return -value if word["minus"] else value
+
+
 def number_words(text: str) -> list[re.Match[str]]:
     """The numbers that a sentence writes in words; "one" only where it counts something."""
     return [
         word
         for word in _NUMBER_WORD.finditer(text)
-        if word[0].casefold() != "one" or _COUNTING.search(text[: word.start()])
+        if not (word["alone"] or word[0].casefold() == "one")
+        or _COUNTING.search(text[: word.start()])
     ]
 
 

@@ -125,6 +125,9 @@ _PREFIX = re.compile(
     r"|therefore|okay|sure)\b[\s:,]*|\u9009\u9879\s*|[\u2192\u2234]\s*){1,3}",
     re.IGNORECASE,
 )
+_RULED_OUT = re.compile(
+    r"\b(?:not|than|instead of|unlike|nor)\s+(?:(?:the|an?|in)\s+)?\Z", re.IGNORECASE
+)
 _DENIED = re.compile(r"[\W_]*(?:not|neither|never|nor|unclear|unknown)\b", re.IGNORECASE)
 _STOP = re.compile(r"[.!?](?=[\s\"')*]|\Z)|\n|\u3002")
 _CONDITION = re.compile(r"\W*(?:if|unless|suppose|assuming)\b", re.IGNORECASE)
@@ -133,10 +136,17 @@ _REASON = re.compile(
     r",?\s+\(?(?:because|since|due to|as (?:the|it|this|there|they)|which (?:is|means)|based on"
     r"|not|I (?:think|believe|guess|hope))\b|,\s*\"\w+\"\s*:"
 )
+_SAYS = re.compile(  # what leads to the value within a sentence
+    r"\s*(?:(?:that )?(?:there|it|(?:the|its?|this|that)\b[^.,:;=\n]{0,80}?) (?:is|are|was|were) "
+    r"|[^.\n]{0,100}=(?=[^=\n]{1,20}\Z))(?:(?:only|exactly|a total of|equal to) )?",
+    re.IGNORECASE,
+)
 _GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
 _ONE_LETTER = re.compile(r"[(\[]\s*([A-Z])\s*[)\].]|[(\[]?([a-h])[)\]]")
 _IN_PARENTHESES = re.compile(r"[(\[]\s*([A-Z])\s*[)\]]")
-_NUMBER = re.compile(r"(?<![A-Za-z\d.,_])[-\u2212]?\d[\d,]*(?:\.\d+)?%?(?![\d^/*])(?!\.\d)")
+_NUMBER = re.compile(
+    r"(?<![A-Za-z\d.,_^])(?<!\^\{)[-\u2212]?\d[\d,]*(?:\.\d+)?%?(?![\d^/*])(?!\.\d)"
+)
 _REFUSES = re.compile(
     r"can\s?not|can't|unable|impossible|not possible|insufficient|not enough|sorry|no idea"
     r"|(?:do|does|did)(?:n't| not) (?:have|know|see|provide|show|contain|give)"
@@ -330,10 +340,14 @@ def _mentioned(text: str, options: Sequence[str]) -> _Span | None:
     if not options or _ends_with_list(text, options):
         return None
     for start, end in _telling_sentences(text):
-        named = mentions(text[start:end], options)
+        sentence = text[start:end]
+        named = mentions(sentence, options)
+        if len({m.place for m in named}) > 1:  # "Paris, not Rome"
+            named = [
+                m for m in named if not _RULED_OUT.search(sentence[max(0, m.start - 20) : m.start])
+            ]
         if len({m.place for m in named}) == 1:
             mention = named[-1]
-            sentence = text[start:end]
             if not _REFUSES.search(sentence) or _REFUSES.search(options[mention.place]):
                 letter = _BESIDE.search(sentence[: mention.start])
                 begin = letter.start("letter") if letter else mention.start
@@ -346,6 +360,9 @@ def _number(text: str, options: Sequence[str]) -> _Span | None:
     whole = text.strip()
     if options or len(whole) > _LONGEST_SENTENCE or "\n" in whole or _UNFINISHED.match(whole):
         return None
+    says = None if _REFUSES.search(text) else _SAYS.match(text)
+    if says and _is_value(text[says.end() :]):
+        return _Span("value", says.end(), len(text))
     numbers = sorted([*_NUMBER.finditer(text), *number_words(text)], key=re.Match.start)
     counts = [n for n in numbers if _COUNTS.fullmatch(text, 0, n.start())]
     if _REFUSES.search(text) or len(counts or numbers) != 1:
@@ -372,6 +389,10 @@ def _answer_at(
     end = _end_of_phrase(text, begin)
     if begin == end or _DENIED.match(text, begin, end):
         return None
+    if (quote := text[begin - 1 : begin]) in ('"', "'") and (
+        closes := text.find(quote, begin, end)
+    ) > 0:
+        end = closes
     if boxes := find_boxes(text[begin:end]):
         begin, end = begin + boxes[-1][0], begin + boxes[-1][1]
     if options:
@@ -379,6 +400,9 @@ def _answer_at(
         if named or letter_only:
             return named
     head = _trimmed(text[begin:end], is_line)
+    says = None if options or _is_value(head) else _SAYS.match(head)
+    if says and _is_value(head[says.end() :]):
+        begin, head = begin + says.end(), head[says.end() :]
     return (begin, begin + len(head)) if not options or _is_value(head) else None
 
 
@@ -456,11 +480,11 @@ def _lists_options(text: str, options: Sequence[str]) -> bool:
 
 
 def _ends_with_list(text: str, options: Sequence[str]) -> bool:
-    """Is the last line the last item of a list of options, named nowhere else in it?"""
-    items = list(_listing(tuple(options)).finditer(text))
-    if len(items) < 2 or items[-1].start() <= text.rfind("\n"):
-        return False
-    return items[-1].lastgroup not in {item.lastgroup for item in items[:-1]}
+    """Does it end with the last of all options, each told with its letter once?"""
+    items = [item.lastgroup for item in _listing(tuple(options)).finditer(text)]
+    line = clean(text[text.rfind("\n") + 1 :])
+    is_item = letter_beside_text(line, [clean(option) for option in options]) is not None
+    return is_item and len(items) == len(set(items)) == len(options)
 
 
 @lru_cache(maxsize=4096)
