@@ -1,0 +1,491 @@
+"""How a policy's text becomes steps and an answer, and how steps become text again.
+
+A text is read twice: `_read` tells line by line what each one is (a mark, an item of a list, a
+title, an answer, an empty line, ...), and `_layout` decides which of these lines begin steps.
+Steps keep the marks that the model wrote ("Step 2: ..."), because a prefix must be continued
+exactly as it was written.
+
+All takes linear time on any text. In a pattern, a run of characters is taken whole (possessive) or
+has a bound.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+_MOST_STEPS = 2000  # a label for each of more steps is out of reach; the rest is one step
+_LONGEST = 2_000_000  # characters; no reasoning is longer, so what is longer is not looked into
+_LONGEST_ANSWER = 80  # characters after a plain "Answer:"; what is longer may be the reasoning
+_TELLING = 16  # characters of a paragraph that show whether it begins with a mark
+
+# Patterns of one line, which holds no newline.
+_DRESS = r"(?:\s|[#>*_+(\[\u2022\u3010-])*+"  # bullets, heading signs, emphasis, brackets
+_STEP_TAG = re.compile(
+    r"<(?:step|步骤)[ _-]?(?P<number>\d{1,9})?(?:\s[^<>]{0,100})?>", re.IGNORECASE
+)
+# A mark opens a line: "Step 1:", "Step 1/2", "Step 1 of 2", "**Step 1.** ...", "### Step 1",
+# "- Step 1)", and in Chinese 步骤1 or 第一步 with a colon. After the number there must be a
+# delimiter or the line's end, so "Step 1" is never found inside "Step 10" and prose such as "Step 1
+# gave us 5" is no mark.
+_MARK = re.compile(
+    rf"{_DRESS}(?:<(?!answer)[a-z_]\w{{0,20}}>{_DRESS})?(?:step\s*+[#_-]?+\s*+|步骤\s*+|第\s*+)"
+    r"(?P<number>\d{1,9}(?!\d)|[一二三四五六七八九十]{1,3}+"
+    r"|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b)(?:\s*+步)?+"
+    r"(?:\s*+(?:/|(?:out\s)?of\b)\s*+\d{1,9}+)?+"
+    r"(?:\*\*(?=\s)|[*_]*+\s*+(?:[:)\]\uff1a\uff09\u3011\u3001\uff0c\u2013\u2014-]|\.(?!\d)|$))",
+    re.IGNORECASE,
+)
+_ITEM = re.compile(  # of a numbered list
+    r"(?P<indent>\s*+)(?P<dress>[#>*_]*+\s*+[*_]*+)"
+    r"(?:(?P<circled>[\u2460-\u2473])|(?P<open>[(\uff08]?)"
+    r"(?P<number>\d{1,3}|[一二三四五六七八九十])(?P<close>[)\uff09\u3001\uff0e]|\.(?!\d)))"
+)
+_STATES = (  # what stands between "answer" and the answer itself
+    r"[*_)\]\uff09\u3011]*+(?:\s++is\b\s*+[:\uff1a]?|[是为]?\s*+[:\uff1a]|\s*+(?:$|(?=<answer>)))"
+    r"[*_]*+\s*+"
+)
+_FINAL = re.compile(
+    rf"{_DRESS}(?:(?:the\s++)?final\s++answer|最[终后]答案){_STATES}", re.IGNORECASE
+)
+_ANSWER = re.compile(rf"{_DRESS}(?:answer|答案?)(?!\s+is\b){_STATES}", re.IGNORECASE)
+_KINDS = {"tag": _STEP_TAG, "mark": _MARK, "item": _ITEM, "final": _FINAL, "answer": _ANSWER}
+
+_TITLE = re.compile(  # "## Title", or bold with a colon or a full stop or alone on its line
+    r"\s*+(?:#{1,6}\s++[^\s#]|\*\*(?=[^*]{0,99}[^\W\d_])[^*]{2,100}"
+    r"(?:[:.\uff1a]\*\*(?=\s*+[^\s*])|\*\*\s*+[:\uff1a]|(?<![.!?\u3002])\*\*\s*+$))"
+)
+_ONLY_LEADS = re.compile(  # titles and opening tags, with nothing behind them
+    r"\s*+(?:#{1,6}\s++[^\s#].*|(?:\d{1,3}[.)]\s++)?\*\*[^*]{2,100}(?<![.!?\u3002])\*\*"
+    r"\s*+[:\uff1a]?\s*+|(?:<[a-z_]\w{0,20}>\s*+)++)",
+    re.IGNORECASE,
+)
+_ONLY_CLOSES = re.compile(r"\s*+(?:</\w{1,20}>\s*+)++")
+_EMPTY = re.compile(r"\s*+(?:([-*_=#>])(?:\s*+\1){2,}+\s*+)?")  # or a markdown rule
+_PLAIN = re.compile(
+    r"\s*+[^\W\d_sfta步第最答一二三四五六七八九十]", re.IGNORECASE
+)  # begins with a word that is none of the above
+_AT_MARGIN = re.compile(r"[^\s*+\u2022-]|\*\*")
+_SECTION = (
+    r"(?:think|thinking|thought|reasoning|rationale|analysis|plan|caption|summary|observation"
+    r"|description|explanation|reflection|conclusion|output)>"
+)
+_SECTION_OPENED = re.compile(rf"\s*+<{_SECTION}", re.IGNORECASE)
+_CLOSED = re.compile(
+    rf"</(?:(?P<step>(?:step|步骤)[ _-]?\d{{0,9}}>)|{_SECTION})\s*+", re.IGNORECASE
+)
+
+# Patterns of a text.
+_ANSWER_TAG = re.compile(r"(?:<answer>\s*+)++", re.IGNORECASE)
+_ANSWER_TAGS = re.compile(r"</?answer>", re.IGNORECASE)
+_FENCE = re.compile(r"^[^\S\n]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*+)$", re.MULTILINE)
+_MATHS = re.compile(r"\\(?P<edge>begin|end)\{(?P<name>[^{}\n]{0,40})\}|\$\$|\\.", re.DOTALL)
+
+
+class _Line(NamedTuple):
+    """A line of a text; where steps' tags stand in it, the part from one of them to the next.
+
+    Attributes:
+        start: place in the text.
+        kind: what it begins with: a "tag", "mark", "item", "final" or "answer", or none of these.
+        match: of that kind's pattern.
+        title: match of a title that it begins with. An item or an answer may be one too.
+        says: "nothing" (it is empty or a rule), what only "leads" to a step or "closes" one, "text".
+        opens: does it begin with the tag of a section, such as `<think>`?
+        closes: what the closing tag at its end closes: "step", "section" or nothing ("").
+    """
+
+    start: int
+    words: str
+    kind: str = ""
+    match: re.Match[str] | None = None
+    title: re.Match[str] | None = None
+    says: str = "text"
+    opens: bool = False
+    closes: str = ""
+
+    @property
+    def behind(self) -> int:
+        """The place behind what its kind's pattern matched."""
+        return self.start + (self.match.end() if self.match else 0)
+
+
+def _read(text: str) -> list[_Line]:
+    """The lines of a text whose blocks are blotted out."""
+    lines, start = [], 0
+    for whole in text.split("\n"):
+        tags = [tag.start() for tag in _STEP_TAG.finditer(whole)] if "<" in whole else []
+        for at, end in pairwise([0, *(tag for tag in tags if tag), len(whole)]):
+            lines.append(_line(start + at, whole[at:end]))
+        start += len(whole) + 1
+    return lines
+
+
+def _line(start: int, words: str) -> _Line:
+    kind, match, title, says, opens, closes = "", None, None, "text", False, ""
+    if _EMPTY.fullmatch(words):
+        says = "nothing"
+    elif not _PLAIN.match(words):
+        for kind, pattern in _KINDS.items():
+            if match := pattern.match(words):
+                break
+        kind = kind if match else ""
+        title = _TITLE.match(words)
+        says = "leads" if _ONLY_LEADS.fullmatch(words) else "text"
+    if "<" in words:
+        says = "closes" if _ONLY_CLOSES.fullmatch(words) else says
+        opens = bool(_SECTION_OPENED.match(words))
+        if closed := _CLOSED.fullmatch(words, max(0, words.rfind("</"))):
+            closes = "step" if closed["step"] else "section"
+    return _Line(start, words, kind, match, title, says, opens, closes)
+
+
+def _without_blocks(text: str) -> tuple[str, int]:
+    """A text with its fenced code and display mathematics blotted out: no line begins in them.
+
+    A block that is never closed is none. A text that is still being written may yet close it, so
+    the place of the first of these comes too (the text's length if there is none).
+    """
+    spans: list[tuple[int, int]] = []
+    fence = None
+    for line in _FENCE.finditer(text) if "```" in text or "~~~" in text else ():
+        if fence is None:
+            fence = line
+        elif line["fence"].startswith(fence["fence"]) and not line["info"].strip():
+            spans.append((fence.start("fence"), line.end()))
+            fence = None
+    text = _blotted(text, spans)
+    spans.clear()
+    opened: dict[str, list[int]] = {}
+    for token in (
+        _MATHS.finditer(text) if any(edge in text for edge in ("$$", r"\[", r"\begin{")) else ()
+    ):
+        name = token["name"] or token[0].replace("]", "[")
+        starts = opened.setdefault(name, [])
+        closes = token["edge"] == "end" or token[0] == r"\]"
+        if starts and (closes or name == "$$"):
+            spans.append((starts.pop(), token.end()))
+        elif token["edge"] == "begin" or token[0] in (r"\[", "$$"):
+            starts.append(token.start())
+    open_at = min(
+        [fence.start() if fence else len(text), *(s for starts in opened.values() for s in starts)]
+    )
+    return _blotted(text, spans), open_at
+
+
+def _blotted(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    parts, place = [], 0
+    for start, end in sorted(spans):
+        if end > place:
+            parts += [text[place:start], "\0" * (end - max(start, place))]
+            place = end
+    return "".join([*parts, text[place:]])
+
+
+def split_steps(text: str) -> tuple[list[str], str | None]:
+    r"""Split a response into its steps and the text of its final answer.
+
+    The strongest evidence that a text has decides where its steps begin:
+
+    1. Tags: `<step>`, `<step_1>`. What stands behind a closing tag is a step of its own.
+    2. Marks at the beginning of a line: "Step 1:", "**Step 1/2**", "### Step 1".
+    3. The items of a list that counts up from 1: "1. ", "1) ", "**1.** ", "### 1. ". A paragraph
+       behind the last item is a step, unless items hold several paragraphs.
+    4. Two titles or more: "## Title", "**Title**", "**Title:** ...". They go before a list that
+       they precede, unless it has more items than there are titles.
+    5. Paragraphs, set apart by empty lines, markdown rules, or tags such as `<think>`.
+    6. Lines, where there is but one paragraph.
+
+    List and titles decide only where they begin the text or follow its first paragraph. What comes
+    before the first mark, item or title belongs to the first step. A step never begins inside
+    fenced code or display mathematics. It keeps its text; only white space and rules at its ends
+    are dropped. A title alone goes with what follows it.
+
+    The final answer and all that follows it is no step: a line "Final answer: ..." behind the last
+    mark, an `<answer>` tag that ends the text, or a short last line "Answer: ...".
+
+    A text of more than 2,000,000 characters is one step, and from the 2,000th step on all is one.
+
+    Returns:
+        The steps in order (none when the text holds nothing but an answer), and the final answer
+        (None when there is none or it is empty).
+
+    Example:
+        >>> split_steps("Step 1: red is 3\nStep 2: 3 + 5 = 8\nFinal answer: 8")
+        (['Step 1: red is 3', 'Step 2: 3 + 5 = 8'], '8')
+    """
+    if len(text) > _LONGEST:
+        return [text.strip()], None
+    blotted, _ = _without_blocks(text)
+    lines = _read(blotted)
+    end, answer = _final_answer(text, blotted, lines)
+    if end < len(text):
+        lines = _read(blotted[:end])
+    return _steps(text[:end], lines, is_open=False), answer
+
+
+def _steps(text: str, lines: list[_Line], is_open: bool) -> list[str]:
+    _, borders = _layout(lines, is_open)
+    starts = [0, *(lines[i].start for i in borders[: _MOST_STEPS - 1]), len(text)]
+    parts = (_trimmed(text[start:end]) for start, end in pairwise(starts))
+    return [part for part in parts if part]
+
+
+def _trimmed(part: str) -> str:
+    """Without white space and rules at its ends."""
+    lines = part.split("\n")
+    first, last = 0, len(lines)
+    while first < last and _EMPTY.fullmatch(lines[first]):
+        first += 1
+    while first < last and _EMPTY.fullmatch(lines[last - 1]):
+        last -= 1
+    return "\n".join(lines[first:last]).strip()
+
+
+def _final_answer(text: str, blotted: str, lines: list[_Line]) -> tuple[int, str | None]:
+    """Where the part of a text begins that is no step, and the answer stated in it."""
+    lines = lines[max(_marked(lines), default=0) :]
+    finals = [line for line in lines if line.kind == "final"]
+    end = finals[0].start if finals else len(text)
+    answer, last = None, len(text)
+    for line in reversed(finals):  # the last that states something: "Final answer" may be cut off
+        answer = answer or _first_line(text[line.behind : last])
+        last = line.start
+    if answer is None:
+        for line in reversed(
+            [line for line in lines if line.kind == "answer" and line.start < end]
+        ):
+            stated = _trimmed(text[line.behind : end])
+            if "\n" in stated or len(stated) > _LONGEST_ANSWER or (answer and stated):
+                break
+            if answer or _first_line(stated):  # "**Answer:**" may be the heading of another one
+                end, answer = line.start, answer or _first_line(stated)
+    for tag in reversed(list(_ANSWER_TAG.finditer(blotted, lines[0].start, end))):
+        inside, closing, behind = text[tag.end() : end].partition("</answer>")
+        inside = _trimmed(inside)
+        is_whole = closing or "\n" not in inside
+        is_last = not _ONLY_CLOSES.sub("", _trimmed(behind)).strip()
+        if not (_first_line(inside) and is_whole and is_last):
+            break
+        end, answer = tag.start(), answer or _first_line(inside)
+    return end, answer
+
+
+def _first_line(text: str) -> str | None:
+    return _ANSWER_TAGS.sub("", text).strip().split("\n", 1)[0].strip() or None
+
+
+def _marked(lines: list[_Line]) -> list[int]:
+    """The lines that begin with a step's tag, else those with a step mark."""
+    tags = [i for i, line in enumerate(lines) if line.kind == "tag"]
+    return tags or [i for i, line in enumerate(lines) if line.kind == "mark"]
+
+
+def _layout(lines: list[_Line], is_open: bool) -> tuple[list[int], list[int]]:
+    """Which lines begin steps.
+
+    Args:
+        is_open: the text goes on, so its lines are no steps yet.
+
+    Returns:
+        The lines with the steps' marks, tags, numbers or titles, the first one too (none where
+        paragraphs or lines are the steps), and those at which one step ends and another begins.
+    """
+    marked = _marked(lines)
+    if marked:
+        closed = {i for i, line in enumerate(lines, start=1) if line.closes == "step"}
+        return marked, _joined(lines, {*marked[1:], *(i for i in closed if i > marked[0])})
+    items, nested = _counted(lines)
+    titled = [i for i, line in enumerate(lines) if line.title]
+    titles = titled[:1] + [b for a, b in pairwise(titled) if not _only_lead(lines[a:b])]
+    paragraphs = _joined(
+        lines,
+        {
+            i
+            for i, (before, line) in enumerate(pairwise(lines), start=1)
+            if line.opens or before.closes == "section" or before.says == "nothing" != line.says
+        }
+        - nested,
+    )
+
+    def is_early(i: int) -> bool:
+        return len(paragraphs) < 2 or paragraphs[1] > i
+
+    has_titles = len(titles) > 1 and is_early(titles[0])
+    if has_titles and (not items or (titles[0] < items[0] and len(items) <= len(titles))):
+        return titles, titles[1:]
+    if items and is_early(items[0]):
+        return items, items[1:] + _behind_list(lines, items, titles, paragraphs)
+    if has_titles:  # the list comes too late
+        return titles, titles[1:]
+    if paragraphs or is_open:
+        return [], paragraphs
+    return [], _joined(lines, set(range(1, len(lines))) - nested)
+
+
+def _counted(lines: list[_Line]) -> tuple[list[int], set[int]]:
+    """The first list that counts up from 1, and the numbered lines indented below a "1"."""
+    lists: list[list[int]] = []
+    latest: dict[str, tuple[int, list[int]]] = {}  # style -> indent and items of its last list
+    nested = set()
+    for i, item in [(i, line.match) for i, line in enumerate(lines) if line.kind == "item"]:
+        number = item["circled"] or item["number"]
+        value = int(number) if number.isdecimal() else int(unicodedata.numeric(number))
+        style = f"{''.join(item['dress'].split())}{item['open']}1{item['close']}"
+        indent, items = latest.get(style, (0, []))
+        if items and len(item["indent"]) > indent:
+            nested.add(i)
+        elif items and value == len(items) + 1:
+            items.append(i)
+        elif value == 1:
+            lists.append([i])
+            latest[style] = len(item["indent"]), lists[-1]
+    return next((items for items in lists if len(items) > 1), []), nested
+
+
+def _behind_list(
+    lines: list[_Line], items: list[int], titles: list[int], paragraphs: list[int]
+) -> list[int]:
+    """Where the steps behind a list's last item begin."""
+    places = [
+        i
+        for i in sorted({*titles, *paragraphs} - set(items))
+        if i > items[0] and _AT_MARGIN.match(lines[i].words)
+    ]
+    if not places or places[0] < items[-1]:
+        return []
+    return [places[0], *(i for i in paragraphs if i > places[0])]
+
+
+def _joined(lines: list[_Line], borders: Iterable[int]) -> list[int]:
+    """The borders without those behind a title alone, or before closing tags alone."""
+    kept = []
+    has_text = False
+    for start, end in pairwise([0, *sorted(borders), len(lines)]):
+        said = {line.says for line in lines[start:end]} - {"nothing"}
+        if has_text and said - {"closes"}:
+            kept.append(start)
+            has_text = False
+        has_text = has_text or bool(said - {"leads"})
+    return kept
+
+
+def _only_lead(lines: list[_Line]) -> bool:
+    return all(line.says in ("leads", "nothing") for line in lines)
+
+
+def step_end(begun: str, text: str) -> int | None:
+    r"""Where in a text that is still being written its first whole step ends; None if it has not.
+
+    Decided by what `split_steps` will make of it: a step with a mark, a number or a title ends
+    before the next one, another one at the end of its paragraph once the next one is seen not to
+    begin with a mark. The last step, which a final answer follows, has no such end: the policy
+    ends it.
+
+    Args:
+        begun: `opening` of the steps that it goes on behind.
+
+    Example:
+        >>> text = "Step 2: add them\nStep 3: 4"
+        >>> text[:step_end("Step 1: look\n", text)]
+        'Step 2: add them\n'
+    """
+    whole = begun + text
+    blotted, open_at = _without_blocks(whole)
+    lines = _read(blotted)
+    marked, borders = _layout(lines, is_open=True)
+    written = [line for line in lines if line.start >= len(begun)]
+    if marked:
+        later = [i for i in marked if lines[i].start >= len(begun)][1:]
+        if not later or lines[later[0]].start > open_at or not _is_told(lines[later[0] :]):
+            return None
+        return lines[later[0]].start - len(begun)
+    if any(line.kind == "final" for line in written):
+        return None
+    first = len(whole) - len(text.lstrip())
+    border = next((lines[i].start for i in borders if lines[i].start > first), len(whole))
+    if border > open_at or len(whole) - border < _TELLING:
+        return None
+    for line in written:
+        if line.kind == "item" and line.match["number"] in ("1", "一") and line.start <= border:
+            return None  # a list that may go on behind the paragraph
+    return len(whole[:border].rstrip()) - len(begun)
+
+
+def _is_told(lines: list[_Line]) -> bool:
+    """Does something stand behind what the first begins with? "Step 1" may become prose."""
+    opener = lines[0]
+    seen = max(match.end() for match in (opener.match, opener.title) if match)
+    return len(lines) > 1 or seen < len(opener.words)
+
+
+def split_open(text: str) -> list[str]:
+    r"""Steps of a text that was stopped at the end of one, as if the next one had begun.
+
+    The line of a final answer that is still to come is the last of them, so that it can follow.
+
+    Example:
+        >>> split_open("one paragraph\nof two lines")
+        ['one paragraph\nof two lines']
+    """
+    blotted, _ = _without_blocks(text)
+    lines = _read(blotted)
+    end = len(text)
+    for line in reversed([line for line in lines if line.kind == "final"]):
+        if text[line.behind : end].strip():
+            break
+        end = line.start
+    steps = _steps(text[:end], [line for line in lines if line.start < end], is_open=True)
+    return [*steps, announced] if (announced := text[end:].strip()) else steps
+
+
+def step_stops(steps: Sequence[str], marked: bool) -> list[str]:
+    """Texts at which a server is to stop so that it writes one step; at most four, as OpenAI takes.
+
+    Args:
+        steps: that it goes on behind. The next mark is expected as their last one is written.
+        marked: are marks asked for? It decides where there are no steps to look at.
+    """
+    marks = _marks(steps)
+    if marks:
+        last = marks[-1]
+        number = last["number"] or ""
+        if not number.isdecimal():  # "Step one", a tag without a number: any next one
+            return ["\n" + last[0].partition(number or ">")[0]]
+        return [f"\n{last[0][: last.start('number')]}{int(number) + 2}"]
+    if steps or not marked:
+        return ["\n\n"]
+    return [f"\n{ornament}Step 2" for ornament in ("", "**", "### ", "## ")]
+
+
+def opening(steps: Sequence[str]) -> str:
+    """Steps as the beginning of an answer that a policy is to continue; "" for none."""
+    if not steps:
+        return ""
+    return join_steps(steps) + ("\n" if is_marked(steps) else "\n\n")
+
+
+def is_marked(steps: Sequence[str]) -> bool:
+    """Does one of them bear a step mark or a step's tag?"""
+    return bool(_marks(steps))
+
+
+def _marks(steps: Sequence[str]) -> list[re.Match[str]]:
+    lines = _read(_without_blocks("\n".join(steps))[0])
+    return [match for i in _marked(lines) if (match := lines[i].match)]
+
+
+def join_steps(steps: Sequence[str], answer: str | None = None) -> str:
+    """Steps and answer as one text; `split_steps` of it gives them back.
+
+    Marked steps stand on lines of their own; steps without marks are set apart by an empty line,
+    because each may hold several lines.
+    """
+    body = ("\n" if is_marked(steps) else "\n\n").join(steps)
+    if answer is None:
+        return body
+    return f"{body}\nFinal answer: {answer}" if body else f"Final answer: {answer}"
