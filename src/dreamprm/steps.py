@@ -1,102 +1,90 @@
 """How a policy's text becomes steps and an answer, and how steps become text again.
 
-A text is read twice: `_read` tells line by line what each one is (a mark, an item of a list, a
-title, an answer, an empty line, ...), and `_layout` decides which of these lines begin steps.
-Steps keep the marks that the model wrote ("Step 2: ..."), because a prefix must be continued
-exactly as it was written.
-
-All takes linear time on any text. In a pattern, a run of characters is taken whole (possessive) or
-has a bound.
+`_read` says of each line what it is (a mark, an item of a list, a title, an answer, ...), `_layout`
+which lines begin steps. Steps keep the marks that the model wrote ("Step 2: ..."), because a prefix
+must be continued exactly as it was written. All this takes linear time on any text: in a pattern, a
+run of characters is taken whole (possessive) or has a bound.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 _MOST_STEPS = 2000  # a label for each of more steps is out of reach; the rest is one step
 _LONGEST = 2_000_000  # characters; no reasoning is longer, so what is longer is not looked into
 _LONGEST_ANSWER = 80  # characters after a plain "Answer:"; what is longer may be the reasoning
 _TELLING = 16  # characters of a paragraph that show whether it begins with a mark
 
-# Patterns of one line, which holds no newline.
+# Patterns of a line without its newline.
 _DRESS = r"(?:\s|[#>*_+(\[\u2022\u3010-])*+"  # bullets, heading signs, emphasis, brackets
-_STEP_TAG = re.compile(
-    r"<(?:step|步骤)[ _-]?(?P<number>\d{1,9})?(?:\s[^<>]{0,100})?>", re.IGNORECASE
-)
-# A mark opens a line: "Step 1:", "Step 1/2", "Step 1 of 2", "**Step 1.** ...", "### Step 1",
-# "- Step 1)", and in Chinese 步骤1 or 第一步 with a colon. After the number there must be a
-# delimiter or the line's end, so "Step 1" is never found inside "Step 10" and prose such as "Step 1
-# gave us 5" is no mark.
-_MARK = re.compile(
-    rf"{_DRESS}(?:<(?!answer)[a-z_]\w{{0,20}}>{_DRESS})?(?:step\s*+[#_-]?+\s*+|步骤\s*+|第\s*+)"
-    r"(?P<number>\d{1,9}(?!\d)|[一二三四五六七八九十]{1,3}+"
-    r"|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b)(?:\s*+步)?+"
-    r"(?:\s*+(?:/|(?:out\s)?of\b)\s*+\d{1,9}+)?+"
-    r"(?:\*\*(?=\s)|[*_]*+\s*+(?:[:)\]\uff1a\uff09\u3011\u3001\uff0c\u2013\u2014-]|\.(?!\d)|$))",
-    re.IGNORECASE,
-)
-_ITEM = re.compile(  # of a numbered list
-    r"(?P<indent>\s*+)(?P<dress>[#>*_]*+\s*+[*_]*+)"
-    r"(?:(?P<circled>[\u2460-\u2473])|(?P<open>[(\uff08]?)"
-    r"(?P<number>\d{1,3}|[一二三四五六七八九十])(?P<close>[)\uff09\u3001\uff0e]|\.(?!\d)))"
-)
 _STATES = (  # what stands between "answer" and the answer itself
     r"[*_)\]\uff09\u3011]*+(?:\s++is\b\s*+[:\uff1a]?|[是为]?\s*+[:\uff1a]|\s*+(?:$|(?=<answer>)))"
     r"[*_]*+\s*+"
 )
-_FINAL = re.compile(
-    rf"{_DRESS}(?:(?:the\s++)?final\s++answer|最[终后]答案){_STATES}", re.IGNORECASE
-)
-_ANSWER = re.compile(rf"{_DRESS}(?:answer|答案?)(?!\s+is\b){_STATES}", re.IGNORECASE)
-_KINDS = {"tag": _STEP_TAG, "mark": _MARK, "item": _ITEM, "final": _FINAL, "answer": _ANSWER}
-
-_TITLE = re.compile(  # "## Title", or bold with a colon or a full stop or alone on its line
-    r"\s*+(?:#{1,6}\s++[^\s#]|\*\*(?=[^*]{0,99}[^\W\d_])[^*]{2,100}"
-    r"(?:[:.\uff1a]\*\*(?=\s*+[^\s*])|\*\*\s*+[:\uff1a]|(?<![.!?\u3002])\*\*\s*+$))"
-)
-_ONLY_LEADS = re.compile(  # titles and opening tags, with nothing behind them
-    r"\s*+(?:#{1,6}\s++[^\s#].*|(?:\d{1,3}[.)]\s++)?\*\*[^*]{2,100}(?<![.!?\u3002])\*\*"
-    r"\s*+[:\uff1a]?\s*+|(?:<[a-z_]\w{0,20}>\s*+)++)",
-    re.IGNORECASE,
-)
-_ONLY_CLOSES = re.compile(r"\s*+(?:</\w{1,20}>\s*+)++")
-_EMPTY = re.compile(r"\s*+(?:([-*_=#>])(?:\s*+\1){2,}+\s*+)?")  # or a markdown rule
-_PLAIN = re.compile(
-    r"\s*+[^\W\d_sfta步第最答一二三四五六七八九十]", re.IGNORECASE
-)  # begins with a word that is none of the above
-_AT_MARGIN = re.compile(r"[^\s*+\u2022-]|\*\*")
 _SECTION = (
     r"(?:think|thinking|thought|reasoning|rationale|analysis|plan|caption|summary|observation"
     r"|description|explanation|reflection|conclusion|output)>"
 )
-_SECTION_OPENED = re.compile(rf"\s*+<{_SECTION}", re.IGNORECASE)
-_CLOSED = re.compile(
-    rf"</(?:(?P<step>(?:step|步骤)[ _-]?\d{{0,9}}>)|{_SECTION})\s*+", re.IGNORECASE
+_STEP_TAG = re.compile(r"<(?:step|步骤)[ _-]?(?P<number>\d{1,9})?(?:\s[^<>]{0,100})?>", re.I)
+_KINDS = {  # what a line begins with
+    "tag": _STEP_TAG,
+    # "Step 1:", "Step 1/2", "Step 1 of 2", "**Step 1.** ...", "### Step 1", "- Step 1)", and in
+    # Chinese 步骤1 or 第一步. After the number there must be a delimiter or the line's end, so
+    # "Step 1" is never found inside "Step 10", and prose such as "Step 1 gave us 5" is no mark.
+    "mark": re.compile(
+        rf"{_DRESS}(?:<(?!answer)[a-z_]\w{{0,20}}>{_DRESS})?(?:step\s*+[#_-]?+\s*+|步骤\s*+|第\s*+)"
+        r"(?P<number>\d{1,9}(?!\d)|[一二三四五六七八九十]{1,3}+"
+        r"|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b)(?:\s*+步)?+"
+        r"(?:\s*+(?:/|(?:out\s)?of\b)\s*+\d{1,9}+)?+(?:\*\*(?=\s)"
+        r"|[*_]*+\s*+(?:[:)\]\uff1a\uff09\u3011\u3001\uff0c\u2013\u2014-]|\.(?!\d)|$))",
+        re.I,
+    ),
+    "item": re.compile(  # of a numbered list
+        r"(?P<indent>\s*+)(?P<dress>[#>*_]*+\s*+[*_]*+)"
+        r"(?:(?P<circled>[\u2460-\u2473])|(?P<open>[(\uff08]?)"
+        r"(?P<number>\d{1,3}|[一二三四五六七八九十])(?P<close>[)\uff09\u3001\uff0e]|\.(?!\d)))"
+    ),
+    "final": re.compile(rf"{_DRESS}(?:(?:the\s++)?final\s++answer|最[终后]答案){_STATES}", re.I),
+    "answer": re.compile(rf"{_DRESS}(?:answer|答案?)(?!\s+is\b){_STATES}", re.I),
+    "section": re.compile(rf"\s*+<{_SECTION}", re.I),
+}
+_TITLE = re.compile(  # "## Title", or bold with a colon or a full stop or alone on its line
+    r"\s*+(?:#{1,6}\s++[^\s#]|\*\*(?=[^*]{0,99}[^\W\d_])[^*]{2,100}"
+    r"(?:[:.\uff1a]\*\*(?=\s*+[^\s*])|\*\*\s*+[:\uff1a]|(?<![.!?\u3002])\*\*\s*+$))"
+)
+_EMPTY = re.compile(r"\s*+(?:([-*_=#>])(?:\s*+\1){2,}+\s*+)?")  # or a markdown rule
+_LEADS = re.compile(  # titles and opening tags, with nothing behind them
+    r"\s*+(?:#{1,6}\s++[^\s#].*|(?:\d{1,3}[.)]\s++)?\*\*[^*]{2,100}(?<![.!?\u3002])\*\*"
+    r"\s*+[:\uff1a]?\s*+|(?:<[a-z_]\w{0,20}>\s*+)++)",
+    re.I,
+)
+_CLOSES = re.compile(r"\s*+(?:</\w{1,20}>\s*+)++")
+_CLOSED = re.compile(rf"</(?:(?P<step>(?:step|步骤)[ _-]?\d{{0,9}}>)|{_SECTION})\s*+$", re.I)
+_PLAIN = re.compile(  # begins with a letter or a formula, but as none of the above, and has no tag
+    r"\s*+(?!step|final|the\s++final|answer|[步第最答一二三四五六七八九十\u2460-\u2473])"
+    r"(?:[^\W\d_]|[$\\\0])[^<]*+",
+    re.I,
 )
 
 # Patterns of a text.
-_ANSWER_TAG = re.compile(r"(?:<answer>\s*+)++", re.IGNORECASE)
-_ANSWER_TAGS = re.compile(r"</?answer>", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"(?:<answer>\s*+)++", re.I)
+_ANSWER_TAGS = re.compile(r"</?answer>", re.I)
 _FENCE = re.compile(r"^[^\S\n]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*+)$", re.MULTILINE)
-_MATHS = re.compile(r"\\(?P<edge>begin|end)\{(?P<name>[^{}\n]{0,40})\}|\$\$|\\.", re.DOTALL)
+_MATHS = re.compile(r"\\(?:(?P<edge>begin|end)\{(?P<name>[^{}\n]{0,40})\}|[\[\]])|(?<!\\)\$\$")
 
 
 class _Line(NamedTuple):
     """A line of a text; where steps' tags stand in it, the part from one of them to the next.
 
     Attributes:
-        start: place in the text.
-        kind: what it begins with: a "tag", "mark", "item", "final" or "answer", or none of these.
-        match: of that kind's pattern.
-        title: match of a title that it begins with. An item or an answer may be one too.
-        says: "nothing" (it is empty or a rule), what only "leads" to a step or "closes" one, "text".
-        opens: does it begin with the tag of a section, such as `<think>`?
-        closes: what the closing tag at its end closes: "step", "section" or nothing ("").
+        kind: the pattern of `_KINDS` that it begins with, `match` its match.
+        title: match of the title that it begins with; it may be an item or an answer too.
+        says: "nothing", what only "leads" to a step or "closes" one, or "text".
+        closed: match of a step's or a section's closing tag at its end.
     """
 
     start: int
@@ -105,17 +93,15 @@ class _Line(NamedTuple):
     match: re.Match[str] | None = None
     title: re.Match[str] | None = None
     says: str = "text"
-    opens: bool = False
-    closes: str = ""
+    closed: re.Match[str] | None = None
 
     @property
     def behind(self) -> int:
-        """The place behind what its kind's pattern matched."""
+        """The place behind what it begins with."""
         return self.start + (self.match.end() if self.match else 0)
 
 
 def _read(text: str) -> list[_Line]:
-    """The lines of a text whose blocks are blotted out."""
     lines, start = [], 0
     for whole in text.split("\n"):
         tags = [tag.start() for tag in _STEP_TAG.finditer(whole)] if "<" in whole else []
@@ -126,22 +112,16 @@ def _read(text: str) -> list[_Line]:
 
 
 def _line(start: int, words: str) -> _Line:
-    kind, match, title, says, opens, closes = "", None, None, "text", False, ""
+    if _PLAIN.fullmatch(words):
+        return _Line(start, words)
     if _EMPTY.fullmatch(words):
-        says = "nothing"
-    elif not _PLAIN.match(words):
-        for kind, pattern in _KINDS.items():
-            if match := pattern.match(words):
-                break
-        kind = kind if match else ""
-        title = _TITLE.match(words)
-        says = "leads" if _ONLY_LEADS.fullmatch(words) else "text"
-    if "<" in words:
-        says = "closes" if _ONLY_CLOSES.fullmatch(words) else says
-        opens = bool(_SECTION_OPENED.match(words))
-        if closed := _CLOSED.fullmatch(words, max(0, words.rfind("</"))):
-            closes = "step" if closed["step"] else "section"
-    return _Line(start, words, kind, match, title, says, opens, closes)
+        return _Line(start, words, says="nothing")
+    says = "leads" if _LEADS.fullmatch(words) else "closes" if _CLOSES.fullmatch(words) else "text"
+    title, closed = _TITLE.match(words), _CLOSED.search(words)
+    for kind, pattern in _KINDS.items():
+        if match := pattern.match(words):
+            return _Line(start, words, kind, match, title, says, closed)
+    return _Line(start, words, "", None, title, says, closed)
 
 
 def _without_blocks(text: str) -> tuple[str, int]:
@@ -150,31 +130,24 @@ def _without_blocks(text: str) -> tuple[str, int]:
     A block that is never closed is none. A text that is still being written may yet close it, so
     the place of the first of these comes too (the text's length if there is none).
     """
-    spans: list[tuple[int, int]] = []
-    fence = None
+    fence, fences = None, []
     for line in _FENCE.finditer(text) if "```" in text or "~~~" in text else ():
         if fence is None:
             fence = line
         elif line["fence"].startswith(fence["fence"]) and not line["info"].strip():
-            spans.append((fence.start("fence"), line.end()))
+            fences.append((fence.start("fence"), line.end()))
             fence = None
-    text = _blotted(text, spans)
-    spans.clear()
+    text = _blotted(text, fences).replace("\\\\", "\0\0")  # so that in \\[2pt] is no \[
+    maths = []
     opened: dict[str, list[int]] = {}
-    for token in (
-        _MATHS.finditer(text) if any(edge in text for edge in ("$$", r"\[", r"\begin{")) else ()
-    ):
-        name = token["name"] or token[0].replace("]", "[")
-        starts = opened.setdefault(name, [])
-        closes = token["edge"] == "end" or token[0] == r"\]"
-        if starts and (closes or name == "$$"):
-            spans.append((starts.pop(), token.end()))
-        elif token["edge"] == "begin" or token[0] in (r"\[", "$$"):
+    for token in _MATHS.finditer(text):
+        starts = opened.setdefault(token["name"] or token[0].replace("]", "["), [])
+        if token["edge"] == "begin" or token[0] == r"\[" or (token[0] == "$$" and not starts):
             starts.append(token.start())
-    open_at = min(
-        [fence.start() if fence else len(text), *(s for starts in opened.values() for s in starts)]
-    )
-    return _blotted(text, spans), open_at
+        elif starts:
+            maths.append((starts.pop(), token.end()))
+    places = [place for starts in opened.values() for place in starts]
+    return _blotted(text, maths), min([fence.start() if fence else len(text), *places])
 
 
 def _blotted(text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -223,7 +196,8 @@ def split_steps(text: str) -> tuple[list[str], str | None]:
     blotted, _ = _without_blocks(text)
     lines = _read(blotted)
     end, answer = _final_answer(text, blotted, lines)
-    if end < len(text):
+    lines = [line for line in lines if line.start < end]
+    if lines and lines[-1].start + len(lines[-1].words) > end:  # in the midst of a line
         lines = _read(blotted[:end])
     return _steps(text[:end], lines, is_open=False), answer
 
@@ -231,8 +205,7 @@ def split_steps(text: str) -> tuple[list[str], str | None]:
 def _steps(text: str, lines: list[_Line], is_open: bool) -> list[str]:
     _, borders = _layout(lines, is_open)
     starts = [0, *(lines[i].start for i in borders[: _MOST_STEPS - 1]), len(text)]
-    parts = (_trimmed(text[start:end]) for start, end in pairwise(starts))
-    return [part for part in parts if part]
+    return [step for start, end in pairwise(starts) if (step := _trimmed(text[start:end]))]
 
 
 def _trimmed(part: str) -> str:
@@ -249,12 +222,10 @@ def _trimmed(part: str) -> str:
 def _final_answer(text: str, blotted: str, lines: list[_Line]) -> tuple[int, str | None]:
     """Where the part of a text begins that is no step, and the answer stated in it."""
     lines = lines[max(_marked(lines), default=0) :]
-    finals = [line for line in lines if line.kind == "final"]
-    end = finals[0].start if finals else len(text)
-    answer, last = None, len(text)
-    for line in reversed(finals):  # the last that states something: "Final answer" may be cut off
-        answer = answer or _first_line(text[line.behind : last])
-        last = line.start
+    end, answer = len(text), None
+    for line in reversed([line for line in lines if line.kind == "final"]):
+        # The last that states something counts: it may be cut off at "Final answer".
+        end, answer = line.start, answer or _first_line(text[line.behind : end])
     if answer is None:
         for line in reversed(
             [line for line in lines if line.kind == "answer" and line.start < end]
@@ -268,8 +239,7 @@ def _final_answer(text: str, blotted: str, lines: list[_Line]) -> tuple[int, str
         inside, closing, behind = text[tag.end() : end].partition("</answer>")
         inside = _trimmed(inside)
         is_whole = closing or "\n" not in inside
-        is_last = not _ONLY_CLOSES.sub("", _trimmed(behind)).strip()
-        if not (_first_line(inside) and is_whole and is_last):
+        if not _first_line(inside) or not is_whole or _CLOSES.sub("", _trimmed(behind)).strip():
             break
         end, answer = tag.start(), answer or _first_line(inside)
     return end, answer
@@ -286,45 +256,37 @@ def _marked(lines: list[_Line]) -> list[int]:
 
 
 def _layout(lines: list[_Line], is_open: bool) -> tuple[list[int], list[int]]:
-    """Which lines begin steps.
-
-    Args:
-        is_open: the text goes on, so its lines are no steps yet.
+    """Which lines begin steps; `is_open`: the text goes on, so its lines are no steps yet.
 
     Returns:
         The lines with the steps' marks, tags, numbers or titles, the first one too (none where
         paragraphs or lines are the steps), and those at which one step ends and another begins.
     """
-    marked = _marked(lines)
-    if marked:
-        closed = {i for i, line in enumerate(lines, start=1) if line.closes == "step"}
+    if marked := _marked(lines):
+        closed = [i for i, line in enumerate(lines, start=1) if line.closed and line.closed["step"]]
         return marked, _joined(lines, {*marked[1:], *(i for i in closed if i > marked[0])})
     items, nested = _counted(lines)
     titled = [i for i, line in enumerate(lines) if line.title]
     titles = titled[:1] + [b for a, b in pairwise(titled) if not _only_lead(lines[a:b])]
-    paragraphs = _joined(
-        lines,
-        {
-            i
-            for i, (before, line) in enumerate(pairwise(lines), start=1)
-            if line.opens or before.closes == "section" or before.says == "nothing" != line.says
-        }
-        - nested,
-    )
-
-    def is_early(i: int) -> bool:
-        return len(paragraphs) < 2 or paragraphs[1] > i
-
-    has_titles = len(titles) > 1 and is_early(titles[0])
+    apart = {
+        i
+        for i, (before, line) in enumerate(pairwise(lines), start=1)
+        if line.kind == "section"
+        or (before.closed and not before.closed["step"])
+        or before.says == "nothing"
+    }
+    paragraphs = _joined(lines, apart - nested)
+    early = paragraphs[1] if len(paragraphs) > 1 else len(lines)  # until here
+    has_titles = len(titles) > 1 and titles[0] < early
     if has_titles and (not items or (titles[0] < items[0] and len(items) <= len(titles))):
         return titles, titles[1:]
-    if items and is_early(items[0]):
+    if items and items[0] < early:
         return items, items[1:] + _behind_list(lines, items, titles, paragraphs)
     if has_titles:  # the list comes too late
         return titles, titles[1:]
-    if paragraphs or is_open:
-        return [], paragraphs
-    return [], _joined(lines, set(range(1, len(lines))) - nested)
+    return [], paragraphs if paragraphs or is_open else _joined(
+        lines, {*range(len(lines))} - nested
+    )
 
 
 def _counted(lines: list[_Line]) -> tuple[list[int], set[int]]:
@@ -332,39 +294,41 @@ def _counted(lines: list[_Line]) -> tuple[list[int], set[int]]:
     lists: list[list[int]] = []
     latest: dict[str, tuple[int, list[int]]] = {}  # style -> indent and items of its last list
     nested = set()
-    for i, item in [(i, line.match) for i, line in enumerate(lines) if line.kind == "item"]:
-        number = item["circled"] or item["number"]
+    for i, line in enumerate(lines):
+        if line.kind != "item" or line.match is None:
+            continue
+        indent, dress, circled, opens, number, closes = line.match.groups()
+        number = circled or number
         value = int(number) if number.isdecimal() else int(unicodedata.numeric(number))
-        style = f"{''.join(item['dress'].split())}{item['open']}1{item['close']}"
-        indent, items = latest.get(style, (0, []))
-        if items and len(item["indent"]) > indent:
+        style = f"{''.join(dress.split())}{opens}1{closes}"
+        least, items = latest.get(style, (0, []))
+        if items and len(indent) > least:
             nested.add(i)
         elif items and value == len(items) + 1:
             items.append(i)
         elif value == 1:
             lists.append([i])
-            latest[style] = len(item["indent"]), lists[-1]
+            latest[style] = len(indent), lists[-1]
     return next((items for items in lists if len(items) > 1), []), nested
 
 
 def _behind_list(
     lines: list[_Line], items: list[int], titles: list[int], paragraphs: list[int]
 ) -> list[int]:
-    """Where the steps behind a list's last item begin."""
-    places = [
+    """Where the steps behind a list's last item begin: at a title or paragraph at the margin."""
+    places = sorted(
         i
-        for i in sorted({*titles, *paragraphs} - set(items))
-        if i > items[0] and _AT_MARGIN.match(lines[i].words)
-    ]
+        for i in {*titles, *paragraphs} - set(items)
+        if i > items[0] and re.match(r"[^\s*+\u2022-]|\*\*", lines[i].words)
+    )
     if not places or places[0] < items[-1]:
         return []
     return [places[0], *(i for i in paragraphs if i > places[0])]
 
 
-def _joined(lines: list[_Line], borders: Iterable[int]) -> list[int]:
+def _joined(lines: list[_Line], borders: set[int]) -> list[int]:
     """The borders without those behind a title alone, or before closing tags alone."""
-    kept = []
-    has_text = False
+    kept, has_text = [], False
     for start, end in pairwise([0, *sorted(borders), len(lines)]):
         said = {line.says for line in lines[start:end]} - {"nothing"}
         if has_text and said - {"closes"}:
