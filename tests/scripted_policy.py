@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dreamprm.policy import Completion, Reply, Request
-from dreamprm.prompts import opening, step_end
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sampler import Outcome, Sampler, sample_candidates, stored_candidates
+from dreamprm.steps import opening, step_end
 
 Say = Callable[[Request, int, int], str]
 """(request, seed of the call, index within the call) -> text."""

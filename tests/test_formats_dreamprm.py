@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dreamprm.data import DataWarning, known, read_pair, read_questions, read_trajectories
 from dreamprm.errors import DataError
-from dreamprm.prompts import join_steps
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory
+from dreamprm.steps import join_steps
 from tests.format_rows import reader, save
 
 read_meta = reader("dreamprm_meta")

@@ -14,7 +14,7 @@ import pytest
 
 from dreamprm.answers import read_answer, verdict
 from dreamprm.answers.text import clean
-from dreamprm.prompts import join_steps, split_open, split_steps, step_end
+from dreamprm.steps import join_steps, split_open, split_steps, step_end
 
 SHORT, LONG = 10_000, 100_000
 MOST = 1.5 * LONG / SHORT

@@ -20,8 +20,8 @@ from dreamprm.models.loading import load_backbone
 from dreamprm.policy import Reply, Request, RequestRefused
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.policy.options import PolicyOptions
-from dreamprm.prompts import opening, split_steps, step_end
 from dreamprm.records import Question
+from dreamprm.steps import opening, split_steps, step_end
 from dreamprm.tiny.world import WorldSize, build_world
 from tests.tiny_models import picture_question
 

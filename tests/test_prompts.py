@@ -10,16 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dreamprm.prompts import (
-    PROMPTS,
-    join_steps,
-    opening,
-    split_open,
-    split_steps,
-    step_end,
-    step_stops,
-)
+from dreamprm.prompts import PROMPTS
 from dreamprm.records import Question
+from dreamprm.steps import join_steps, opening, split_open, split_steps, step_end, step_stops
 
 CHOICE = Question(id="q", domain="d", text="How many?", options=("7", "8"), answer="B")
 OPEN = Question(id="q", domain="d", text="How many?", answer="8")

@@ -20,13 +20,13 @@ from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.chat import read_reply
 from dreamprm.policy.policy import Policy
 from dreamprm.prm.model import PRMConfig
-from dreamprm.prompts import opening, step_end, step_stops
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.search.api import as_judge
 from dreamprm.search.choosing import METHODS, TREES
 from dreamprm.search.search import Search, SearchOptions, SearchResult, agreement
+from dreamprm.steps import opening, step_end, step_stops
 from tests.fake_endpoint import FakeEndpoint, Writer
 from tests.scripted_policy import Scripted
 from tests.tiny_models import random_prm

@@ -31,8 +31,8 @@ from dreamprm.policy import Reply, Request
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.served import EndpointPolicy
 from dreamprm.policy.servers import Backoff
-from dreamprm.prompts import split_steps
 from dreamprm.records import Question
+from dreamprm.steps import split_steps
 from dreamprm.tiny.world import WorldSize, build_world
 
 _START_UP_S = 120

@@ -3,6 +3,8 @@
 The five-step prompt is the paper's structured thinking (arXiv 2505.20241, appendix) in our words.
 """
 
+# ruff: noqa: F401 - the functions of `steps` go by this module's name too
+
 from __future__ import annotations
 
 from collections.abc import Callable

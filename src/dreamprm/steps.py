@@ -74,7 +74,7 @@ _PLAIN = re.compile(  # begins with a letter or a formula, but as none of the ab
 _ANSWER_TAG = re.compile(r"(?:<answer>\s*+)++", re.I)
 _ANSWER_TAGS = re.compile(r"</?answer>", re.I)
 _FENCE = re.compile(r"^[^\S\n]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*+)$", re.MULTILINE)
-_MATHS = re.compile(r"\\(?:(?P<edge>begin|end)\{(?P<name>[^{}\n]{0,40})\}|[\[\]])|(?<!\\)\$\$")
+_MATHS = re.compile(r"\\(?:(?P<edge>begin|end)\{(?P<name>[^{}\n]{0,40})\}|[\[\]])|\$(?<!\\\$)\$")
 
 
 class _Line(NamedTuple):
@@ -104,8 +104,8 @@ class _Line(NamedTuple):
 def _read(text: str) -> list[_Line]:
     lines, start = [], 0
     for whole in text.split("\n"):
-        tags = [tag.start() for tag in _STEP_TAG.finditer(whole)] if "<" in whole else []
-        for at, end in pairwise([0, *(tag for tag in tags if tag), len(whole)]):
+        cuts = {tag.start() for tag in _STEP_TAG.finditer(whole)} if "<" in whole else set()
+        for at, end in pairwise(sorted({0, *cuts, len(whole)})) if cuts else [(0, len(whole))]:
             lines.append(_line(start + at, whole[at:end]))
         start += len(whole) + 1
     return lines
@@ -196,13 +196,14 @@ def split_steps(text: str) -> tuple[list[str], str | None]:
     blotted, _ = _without_blocks(text)
     lines = _read(blotted)
     end, answer = _final_answer(text, blotted, lines)
-    lines = [line for line in lines if line.start < end]
-    if lines and lines[-1].start + len(lines[-1].words) > end:  # in the midst of a line
+    if end < len(text) and text[end - 1] != "\n":  # in the midst of a line
         lines = _read(blotted[:end])
     return _steps(text[:end], lines, is_open=False), answer
 
 
 def _steps(text: str, lines: list[_Line], is_open: bool) -> list[str]:
+    """The steps of a text; of its lines, those behind its end are left out."""
+    lines = [line for line in lines if line.start < len(text)]
     _, borders = _layout(lines, is_open)
     starts = [0, *(lines[i].start for i in borders[: _MOST_STEPS - 1]), len(text)]
     return [step for start, end in pairwise(starts) if (step := _trimmed(text[start:end]))]
@@ -266,8 +267,11 @@ def _layout(lines: list[_Line], is_open: bool) -> tuple[list[int], list[int]]:
         closed = [i for i, line in enumerate(lines, start=1) if line.closed and line.closed["step"]]
         return marked, _joined(lines, {*marked[1:], *(i for i in closed if i > marked[0])})
     items, nested = _counted(lines)
+    says = [line.says for line in lines]
     titled = [i for i, line in enumerate(lines) if line.title]
-    titles = titled[:1] + [b for a, b in pairwise(titled) if not _only_lead(lines[a:b])]
+    titles = titled[:1] + [
+        b for a, b in pairwise(titled) if "text" in says[a:b] or "closes" in says[a:b]
+    ]
     apart = {
         i
         for i, (before, line) in enumerate(pairwise(lines), start=1)
@@ -338,10 +342,6 @@ def _joined(lines: list[_Line], borders: set[int]) -> list[int]:
     return kept
 
 
-def _only_lead(lines: list[_Line]) -> bool:
-    return all(line.says in ("leads", "nothing") for line in lines)
-
-
 def step_end(begun: str, text: str) -> int | None:
     r"""Where in a text that is still being written its first whole step ends; None if it has not.
 
@@ -364,27 +364,22 @@ def step_end(begun: str, text: str) -> int | None:
     marked, borders = _layout(lines, is_open=True)
     written = [line for line in lines if line.start >= len(begun)]
     if marked:
-        later = [i for i in marked if lines[i].start >= len(begun)][1:]
-        if not later or lines[later[0]].start > open_at or not _is_told(lines[later[0] :]):
+        later = [lines[i] for i in marked if lines[i].start >= len(begun)][1:]
+        if not later or later[0].start > open_at:
             return None
-        return lines[later[0]].start - len(begun)
+        opener = max(match.end() for match in (later[0].match, later[0].title) if match)
+        is_told = later[0].start + opener < len(whole)  # "Step 1" may become prose, or "Step 10"
+        return later[0].start - len(begun) if is_told else None
     if any(line.kind == "final" for line in written):
         return None
     first = len(whole) - len(text.lstrip())
     border = next((lines[i].start for i in borders if lines[i].start > first), len(whole))
     if border > open_at or len(whole) - border < _TELLING:
         return None
-    for line in written:
-        if line.kind == "item" and line.match["number"] in ("1", "一") and line.start <= border:
-            return None  # a list that may go on behind the paragraph
+    lists = [line.match for line in written if line.kind == "item" and line.start <= border]
+    if any(item and item["number"] in ("1", "一") for item in lists):
+        return None  # a list that may go on behind the paragraph
     return len(whole[:border].rstrip()) - len(begun)
-
-
-def _is_told(lines: list[_Line]) -> bool:
-    """Does something stand behind what the first begins with? "Step 1" may become prose."""
-    opener = lines[0]
-    seen = max(match.end() for match in (opener.match, opener.title) if match)
-    return len(lines) > 1 or seen < len(opener.words)
 
 
 def split_open(text: str) -> list[str]:
@@ -403,7 +398,7 @@ def split_open(text: str) -> list[str]:
         if text[line.behind : end].strip():
             break
         end = line.start
-    steps = _steps(text[:end], [line for line in lines if line.start < end], is_open=True)
+    steps = _steps(text[:end], lines, is_open=True)
     return [*steps, announced] if (announced := text[end:].strip()) else steps
 
 
@@ -428,9 +423,7 @@ def step_stops(steps: Sequence[str], marked: bool) -> list[str]:
 
 def opening(steps: Sequence[str]) -> str:
     """Steps as the beginning of an answer that a policy is to continue; "" for none."""
-    if not steps:
-        return ""
-    return join_steps(steps) + ("\n" if is_marked(steps) else "\n\n")
+    return join_steps([*steps, ""]) if steps else ""
 
 
 def is_marked(steps: Sequence[str]) -> bool:
@@ -439,7 +432,8 @@ def is_marked(steps: Sequence[str]) -> bool:
 
 
 def _marks(steps: Sequence[str]) -> list[re.Match[str]]:
-    lines = _read(_without_blocks("\n".join(steps))[0])
+    blotted, _ = _without_blocks("\n".join(steps))
+    lines = _read(blotted)
     return [match for i in _marked(lines) if (match := lines[i].match)]
 
 

@@ -30,8 +30,8 @@ from dreamprm.data.text import (
     render_response,
     split_response,
 )
-from dreamprm.prompts import join_steps
 from dreamprm.records import Question, Trajectory
+from dreamprm.steps import join_steps
 
 
 def _parse(row: Row, reading: Reading) -> list[Pair]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dreamprm.prompts import join_steps, option_letter, question_text, split_steps
+from dreamprm.prompts import option_letter, question_text
 from dreamprm.records import Question
+from dreamprm.steps import join_steps, split_steps
 
 _HEAD = re.compile(r"\A(?:<image>\s*)*(?:### Question:\s*)?(?:<image>\s*)*(?:Question:\s)?")
 _OPTIONS = re.compile(r"\n\s*Options:\s*(?=\(A\))")

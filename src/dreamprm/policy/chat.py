@@ -12,7 +12,6 @@ import functools
 import hashlib
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -23,8 +22,8 @@ from dreamprm.data.files import encode_image
 from dreamprm.images import LARGEST_ASPECT, image_bytes, load_image
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.servers import Failure, server_message
-from dreamprm.prompts import opening, split_steps
 from dreamprm.records import Question
+from dreamprm.steps import opening, split_steps
 
 Continuation = Literal["prefill", "assistant", "prompt"]
 """How a prefix is continued.
@@ -131,11 +130,11 @@ def without_prefix(text: str, steps: Sequence[str], continuation: Continuation) 
     """
     if continuation != "prompt":
         return text.removeprefix(opening(steps))
-    for start in range(len(steps)):
-        words = " ".join(steps[start:]).split()
-        repeated = re.match(r"\s*" + r"\s+".join(map(re.escape, words)) + r"(?!\S)\s*", text)
-        if words and repeated:
-            return text[repeated.end() :]
+    said, words = text.split(), " ".join(steps).split()
+    for step in steps:
+        if words and said[: len(words)] == words:
+            return "".join(text.split(maxsplit=len(words))[len(words) :])
+        words = words[len(step.split()) :]
     return text
 
 

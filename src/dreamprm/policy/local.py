@@ -30,8 +30,9 @@ from dreamprm.models.loading import device_of, load_backbone, load_processor
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.batching import Batcher, Wanted
 from dreamprm.policy.options import PolicyOptions
-from dreamprm.prompts import PROMPTS, opening, step_end
+from dreamprm.prompts import PROMPTS
 from dreamprm.records import Question
+from dreamprm.steps import opening, step_end
 
 Pictures = Mapping[int, list[Image.Image]]
 """The images of those prompts that are still good, by the prompt's number."""

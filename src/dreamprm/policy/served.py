@@ -31,7 +31,8 @@ from dreamprm.policy.chat import (
 )
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.servers import Backoff, Call, Connection, Failure, Pool, check_url, read_key
-from dreamprm.prompts import MARKED, PROMPTS, step_stops
+from dreamprm.prompts import MARKED, PROMPTS
+from dreamprm.steps import step_stops
 
 Ask = Callable[[Mapping[str, Any] | None], Awaitable[bytes | Failure]]
 """Fields of a chat request -> body of the reply; None -> the list of models."""

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dreamprm.policy import RequestRefused
-from dreamprm.prompts import split_steps
 from dreamprm.records import Label, Question, Trajectory
 from dreamprm.rollouts.sampler import Outcome, Rollout, Sampler, all_of, work_through
+from dreamprm.steps import split_steps
 
 Steps = tuple[str, ...]
 Paths = dict[Steps, list[tuple[Steps, bool]]]

@@ -22,8 +22,9 @@ from typing import Literal, NamedTuple
 from dreamprm.answers import extract_answer
 from dreamprm.data.format import question_of
 from dreamprm.errors import DataError
-from dreamprm.prompts import option_letter, split_steps
+from dreamprm.prompts import option_letter
 from dreamprm.records import Question, Trajectory
+from dreamprm.steps import split_steps
 
 Kind = Literal["contrasting", "always right", "always wrong"]
 KINDS: tuple[Kind, ...] = ("contrasting", "always right", "always wrong")

@@ -23,7 +23,6 @@ from dreamprm.answers import RULES_VERSION, Verdict, read_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRefused, Writer
 from dreamprm.policy.policy import Policy
-from dreamprm.prompts import opening, split_open, split_steps, step_end
 from dreamprm.records import UNKNOWN_ANSWER, Question, Trajectory
 from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
 from dreamprm.rollouts.judge import Verifier
@@ -37,6 +36,7 @@ from dreamprm.rollouts.store import (
     sample_seed,
     verdict_key,
 )
+from dreamprm.steps import opening, split_open, split_steps, step_end
 from dreamprm.unread import Unread
 
 T = TypeVar("T")

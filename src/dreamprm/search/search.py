@@ -27,11 +27,11 @@ from scipy.stats import beta  # type: ignore[import-untyped]
 
 from dreamprm.errors import DreamPRMError, offer
 from dreamprm.policy import RequestRefused
-from dreamprm.prompts import is_marked, join_steps, opening, step_stops
 from dreamprm.records import Question, Trajectory
 from dreamprm.rollouts.sampler import Rollout, Sampler, to_trajectory
 from dreamprm.search.aggregation import DEFAULT_AGGREGATION, aggregate, step_scores
 from dreamprm.search.choosing import METHODS, PARALLEL, TREES, VOTES, Change, Choice, choose
+from dreamprm.steps import is_marked, join_steps, opening, step_stops
 from dreamprm.unread import why_unanswered
 
 Steps = tuple[str, ...]
