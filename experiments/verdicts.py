@@ -23,6 +23,8 @@ from statistics import mean
 from typing import Any
 
 from dreamprm.answers import RULES_VERSION, Verdict, extract_answer, read_answer, verdict
+from dreamprm.answers.options import option_meant
+from dreamprm.answers.text import clean
 from dreamprm.data import read_trajectories
 from dreamprm.data.sources import read_known
 from dreamprm.evaluation.benchmarks import ANSWERS, read_responses
@@ -30,13 +32,13 @@ from dreamprm.evaluation.benchmarks import mathvision as mathvision_rule
 from dreamprm.evaluation.benchmarks.base import letter_or_text, our_verdict
 from dreamprm.evaluation.benchmarks.mathvista import (
     REFUSALS,
+    answering_part,
     extract,
-    mathvista_verdict,
+    published_verdict,
     right,
-    states_answer,
 )
 from dreamprm.prompts import option_letter
-from dreamprm.records import Trajectory
+from dreamprm.records import Question, Trajectory
 from dreamprm.search.choosing import highest_scored, most_voted
 
 GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
@@ -103,14 +105,12 @@ def math(data: Path, *, from_text: bool) -> list[Compared]:
 
 def mathvista(data: Path, file: str, *, published_rules: bool) -> list[Compared]:
     """MathVista, from the stored extraction."""
+    asked = {q.id: q for q in read_known("mathvista", path=data / "mathvista" / "testmini.json")}
     found = []
     for pid, row in json.loads((data / "mathvista" / file).read_text(encoding="utf-8")).items():
         answer, gold, choices = row["extraction"], row["answer"], row["choices"] or ()
-        precision = row["precision"]
-        theirs = mathvista_verdict(
-            answer, gold, choices, answer_type=row["answer_type"], precision=precision
-        )
-        ours = verdict(answer, gold, choices, unit=row["unit"], precision=precision)
+        theirs = published_verdict(asked[pid], answer)
+        ours = verdict(answer, gold, choices, unit=row["unit"], precision=row["precision"])
         why = ""
         if theirs.rule == "nearest_choice":
             kind = "right" if row["true_false"] else "wrong"
@@ -205,7 +205,7 @@ def mathvista_responses(data: Path, file: str) -> list[Compared]:
     for _, row in _jsonl(data / "responses" / "mathvista" / file):
         question, stored = asked[row["pid"]], row["true_false"]
         answer = extract(question, row["response"] or "")
-        read = states_answer(question, row["response"] or "")
+        read = _states_answer(question, row["response"] or "")
         ours = Verdict(right(question, answer), "published rules")
         named = (row["extraction"] or "").strip("().").lower() in _choices(question.options)
         why = "another answer is read"
@@ -218,6 +218,14 @@ def mathvista_responses(data: Path, file: str) -> list[Compared]:
         gold = letter_or_text(question)
         compared.append(Compared(row["pid"], answer, gold, stored, ours, why, read))
     return compared
+
+
+def _states_answer(question: Question, text: str) -> bool:
+    """Does a response state an answer, one of the choices if there are any, or is it inferred?"""
+    stated = extract_answer(answering_part(text)[0], question.options)
+    if stated is None or not question.options:
+        return stated is not None
+    return option_meant(clean(stated), question.options) is not None
 
 
 def mmmu_responses(data: Path, benchmark: str, file: str) -> list[Compared]:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dreamprm.data.files import in_row
 from dreamprm.data.first_error import EXTRA, NONE, UNPLACED
@@ -28,8 +29,6 @@ from dreamprm.evaluation.statistics import (
     Values,
     estimate,
     estimate_average,
-    resampled_sums,
-    spread,
 )
 from dreamprm.records import Question, Trajectory
 
@@ -150,9 +149,11 @@ def said_of(t: Trajectory, said: Said) -> int | None:
     return said[id]
 
 
-def harmonic(error: float, correct: float) -> float:
-    """F1 of the two accuracies."""
-    return 2 * error * correct / (error + correct) if error + correct else 0.0
+def harmonic(error: ArrayLike, correct: ArrayLike) -> Values:
+    """F1 of the two accuracies, 0 where both are 0."""
+    e, c = np.asarray(error, float), np.asarray(correct, float)
+    f1: Values = 2 * e * c / np.maximum(e + c, 1e-12)
+    return f1
 
 
 def first_error_figures(
@@ -210,37 +211,31 @@ def first_error_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:
             metrics[f"{benchmark}/{subset}"] = metric(estimate(part["erroneous"]))
         whole = estimate_average({name: part["erroneous"] for name, part in subsets.items()})
         return {benchmark: metric(whole)} | metrics
-    scores: list[float] = []
-    draws: list[Values] = []
+    tables: list[Values] = []  # of each subset its erroneous, then its correct solutions, (n, 1)
     for subset, part in sorted(subsets.items()):
         if len(part) < 2:
             absent = "erroneous" if "correct" in part else "correct"
             raise DataError(f"subset '{subset}' has no {absent} solutions, and so no F1")
         for kind, values in sorted(part.items()):
             metrics[f"{benchmark}/{subset}/{kind}"] = metric(estimate(values))
-        f1 = harmonic(*(float(np.mean(part[k])) for k in _KINDS))
-        scores.append(f1)
-        draws.append(_f1_draws([np.array(part[k]) for k in _KINDS], seed=len(draws)))
-        count = sum(map(len, part.values()))
-        interval = spread(draws[-1], f1)
-        metrics[f"{benchmark}/{subset}/f1"] = Metric(value=f1, ci95=interval, n=count)
-    value = float(np.mean(scores))
-    ci95 = spread(np.mean(draws, axis=0), value)
+        tables += [np.array(part[kind])[:, None] for kind in _KINDS]
+
+    def f1(*sums: Values) -> dict[str, Values]:
+        """Of sums (draws, 1) of the tables the mean F1 and that of each subset, (draws,)."""
+        shares = [of_table[:, 0] / len(t) for of_table, t in zip(sums, tables, strict=True)]
+        f1s = harmonic(np.stack(shares[::2]), np.stack(shares[1::2]))  # (subsets, draws)
+        names = [f"{benchmark}/{subset}/f1" for subset in sorted(subsets)]
+        return {benchmark: np.mean(f1s, axis=0)} | dict(zip(names, f1s, strict=True))
+
+    metrics = resampled_metrics(f1, *tables, n=len(rows)) | metrics
+    for subset, part in subsets.items():
+        name, count = f"{benchmark}/{subset}/f1", sum(map(len, part.values()))
+        metrics[name] = metrics[name].model_copy(update={"n": count})
     if benchmark == "big_bench_mistake":
         metrics[f"{benchmark}/accuracy"] = metric(estimate([row.value for row in rows]))
     if benchmark in ("mr_gsm8k", "mr_ben"):
         metrics |= {f"{benchmark}/{name}": m for name, m in _mr_metrics(rows).items()}
-    return {benchmark: Metric(value=value, ci95=ci95, n=len(rows))} | metrics
-
-
-def _f1_draws(parts: Sequence[Values], seed: int) -> Values:
-    """F1 of resampled solutions, erroneous and correct ones each among themselves; (draws,)."""
-    error, correct = (
-        resampled_sums(values[:, None], seed=2 * seed + i)[:, 0] / len(values)
-        for i, values in enumerate(parts)
-    )
-    f1: Values = 2 * error * correct / np.maximum(error + correct, 1e-12)
-    return f1
+    return metrics
 
 
 def _mr_metrics(rows: Sequence[QuestionResult]) -> dict[str, Metric]:

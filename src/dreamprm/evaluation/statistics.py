@@ -20,9 +20,9 @@ for all benchmarks at once, since one training run serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,17 +61,8 @@ class Difference(Estimate):
         return super().as_json() | {"p": self.p}
 
 
-class _Variance(NamedTuple):
-    """Variance of a mean, split by source, each with its degrees of freedom (0: no such source)."""
-
-    questions: float
-    seeds: float
-    df_questions: int
-    df_seeds: int
-
-    @property
-    def total(self) -> float:
-        return self.questions + self.seeds
+Sources = list[tuple[float, int]]
+"""Variance of a mean by source of chance, each with its degrees of freedom."""
 
 
 def cluster_means(values: Sequence[float], clusters: Sequence[str]) -> dict[str, float]:
@@ -139,10 +130,8 @@ def paired_difference(a: Mapping[str, ArrayLike], b: Mapping[str, ArrayLike]) ->
     """
     values = _differences(a, b)
     k = len(values)
-    parts = [_variance(v, smooth=True) for v in values]
-    shared, df_shared = _shared_seed_variance(values)
-    sources = [(part.questions / k**2, part.df_questions) for part in parts]
-    sources += [(part.seeds / k**2, part.df_seeds) for part in parts] + [(shared, df_shared)]
+    sources = [(part / k**2, df) for v in values for part, df in _variances(v, smooth=True)]
+    sources.append(_shared_seed_variance(values))
     se = float(np.sqrt(sum(variance for variance, _ in sources)))
     df = _satterthwaite(sources)
     mean = float(np.mean([v.mean() for v in values]))
@@ -177,11 +166,9 @@ def paired_bootstrap(
     means = np.zeros(draws)
     for d in differences:
         n = d.shape[1]
-        step = max(1, _AT_ONCE // n)
-        for start in range(0, draws, step):
-            part = slice(start, min(start + step, draws))
-            chosen = rng.integers(n, size=(part.stop - start, n))  # (draws of the part, questions)
-            by_question = picked[part] @ d  # (draws of the part, questions)
+        for part in _parts(draws, n):
+            chosen = rng.integers(n, size=(part.stop - part.start, n))  # (draws, questions)
+            by_question = picked[part] @ d  # (draws, questions)
             means[part] += np.take_along_axis(by_question, chosen, axis=1).mean(axis=1)
     means /= len(differences)
     mean = float(np.mean([d.mean() for d in differences]))
@@ -212,12 +199,16 @@ def resampled_sums(table: NDArray[np.float64], draws: int = 2000, seed: int = 0)
     n = len(table)
     rng = np.random.default_rng(seed)
     sums = np.empty((draws, table.shape[1]))
-    step = max(1, _AT_ONCE // max(1, n))
-    for start in range(0, draws, step):
-        part = slice(start, min(start + step, draws))
-        times = rng.multinomial(n, np.full(n, 1 / n), size=part.stop - start)  # (draws, clusters)
-        sums[part] = times @ table
+    for part in _parts(draws, n):
+        times = rng.multinomial(n, np.full(n, 1 / n), size=part.stop - part.start)
+        sums[part] = times @ table  # (draws, clusters) @ (clusters, columns)
     return sums
+
+
+def _parts(draws: int, n: int) -> Iterator[slice]:
+    """Draws of n that fit into memory at once."""
+    step = max(1, _AT_ONCE // max(1, n))
+    return (slice(start, min(start + step, draws)) for start in range(0, draws, step))
 
 
 def spread(draws: NDArray[np.float64], value: float) -> tuple[float, float] | None:
@@ -261,8 +252,12 @@ def _checked(benchmarks: Mapping[str, ArrayLike], lowest: float) -> list[Values]
     return values
 
 
-def _variance(v: Values, smooth: bool = False) -> _Variance:
-    """Variance of v.mean() for v of (seeds, questions); `smooth` as in `paired_difference`."""
+def _variances(v: Values, smooth: bool = False) -> Sources:
+    """Of v.mean(), v of (seeds, questions), by questions and by seeds, where there are several.
+
+    Args:
+        smooth: as in `paired_difference`.
+    """
     n_seeds, n_questions = v.shape
     by_question = v.mean(axis=0)  # (questions,)
     questions = float(by_question.var(ddof=1)) / n_questions if n_questions > 1 else 0.0
@@ -272,12 +267,10 @@ def _variance(v: Values, smooth: bool = False) -> _Variance:
         scale = float(np.abs(by_question).max()) or 1.0
         second = (float((by_question**2).sum()) + scale**2) / m
         questions = (second - (float(by_question.sum()) / m) ** 2) / m
-    df_questions = max(1, n_questions - 1)
-    if n_seeds == 1:
-        return _Variance(questions, 0.0, df_questions, 0)
-    by_seed = v.mean(axis=1)  # (seeds,)
-    seeds = float(by_seed.var(ddof=1)) / n_seeds
-    return _Variance(questions, seeds, df_questions, n_seeds - 1)
+    sources = [(questions, max(1, n_questions - 1))]
+    if n_seeds > 1:
+        sources.append((float(v.mean(axis=1).var(ddof=1)) / n_seeds, n_seeds - 1))
+    return sources
 
 
 def _shared_seed_variance(values: list[Values]) -> tuple[float, int]:
@@ -295,26 +288,22 @@ def _shared_seed_variance(values: list[Values]) -> tuple[float, int]:
 
 def _wilson(v: Values) -> tuple[float, float]:
     """Wilson's interval for v.mean(), with the effective sample size that the variance implies."""
-    p, n_questions = float(v.mean()), v.shape[1]
-    variance = _variance(v)
-    if variance.total > 0:
-        n = p * (1 - p) / variance.total
-    else:
-        n = float(n_questions)  # all values equal: nothing but the number of questions is known
-    sources = [(variance.questions, variance.df_questions), (variance.seeds, variance.df_seeds)]
+    p, sources = float(v.mean()), _variances(v)
+    variance = sum(part for part, _ in sources)
+    # Where all values are equal, nothing but the number of questions is known.
+    n = p * (1 - p) / variance if variance > 0 else float(v.shape[1])
     t = _quantile(_satterthwaite(sources))
     centre = (p + t**2 / (2 * n)) / (1 + t**2 / n)
     half = t / (1 + t**2 / n) * float(np.sqrt(p * (1 - p) / n + t**2 / (4 * n**2)))
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
-def _satterthwaite(sources: Sequence[tuple[float, int]]) -> float:
-    """Degrees of freedom of a sum of independent variances, each given with its own."""
-    known = [(variance, df) for variance, df in sources if df > 0]
-    total = sum(variance for variance, _ in known)
+def _satterthwaite(sources: Sources) -> float:
+    """Degrees of freedom of a sum of independent variances."""
+    total = sum(variance for variance, _ in sources)
     if total == 0:
-        return float(max(df for _, df in known))
-    return float(total**2 / sum(variance**2 / df for variance, df in known))
+        return float(max(df for _, df in sources))
+    return float(total**2 / sum(variance**2 / df for variance, df in sources))
 
 
 def _quantile(df: float) -> float:

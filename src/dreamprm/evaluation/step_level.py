@@ -46,6 +46,7 @@ from dreamprm.evaluation.results import (
 )
 from dreamprm.evaluation.statistics import Values
 from dreamprm.records import Question, StepScores, Trajectory
+from dreamprm.search.choosing import name_of, scores_of
 
 Scored = Mapping[tuple[str, int], StepScores]  # (question id, sample_index) -> step scores
 
@@ -107,16 +108,11 @@ def logit_of(threshold: float) -> float:
 
 def logits_of(t: Trajectory, scored: Scored) -> tuple[float, ...]:
     """The logits of a solution, one for each step: a first error may be behind missing ones."""
-    what = f"question '{t.question_id}', candidate {t.sample_index}"
-    row = scored.get((t.question_id, t.sample_index))
-    if row is None:
-        raise DataError(f"{what} has no scores; score all of the file")
-    if not row.are_of(t):
-        raise DataError(f"{what} has other steps than were judged; score this file into a new one")
+    row = scores_of(t, scored)
     if len(row.logits) != len(t.steps):
         raise DataError(
-            f"{what}: {len(row.logits)} scores for {len(t.steps)} steps; score it whole, with a "
-            "longer context"
+            f"{name_of(t)}: {len(row.logits)} scores for {len(t.steps)} steps; score it whole, "
+            "with a longer context"
         )
     return row.logits
 

@@ -200,21 +200,34 @@ def score_of(
     Raises:
         DataError: it has no scores, too few, or other steps were judged.
     """
-    what = f"question '{t.question_id}', candidate {t.sample_index}"
-    row = scored.get((t.question_id, t.sample_index))
-    if row is None:
-        raise DataError(f"{what} has no scores: {OF_OTHERS}")
+    row = scores_of(t, scored)
     # Steps beyond the context were not judged; `dreamprm score` has told how many.
     if len(row.logits) + row.cut != len(t.steps) and aggregation != "last":
-        raise DataError(
-            f"{what} has {len(row.logits) + row.cut} scores for {len(t.steps)} steps: {OF_OTHERS}"
-        )
-    if not row.are_of(t):
-        raise DataError(f"{what} has other steps than were judged: {OF_OTHERS}")
+        given = len(row.logits) + row.cut
+        raise DataError(f"{name_of(t)} has {given} scores for {len(t.steps)} steps: {OF_OTHERS}")
     try:
         return aggregate(row.logits, aggregation)
     except DataError as error:
-        raise DataError(f"{what}: {error.message}", field=error.field) from None
+        raise DataError(f"{name_of(t)}: {error.message}", field=error.field) from None
+
+
+def scores_of(t: Trajectory, scored: Mapping[tuple[str, int], StepScores]) -> StepScores:
+    """The scores of this very candidate.
+
+    Raises:
+        DataError: there are none, or other steps were judged.
+    """
+    row = scored.get((t.question_id, t.sample_index))
+    if row is None:
+        raise DataError(f"{name_of(t)} has no scores: {OF_OTHERS}")
+    if not row.are_of(t):
+        raise DataError(f"{name_of(t)} has other steps than were judged: {OF_OTHERS}")
+    return row
+
+
+def name_of(t: Trajectory) -> str:
+    """How messages name a candidate."""
+    return f"question '{t.question_id}', candidate {t.sample_index}"
 
 
 def _need_candidates(candidates: Sequence[Trajectory]) -> None:

@@ -11,8 +11,8 @@ from dreamprm.errors import DataError, DataWarning, DreamPRMError, offer
 from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
     Response,
+    by_letter,
     export,
-    letters_of,
     our_extraction,
     score_answers,
 )
@@ -23,7 +23,6 @@ from dreamprm.evaluation.benchmarks.mmmu import MMMU, MMMU_PRO, MMSTAR
 from dreamprm.evaluation.benchmarks.mmvet import MMVET
 from dreamprm.evaluation.benchmarks.responses import questions_in, read_responses
 from dreamprm.evaluation.benchmarks.wemath import WEMATH
-from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
 __all__ = [
@@ -115,7 +114,7 @@ def by_option_text(
         if before is None:
             raise DataError(f"question '{r.question_id}' is not among those asked", field="id")
         answer = our_extraction(before, r.text) if r.answer is None and r.text else r.answer
-        if after is not None and answer in letters_of(before):
+        if after is not None and answer in by_letter(before):
             answer = same_option(answer, before, after)
         mapped.append(Response(r.question_id, answer=answer))
     return mapped
@@ -129,9 +128,6 @@ def same_option(letter: str, asked: Question, other: Question) -> str | None:
     >>> same_option("A", four, ten)
     'C'
     """
-    letters = letters_of(asked)
-    if letter not in letters:
-        return None
-    text = asked.options[letters.index(letter)].strip()
-    places = [i for i, option in enumerate(other.options) if option.strip() == text]
-    return option_letter(places[0]) if len(places) == 1 else None
+    text = by_letter(asked).get(letter)
+    same = [x for x, o in by_letter(other).items() if text and o.strip() == text.strip()]
+    return same[0] if len(same) == 1 else None

@@ -19,6 +19,7 @@ from typing import Literal
 from dreamprm.answers import extract_answer, verdict_on
 from dreamprm.answers.text import same_text
 from dreamprm.data.files import atomic_write
+from dreamprm.data.mathvision import IN_THE_IMAGE
 from dreamprm.data.rows import Row
 from dreamprm.errors import DataError, DataWarning
 from dreamprm.evaluation.results import (
@@ -87,15 +88,25 @@ def groups_by(subject: str, **extra: str) -> Callable[[Question], Groups]:
     return groups
 
 
-def letters_of(question: Question) -> list[str]:
-    """The letters of its options."""
-    return [option_letter(i) for i in range(len(question.options))]
+def by_letter(question: Question) -> dict[str, str]:
+    """Its options by their letters."""
+    return {option_letter(i): option for i, option in enumerate(question.options)}
 
 
 def letter_or_text(question: Question) -> str:
     """The gold answer, as the text of its option where it is a letter."""
-    options = dict(zip(letters_of(question), question.options, strict=True))
-    return options.get(question.answer, question.answer)
+    return by_letter(question).get(question.answer, question.answer)
+
+
+def with_question(row: Row, said: object, domain: str, **fields: object) -> Response:
+    """A response whose row holds its question; one that is no text tells of an error.
+
+    Args:
+        fields: of the question, besides `id` and `text`.
+    """
+    text = row.get("question") or IN_THE_IMAGE
+    question = Question.parse({"id": str(row["id"]), "domain": domain, "text": text, **fields})
+    return Response(question.id, said if isinstance(said, str) else "", question=question)
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,22 @@ anywhere, else a lone letter; `experiments/verdicts.py` tells how often the two 
 
 from __future__ import annotations
 
-from dreamprm.data.mathvision import IN_THE_IMAGE
 from dreamprm.data.rows import Row, exact_text, text_list
-from dreamprm.evaluation.benchmarks.base import Benchmark, Response, groups_by
-from dreamprm.records import Question
+from dreamprm.evaluation.benchmarks.base import Benchmark, Response, groups_by, with_question
 
 
 def response_of(row: Row) -> Response:
     """A row of its output: the response is the last of `messages`, or stands in `response`."""
-    name, messages = str(row["id"]), row.get("messages") or [row.get("response")]
-    said = messages[-1]
-    question = {
-        "id": name,
-        "domain": "m3cot",
-        "text": row.get("question") or IN_THE_IMAGE,
-        "options": text_list(row, "choices"),
-        "answer": exact_text(row, "answer"),
-        "subject": row.get("topic"),
-        "extra": {"field": row["domain"]} if row.get("domain") else {},
-    }
-    return Response(name, said if isinstance(said, str) else "", question=Question.parse(question))
+    messages = row.get("messages") or [row.get("response")]
+    return with_question(
+        row,
+        messages[-1],
+        "m3cot",
+        options=text_list(row, "choices"),
+        answer=exact_text(row, "answer"),
+        subject=row.get("topic"),
+        extra={"field": row["domain"]} if row.get("domain") else {},
+    )
 
 
 M3COT = Benchmark(

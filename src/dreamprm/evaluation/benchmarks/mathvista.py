@@ -10,10 +10,10 @@ refusal counts for is decided by the words in which it was extracted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from dreamprm.answers import Verdict, extract_answer
-from dreamprm.answers.options import letter_index, mentions, option_meant
+from dreamprm.answers.options import mentions, option_meant
 from dreamprm.answers.quantities import parse_quantity
 from dreamprm.answers.text import clean, polarity
 from dreamprm.data.rows import Row
@@ -21,6 +21,7 @@ from dreamprm.errors import DataError
 from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
     Response,
+    by_letter,
     groups_by,
     letter_or_text,
 )
@@ -54,25 +55,11 @@ _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
 
 def right(question: Question, answer: str | None) -> bool:
-    """`mathvista_verdict` with what the question says of its answer."""
-    kind, precision = question.extra.get("answer_type"), question.extra.get("precision")
-    return mathvista_verdict(
-        answer,
-        letter_or_text(question),
-        question.options,
-        answer_type=str(kind or "text"),
-        precision=int(precision) if isinstance(precision, int | float) else None,
-    ).correct
+    """Does MathVista's score count the answer?"""
+    return published_verdict(question, answer).correct
 
 
-def mathvista_verdict(
-    extraction: str | None,
-    gold: str,
-    choices: Sequence[str] = (),
-    *,
-    answer_type: str = "text",
-    precision: int | None = None,
-) -> Verdict:
+def published_verdict(question: Question, answer: str | None) -> Verdict:
     """The verdict that MathVista's own score counts; kept apart from ours, because it guesses.
 
     With choices: a letter in parentheses or a lone capital letter of a choice is that choice; all
@@ -80,48 +67,43 @@ def mathvista_verdict(
     is cut at the decimal point, a float is rounded to `precision`, and the text of the result must
     be the gold answer's; a list must be the same text.
 
-    Args:
-        extraction: the answer as it was extracted from the response.
-        gold: the text of the right choice, or the answer.
-        answer_type: `text`, `integer`, `float` or `list`.
-        precision: decimals of a float.
-
     Raises:
-        DataError: an unknown answer type, or a float without precision.
+        DataError: an unknown `answer_type` of the question, or a float without `precision`.
 
     Example:
-        >>> mathvista_verdict("1.24", "1.2", answer_type="float", precision=1)
-        Verdict(correct=True, rule='number')
-        >>> mathvista_verdict("cannot say", "no", ["yes", "no"])
+        >>> q = Question(id="q", domain="d", text="?", options=("yes", "no"), answer="B")
+        >>> published_verdict(q, "cannot say")
         Verdict(correct=True, rule='nearest_choice')
     """
-    if answer_type not in ("text", "integer", "float", "list"):
-        message = f"'{answer_type}' is none of text, integer, float, list"
+    kind, precision = question.extra.get("answer_type") or "text", question.extra.get("precision")
+    if kind not in ("text", "integer", "float", "list"):
+        message = f"'{kind}' is none of text, integer, float, list"
         raise DataError(message, field="answer_type")
-    if extraction is None:
+    if answer is None:
         return Verdict(False, "none")
-    if choices:
-        return _choice_verdict(extraction.strip(), gold, choices)
-    if answer_type in ("text", "list"):
-        return Verdict(extraction == gold, "same_text")
-    if answer_type == "float" and precision is None:
+    gold = letter_or_text(question)
+    if question.options:
+        return _choice_verdict(answer.strip(), gold, by_letter(question))
+    if kind in ("text", "list"):
+        return Verdict(answer == gold, "same_text")
+    if kind == "float" and not isinstance(precision, int | float):
         raise DataError("a float needs a number of decimals", field="precision")
     try:
-        number = float(extraction)
-        text = str(int(number) if answer_type == "integer" else round(number, precision))
+        number = float(answer)
+        text = str(int(number) if kind == "integer" else round(number, int(precision)))
     except (ValueError, OverflowError):
         return Verdict(False, "no_match")
     return Verdict(text == gold, "number")
 
 
-def _choice_verdict(extraction: str, gold: str, choices: Sequence[str]) -> Verdict:
-    letters = _LETTER.findall(extraction)
-    letter = letters[0].upper() if letters else extraction
-    if len(letter) == 1 and 0 <= letter_index(letter) < len(choices):
-        return Verdict(choices[letter_index(letter)] == gold, "letter")
-    if extraction in choices:
-        return Verdict(extraction == gold, "option_text")
-    nearest = min(choices, key=lambda choice: _edit_distance(letter, choice))
+def _choice_verdict(answer: str, gold: str, choices: Mapping[str, str]) -> Verdict:
+    letters = _LETTER.findall(answer)
+    letter = letters[0].upper() if letters else answer
+    if letter in choices:
+        return Verdict(choices[letter] == gold, "letter")
+    if answer in choices.values():
+        return Verdict(answer == gold, "option_text")
+    nearest = min(choices.values(), key=lambda choice: _edit_distance(letter, choice))
     return Verdict(nearest == gold, "nearest_choice")
 
 
@@ -137,7 +119,7 @@ def _edit_distance(left: str, right: str) -> int:
 
 def extract(question: Question, text: str) -> str | None:
     """The answer in a response, by rules."""
-    text, is_alone = _answering_part(text)
+    text, is_alone = answering_part(text)
     stated = extract_answer(text, question.options)
     if question.options:
         return _choice(text, stated, question.options, may_imply=is_alone)
@@ -146,15 +128,7 @@ def extract(question: Question, text: str) -> str | None:
     return stated
 
 
-def states_answer(question: Question, text: str) -> bool:
-    """Does a response state an answer, one of the choices if there are any, or is it inferred?"""
-    stated = extract_answer(_answering_part(text)[0], question.options)
-    if stated is None or not question.options:
-        return stated is not None
-    return option_meant(clean(stated), question.options) is not None
-
-
-def _answering_part(text: str) -> tuple[str, bool]:
+def answering_part(text: str) -> tuple[str, bool]:
     """The part of a response that was extracted from, and whether that is all of it.
 
     Some models go on with questions of their own, and the extraction answered the last of them.

@@ -22,7 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dreamprm.data.mathvision import IN_THE_IMAGE
 from dreamprm.data.mmmu_pro import asked_options
 from dreamprm.data.rows import Row
 from dreamprm.data.sources.published import mmmu_subject
@@ -30,9 +29,10 @@ from dreamprm.evaluation.benchmarks.base import (
     Benchmark,
     Groups,
     Response,
+    by_letter,
     groups_by,
-    letters_of,
     our_verdict,
+    with_question,
 )
 from dreamprm.evaluation.results import subject_of
 from dreamprm.prompts import option_letter
@@ -65,26 +65,21 @@ _CHOICE = "multiple-choice"  # else "short-answer", or "open"
 
 
 def response_of(row: Row) -> Response:
-    """A row of the output of MMMU or MMMU-Pro; one of MMMU has its options in `index2ans`.
-
-    A response that is an object tells of an error.
-    """
-    name, said = str(row["id"]), row["response"]
+    """A row of the output of MMMU or MMMU-Pro; one of MMMU has its options in `index2ans`."""
     options: tuple[str, ...] = ()
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     if row.get("question_type", _CHOICE) == _CHOICE:
         written = {"options": [*row["index2ans"].values()]} if "index2ans" in row else {}
         options, answers[0] = asked_options(row | written)
-    question = {
-        "id": name,
-        "domain": "mmmu",
-        "text": row.get("question") or IN_THE_IMAGE,
-        "options": options,
-        "answer": answers[0],
-        "subject": row.get("subject") or mmmu_subject(row),
-        "extra": {"answers": answers} if len(answers) > 1 else {},
-    }
-    return Response(name, said if isinstance(said, str) else "", question=Question.parse(question))
+    return with_question(
+        row,
+        row["response"],
+        "mmmu",
+        options=options,
+        answer=answers[0],
+        subject=row.get("subject") or mmmu_subject(row),
+        extra={"answers": answers} if len(answers) > 1 else {},
+    )
 
 
 _ENDS = ",.!?;:'"
@@ -152,7 +147,7 @@ def right(question: Question, answer: str | None) -> bool:
     >>> [right(q, said) for said in ("2.501 m", "5/2 m", "25", None)]
     [True, True, False, False]
     """
-    if answer in letters_of(question):
+    if answer in by_letter(question):
         return answer == question.answer
     if question.options or answer is None:
         return our_verdict(question, answer)
