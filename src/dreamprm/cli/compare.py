@@ -47,7 +47,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Compare and print."""
-    from dreamprm.evaluation.compare import OF_STEPS, as_json, compare, main_runs, runs_of
+    from dreamprm.evaluation.compare import OF_STEPS, compare, main_runs, runs_of
     from dreamprm.evaluation.results import read_result
 
     if not config.results:
@@ -66,9 +66,27 @@ def run(config: Config) -> None:
         ]
     comparisons = compare(runs, config.baseline)
     if config.output is not None:
+        rows = [_as_json(c) for c in comparisons]
         with atomic_write(config.output) as file:
-            file.write((json.dumps(as_json(comparisons), indent=1) + "\n").encode())
+            file.write((json.dumps(rows, indent=1) + "\n").encode())
     _print(comparisons)
+
+
+def _as_json(c: Comparison) -> dict[str, object]:
+    return {
+        "run": c.name,
+        "baseline": c.baseline,
+        "n": c.difference.n,
+        "difference": c.difference.mean,
+        "ci95": list(c.difference.ci95),
+        "bootstrap_ci95": list(c.bootstrap.ci95),
+        "p": c.difference.p,
+        "mcnemar": None if c.exact is None else c.exact._asdict(),
+        "p_holm": c.p_holm,
+        "unpaired": c.unpaired,
+        "questions_needed": c.needed,
+        "detectable": c.detectable,
+    }
 
 
 def _print(rows: list[Comparison]) -> None:

@@ -5,7 +5,7 @@ Two methods of one or of two runs are paired question by question, whatever else
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import NamedTuple
@@ -219,27 +219,6 @@ def _holm(comparisons: list[Comparison]) -> list[Comparison]:
     left = np.arange(len(p), 0, -1)
     p[order] = np.maximum.accumulate(np.minimum(1.0, left * p[order]))
     return [replace(one, p_holm=float(p[i])) for i, one in enumerate(comparisons)]
-
-
-def as_json(comparisons: Sequence[Comparison]) -> list[Mapping[str, object]]:
-    """Rows for other programs."""
-    return [
-        {
-            "run": c.name,
-            "baseline": c.baseline,
-            "n": c.difference.n,
-            "difference": c.difference.mean,
-            "ci95": list(c.difference.ci95),
-            "bootstrap_ci95": list(c.bootstrap.ci95),
-            "p": c.difference.p,
-            "mcnemar": None if c.exact is None else c.exact._asdict(),
-            "p_holm": c.p_holm,
-            "unpaired": c.unpaired,
-            "questions_needed": c.needed,
-            "detectable": c.detectable,
-        }
-        for c in comparisons
-    ]
 
 
 class McNemar(NamedTuple):

@@ -176,12 +176,14 @@ class Evaluation:
             settings: of the run.
         """
         main = main_method or main_of(self.scores)
-        answers = {(t.question_id, t.sample_index): t.answer for t in self.trajectories}
+        answers: dict[tuple[str, int | None], str | None] = {
+            (t.question_id, t.sample_index): t.answer for t in self.trajectories
+        }
         by_id = {q.id: q for q in self.questions}
         accuracy, average = self.accuracy, self.average
         metrics: dict[str, dict[str, Metric]] = {}
         rows: dict[str, list[QuestionResult]] = {}
-        for method, values in self.values.items():
+        for method, outcomes in self.outcomes.items():
             metrics[method] = {AVERAGE: metric(average[method])}
             rows[method] = []
             for benchmark, ids in self.question_ids.items():
@@ -191,10 +193,9 @@ class Evaluation:
                     groups = subject_of(by_id[question_id])
                     for subject in groups.get("subject", ()):
                         subjects[subject].append(place)
-                    chosen = self.chosen.get(method, {}).get(question_id)
-                    for seed, value in enumerate(values[benchmark][:, place]):
-                        if seed:  # what other seeds chose is not kept
-                            chosen = None
+                    for seed, (value, _, _, tied) in enumerate(outcomes[benchmark][:, place]):
+                        # What other seeds than the first chose is not kept.
+                        chosen = None if seed else self.chosen.get(method, {}).get(question_id)
                         rows[method].append(
                             QuestionResult(
                                 question_id=question_id,
@@ -202,13 +203,13 @@ class Evaluation:
                                 value=float(value),
                                 groups=groups,
                                 sample_index=chosen,
-                                answer=None if chosen is None else answers[question_id, chosen],
+                                answer=answers.get((question_id, chosen)),
                                 seed=seed,
-                                tied=int(self.outcomes[method][benchmark][seed, place, 3]),
+                                tied=int(tied),
                             )
                         )
                 for subject, places in subjects.items():
-                    part = estimate(values[benchmark][:, places])
+                    part = estimate(outcomes[benchmark][:, places, 0])
                     metrics[method][f"{benchmark}/{subject}"] = metric(part)
         return new_result(
             name=name,

@@ -195,7 +195,7 @@ MMMU_PRO = Benchmark(
     guesses=True,
 )
 
-_OPENINGS = ("(", "option ", "the answer is ")
+_OPENING = re.compile(r"\(|option |the answer is ")
 
 
 def first_letter(question: Question, text: str) -> str | None:
@@ -206,11 +206,9 @@ def first_letter(question: Question, text: str) -> str | None:
     ['B', 'B', 'I']
     """
     said = text.strip().casefold()
-    for opening in _OPENINGS:
-        if said.startswith(opening):
-            said = said.removeprefix(opening)
-            break
-    return said[:1].upper() or None
+    opening = _OPENING.match(said)
+    place = opening.end() if opening else 0
+    return said[place : place + 1].upper() or None
 
 
 def begins_right(question: Question, answer: str | None) -> bool:
