@@ -92,7 +92,7 @@ def script_letter(text: str, options: Sequence[str], *, pro: bool) -> str | None
     MMMU-Pro's looks first behind the last "Answer:" for a capital that stands there anywhere.
 
     Example:
-        >>> [script_letter("I think B.", "xyz", pro=pro) for pro in (False, True)]
+        >>> [script_letter("Answer:B", "xyz", pro=pro) for pro in (False, True)]
         [None, 'B']
     """
     letters = [option_letter(i) for i in range(len(options))]
