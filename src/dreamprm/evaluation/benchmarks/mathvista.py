@@ -76,6 +76,7 @@ def published_verdict(question: Question, answer: str | None) -> Verdict:
         Verdict(correct=True, rule='nearest_choice')
     """
     kind, precision = question.extra.get("answer_type") or "text", question.extra.get("precision")
+    decimals = int(precision) if isinstance(precision, int | float) else None
     if kind not in ("text", "integer", "float", "list"):
         message = f"'{kind}' is none of text, integer, float, list"
         raise DataError(message, field="answer_type")
@@ -86,11 +87,11 @@ def published_verdict(question: Question, answer: str | None) -> Verdict:
         return _choice_verdict(answer.strip(), gold, by_letter(question))
     if kind in ("text", "list"):
         return Verdict(answer == gold, "same_text")
-    if kind == "float" and not isinstance(precision, int | float):
+    if kind == "float" and decimals is None:
         raise DataError("a float needs a number of decimals", field="precision")
     try:
         number = float(answer)
-        text = str(int(number) if kind == "integer" else round(number, int(precision)))
+        text = str(int(number) if kind == "integer" else round(number, decimals))
     except (ValueError, OverflowError):
         return Verdict(False, "no_match")
     return Verdict(text == gold, "number")
