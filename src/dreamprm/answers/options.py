@@ -118,6 +118,13 @@ def letters_at(text: str, start: int = 0) -> Letters | None:
     return Letters(tuple(dict.fromkeys(places)), begin, end)
 
 
+def letters_together(text: str, number: int) -> tuple[int, ...]:
+    """The places that "ACD" names among a number of options; none where it is another word."""
+    places = tuple(map(letter_index, text)) if _TOGETHER.fullmatch(text) else ()
+    is_list = all(a < b for a, b in pairwise(places)) and max(places, default=0) < number
+    return places if is_list else ()
+
+
 def _place(match: re.Match[str]) -> int:
     return letter_index(match[str(match.lastgroup)].strip("()[] \t\n").upper())
 
@@ -207,10 +214,8 @@ def find_option(text: str, options: Sequence[str]) -> Meant | None:
         return None
     if (letter := letter_beside_text(bare, texts)) is not None:
         return Meant((letter,), "letter")
-    if _TOGETHER.fullmatch(bare):
-        together = tuple(map(letter_index, bare))
-        if all(a < b for a, b in pairwise(together)) and together[-1] < len(options):
-            return Meant(together, "letter")
+    if together := letters_together(bare, len(options)):
+        return Meant(together, "letter")
     letters = letters_at(bare)
     if letters and max(letters.places) < len(options):
         return Meant(letters.places, "letter")

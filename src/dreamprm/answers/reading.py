@@ -26,7 +26,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dreamprm.answers.formula import is_formula
-from dreamprm.answers.options import letter_beside_text, letters_at, mentions, skip_lead
+from dreamprm.answers.options import (
+    letter_beside_text,
+    letters_at,
+    letters_together,
+    mentions,
+    skip_lead,
+)
 from dreamprm.answers.quantities import number_words, parse_quantity
 from dreamprm.answers.text import clean, find_boxes, polarity, same_text, yes_no
 from dreamprm.prompts import option_letter
@@ -439,7 +445,8 @@ def _option_in(
     """What in a phrase names an option: its text, a letter at its start, or its only mention."""
     stop = _STOP.search(phrase)
     for whole in dict.fromkeys((phrase, phrase[: stop.start()] if stop else phrase)):
-        if any(same_text(clean(whole), clean(option)) for option in options):
+        is_text = any(same_text(clean(whole), clean(option)) for option in options)
+        if is_text or letters_together(clean(whole), len(options)):
             return offset, offset + len(whole)
     prefix = _PREFIX.match(phrase)
     letters = letters_at(phrase, prefix.end() if prefix else 0)

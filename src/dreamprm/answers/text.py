@@ -26,10 +26,10 @@ _WRAPPERS = (
 _TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _MONEY = re.compile(r"([-+]?)\$(\s*[-+]?[\d.][\d.,]*(?:\s*[A-Za-z]+)*)")
 _BRACE = re.compile(r"\\f?box(?:ed)?\s*\{|[{}]")
-_YES = re.compile(r"yes|true|correct", re.IGNORECASE)
-_NO = re.compile(r"no|false|incorrect", re.IGNORECASE)
+_YES = re.compile(r"yes|true|correct|\u662f\u7684?|\u5bf9\u7684?|\u6b63\u786e", re.IGNORECASE)
+_NO = re.compile(r"no|false|incorrect|\u5426|\u4e0d\u662f|\u4e0d\u5bf9|\u9519\u8bef", re.IGNORECASE)
 _OPENING = re.compile(  # "Yes", "Yes, because ...", but neither "No idea" nor "Yes and no"
-    r"([a-z]+)(?:\W*\Z|\s*[,.;:!\u2013\u2014]|\s+-|"
+    r"([a-z]+|[\u4e00-\u9fff]{1,2})(?:\W*\Z|\s*[,.;:!\u2013\u2014]|\s+-|"
     r"\s+(?:because|since|as|it|this|that|the|they|there)\b)",
     re.IGNORECASE,
 )
