@@ -22,9 +22,10 @@ from dreamprm.answers import (
 )
 from dreamprm.answers import formula as answer_formula
 from dreamprm.answers.math_equal import NoReply
-from dreamprm.answers.options import option_meant, shuffle_options
+from dreamprm.answers.options import option_meant
 from dreamprm.answers.quantities import parse_quantity
 from dreamprm.answers.text import clean
+from dreamprm.data.shuffle import shuffle_options
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
@@ -300,7 +301,7 @@ def test_yes_and_no_are_understood(answer: str, gold: str, correct: bool) -> Non
         ("(b)", "B", CITIES, Verdict(True, "letter")),
         ("Nice", "B", CITIES, Verdict(False, "option_text")),
         ("Rome", "B", CITIES, Verdict(False, "no_match")),
-        ("34", "34m", ("13m", "34m"), Verdict(True, "number")),
+        ("34", "34m", ("13m", "34m"), Verdict(True, "unit")),
         ("34", "34m", ("34m", "34 km"), Verdict(False, "no_match")),
         ("50", "D", ("15", "100", "50", "50"), Verdict(True, "option_text")),
         ("C", "B", (), Verdict(False, "letter")),

@@ -1,8 +1,8 @@
 """Reading the final answer out of a text, and judging it."""
 
+from dreamprm.answers.comparing import Verdict
 from dreamprm.answers.judging import (
     RULES_VERSION,
-    Verdict,
     check_gold,
     is_plain,
     verdict,

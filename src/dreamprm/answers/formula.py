@@ -1,4 +1,4 @@
-"""Which pairs of texts may be compared as formulas, and in which notation.
+"""Are two texts the same formula? Which pairs may be compared as such, and in which notation.
 
 math-verify drops what it cannot read: it finds "5 m east" equal to "5 m west", and 2 sqrt(3) cm to
 2 sqrt(3) m. So words are looked at and units are taken off before it is asked.
@@ -7,10 +7,9 @@ math-verify drops what it cannot read: it finds "5 m east" equal to "5 m west", 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from dreamprm.answers.math_equal import math_equal
-from dreamprm.answers.quantities import Unit, is_span, parse_unit, same_span
+from dreamprm.answers.quantities import Unit, parse_unit
 from dreamprm.answers.text import DOLLAR
 
 _MATH = re.compile(r"[\d\\^_={}/*+<>\u03c0\u221a\u221e]|\bpi\b|\bsqrt\b")
@@ -27,18 +26,15 @@ _KNOWN = {
     *("and", "or"),
 }
 _LONGEST_PRODUCT = 4  # letters of "abcd" where it means a * b * c * d
-_DIRECTION = re.compile(r"(?:\u00b0|\\circ\s*\}?|\\degree)\s*([A-Z]{1,2})\b")
+_DROPPED = re.compile(  # by math-verify: "30\u00b0 N", "4:30 p.m."
+    r"(?:\u00b0|\\circ\s*\}?|\\degree)\s*(?![CF]\b)([A-Z]{1,2})\b|\d\s*([AaPp])\.?\s?[Mm]\b"
+)
 _SIGNS = {
     "\u03c0": "\\pi ", "\u221a": "\\sqrt ", "\u2264": "\\le ", "\u2265": "\\ge ",
     "\u221e": "\\infty ", "\u222a": "\\cup ", DOLLAR: "",
 }  # fmt: skip
 _GAP = re.compile(r"(?<=[\w})\]])(?:\s|~|\\[,;: ])+(?=[A-Za-z])|(?<=[})\]])(?=[A-Za-z])")
 _SQUARES = re.compile(r"(?:(?:square|sq\.?|cubic)\s+)?units?(?:\s*\^\s*\{?[23]\}?)?")
-
-
-class _Measured(NamedTuple):
-    formula: str
-    unit: Unit | None
 
 
 def looks_like_math(text: str) -> bool:
@@ -52,47 +48,37 @@ def is_formula(text: str) -> bool:
     return looks_like_math(text) and not _CHINESE.search(text) and all(map(_is_known, words))
 
 
-def same_math(answer: str, gold: str) -> bool:
-    """Is it the same range or time, or the same formula in plain or LaTeX notation?
-
-    False where one of the two is no mathematics or holds words: "5 m east", "15-20" against -5.
+def same_formula(answer: str, gold: str) -> bool | None:
+    """Is it the same formula, in plain or LaTeX notation? None where one of the two is none.
 
     Raises:
         NoReply: the comparison took too long.
     """
     if not looks_like_math(answer) or not looks_like_math(gold):
-        return False
-    same = same_span(answer, gold)
-    if same is not None:
-        return same
-    if is_span(answer) or is_span(gold):
-        return False
+        return None
     # one pair of delimiters may stand around a part: "$2\\sqrt{3}$ cm"
-    left, right = (_measured(text.replace("$", " ").strip()) for text in (answer, gold))
-    if left.unit is not None and right.unit is not None and left.unit != right.unit:
+    (left, unit), (right, other) = (_apart(t.replace("$", " ").strip()) for t in (answer, gold))
+    if unit is not None and other is not None and unit != other:
         return False
-    if not _are_formulas(left.formula, right.formula):
-        return False
-    return math_equal(_latex(left.formula), _latex(right.formula))
+    return _are_formulas(left, right) and math_equal(_latex(left), _latex(right))
 
 
-def _measured(text: str) -> _Measured:
+def _apart(text: str) -> tuple[str, Unit | None]:
     r"""A formula apart from the unit behind it: "6\pi cm^2", "2\sqrt{3} square units"."""
     for gap in _GAP.finditer(text):
         formula, tail = text[: gap.start()], text[gap.end() :]
         if _SQUARES.fullmatch(tail):
-            return _Measured(formula, None)
+            return formula, None
         unit = parse_unit(tail)
-        if unit is None or _is_label(unit):
-            continue
-        if len(tail) > 1 or not formula[-1].isalpha():  # "a g" is a product
-            return _Measured(formula, unit)
-    return _Measured(text, None)
+        is_product = len(tail) == 1 and formula[-1].isalpha()  # "a g"
+        if unit is not None and not unit.is_label and not is_product:
+            return formula, unit
+    return text, None
 
 
 def _are_formulas(left: str, right: str) -> bool:
     """Words are only allowed where they can be products of the letters that the other side has."""
-    if _directions(left) != _directions(right):
+    if _DROPPED.findall(left) != _DROPPED.findall(right):
         return False
     sides = [_COMMAND.sub(" ", _NAMED.sub("", text, count=1)) for text in (left, right)]
     sides = [_WORD.sub(lambda word: "" if _is_known(word[0]) else word[0], side) for side in sides]
@@ -103,19 +89,11 @@ def _are_formulas(left: str, right: str) -> bool:
     return not words or letters[0] == letters[1]
 
 
-def _directions(text: str) -> list[str]:
-    return [word for word in _DIRECTION.findall(text) if word not in ("C", "F")]
-
-
 def _is_known(word: str) -> bool:
     if word.casefold() in _KNOWN:
         return True
     unit = parse_unit(word)
-    return unit is not None and not _is_label(unit)
-
-
-def _is_label(unit: Unit) -> bool:
-    return unit.dimension.startswith("'")
+    return unit is not None and not unit.is_label
 
 
 def _latex(text: str) -> str:

@@ -7,12 +7,10 @@ math-verify is asked only when both sides look like mathematics and are not plai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from dreamprm.answers.formula import looks_like_math, same_math
+from dreamprm.answers.comparing import Verdict, compare
 from dreamprm.answers.math_equal import NoReply
 from dreamprm.answers.options import (
-    LONGEST_VALUE,
     find_option,
     gold_option,
     letter_index,
@@ -20,30 +18,13 @@ from dreamprm.answers.options import (
     position_of,
     without_lead,
 )
-from dreamprm.answers.quantities import parse_quantity, same_quantity, same_span
-from dreamprm.answers.text import clean, polarity, same_text, yes_no
+from dreamprm.answers.quantities import parse_quantity
+from dreamprm.answers.text import clean, polarity
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question
 
 RULES_VERSION = 4
 """Raised whenever a verdict or an extracted answer may change: stored verdicts are keyed by it."""
-
-
-class Verdict(NamedTuple):
-    """Is an answer right, and what decided.
-
-    Attributes:
-        rule: `none` (there is no answer), `letter` (of an option, or the gold answer is a lone
-            letter), `option_text`, `same_text` (but for case and spaces), `yes_no`, `number`
-            (exactly, or to the precision asked for), `unit` (a number, and a side has a unit),
-            `span` (two clock times, ranges or dates), `math` (math-verify), `no_match` (nothing
-            above could compare the two). `timeout` says nothing about the answer, and is never
-            correct: math-verify needed too long. A judge adds `judge` and `judge_unclear`, see
-            `rollouts.judge`; MathVista's own rules (`evaluation.benchmarks`) add `nearest_choice`.
-    """
-
-    correct: bool
-    rule: str
 
 
 def verdict(
@@ -183,24 +164,8 @@ def _choice(answer: str, right: Sequence[int], options: Sequence[str]) -> Verdic
 
 
 def _open(answer: str, gold: str, unit: str | None, precision: int | None) -> Verdict:
-    if same_text(answer, gold):
-        return Verdict(True, "same_text")
-    said, wanted = yes_no(answer), polarity(gold)
-    if said is not None and wanted is not None:
-        return Verdict(said == wanted, "yes_no")
-    if len(gold) == 1 and gold.isupper() and (letters := letters_at(without_lead(answer))):
+    bare = without_lead(answer)
+    if len(gold) == 1 and gold.isupper() and answer != gold and (letters := letters_at(bare)):
         return Verdict(letters.places == (letter_index(gold),), "letter")
-    if max(len(answer), len(gold)) > LONGEST_VALUE:
-        return Verdict(False, "no_match")
-    answer = without_lead(answer)
-    stated, number = parse_quantity(answer), parse_quantity(gold)
-    if stated is not None and number is not None:
-        is_bare = stated.unit is None and number.unit is None
-        same = same_quantity(stated, number, unit, precision)
-        return Verdict(same, "number" if is_bare else "unit")
-    same_ends = same_span(answer, gold)
-    if same_ends is not None:
-        return Verdict(same_ends, "span")
-    if looks_like_math(answer) and looks_like_math(gold):
-        return Verdict(same_math(answer, gold), "math")
-    return Verdict(False, "no_match")
+    whole = compare(answer, gold, unit, precision)
+    return whole if whole.correct or bare == answer else compare(bare, gold, unit, precision)

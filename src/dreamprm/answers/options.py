@@ -1,4 +1,4 @@
-"""Options of a question: which one a text means, and how to shuffle them safely.
+"""Which option of a question a text means.
 
 A text names an option by its letter ("B", "(b)", "Option B: 4 cm", "4 cm (B)"), by its text or by
 an equal value. A letter outranks the text beside it: "(A) 4 cm" where B is 4 cm chooses A. A letter
@@ -11,26 +11,23 @@ option's text.
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from dreamprm.answers.formula import same_math
+from dreamprm.answers.comparing import LONGEST_VALUE, compare
 from dreamprm.answers.math_equal import NoReply
-from dreamprm.answers.quantities import parse_quantity, same_quantity
-from dreamprm.answers.text import DOLLAR, clean, polarity, same_text, squeeze, yes_no
+from dreamprm.answers.text import DOLLAR, clean, polarity, squeeze
 from dreamprm.errors import DataError
-from dreamprm.prompts import option_letter
-from dreamprm.records import Question
 
-LONGEST_VALUE = 500  # characters; a longer text is prose, not an answer
 _LEAD = re.compile(  # "So the correct answer is:", "option", "the best choice is option"
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+)?(?:(?:correct|right|best|final)\s+)*"
-    r"(?:(?:answers?|options?|choices?|letter)\b\s*(?:is\b|are\b|:)\s*:?\s*(?=\S)"
-    r"|(?:answers?|options?|choices?|letter)\s+(?=[(\[*]{0,3}[A-Za-z][)\]*]{0,3}(?![A-Za-z])))",
+    r"(?:answers?|options?|choices?|letter)\b"
+    r"(?:\s*(?:is\b|are\b|:)\s*:?\s*(?=\S)|\s+(?=[(\[*]{0,3}[A-Za-z][)\]*]{0,3}(?![A-Za-z])))"
+    r"|(?:(?:most )?likely|probably|maybe|clearly|indeed|definitely|either|therefore|okay|sure)\b"
+    r"[\s:,]*|\u9009\u9879\s*|[\u2192\u2234]\s*",
     re.IGNORECASE,
 )
 _BEHIND_LETTER = (  # what may follow a capital letter that names an option
@@ -50,17 +47,11 @@ _BETWEEN_LETTERS = re.compile(
     r"|(?P<unclear>\.\s+(?=[A-Z]\s*\Z)|\s*(?=[(\[]\s*[A-Z]\s*[)\]]))"  # "A. B", "A (B)"
 )
 _TOGETHER = re.compile(r"[A-Z]{2,}")
-_WITH_TEXT = re.compile(r"([A-Za-z])([\s.,:)\]\u2013\u2014-]+)(.+)", re.DOTALL)
+_WITH_TEXT = re.compile(r"[(\[]*([A-Za-z])([\s.,:)\]\u2013\u2014-]+)(.+)", re.DOTALL)
 _BEHIND_TEXT = re.compile(
     r"(.+?)(?:\s+|\s*[,;:\u2013\u2014-]\s*)"
     r"(?:[(\[]([A-Za-z])[)\]]|(?:option|choice|answer)\s+[(\[]?([A-Z])[)\]]?)",
     re.DOTALL,
-)
-
-_ABOUT_OTHERS = re.compile(
-    r"\b(?i:of (?:the|these) (?:above|below|others?|options)|both of (?:them|these))\b"
-    r"|\b(?i:both|neither|only|options?|choices?) \(?[A-Z]\b"
-    r"|(?:^|\s)\(?[A-Z]\)? (?:and|or|&) \(?[A-Z]\b"
 )
 
 
@@ -72,9 +63,36 @@ class Letters(NamedTuple):
     end: int
 
 
+class Mention(NamedTuple):
+    """Where a text names an option by the option's text, and which one."""
+
+    place: int
+    start: int
+    end: int
+
+
+class Meant(NamedTuple):
+    """The options that a text means, one but for questions with several right ones, and why."""
+
+    places: tuple[int, ...]
+    rule: str
+
+    @property
+    def position(self) -> int:
+        return self.places[0]
+
+
 def letter_index(letter: str) -> int:
     """A -> 0, B -> 1, ..."""
     return ord(letter) - ord("A")
+
+
+def skip_lead(text: str, start: int = 0) -> int:
+    """Where a text goes on behind what only announces an answer."""
+    for _ in range(3):
+        lead = _LEAD.match(text, start)
+        start = lead.end() if lead else start
+    return start
 
 
 def without_lead(text: str) -> str:
@@ -85,14 +103,6 @@ def without_lead(text: str) -> str:
         'B'
     """
     return clean(text[skip_lead(text) :])
-
-
-def skip_lead(text: str, start: int = 0) -> int:
-    """Where a text goes on behind what only announces an answer."""
-    for _ in range(2):
-        lead = _LEAD.match(text, start)
-        start = lead.end() if lead else start
-    return start
 
 
 def letters_at(text: str, start: int = 0) -> Letters | None:
@@ -129,12 +139,23 @@ def _place(match: re.Match[str]) -> int:
     return letter_index(match[str(match.lastgroup)].strip("()[] \t\n").upper())
 
 
-class Mention(NamedTuple):
-    """Where a text names an option by the option's text, and which one."""
+def place_of(text: str, options: Sequence[str]) -> int | None:
+    """Which option a text is, but for dress, case and spaces.
 
-    place: int
-    start: int
-    end: int
+    Example:
+        >>> place_of("**paris**.", ["Rome", "Paris"])
+        1
+    """
+    text = clean(text)
+    places = _places(tuple(options))
+    return places.get(text, places.get(squeeze(text)))
+
+
+@lru_cache(maxsize=4096)
+def _places(options: tuple[str, ...]) -> dict[str, int]:
+    """Options by their texts; of two that differ by case only, each by its own."""
+    texts = [(clean(option), i) for i, option in enumerate(options)][::-1]
+    return {squeeze(text): i for text, i in texts} | dict(texts)
 
 
 def mentions(text: str, options: Sequence[str]) -> list[Mention]:
@@ -147,21 +168,19 @@ def mentions(text: str, options: Sequence[str]) -> list[Mention]:
         >>> mentions("It is 2.2 or so.", ["2", "2.2", "22"])
         [Mention(place=1, start=6, end=9)]
     """
-    pattern, places = _mention_pattern(tuple(options))
+    pattern = _mention_pattern(tuple(options))
     if pattern is None:
         return []
-    return [Mention(places[str(m.lastgroup)], *m.span()) for m in pattern.finditer(text)]
+    return [Mention(int(str(m.lastgroup)[1:]), *m.span()) for m in pattern.finditer(text)]
 
 
 @lru_cache(maxsize=4096)
-def _mention_pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str] | None, dict[str, int]]:
-    texts = {i: clean(option) for i, option in enumerate(options)}
-    named = [i for i, t in texts.items() if len(t) > 1 or t.isdigit() if polarity(t) is None]
-    if not named:
-        return None, {}
-    named.sort(key=lambda i: (-len(texts[i]), i))
-    parts = [f"(?P<o{i}>{_as_words(texts[i])})" for i in named]
-    return re.compile("|".join(parts), re.IGNORECASE), {f"o{i}": i for i in named}
+def _mention_pattern(options: tuple[str, ...]) -> re.Pattern[str] | None:
+    texts = [(clean(option), i) for i, option in enumerate(options)]
+    named = [(t, i) for t, i in texts if (len(t) > 1 or t.isdigit()) and polarity(t) is None]
+    named.sort(key=lambda one: -len(one[0]))
+    parts = [f"(?P<o{i}>{_as_words(text)})" for text, i in named]
+    return re.compile("|".join(parts), re.IGNORECASE) if parts else None
 
 
 def _as_words(text: str) -> str:
@@ -172,19 +191,8 @@ def _as_words(text: str) -> str:
     return left * text[0].isalnum() + words + right * text[-1].isalnum()
 
 
-class Meant(NamedTuple):
-    """The options that a text means, one but for questions with several right ones, and why."""
-
-    places: tuple[int, ...]
-    rule: str
-
-    @property
-    def position(self) -> int:
-        return self.places[0]
-
-
 def option_meant(text: str, options: Sequence[str]) -> Meant | None:
-    """The one option that a cleaned text means: by its text, letter, an equal value, yes or no.
+    """The one option that a cleaned text means: by its text, letter or an equal value.
 
     None where it means none or several of them, where an equal value fits several, or where that
     takes too long to find out.
@@ -202,73 +210,50 @@ def find_option(text: str, options: Sequence[str]) -> Meant | None:
     Raises:
         NoReply: a comparison took too long.
     """
-    if not text:
-        return None
-    texts = [clean(option) for option in options]
     bare = without_lead(text)
     for one in dict.fromkeys((text, bare, text.removeprefix("A: "))):
-        for i, option in enumerate(texts):
-            if len(one) > 1 and (same_text(one, option) or squeeze(one) == squeeze(option)):
-                return Meant((i,), "option_text")
-    if len(text) > LONGEST_VALUE:
+        if len(one) > 1 and (place := place_of(one, options)) is not None:
+            return Meant((place,), "option_text")
+    if not bare or len(text) > LONGEST_VALUE:
         return None
-    if (letter := letter_beside_text(bare, texts)) is not None:
-        return Meant((letter,), "letter")
+    if (place := letter_beside_text(bare, options)) is not None:
+        return Meant((place,), "letter")
     if together := letters_together(bare, len(options)):
         return Meant(together, "letter")
     letters = letters_at(bare)
     if letters and max(letters.places) < len(options):
         return Meant(letters.places, "letter")
-    rule, equal = _equal_options(bare, texts)
-    distinct = {squeeze(texts[i]) for i in equal}
-    return Meant((equal[0],), rule) if len(distinct) == 1 else None
+    if (place := place_of(bare, options)) is not None:
+        return Meant((place,), "option_text")
+    texts = [clean(option) for option in options]
+    verdicts = [compare(bare, other) for other in texts]
+    equal = [i for i, one in enumerate(verdicts) if one.correct]
+    if len({squeeze(texts[i]) for i in equal}) != 1:
+        return None
+    return Meant((equal[0],), verdicts[equal[0]].rule)
 
 
-def letter_beside_text(text: str, texts: Sequence[str]) -> int | None:
+def letter_beside_text(text: str, options: Sequence[str]) -> int | None:
     """Place of the letter before or behind an option's text, whichever option's text that is.
 
     Args:
         text: without lead, see `without_lead`.
-        texts: of the options, cleaned.
     """
-
-    def is_option(part: str, options: Sequence[str]) -> bool:
-        part = clean(part)
-        return any(same_text(part, one) or squeeze(part) == squeeze(one) for one in options)
-
-    before = _WITH_TEXT.fullmatch(text.lstrip("(["))
-    if before is not None:
+    place = None
+    if before := _WITH_TEXT.fullmatch(text):
         letter, between, rest = before.groups()
-        index = letter_index(letter.upper())
-        is_article = letter in "aA" and between.isspace() and rest[0].isalpha()
+        own = letter_index(letter.upper())
+        is_article = letter == "A" and between.isspace() and rest[0].isalpha()
         is_label = letter == "A" and between.startswith(":")  # "A: ..." answers "Q: ..."
-        if is_option(rest, texts[index : index + 1]) or (
-            letter.isupper() and not is_article and not is_label and is_option(rest, texts)
+        is_letter = letter.isupper() and not is_article and not is_label
+        if (is_letter and place_of(rest, options) is not None) or (
+            place_of(rest, options[own : own + 1]) is not None
         ):
-            return index if index < len(texts) else None
+            place = own
     behind = _BEHIND_TEXT.fullmatch(text)
-    if behind is not None and is_option(behind[1], texts):
-        index = letter_index((behind[2] or behind[3]).upper())
-        return index if index < len(texts) else None
-    return None
-
-
-def _equal_options(text: str, texts: Sequence[str]) -> tuple[str, list[int]]:
-    """The options of equal value by the first rule that finds any, and that rule."""
-    quantity = parse_quantity(text)
-    said = yes_no(text)
-    if equal := [i for i, other in enumerate(texts) if squeeze(text) == squeeze(other)]:
-        return "option_text", equal
-    if quantity is not None:
-        others = [parse_quantity(other) for other in texts]
-        equal = [i for i, o in enumerate(others) if o is not None and same_quantity(quantity, o)]
-        if equal:
-            return "number", equal
-    if equal := [i for i, other in enumerate(texts) if same_math(text, other)]:
-        return "math", equal
-    if said is not None:
-        return "yes_no", [i for i, other in enumerate(texts) if polarity(other) == said]
-    return "no_match", []
+    if place is None and behind and place_of(behind[1], options) is not None:
+        place = letter_index((behind[2] or behind[3]).upper())
+    return place if place is not None and place < len(options) else None
 
 
 def gold_option(gold: str, options: Sequence[str]) -> Meant:
@@ -300,38 +285,11 @@ def position_of(text: str, options: Sequence[str]) -> int:
     Raises:
         DataError: it is not there.
     """
-    for i, option in enumerate(options):
-        if same_text(clean(option), clean(text)):
-            return i
-    raise DataError(
-        f"the right option '{text}' is not among the {len(options)} options that were shown; every "
-        "answer would be wrong, so correct or remove the question",
-        field="options",
-    )
-
-
-def shuffle_options(question: Question, seed: int) -> Question:
-    """The question with its options in another order, its gold letter moved along.
-
-    The order depends on the seed and the question's id. A question without options is returned as
-    it is, and so is one whose options speak of each other ("all of the above", "both A and B").
-
-    Raises:
-        DataError: the gold answer is none of the options.
-
-    Example:
-        >>> q = Question(id="1", domain="d", text="?", options=("Lyon", "Paris"), answer="B")
-        >>> s = shuffle_options(q, 1)
-        >>> s.options["AB".index(s.answer)]
-        'Paris'
-    """
-    if not question.options or any(map(_ABOUT_OTHERS.search, question.options)):
-        return question
-    meant = gold_option(question.answer, question.options)
-    order = list(range(len(question.options)))
-    random.Random(f"{seed}/{question.id}").shuffle(order)
-    answer = question.answer
-    if meant.rule == "letter":
-        answer = ", ".join(sorted(option_letter(order.index(place)) for place in meant.places))
-    options = tuple(question.options[i] for i in order)
-    return question.model_copy(update={"options": options, "answer": answer})
+    place = place_of(text, options)
+    if place is None:
+        raise DataError(
+            f"the right option '{text}' is not among the {len(options)} options that were shown; "
+            "every answer would be wrong, so correct or remove the question",
+            field="options",
+        )
+    return place

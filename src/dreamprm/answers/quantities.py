@@ -3,9 +3,9 @@ r"""Quantities as people write them: numbers with or without a unit, times of da
 Numbers: `1,234.5`, `10 000`, `10{,}000`, `3.0e4`, `3 \times 10^4`, `1/2`, `1\frac{1}{2}`,
 `3 million`, `$5`, `12 cm`, `120^\circ`, `50%`. Values are exact fractions; nothing is compared as
 a float. Units are few, and only those whose conversion is exact; a unit that is not known is a
-label ("18 apples"): it equals itself, can be left out, and is never converted. Times, ranges and
-dates are several numbers that are no calculation: computer algebra takes "15-20" for -5,
-"2010-05-03" for 2002, and drops the "p.m." of "3:00 p.m.".
+label ("18 apples"): it equals itself, can be left out, and is never converted. A time of day is a
+number of seconds. A range or a date is several numbers and no calculation: computer algebra takes
+"15-20" for -5 and "2010-05-03" for 2002.
 """
 
 from __future__ import annotations
@@ -25,94 +25,83 @@ class Unit(NamedTuple):
     dimension: str
     factor: Fraction
 
+    @property
+    def is_label(self) -> bool:
+        """Does it only say what was counted?"""
+        return self.dimension.startswith("'")
+
+
+class Quantity(NamedTuple):
+    """A number and its unit; None for a bare number."""
+
+    value: Fraction
+    unit: Unit | None = None
+
 
 PERCENT = Unit("percent", Fraction(1))
 """A percentage is a number too: 50% may be compared with 50 and with 0.5, see `same_quantity`."""
 
-_TABLE: dict[str, tuple[str, str]] = {
-    # length, in metres; "in" is also a word, but not between a number and the end
-    "in inch inches": ("length", "0.0254"),
-    "ft foot feet": ("length", "0.3048"),
-    "yd yard": ("length", "0.9144"),
-    "mi mile": ("length", "1609.344"),
-    # mass, in grams
-    "lb lbs pound": ("mass", "453.59237"),
-    "oz ounce": ("mass", "28.349523125"),
-    "ton tonne": ("mass", "1000000"),
-    # time, in seconds; months and years have no exact length in days
-    "sec second": ("time", "1"),
-    "min mins minute": ("time", "60"),
-    "h hr hrs hour": ("time", "3600"),
-    "day": ("time", "86400"),
-    "week": ("time", "604800"),
-    "month": ("months", "1"),
-    "yr yrs year": ("months", "12"),
-    # angle; a temperature is never converted
-    "\u00b0 deg degree": ("angle", "1"),
-    "mph": ("length/time", "0.44704"),
-    "\u00b0c celsius": ("celsius", "1"),
-    "\u00b0f fahrenheit": ("fahrenheit", "1"),
-    # money, in units of the currency
-    "\uff04 $ dollar usd": ("dollar", "1"),
-    "\u00a2 cent": ("dollar", "0.01"),
-    "\u20ac euro eur": ("euro", "1"),
-    "\u00a3 gbp": ("pound sterling", "1"),
-    # prefixes apply to these
-    "m meter metre": ("length", "1"),
-    "g gram gramme": ("mass", "1"),
-    "s": ("time", "1"),
-    "l L liter litre": ("length^3", "0.001"),
-    "N newton": ("force", "1"),
-    "J joule": ("energy", "1"),
-    "W watt": ("power", "1"),
-    "V volt": ("voltage", "1"),
-    "A amp ampere": ("current", "1"),
-    "Hz hertz": ("frequency", "1"),
-    "Pa pascal": ("pressure", "1"),
-    "mol mole": ("amount", "1"),
-    "\u03a9 ohm": ("resistance", "1"),
+TIME_OF_DAY = Unit("time of day", Fraction(1))
+
+_SIZES: dict[str, dict[str, str]] = {  # the names of a unit, and its size
+    "length": {"m meter metre": "1", "in inch inches": "0.0254", "ft foot feet": "0.3048",
+               "yd yard": "0.9144", "mi mile": "1609.344"},
+    "mass": {"g gram gramme": "1", "lb lbs pound": "453.59237", "oz ounce": "28.349523125",
+             "ton tonne": "1000000"},
+    "time": {"s sec second": "1", "min mins minute": "60", "h hr hrs hour": "3600",
+             "day": "86400", "week": "604800"},
+    "months": {"month": "1", "yr year": "12"},  # neither has an exact length in days
+    "length/time": {"mph": "0.44704"},
+    "length^3": {"l L liter litre": "0.001"},
+    "angle": {"\u00b0 deg degree": "1"},
+    "celsius": {"\u00b0c \u00b0C celsius": "1"},  # a temperature is never converted
+    "fahrenheit": {"\u00b0f \u00b0F fahrenheit": "1"},
+    "dollar": {DOLLAR + " $ dollar usd": "1", "\u00a2 cent": "0.01"},
+    "euro": {"\u20ac euro eur": "1"},
+    "pound sterling": {"\u00a3 gbp": "1"},
+    "force": {"N newton": "1"},
+    "energy": {"J joule": "1"},
+    "power": {"W watt": "1"},
+    "voltage": {"V volt": "1"},
+    "current": {"A amp ampere": "1"},
+    "frequency": {"Hz hertz": "1"},
+    "pressure": {"Pa pascal": "1"},
+    "amount": {"mol mole": "1"},
+    "resistance": {"\u03a9 ohm": "1"},
+}  # fmt: skip
+_UNITS = {
+    name: Unit(dimension, Fraction(size))
+    for dimension, sizes in _SIZES.items()
+    for names, size in sizes.items()
+    for name in names.split()
 }
+_METRIC = ["length", "mass", "time", "length^3", "force", "energy", "power", "voltage", "current"]
+_METRIC += ["frequency", "pressure", "amount", "resistance"]
+_WITH_PREFIX = {name for kind in _METRIC for name in next(iter(_SIZES[kind])).split()}
 _PREFIXES = {
     "k": "1000", "c": "0.01", "m": "0.001", "\u00b5": "1e-6", "\u03bc": "1e-6", "u": "1e-6",
     "n": "1e-9", "M": "1e6", "G": "1e9", "d": "0.1",
     "kilo": "1000", "centi": "0.01", "milli": "0.001", "micro": "1e-6", "nano": "1e-9",
     "mega": "1e6", "giga": "1e9", "deci": "0.1",
 }  # fmt: skip
-_WITH_PREFIX = {"length", "mass", "time", "length^3", "force", "energy", "power", "voltage"} | {
-    "current", "frequency", "pressure", "amount", "resistance"
-}  # fmt: skip
-_POWER = re.compile(
-    r"(?P<before>(?:sq\.?|square|cubic)\s+)?(?P<name>[^\s^\d]+?)"
-    r"(?:\s*\^?\s*\{?(?P<exponent>[23])\}?|(?P<sign>[\u00b2\u00b3])|\s+(?P<after>squared|cubed))?"
+_UNIT_SPELLINGS = (
+    (re.compile(r"\b(?:sq\.?|square)\s+([^\s/]+)"), r"\1^2"),
+    (re.compile(r"\bcubic\s+([^\s/]+)"), r"\1^3"),
+    (re.compile(r"\s+squared|\u00b2"), "^2"),
+    (re.compile(r"\s+cubed|\u00b3"), "^3"),
+    (re.compile(r"\s*\^\s*\{?([23])\}?"), r"^\1"),
+    (re.compile(r"\s+per\s+|\s*/\s*"), "/"),
+    (re.compile(r"\u00b0 "), "\u00b0"),
+    (re.compile(r"degrees? (?=celsius|fahrenheit)", re.IGNORECASE), ""),
 )
-_LABEL_WORD = re.compile(r"[^\W\d_]+(?:[-'\u2019][^\W\d_]+)*")
-_TINY_LABEL_WORDS = {"of", "per", "a", "an"}
+_POWER = re.compile(r"([^\d^]+?)\^?([23])?")
+_LABEL_WORD = re.compile(r"(?:[^\W\d_]{2,}|a)[^\W\d_]*(?:[-'\u2019][^\W\d_]+)*")
 _NO_LABEL = re.compile(
     r"and|or|to|than|plus|minus|times|more|less|over|not|pi|sqrt|root|half|halves|quarter|"
-    r"factorial|choose|mod|divided|squared|cubed|\w+(?:th|rd)s?",
+    r"factorial|choose|mod|divided|squared|cubed|\w+(?:th|rd)s?|(?!of|an)\w\w",
     re.IGNORECASE,
 )
 _LONGEST_LABEL = 4  # words
-
-
-def _unit_names() -> tuple[dict[str, Unit], dict[str, Unit]]:
-    """All names, and those of them that take a prefix."""
-    names: dict[str, Unit] = {}
-    bases: dict[str, Unit] = {}
-    for written, (dimension, factor) in _TABLE.items():
-        words = written.split()
-        unit = Unit(dimension, Fraction(factor))
-        names |= dict.fromkeys(words, unit)
-        if dimension in _WITH_PREFIX and unit.factor in (1, Fraction("0.001")):
-            bases |= dict.fromkeys(words, unit)
-    for word in ("sec", "second"):
-        bases.pop(word)
-    for scale in ("celsius", "fahrenheit"):
-        names |= dict.fromkeys((f"degree {scale}", f"degrees {scale}"), names[scale])
-    return names, bases
-
-
-_UNITS, _BASES = _unit_names()
 
 
 @lru_cache(maxsize=4096)
@@ -125,32 +114,31 @@ def parse_unit(text: str) -> Unit | None:
         >>> parse_unit("apples").dimension
         "'apple'"
     """
-    text = " ".join(text.strip("() \t\n").split()).replace("\u00b0 ", "\u00b0")
+    text = " ".join(text.strip("() \t\n").split())
     if text in ("%", "percent", "per cent"):
         return PERCENT
-    top, slash, bottom = re.sub(r"\s+per\s+", "/", text).partition("/")
-    if slash:
-        left, right = _unit_power(top.strip()), _unit_power(bottom.strip())
-        if left is not None and right is not None:
-            return Unit(f"{left.dimension}/{right.dimension}", left.factor / right.factor)
-    return _unit_power(text) or _counted(text)
+    written = text
+    for pattern, plain in _UNIT_SPELLINGS:
+        written = pattern.sub(plain, written)
+    parts = [_unit_power(part) for part in written.split("/")]
+    if len(parts) <= 2 and (top := parts[0]) is not None and (bottom := parts[-1]) is not None:
+        if len(parts) == 1:
+            return top
+        return Unit(f"{top.dimension}/{bottom.dimension}", top.factor / bottom.factor)
+    words = text.split()
+    is_label = all(_LABEL_WORD.fullmatch(w) and not _NO_LABEL.fullmatch(w) for w in words)
+    if not words or not is_label or len(words) > _LONGEST_LABEL:
+        return None
+    name = " ".join(word.casefold().removesuffix("s") for word in words)
+    return Unit(f"'{name}'", Fraction(1))
 
 
 def _unit_power(text: str) -> Unit | None:
     match = _POWER.fullmatch(text)
-    if match is None:
-        return _unit_named(text)
-    unit = _unit_named(match["name"])
-    words = (match["before"] or "") + (match["after"] or "") + (match["sign"] or "")
-    if "cub" in words or "\u00b3" in words or match["exponent"] == "3":
-        exponent = 3
-    elif words or match["exponent"]:
-        exponent = 2
-    else:
+    unit = _unit_named(match[1]) if match else None
+    if match is None or unit is None or match[2] is None:
         return unit
-    if unit is None:
-        return None
-    return Unit(f"{unit.dimension}^{exponent}", unit.factor**exponent)
+    return Unit(f"{unit.dimension}^{match[2]}", unit.factor ** int(match[2]))
 
 
 def _unit_named(text: str) -> Unit | None:
@@ -161,31 +149,10 @@ def _unit_named(text: str) -> Unit | None:
         if spelling in _UNITS:
             return _UNITS[spelling]
         for prefix, factor in _PREFIXES.items():
-            base = _BASES.get(spelling.removeprefix(prefix))
-            if spelling.startswith(prefix) and base is not None:
-                return Unit(base.dimension, base.factor * Fraction(factor))
+            base = spelling.removeprefix(prefix)
+            if base != spelling and base in _WITH_PREFIX:
+                return Unit(_UNITS[base].dimension, _UNITS[base].factor * Fraction(factor))
     return None
-
-
-def _counted(text: str) -> Unit | None:
-    """Words that can only say what was counted: "apples", "slices of pizza"."""
-    words = text.split(" ")
-    if len(words) > _LONGEST_LABEL:
-        return None
-    for word in words:
-        if not _LABEL_WORD.fullmatch(word) or _NO_LABEL.fullmatch(word):
-            return None
-        if len(word) < 3 and word not in _TINY_LABEL_WORDS:
-            return None
-    name = " ".join(word.casefold().removesuffix("s") for word in words)
-    return Unit(f"'{name}'", Fraction(1))
-
-
-class Quantity(NamedTuple):
-    """A number and its unit; None for a bare number."""
-
-    value: Fraction
-    unit: Unit | None = None
 
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
@@ -205,13 +172,14 @@ _COUNTS = {
 }  # fmt: skip
 _COUNT = re.compile(rf"\s*({'|'.join(_COUNTS)})s?\b(.*)", re.IGNORECASE | re.DOTALL)
 _SPELLINGS = (
-    (re.compile("[\u2212\u2013]"), "-"),
+    (re.compile("[\u2012-\u2015\u2212]"), "-"),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\!"), ""),
     (re.compile("\\\\[,;: ]|[~\u00a0\u2009\u202f]"), " "),
     (re.compile(r"\\([%&])"), r"\1"),
     (re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))|\\degree(?![a-z])"), "\u00b0"),
     (re.compile(r"\\times(?![a-z])|\\cdot(?![a-z])|[\u00d7\u00b7]"), "*"),
+    (re.compile("[\u00bc-\u00be\u2150-\u215e]"), lambda half: _spelled_fraction(half[0])),
 )
 _LONGEST_NUMBER = 100  # characters
 _TEENS = (
@@ -239,8 +207,11 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _COUNTING = re.compile(r"(?:^|\b(?:is|are|only|exactly|just)\s+)$")
-_FRACTION_CHARACTER = re.compile("[\u00bc-\u00be\u2150-\u215e]")
+_CLOCK = re.compile(
+    r"(\d{1,2})(?::([0-5]\d)(?::([0-5]\d))?)?\s*(?:([ap])\.?\s*m\b\.?)?", re.IGNORECASE
+)
 _EXACT_ENOUGH = 6  # decimals from which a decimal stands for the repeating fraction it rounds
+_MOST_DECIMALS = 40
 
 
 @lru_cache(maxsize=65536)
@@ -250,6 +221,8 @@ def parse_quantity(text: str) -> Quantity | None:
     Example:
         >>> parse_quantity("1\\frac{1}{2}").value
         Fraction(3, 2)
+        >>> parse_quantity("3:00 P.M.") == parse_quantity("15:00")
+        True
         >>> parse_quantity("10 or 12") is None
         True
     """
@@ -258,14 +231,14 @@ def parse_quantity(text: str) -> Quantity | None:
         return None
     if about := _ABOUT.match(text):
         text = clean(text[about.end() :])
-    text = _FRACTION_CHARACTER.sub(_spelled_fraction, text)
     if word := _NUMBER_WORD.match(text):
         text = str(_word_value(word)) + text[word.end() :]
-    for pattern, plain in _SPELLINGS:
-        text = pattern.sub(plain, text)
+    text = _plainly(text)
     if text.startswith("$") and text.count("$") == 2:  # "$12$ cm"
         text = clean(text[1:].replace("$", " ", 1))
-    match = _QUANTITY.fullmatch(text.strip())
+    if clock := _CLOCK.fullmatch(text):
+        return _time_of_day(clock)
+    match = _QUANTITY.fullmatch(text)
     value = match and _number(match)
     if match is None or value is None:
         return None
@@ -273,19 +246,34 @@ def parse_quantity(text: str) -> Quantity | None:
     if count := _COUNT.fullmatch(rest):
         value, rest = value * _COUNTS[count[1].casefold()], count[2]
     rest = rest.strip()
-    if match["money"]:
-        unit = parse_unit(match["money"])
-        if rest and parse_unit(rest) != unit:  # "$5 million dollars", but not "$5 cm"
-            return None
-        return Quantity(value, unit)
-    if not rest:
+    if not rest and not match["money"]:
         return Quantity(value)
-    unit = parse_unit(rest)
-    return None if unit is None else Quantity(value, unit)
+    unit = parse_unit(rest or match["money"])
+    if unit is None or (match["money"] and unit != parse_unit(match["money"])):
+        return None  # "$5 million dollars" is money, "$5 cm" is nothing
+    return Quantity(value, unit)
 
 
-def _spelled_fraction(character: re.Match[str]) -> str:
-    return " " + unicodedata.normalize("NFKC", character[0]).replace("\u2044", "/")
+def _plainly(text: str) -> str:
+    for pattern, plain in _SPELLINGS:
+        text = pattern.sub(plain, text)
+    return text.strip()
+
+
+def _spelled_fraction(character: str) -> str:
+    return " " + unicodedata.normalize("NFKC", character).replace("\u2044", "/")
+
+
+def _time_of_day(match: re.Match[str]) -> Quantity | None:
+    """A bare number is none; "4:30" may be morning, afternoon or a ratio, and is none either."""
+    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
+    if match[4] and 1 <= hour <= 12:
+        hour = hour % 12 + (12 if match[4] in "pP" else 0)
+    elif match[4] is None and match[2] is None:
+        return Quantity(Fraction(hour))
+    elif match[4] or not 12 < hour < 24:
+        return None
+    return Quantity(Fraction(3600 * hour + 60 * minute + second), TIME_OF_DAY)
 
 
 def _word_value(word: re.Match[str]) -> Fraction:
@@ -346,22 +334,15 @@ def _equal(value: Fraction, gold: Fraction, precision: int | None) -> bool:
         return abs(value - round(gold, precision)) <= half
     if value == gold:
         return True
-    one, other = _decimals(value), _decimals(gold)
-    if (one is None) == (other is None):
+    decimals = [d for d in map(_decimals, (value, gold)) if d is not None]
+    if len(decimals) != 1 or decimals[0] < _EXACT_ENOUGH:
         return False
-    decimals = one if one is not None else other
-    assert decimals is not None
-    return decimals >= _EXACT_ENOUGH and abs(value - gold) < Fraction(1, 10**decimals)
+    return abs(value - gold) < Fraction(1, 10 ** decimals[0])
 
 
 def _decimals(value: Fraction) -> int | None:
     """Decimals needed to write a value in full; None where they never end."""
-    rest, twos, fives = value.denominator, 0, 0
-    while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    return max(twos, fives) if rest == 1 else None
+    return next((d for d in range(_MOST_DECIMALS) if 10**d % value.denominator == 0), None)
 
 
 def _number(match: re.Match[str]) -> Fraction | None:
@@ -386,78 +367,22 @@ def _decimal(text: str) -> Fraction:
     return Fraction(text.replace(",", "").replace(" ", ""))
 
 
-class Clock(NamedTuple):
-    """A time of day; `is_certain` where morning and afternoon are told apart."""
-
-    seconds: int
-    is_certain: bool
-
-
-_SPACES = re.compile(r"\\[,;: ]|[~\s\u00a0\u2009\u202f]+")
-_DEGREE = re.compile(r"\s*\^\s*\{?\s*\\circ(?![a-z])\s*\}?|\\degree(?![a-z])")
-_CLOCK = re.compile(r"(\d{1,2})(?::(\d{2})(?::(\d{2}))?)? ?(?:([ap])\.? ?m\b\.?)?", re.IGNORECASE)
-_BETWEEN = re.compile(
-    rf"(?<=[\w%\u00b0])(?: to | ?(?:-{{1,3}}|[\u2012-\u2015\u2212]) ?)(?=[\d{DOLLAR}])"
-)
+_BETWEEN = re.compile(rf"(?<=[\w%\u00b0])(?:\s+to\s+|\s*-{{1,3}}\s*)(?=[\d{DOLLAR}])")
 _END = re.compile(  # "15", "$15", "15%", "15 cm", but not "15m", which may be a product
     rf"-?{DOLLAR}? ?\d[\d,]*(?:\.\d+)?(?: ?[%\u00b0]| ?[A-Za-z]{{2,}}.*| [^\d/*^].*)?"
 )
 
 
-def parse_clock(text: str) -> Clock | None:
-    """The time of day that a text states, or None.
-
-    Example:
-        >>> parse_clock("3:00 P.M.") == parse_clock("15:00"), parse_clock("2:3")
-        (True, None)
-    """
-    match = _CLOCK.fullmatch(_span_text(text))
-    if match is None or (match[2] is None and match[4] is None):
-        return None
-    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
-    if minute > 59 or second > 59 or hour > 23:
-        return None
-    if match[4]:
-        if not 1 <= hour <= 12:
-            return None
-        hour = hour % 12 + (12 if match[4] in "pP" else 0)
-    is_certain = bool(match[4]) or hour > 12
-    return Clock(3600 * hour + 60 * minute + second, is_certain)
-
-
-def parse_range(text: str) -> tuple[Quantity, ...] | None:
+def parse_range(text: str) -> list[Quantity] | None:
     """The ends of a range ("15-20 cm", "15 to 20"), or the parts of a date ("2010-05-03").
 
-    Only plain decimals count: "1/2 - 1/3" and "12 - 15m" are calculations.
+    Only plain decimals count: "1/2 - 1/3", "12 - 15m" and "-5 - 3" are calculations.
     """
-    parts = _BETWEEN.split(_span_text(text))
+    text = _plainly(clean(text).replace("$", " "))
+    parts = _BETWEEN.split(text)
     if len(parts) < 2 or not all(map(_END.fullmatch, parts)):
         return None
-    if parts[0].startswith("-") and " to " not in text:
+    ends = [end for part in parts if (end := parse_quantity(part)) is not None]
+    if len(ends) < len(parts) or (text.startswith("-") and " to " not in text):
         return None
-    found = [quantity for part in parts if (quantity := parse_quantity(part)) is not None]
-    if len(found) < len(parts):
-        return None
-    return tuple(Quantity(one.value, one.unit or found[-1].unit) for one in found)
-
-
-def same_span(answer: str, gold: str) -> bool | None:
-    """Is it the same time of day or the same range? None where the two are not both of one kind."""
-    clocks = parse_clock(answer), parse_clock(gold)
-    if clocks[0] is not None and clocks[1] is not None:
-        return clocks[0] == clocks[1]
-    ends, wanted = parse_range(answer), parse_range(gold)
-    if ends is None or wanted is None:
-        return None
-    return len(ends) == len(wanted) and all(map(same_quantity, ends, wanted))
-
-
-def is_span(text: str) -> bool:
-    """Is it a range, a date or a time with a.m. or p.m.? "1:30" alone may be a ratio."""
-    clock = parse_clock(text)
-    return parse_range(text) is not None or (clock is not None and bool(re.search("[aApP]", text)))
-
-
-def _span_text(text: str) -> str:
-    text = _DEGREE.sub("\u00b0", clean(text).replace("\\%", "%").replace("$", " "))
-    return _SPACES.sub(" ", text).strip()
+    return [Quantity(end.value, end.unit or ends[-1].unit) for end in ends]

@@ -21,21 +21,21 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 from dreamprm.answers.formula import is_formula
 from dreamprm.answers.options import (
     letter_beside_text,
+    letter_index,
     letters_at,
     letters_together,
     mentions,
+    place_of,
     skip_lead,
 )
 from dreamprm.answers.quantities import number_words, parse_quantity
-from dreamprm.answers.text import clean, find_boxes, polarity, same_text, yes_no
-from dreamprm.prompts import option_letter
+from dreamprm.answers.text import clean, find_boxes, polarity, yes_no
 
 
 class Reading(NamedTuple):
@@ -126,11 +126,6 @@ _SUBJECT = re.compile(
     r"(?P<letters>[(\[]?[A-Z][)\]]?(?:\s*(?:,|and|&)\s*[(\[]?[A-Z][)\]]?){0,4})\Z"
 )
 _LONGEST_SUBJECT = 30
-_PREFIX = re.compile(
-    r"(?:(?:(?:most )?likely|probably|maybe|clearly|indeed|definitely|option|choice|letter|either"
-    r"|therefore|okay|sure)\b[\s:,]*|\u9009\u9879\s*|[\u2192\u2234]\s*){1,3}",
-    re.IGNORECASE,
-)
 _RULED_OUT = re.compile(
     r"\b(?:not|than|instead of|unlike|nor)\s+(?:(?:the|an?|in)\s+)?\Z", re.IGNORECASE
 )
@@ -150,6 +145,7 @@ _SAYS = re.compile(  # what leads to the value within a sentence
 _GSM8K = re.compile(r"(?:\A|\n)[ \t]*(?:####[ \t]*|A:[ \t]+)(?P<answer>[^\n]+)\Z")
 _ONE_LETTER = re.compile(r"[(\[]\s*([A-Z])\s*[)\].]|[(\[]?([a-h])[)\]]")
 _IN_PARENTHESES = re.compile(r"[(\[]\s*([A-Z])\s*[)\]]")
+_ITEM = re.compile(r"\b([A-Z])[).:\]]\s{0,3}")  # of a list of options
 _NUMBER = re.compile(
     r"(?<![A-Za-z\d.,_^])(?<!\^\{)[-\u2212]?\d[\d,]*(?:\.\d+)?%?(?![\d^/*])(?!\.\d)"
 )
@@ -222,13 +218,13 @@ def read_answer(text: str, options: Sequence[str] = ()) -> Reading:
         return Reading(None, _why_not(folded))
     answer = clean(folded[span.start : span.end])
     letter = _ONE_LETTER.fullmatch(answer)
-    if letter and all(not same_text(answer, clean(option)) for option in options):
+    if letter and place_of(answer, options) is None:
         answer = letter[1] or letter[2].upper()
     return Reading(answer, span.rule, offset + span.start, offset + span.end)
 
 
 def _untagged(text: str, options: Sequence[str]) -> _Span | None:
-    for reader in (_marked, _stated, _gsm8k, _whole, _lettered, _mentioned, _number):
+    for reader in (_marked, _stated, _gsm8k, _whole, _lettered, _named, _number):
         span = reader(text, options)
         if span is not None and clean(text[span.start : span.end]):
             return span
@@ -269,7 +265,7 @@ def _stated(text: str, options: Sequence[str]) -> _Span | None:
     stated = None
     for start, names_answer in sorted(leads, reverse=True):
         if not _is_conditional(text, start):
-            stated = _answer_at(text, start, options, is_line=False, letter_only=not names_answer)
+            stated = _answer_at(text, start, options, letter_only=not names_answer)
         if stated:
             break
     for lead in _last(_IS_RIGHT, text):
@@ -280,13 +276,12 @@ def _stated(text: str, options: Sequence[str]) -> _Span | None:
         if subject and (options or subject["named"]):
             stated = begin + subject.start("letters"), begin + subject.end("letters")
             break
-    for start, end in sorted(find_boxes(text), reverse=True)[:_MOST_LEADS]:
-        if stated and start < stated[0] and (options or _is_value(text[slice(*stated)])):
-            break
-        boxed = _option_in(text[start:end], options, start) if options else (start, end)
+    box = max(find_boxes(text), default=None)
+    counts = stated is not None and (bool(options) or _is_value(text[slice(*stated)]))
+    if box and not (stated and counts and box[0] < stated[0]):
+        boxed = _option_in(text[slice(*box)], options, box[0]) if options else box
         if boxed or not stated:
-            return _Span("boxed", *(boxed or (start, end)))
-        break
+            return _Span("boxed", *(boxed or box))
     return _Span("statement", *stated) if stated else None
 
 
@@ -299,65 +294,63 @@ def _whole(text: str, options: Sequence[str]) -> _Span | None:
     """A response that is nothing but an option's text or a value, or opens with yes or no."""
     start = _start(text, options)
     whole = clean(text[start:])
-    if any(same_text(whole, clean(option)) for option in options):
+    if place_of(whole, options) is not None:
         return _Span("option_text", start, len(text))
-    said, word = yes_no(whole), _WORD.search(text, start)
-    is_choice = not options or any(polarity(clean(option)) == said for option in options)
-    if said is not None and word is not None and is_choice:
+    word = _WORD.search(text, start)
+    if word and _says_yes_or_no(whole, options):
         return _Span("value", *word.span())
     is_short = "\n" not in whole and len(whole) <= _LONGEST_BARE and not _UNFINISHED.match(whole)
     is_alone = is_short and (_is_value(whole) or (not options and _IMPERSONAL.fullmatch(whole)))
     return _Span("value", start, len(text)) if is_alone else None
 
 
-def _start(text: str, options: Sequence[str]) -> int:
-    """Where a response begins, behind the label of "A: ..." where that is no option's letter."""
-    label = _LABEL.match(text)
-    is_letter = label and options and clean(text[label.end() :]).startswith(clean(options[0]))
-    return label.end() if label and not is_letter else len(text) - len(text.lstrip())
-
-
 def _lettered(text: str, options: Sequence[str]) -> _Span | None:
-    """A letter that a response begins with, ends with, or holds alone in parentheses."""
-    start = _start(text, options)
-    last_line = text.rfind("\n", 0, len(text)) + 1
+    """A letter that a response begins with, or that its last line is, alone or with its text."""
+    start, last_line = _start(text, options), text.rfind("\n") + 1
     for begin in dict.fromkeys((start, last_line)):
-        prefix = _PREFIX.match(text, begin)
-        letters = letters_at(text, prefix.end() if prefix else begin)
+        letters = letters_at(text, _content(text, begin))
         if letters is None or (options and max(letters.places) >= len(options)):
             continue
         is_alone = not text[letters.end :].strip(" .*:)]\"'`$}")
         if is_alone or (options and begin == start and not _lists_options(text, options)):
             return _Span("letter", letters.start, letters.end)
-    begin = skip_lead(text, last_line + len(text[last_line:]) - len(text[last_line:].lstrip()))
-    texts = [clean(option) for option in options]
-    is_item = letter_beside_text(clean(text[begin:]), texts) is not None
+    begin = _content(text, last_line)
+    is_item = letter_beside_text(clean(text[begin:]), options) is not None
     if is_item and not _ends_with_list(text, options):
         return _Span("letter", begin, len(text))
-    for part, begin in ((text[last_line:], last_line), (text, 0)) if options else ():
-        named = [m for m in _IN_PARENTHESES.finditer(part) if ord(m[1]) - 65 < len(options)]
-        if len({m[1] for m in named}) == 1 and not _lists_options(text, options):
-            return _Span("letter", begin + named[-1].start(), begin + named[-1].end())
     return None
 
 
-def _mentioned(text: str, options: Sequence[str]) -> _Span | None:
-    """The only option whose text stands in the last sentence, the first, or the whole response."""
-    if not options or _ends_with_list(text, options):
+def _named(text: str, options: Sequence[str]) -> _Span | None:
+    """The only option that the last sentence, the first, or all of the response names."""
+    if not options:
         return None
-    for start, end in _telling_sentences(text):
+    for start in (text.rfind("\n") + 1, 0):
+        letters = [
+            letter
+            for letter in _IN_PARENTHESES.finditer(text, start)
+            if letter_index(letter[1]) < len(options)
+        ]
+        if len({letter[1] for letter in letters}) == 1 and not _lists_options(text, options):
+            return _Span("letter", *letters[-1].span())
+    if _ends_with_list(text, options):
+        return None
+    stops = [0, *(stop.end() for stop in _STOP.finditer(text)), len(text)]
+    sentences = [(a, b) for a, b in pairwise(stops) if text[a:b].strip(" \t\n*\"'`")]
+    parts = dict.fromkeys([*sentences[-1:], *sentences[:1], (0, len(text))])
+    for start, end in parts:
         sentence = text[start:end]
         named = mentions(sentence, options)
         if len({m.place for m in named}) > 1:  # "Paris, not Rome"
             named = [
                 m for m in named if not _RULED_OUT.search(sentence[max(0, m.start - 20) : m.start])
             ]
-        if len({m.place for m in named}) == 1:
-            mention = named[-1]
-            if not _REFUSES.search(sentence) or _REFUSES.search(options[mention.place]):
-                letter = _BESIDE.search(sentence[: mention.start])
-                begin = letter.start("letter") if letter else mention.start
-                return _Span("option_text", start + begin, start + mention.end)
+        if len({m.place for m in named}) == 1 and (
+            not _REFUSES.search(sentence) or _REFUSES.search(options[named[-1].place])
+        ):
+            letter = _BESIDE.search(sentence[: named[-1].start])
+            begin = letter.start("letter") if letter else named[-1].start
+            return _Span("option_text", start + begin, start + named[-1].end)
     return None
 
 
@@ -381,8 +374,26 @@ def _last(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
     return list(deque(pattern.finditer(text), maxlen=_MOST_LEADS))[::-1]
 
 
+def _start(text: str, options: Sequence[str]) -> int:
+    """Where a response begins, behind the label of "A: ..." where that is no option's letter."""
+    label = _LABEL.match(text)
+    is_letter = label and options and clean(text[label.end() :]).startswith(clean(options[0]))
+    return label.end() if label and not is_letter else len(text) - len(text.lstrip())
+
+
+def _content(text: str, start: int) -> int:
+    """Where a text goes on behind dress and what only announces an answer."""
+    dress = _EMPTY.match(text, start)
+    return skip_lead(text, dress.end() if dress else start)
+
+
 def _answer_at(
-    text: str, start: int, options: Sequence[str], *, is_line: bool, letter_only: bool = False
+    text: str,
+    start: int,
+    options: Sequence[str],
+    *,
+    is_line: bool = False,
+    letter_only: bool = False,
 ) -> tuple[int, int] | None:
     """The answer that stands behind a lead, or None where none does.
 
@@ -391,13 +402,12 @@ def _answer_at(
         is_line: of a line "Answer: ...", which is the answer to its end.
         letter_only: of a lead that also opens other sentences ("so", "it is").
     """
-    begin = skip_lead(text, _EMPTY.match(text, start).end())  # type: ignore[union-attr]
+    begin = _content(text, start)
     end = _end_of_phrase(text, begin)
     if begin == end or _DENIED.match(text, begin, end):
         return None
-    if (quote := text[begin - 1 : begin]) in ('"', "'") and (
-        closes := text.find(quote, begin, end)
-    ) > 0:
+    quote = text[begin - 1 : begin]
+    if quote in ('"', "'") and (closes := text.find(quote, begin, end)) > 0:
         end = closes
     if boxes := find_boxes(text[begin:end]):
         begin, end = begin + boxes[-1][0], begin + boxes[-1][1]
@@ -405,7 +415,11 @@ def _answer_at(
         named = _option_in(text[begin:end], options, begin, letter_only=letter_only)
         if named or letter_only:
             return named
-    head = _trimmed(text[begin:end], is_line)
+    head = _REASON.split(text[begin:end], maxsplit=1)[0]
+    stop = _STOP.search(head)
+    if stop and (not is_line or _is_value(head[: stop.start()])):
+        head = head[: stop.start()]
+    head = head.rstrip()
     says = None if options or _is_value(head) else _SAYS.match(head)
     if says and _is_value(head[says.end() :]):
         begin, head = begin + says.end(), head[says.end() :]
@@ -424,14 +438,26 @@ def _end_of_phrase(text: str, begin: int) -> int:
     return end
 
 
-def _trimmed(phrase: str, is_line: bool) -> str:
-    """A phrase without the reason behind it; a statement ends with its sentence."""
-    reason = _REASON.search(phrase)
-    head = phrase[: reason.start()] if reason else phrase
-    stop = _STOP.search(head)
-    if stop and (not is_line or _is_value(head[: stop.start()])):
-        head = head[: stop.start()]
-    return head.rstrip()
+def _option_in(
+    phrase: str, options: Sequence[str], offset: int, *, letter_only: bool = False
+) -> tuple[int, int] | None:
+    """What in a phrase names an option: its text, a letter at its start, or its only mention."""
+    sentence = _STOP.split(phrase, maxsplit=1)[0]
+    for whole in (phrase, sentence):
+        is_text = place_of(whole, options) is not None
+        if is_text or letters_together(clean(whole), len(options)):
+            return offset, offset + len(whole)
+    letters = letters_at(phrase, skip_lead(phrase))
+    if letters is not None and max(letters.places) < len(options):
+        is_subject = letter_only and _GOES_ON.match(phrase, letters.end)
+        return None if is_subject else (offset + letters.start, offset + letters.end)
+    if letter_only:
+        return None
+    named = mentions(sentence, options)
+    is_first = bool(named) and not re.search(r"[a-z]{3}", sentence[: named[0].start])
+    if is_first or len({m.place for m in named}) == 1:
+        return offset + named[0].start, offset + named[0].end
+    return (offset, offset + len(sentence)) if _says_yes_or_no(clean(sentence), options) else None
 
 
 def _is_value(text: str) -> bool:
@@ -439,69 +465,40 @@ def _is_value(text: str) -> bool:
     return polarity(text) is not None or parse_quantity(text) is not None or is_formula(text)
 
 
-def _option_in(
-    phrase: str, options: Sequence[str], offset: int, *, letter_only: bool = False
-) -> tuple[int, int] | None:
-    """What in a phrase names an option: its text, a letter at its start, or its only mention."""
-    stop = _STOP.search(phrase)
-    for whole in dict.fromkeys((phrase, phrase[: stop.start()] if stop else phrase)):
-        is_text = any(same_text(clean(whole), clean(option)) for option in options)
-        if is_text or letters_together(clean(whole), len(options)):
-            return offset, offset + len(whole)
-    prefix = _PREFIX.match(phrase)
-    letters = letters_at(phrase, prefix.end() if prefix else 0)
-    if letters is not None and max(letters.places) < len(options):
-        is_subject = letter_only and _GOES_ON.match(phrase, letters.end)
-        return None if is_subject else (offset + letters.start, offset + letters.end)
-    if letter_only:
-        return None
-    sentence = phrase[: stop.start()] if stop else phrase
-    named = mentions(sentence, options)
-    is_first = bool(named) and not re.search(r"[a-z]{3}", sentence[: named[0].start])
-    if is_first or len({m.place for m in named}) == 1:
-        return offset + named[0].start, offset + named[0].end
-    said = yes_no(clean(sentence))
-    if said is not None and any(polarity(clean(option)) == said for option in options):
-        return offset, offset + len(sentence)
-    return None
+def _says_yes_or_no(text: str, options: Sequence[str]) -> bool:
+    """Does it open with yes or no, where that is a choice?"""
+    said = yes_no(text)
+    is_choice = not options or any(polarity(clean(option)) == said for option in options)
+    return said is not None and is_choice
 
 
 def _is_conditional(text: str, start: int) -> bool:
     """Does its sentence say "if ..., the answer is"?"""
-    before = text[max(0, start - _PHRASE) : start]
-    stops = [stop.end() for stop in _STOP.finditer(before)]
-    sentence = before[stops[-1] if stops else 0 :]
+    sentence = _STOP.split(text[max(0, start - _PHRASE) : start])[-1]
     return bool(_CONDITION.match(sentence)) and not _INFERRED.search(sentence)
-
-
-def _telling_sentences(text: str) -> list[tuple[int, int]]:
-    """Where the last and the first sentence stand, and the whole text."""
-    stops = [0, *(stop.end() for stop in _STOP.finditer(text)), len(text)]
-    sentences = [(a, b) for a, b in pairwise(stops) if text[a:b].strip(" \t\n*\"'`")]
-    return list(dict.fromkeys([*sentences[-1:], *sentences[:1], (0, len(text))]))
 
 
 def _lists_options(text: str, options: Sequence[str]) -> bool:
     """Does it repeat two options with their letters, so that a letter alone chooses nothing?"""
-    return len({m.lastgroup for m in _listing(tuple(options)).finditer(text)}) > 1
+    return len({item[1] for item in _items(text, options)}) > 1
 
 
 def _ends_with_list(text: str, options: Sequence[str]) -> bool:
     """Does it end with the last of all options, each told with its letter once?"""
-    items = [item.lastgroup for item in _listing(tuple(options)).finditer(text)]
+    items = [item[1] for item in _items(text, options)]
     line = clean(text[text.rfind("\n") + 1 :])
-    is_item = letter_beside_text(line, [clean(option) for option in options]) is not None
+    is_item = letter_beside_text(line, options) is not None
     return is_item and len(items) == len(set(items)) == len(options)
 
 
-@lru_cache(maxsize=4096)
-def _listing(options: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(
-        "|".join(
-            rf"(?P<o{i}>\b{option_letter(i)}[).:\]]\s{{0,3}}{re.escape(clean(option)[:20])})"
-            for i, option in enumerate(options)
-        )
-    )
+def _items(text: str, options: Sequence[str]) -> list[re.Match[str]]:
+    """Where a text repeats an option with its letter."""
+    return [
+        item
+        for item in _ITEM.finditer(text)
+        if (place := letter_index(item[1])) < len(options)
+        and text.startswith(clean(options[place])[:20], item.end())
+    ]
 
 
 def _why_not(text: str) -> str:

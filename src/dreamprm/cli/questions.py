@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamprm.answers.options import shuffle_options
 from dreamprm.cli.parsing import UsageError
 from dreamprm.cli.terminal import progress
 from dreamprm.data import DataWarning, write_questions
+from dreamprm.data.shuffle import shuffle_options
 from dreamprm.errors import DataError
 
 if TYPE_CHECKING:
