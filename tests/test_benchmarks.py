@@ -66,16 +66,16 @@ def test_mathvision_gives_the_published_table_exactly(tmp_path: Path, real_data:
 
 
 @pytest.mark.parametrize(
-    ("file", "correct", "from_text"),
+    ("file", "correct", "from_text", "nearest"),
     [
-        ("output_bard.json", 348, 974),
+        ("output_bard.json", 348, 974, 0),
         # Most of the 48 others give no answer, which MathVista counts as the choice with the
         # nearest spelling of whatever its extraction model wrote; see docs/results/verdicts.md.
-        ("output_gpt4_2shot_solution_use_ocr.json", 321, 947),
+        ("output_gpt4_2shot_solution_use_ocr.json", 321, 947, 0),
     ],
 )
 def test_mathvista_gives_the_stored_verdicts(
-    tmp_path: Path, real_data: Path, file: str, correct: int, from_text: int
+    tmp_path: Path, real_data: Path, file: str, correct: int, from_text: int, nearest: int
 ) -> None:
     folder = real_data / "mathvista"
     stored = {k: v["true_false"] for k, v in json.loads((folder / file).read_text()).items()}
@@ -91,6 +91,7 @@ def test_mathvista_gives_the_stored_verdicts(
     assert all(bool(row.value) == stored[row.question_id] for row in rows)
     [rows] = score(tmp_path, *words, "--extract_again").questions.values()
     assert sum(bool(row.value) == stored[row.question_id] for row in rows) >= from_text
+    assert result.details["interpreted"] == nearest
 
 
 def test_mmmu_pro_is_judged_by_the_options_of_its_own_rows(tmp_path: Path, real_data: Path) -> None:

@@ -123,6 +123,8 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
 
     benchmark = benchmarks.ANSWERS[name]
     data = config.data
+    if config.responses is not None:
+        benchmarks.check_form(benchmark, config.responses)
     if data is None and config.responses and benchmarks.questions_in(benchmark, config.responses):
         data = config.responses
     whole = benchmarks.read_benchmark(benchmark, data)
@@ -266,7 +268,7 @@ def _print(result: Result) -> None:
 
 
 def _unread(result: Result) -> list[list[str]]:
-    """Rows of the table: responses without an answer, and what guessing would do about them."""
+    """Rows of the table: responses without an answer, and what the script makes of such."""
     asked = len(next(iter(result.questions.values())))
     unread, adds = result.details.get("unread"), result.details.get("guessing_would_add")
     rows = []
@@ -274,6 +276,9 @@ def _unread(result: Result) -> list[list[str]]:
         if isinstance(count, int):
             share = f"{100 * count / asked:.2f}"
             rows.append([f"responses without an answer: {why}", f"{count:,}", share])
+    if isinstance(nearest := result.details.get("interpreted"), int):
+        share = f"{100 * nearest / asked:.2f}"
+        rows.append(["no choice; counted as that of nearest spelling", f"{nearest:,}", share])
     if isinstance(adds, float):
         rows.append(["the benchmark's own random guess there would add", "", f"{100 * adds:.2f}"])
     return rows

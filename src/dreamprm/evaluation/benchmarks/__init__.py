@@ -21,7 +21,7 @@ from dreamprm.evaluation.benchmarks.mathvision import MATHVISION
 from dreamprm.evaluation.benchmarks.mathvista import MATHVISTA
 from dreamprm.evaluation.benchmarks.mmmu import MMMU, MMMU_PRO, MMSTAR
 from dreamprm.evaluation.benchmarks.mmvet import MMVET
-from dreamprm.evaluation.benchmarks.responses import questions_in, read_responses
+from dreamprm.evaluation.benchmarks.responses import check_form, questions_in, read_responses
 from dreamprm.evaluation.benchmarks.wemath import WEMATH
 from dreamprm.records import Question
 
@@ -32,6 +32,7 @@ __all__ = [
     "Response",
     "export",
     "find_benchmark",
+    "check_form",
     "questions_in",
     "read_responses",
     "score_answers",

@@ -127,6 +127,7 @@ class Benchmark:
         refusals: what `extract` returns where a response states no answer, besides None.
         guesses: its own script draws an option where it reads none. We do not, and tell what that
             would add.
+        interprets: its own score takes an answer that is no choice for one; such rows are counted.
         summary: further metrics, from all rows.
     """
 
@@ -141,6 +142,7 @@ class Benchmark:
     response_of: Callable[[Row], Response] | None = None
     refusals: tuple[str, ...] = ()
     guesses: bool = False
+    interprets: Callable[[Question, str | None], bool] | None = None
     summary: Callable[[Sequence[QuestionResult]], Mapping[str, Metric]] | None = None
 
 
@@ -194,7 +196,8 @@ def score_answers(
     published = rules == "published"
     extract = benchmark.extract if published else our_extraction
     right = benchmark.right if published else our_verdict
-    rows, unread, choices = [], Unread(), []
+    interprets = benchmark.interprets if published else None
+    rows, unread, choices, interpreted = [], Unread(), [], 0
     for question in asked.values():
         response = given.get(question.id, Response(question.id))
         judged, answer = response.question or question, response.answer
@@ -209,6 +212,7 @@ def score_answers(
                 answer=answer,
             )
         )
+        interpreted += interprets is not None and interprets(judged, answer)
         if question.id in given:
             text, why = response.text or "", None
             if answer is None or answer in benchmark.refusals:
@@ -220,6 +224,8 @@ def score_answers(
     details["unread"] = dict(unread.reasons)
     if benchmark.guesses:
         details["guessing_would_add"] = sum(1 / n for n in choices if n) / len(asked)
+    if interprets is not None:
+        details["interpreted"] = interpreted
     return new_result(
         name=name,
         kind="answers",

@@ -59,6 +59,11 @@ def right(question: Question, answer: str | None) -> bool:
     return published_verdict(question, answer).correct
 
 
+def is_nearest(question: Question, answer: str | None) -> bool:
+    """Is the answer none of the choices, so that it counts as the one of nearest spelling?"""
+    return published_verdict(question, answer).rule == "nearest_choice"
+
+
 def published_verdict(question: Question, answer: str | None) -> Verdict:
     """The verdict that MathVista's own score counts; kept apart from ours, because it guesses.
 
@@ -208,4 +213,5 @@ MATHVISTA = Benchmark(
     output=(("pid", "response"), ("id", "response")),
     response_of=response_of,
     refusals=REFUSALS,
+    interprets=is_nearest,
 )

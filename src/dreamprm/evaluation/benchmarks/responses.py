@@ -71,6 +71,16 @@ def read_responses(
     return responses
 
 
+def check_form(benchmark: Benchmark, path: Path) -> None:
+    """Refuse a file of responses by its first row, before any question is fetched.
+
+    Raises:
+        DataError: a file of no known form.
+    """
+    if row := next(_rows(path), (0, {}))[1]:
+        _form(benchmark, set(row), path)
+
+
 def questions_in(benchmark: Benchmark, path: Path) -> list[Question]:
     """The questions that a file of the benchmark's own output holds; may be none."""
     first = next(_rows(path), (0, {}))[1]
