@@ -123,10 +123,10 @@ def _answers(config: Config, name: str) -> tuple[list[Question], Result | None]:
 
     benchmark = benchmarks.ANSWERS[name]
     data = config.data
-    if config.responses is not None:
+    if data is None and config.responses is not None:
         benchmarks.check_form(benchmark, config.responses)
-    if data is None and config.responses and benchmarks.questions_in(benchmark, config.responses):
-        data = config.responses
+        if benchmarks.questions_in(benchmark, config.responses):
+            data = config.responses
     whole = benchmarks.read_benchmark(benchmark, data)
     questions, dropped = whole[: config.limit], {q.id for q in whole[len(whole[: config.limit]) :]}
     if config.questions_output is not None:
