@@ -95,7 +95,9 @@ def test_the_judge_is_not_asked_what_rules_decide(asked: Question, answer: str |
     assert judge.asked == []
 
 
-@pytest.mark.parametrize(("gold", "answer"), [("x^2 + 1", "x^2 + 2"), ("12 apples", "a dozen")])
+@pytest.mark.parametrize(
+    ("gold", "answer"), [("x^2 + 1", "x^2 + 2"), ("12 apples", "a crate of them")]
+)
 def test_the_judge_is_asked_about_formulas_and_phrases(gold: str, answer: str) -> None:
     assert ask(FakeJudge("SAME"), question(gold), answer) == Verdict(True, "judge")
 
