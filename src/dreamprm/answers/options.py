@@ -168,6 +168,9 @@ def mentions(text: str, options: Sequence[str]) -> list[Mention]:
         >>> mentions("It is 2.2 or so.", ["2", "2.2", "22"])
         [Mention(place=1, start=6, end=9)]
     """
+    bare = squeeze(text)
+    if not any(squeeze(one).replace(DOLLAR, "") in bare for one in _places(tuple(options))):
+        return []  # a pattern takes longer to make than most texts to read
     pattern = _mention_pattern(tuple(options))
     if pattern is None:
         return []
