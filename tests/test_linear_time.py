@@ -55,6 +55,12 @@ PIECES = [
 """A nasty text is one of these again and again."""
 
 
+def test_a_long_gap_within_a_line_costs_no_more_than_its_length() -> None:
+    read = READERS["read_answer of a choice"]
+    short, long = ("x" + " " * length + "y (" for length in (SHORT, LONG))
+    assert _seconds(read, long) <= MOST * max(FLOOR_S, _seconds(read, short))
+
+
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("reader", READERS)
 def test_time_grows_as_the_text_does(reader: str, piece: str) -> None:

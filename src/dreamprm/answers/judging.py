@@ -1,4 +1,4 @@
-"""The one place that finds the final answer in a text and decides whether it is right.
+"""Is an answer right? The one place that decides it.
 
 Cheap comparisons come first (letters, option texts, equal words, numbers with and without units);
 math-verify is asked only when both sides look like mathematics and are not plain quantities.

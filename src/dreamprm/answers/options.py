@@ -242,6 +242,8 @@ def letter_beside_text(text: str, options: Sequence[str]) -> int | None:
     Args:
         text: without lead, see `without_lead`.
     """
+    if len(text) > LONGEST_VALUE:
+        return None
     place = None
     if before := _WITH_TEXT.fullmatch(text):
         letter, between, rest = before.groups()

@@ -206,7 +206,7 @@ def read_answer(text: str, options: Sequence[str] = ()) -> Reading:
     folded = _EMPHASIS.sub("  ", text[offset:].translate(_FOLD)).rstrip()
     if not folded.strip():
         return Reading(None, "empty")
-    thoughts = [t.end() for t in _THOUGHT.finditer(folded) if folded[t.end() :].strip()]
+    thoughts = [t.end() for t in _THOUGHT.finditer(folded) if t.end() < len(folded)]
     if thoughts:
         offset, folded = offset + thoughts[-1], folded[thoughts[-1] :]
     turn = _NEXT_TURN.search(folded)
@@ -359,12 +359,14 @@ def _number(text: str, options: Sequence[str]) -> _Span | None:
     whole = text.strip()
     if options or len(whole) > _LONGEST_SENTENCE or "\n" in whole or _UNFINISHED.match(whole):
         return None
-    says = None if _REFUSES.search(text) else _SAYS.match(text)
+    if _REFUSES.search(whole):
+        return None
+    says = _SAYS.match(text)
     if says and _is_value(text[says.end() :]):
         return _Span("value", says.end(), len(text))
     numbers = sorted([*_NUMBER.finditer(text), *number_words(text)], key=re.Match.start)
     counts = [n for n in numbers if _COUNTS.fullmatch(text, 0, n.start())]
-    if _REFUSES.search(text) or len(counts or numbers) != 1:
+    if len(counts or numbers) != 1:
         return None
     return _Span("value", *(counts or numbers)[0].span())
 
