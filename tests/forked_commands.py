@@ -3,8 +3,8 @@
 Importing torch and transformers takes far longer than a short training run. Here it happens once,
 in a process that forks a child per command (`python -m tests.forked_commands`), or several that
 train together. One line of JSON on standard input is a command; two lines come back: the (first)
-child's process id at its start, and its exit code at its end (minus the signal, if a signal ended
-it).
+child's process id at its start, and at its end its exit code (minus the signal, if a signal ended
+it) and the memory that it took.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ class ForkedCommands:
 
     Attributes:
         said: what the last command wrote to standard error.
+        memory: bytes that it held at its largest, over those of a process that does nothing.
     """
 
     said = ""
+    memory = 0
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -57,6 +59,7 @@ class ForkedCommands:
         words: Sequence[str],
         kill_now: Callable[[], bool] = lambda: False,
         largest_file: int | None = None,
+        largest_memory: int | None = None,
         stdout: str = os.devnull,
         program: str = "dreamprm.cli",
         environments: Sequence[Mapping[str, str]] = ({},),
@@ -67,6 +70,7 @@ class ForkedCommands:
             words: of the command.
             kill_now: asked every millisecond.
             largest_file: bytes beyond which no file can be written: a disk that runs full.
+            largest_memory: bytes that it may ask for.
             stdout: file that stands for standard output.
             program: module with the `main` that takes the words.
             environments: variables of each process, where several run together.
@@ -78,6 +82,7 @@ class ForkedCommands:
             errors = os.open(stderr, os.O_RDWR | os.O_NONBLOCK)
             try:
                 request = {"words": list(words), "largest_file": largest_file}
+                request |= {"largest_memory": largest_memory}
                 request |= {"stdout": stdout, "stderr": stderr, "program": program}
                 request["environments"] = list(map(dict, environments))
                 return self._wait_for(request, replies, errors, kill_now)
@@ -98,8 +103,9 @@ class ForkedCommands:
             if not killed and kill_now():
                 os.kill(child, signal.SIGKILL)
                 killed = True
-        self.said = said.decode()
-        return int(replies.readline())
+        self.said = said.decode(errors="replace")
+        code, self.memory = map(int, replies.readline().split())
+        return code
 
     def run_together(self, words: Sequence[str], processes: int, **variables: str) -> int:
         """Exit code of a training run in a group of processes, as torch's launcher starts it."""
@@ -132,6 +138,9 @@ def _serve() -> None:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:  # transformers prepares its first saving
         save_tiny_model(Path(folder))
+    if (idle := os.fork()) == 0:
+        os._exit(0)
+    least = os.wait4(idle, 0)[2].ru_maxrss
     for line in sys.stdin:
         request = json.loads(line)
         children = []
@@ -141,16 +150,27 @@ def _serve() -> None:
                 os.environ.update(environment)
                 os._exit(_run(**request))
         print(children[0], flush=True)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        print(next((code for code in codes if code), 0), flush=True)
+        ends = [os.wait4(child, 0)[1:] for child in children]
+        codes = [os.waitstatus_to_exitcode(status) for status, _ in ends]
+        largest = max(used.ru_maxrss for _, used in ends)
+        print(next((code for code in codes if code), 0), (largest - least) * 1024, flush=True)
 
 
-def _run(words: list[str], largest_file: int | None, stdout: str, stderr: str, program: str) -> int:
+def _run(
+    words: list[str],
+    largest_file: int | None,
+    largest_memory: int | None,
+    stdout: str,
+    stderr: str,
+    program: str,
+) -> int:
     os.dup2(os.open(stdout, os.O_WRONLY), 1)
     os.dup2(os.open(stderr, os.O_WRONLY), 2)
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a failed write, not a signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    if largest_memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (largest_memory, largest_memory))
     try:
         code: int = importlib.import_module(program).main(words)
     except Exception:
