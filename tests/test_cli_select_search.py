@@ -148,7 +148,7 @@ def test_files_of_candidates_are_never_mixed(questions: Path, refused: Refused) 
     assert "lacks the candidates of 3 questions" in refused(words(questions, *vote, *kept))
     assert (folder / "all.jsonl").read_bytes() == before
     same = ("--candidates_output", str(folder / "c.jsonl"))
-    assert "must be different files" in refused(words(questions, *vote, *same))
+    assert "must be different files" in refused(words(questions, *vote, *same), 2)
 
 
 def test_a_run_that_fails_tells_why_also_where_a_result_is_wanted(

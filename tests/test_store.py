@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -83,7 +84,9 @@ def test_any_number_read_while_one_writes_and_a_second_writer_is_told(tmp_path: 
             assert reader.counts()["rollouts"] == 1
             writer.add(prefix("a"), 1, reply("y"))
             assert reader.counts()["rollouts"] == 2
-        with pytest.raises(DreamPRMError, match="another process writes"):
+        with pytest.raises(
+            DreamPRMError, match=f"written by process {os.getpid()} .* another --store"
+        ):
             RolloutStore(path)
     assert not is_being_written(path)
     RolloutStore(path).close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from dreamprm import __version__
 from dreamprm.errors import DreamPRMError, offer
@@ -75,12 +76,15 @@ Every option can also stand in a YAML file: dreamprm VERB --config options.yaml"
 def _run(verb: str, words: list[str]) -> int:
     try:
         from dreamprm.cli import terminal
-        from dreamprm.cli.parsing import UsageError, parse
+        from dreamprm.cli.parsing import UsageError, outputs, parse
+        from dreamprm.data.files import locked
 
         module = importlib.import_module(f"dreamprm.cli.{verb}")
         try:
             config = parse(verb, module, words)
-            with terminal.one_line_warnings():
+            with terminal.one_line_warnings(), ExitStack() as locks:
+                for output in outputs(verb, config):
+                    locks.enter_context(locked(output))
                 module.run(config)
             sys.stdout.flush()
         except UsageError as error:

@@ -189,6 +189,7 @@ def _judge(
     import asyncio
 
     from dreamprm.cli.terminal import progress
+    from dreamprm.data.files import locked
     from dreamprm.evaluation.benchmarks.mmvet import grade_responses
     from dreamprm.policy.options import PolicyOptions
     from dreamprm.policy.served import EndpointPolicy
@@ -210,7 +211,7 @@ def _judge(
         finally:
             await judge.close()
 
-    with progress("answers graded", len(questions) * config.judge_runs) as advance:
+    with locked(grades), progress("answers graded", len(questions) * config.judge_runs) as advance:
         asyncio.run(grade())
 
 

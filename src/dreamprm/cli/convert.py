@@ -124,11 +124,9 @@ def _check(config: Config) -> None:
             "convert: give --output and --output_format, or --output_questions and "
             "--output_trajectories"
         )
-    paths = [path.absolute() for path in outputs if path]
-    if len(set(paths)) < len(paths):
-        raise UsageError("convert: the outputs must be different files")
+    paths = {path.absolute() for path in outputs if path}
     inputs = {p.absolute() for p in (config.input, config.questions, config.trajectories) if p}
-    if both := inputs & set(paths):
+    if both := inputs & paths:
         raise UsageError(f"convert: {min(both)} is an input; give the output another name")
 
 

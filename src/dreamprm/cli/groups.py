@@ -1,4 +1,4 @@
-"""The main input of each verb, and the groups of `--help` where a verb has many options."""
+"""Main input and outputs of each verb, and the groups of `--help` where one has many options."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ MAIN_INPUT: Mapping[str, str] = {
     "push": "model_name_or_path",
 }
 """Verb -> the option that words without an option's name are values of."""
+
+OUTPUTS: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("questions", "sample", "label", "weigh", "score"), ("output",)),
+    **dict.fromkeys(("evaluate", "compare", "report"), ("output",)),
+    "convert": ("output", "output_questions", "output_trajectories"),
+    "meta": ("output_questions", "output_trajectories"),
+    "select": ("output", "candidates_output", "scores_output", "result"),
+    "benchmark": ("output", "questions_output", "export"),
+    "push": ("model_name_or_path",),
+    "demo": ("output_dir",),
+}
+"""Verb -> the options that name what it writes, and so locks. `train` locks its own: a dry run
+writes nothing."""
 
 _TRAIN = {
     "data": """train_file train_questions train_trajectories meta_file meta_questions

@@ -182,5 +182,4 @@ def _check_outputs(config: Config) -> None:
     taken |= {*config.benchmarks.values()}
     for path in (config.output_questions, config.output_trajectories):
         if path.absolute() in {other.absolute() for other in taken}:
-            raise DataError("would be overwritten, and is read or written already", file=path)
-        taken.add(path)
+            raise DataError("would be overwritten, and is read", file=path)

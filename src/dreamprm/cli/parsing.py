@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jsonargparse
 
-from dreamprm.cli.groups import GROUPS, MAIN_INPUT
+from dreamprm.cli.groups import GROUPS, MAIN_INPUT, OUTPUTS
 
 BUILT_IN = ("config", "help", "print_config")
 FLAG_WORDS = ("true", "false", "yes", "no")
@@ -63,6 +64,18 @@ def parse(verb: str, module: ModuleType, words: Sequence[str]) -> Any:
         raise UsageError(f"{verb}: {_in_one_line(str(error), kinds)}") from None
     fields = dataclasses.fields(module.Config)
     return module.Config(**{field.name: getattr(options, field.name) for field in fields})
+
+
+def outputs(verb: str, config: Any) -> list[Path]:
+    """What a verb writes.
+
+    Raises:
+        UsageError: one file twice.
+    """
+    paths = [path for name in OUTPUTS.get(verb, ()) if (path := getattr(config, name)) is not None]
+    if len(set(map(os.path.realpath, paths))) < len(paths):
+        raise UsageError(f"{verb}: the outputs must be different files")
+    return paths
 
 
 def option_kinds(config: type[Any], prefix: str = "") -> dict[str, Any]:

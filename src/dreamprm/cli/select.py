@@ -168,9 +168,6 @@ def _search(config: Config) -> None:
 
     options = _options(config)
     questions = _questions(config)
-    outputs = [p for p in (config.output, config.candidates_output, config.scores_output) if p]
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise DataError("output, candidates_output and scores_output must be different files")
     run = ("select", _settings(config, options))
     with ExitStack() as stack:
         out = stack.enter_context(appending(config.output, *run))

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from dreamprm.cli.terminal import held_warnings, is_main_process, progress
 from dreamprm.data import Records, load
+from dreamprm.data.files import locked
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.training.config import PRESETS as BILEVEL_PRESETS
 from dreamprm.training.config import (  # the names of types: jsonargparse looks them up here
@@ -130,6 +132,11 @@ def run(config: Config) -> None:
     if config.push_to_hub and not config.hub_model_id:
         raise DreamPRMError("push_to_hub needs hub_model_id, the model's name there (me/my-prm)")
     _check_output_dir(config.output_dir)
+    with nullcontext() if config.dry_run else locked(config.output_dir):
+        _train(config)
+
+
+def _train(config: Config) -> None:
     settings = config.settings()
     with held_warnings():
         train_set = _read_set(config, "train")

@@ -1,4 +1,4 @@
-"""What all readers and writers share: atomic files, image references, duplicate ids.
+"""What all readers and writers share: atomic files, locks, image references, duplicate ids.
 
 On disk an image path is relative to the folder of the file that names it, so that a folder of data
 can be moved as a whole; in memory it is a path that can be opened from the working directory.
@@ -9,10 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import glob
 import json
 import os
+import platform
+import sys
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +125,91 @@ def _lock(file: IO[bytes], *, wait: bool) -> bool:
     except OSError:
         return False
     return True
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+
+
+@contextmanager
+def locked(
+    path: str | Path, *, instead: str = "give another output", wait_s: float = 0.0
+) -> Iterator[None]:
+    """Keep other runs from writing an output, a file or a folder, until the block ends.
+
+    The lock is on a hidden file beside the output, which says who holds it and is removed in the
+    end. A killed process leaves the file and loses the lock, so that the next run takes it over. Of
+    the processes of one training run, the first holds the lock for all.
+
+    Where no file can be made beside the output there is no lock: the output cannot be made either,
+    and its own error says why. Where the file system has no locks, a warning says so.
+
+    Args:
+        path: the output; its lock is the same by whatever path or link it is named.
+        instead: what the message offers besides waiting.
+        wait_s: how long to wait for the lock.
+
+    Raises:
+        DreamPRMError: another run writes the output; says which, and since when.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    from filelock import FileLock, Timeout  # takes a while
+
+    file = lock_file(path)
+    made = [folder for folder in file.parents if not folder.exists()]
+    lock = FileLock(
+        file,
+        timeout=wait_s,
+        mode=0o666,  # a colleague must be able to take over the lock of a killed run
+        thread_local=False,
+        fallback_to_soft=False,  # a soft lock outlives its process
+        on_acquired=_sign,
+    )
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DreamPRMError(
+            f"{path}: is being written by {_holder(file)}; wait for its end, or {instead}"
+        ) from None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            message = f"{path}: cannot be locked ({error.strerror}); start no other run that"
+            warnings.warn(DataWarning(f"{message} writes it"), stacklevel=4)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                file.unlink()  # still locked: whoever waits for it sees that, and makes a new one
+            lock.release()
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def lock_file(path: str | Path) -> Path:
+    """The file that carries the lock of an output."""
+    output = Path(os.path.realpath(path))
+    return output.with_name(f".{output.name}.lock")
+
+
+def _sign(descriptor: int) -> None:
+    """Write into a lock's file who holds it."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.stem == "__main__" else program.name
+    command = " ".join([name, *sys.argv[1:2]])
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    told = f"process {os.getpid()} on {platform.node()} ({command}), since {since}"
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, told.encode())
+
+
+def _holder(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_text(errors="replace") or "another process"
+    return "another process"
 
 
 def cannot_write(path: str | Path, error: OSError) -> DreamPRMError:

@@ -16,13 +16,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from filelock import FileLock, Timeout
-
+from dreamprm.data.files import lock_file, locked
 from dreamprm.errors import DreamPRMError
 from dreamprm.images import image_bytes
 from dreamprm.policy import Completion, Reply, Writer
@@ -188,7 +187,7 @@ class RolloutStore:
 
     def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
         self.path = Path(path)
-        self._lock: FileLock | None = None
+        self._lock = ExitStack()
         try:
             if readonly:
                 self._open_to_read()
@@ -216,16 +215,10 @@ class RolloutStore:
             self._check_version()
 
     def _open_to_write(self) -> None:
+        self._lock.enter_context(
+            locked(self.path, instead="give another --store", wait_s=_LOCK_WAIT_S)
+        )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_lock_path(self.path))
-        try:
-            lock.acquire(timeout=_LOCK_WAIT_S)
-        except Timeout:
-            raise DreamPRMError(
-                f"{self.path}: another process writes to this rollout store; wait for it, or give "
-                "another --store"
-            ) from None
-        self._lock = lock
         # Each statement that changes a row begins a transaction, which `_writing` ends.
         self._db = sqlite3.connect(self.path, timeout=30, isolation_level="IMMEDIATE")
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -377,8 +370,7 @@ class RolloutStore:
         """Close the file and let others write; a second call does nothing."""
         if hasattr(self, "_db"):
             self._db.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -420,19 +412,13 @@ class JobWriter:
 
 def is_being_written(path: Path) -> bool:
     """Does a process hold the store open for writing? (False in a folder that is read-only.)"""
-    if not _lock_path(path).exists():
+    if not lock_file(path).exists():
         return False
     try:
-        with FileLock(_lock_path(path), timeout=0):
+        with locked(path):
             return False
-    except Timeout:
+    except DreamPRMError:
         return True
-    except OSError:
-        return False
-
-
-def _lock_path(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
 
 
 def _storable(text: str) -> str:

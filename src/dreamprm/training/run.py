@@ -7,6 +7,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from dreamprm.bilevel import Bilevel, Estimator, LabelCorrection, Weights
 from dreamprm.bilevel.parameters import trainable
-from dreamprm.data.files import atomic_write
+from dreamprm.data.files import atomic_write, locked
 from dreamprm.data.format import Records
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.prm.model import PRM
@@ -73,9 +74,10 @@ def train(
     config = config or TrainConfig()
     data = prepare_data(train_data, meta_data, learn_weights=config.learn_weights)
     folder = None if output_dir is None else Path(output_dir)
-    return fit(
-        prm, data, config, output_dir=folder, weights=weights, resume=resume, progress=progress
-    )
+    with nullcontext() if folder is None else locked(folder):
+        return fit(
+            prm, data, config, output_dir=folder, weights=weights, resume=resume, progress=progress
+        )
 
 
 def fit(
