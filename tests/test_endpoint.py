@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dreamprm.cli import main
+from dreamprm.data import read_trajectories, write_questions
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Reply, Request, RequestRefused
 from dreamprm.policy.options import PolicyOptions
@@ -17,9 +22,10 @@ from dreamprm.policy.served import EndpointPolicy
 from dreamprm.policy.servers import Backoff
 from dreamprm.records import Question
 from tests.fake_endpoint import FakeEndpoint
-from tests.faults import Fault, always, at_random, scripted
+from tests.faults import Fault, at_random, scripted
 
 DEAD = "http://127.0.0.1:9/v1"  # the discard port: refuses connections
+KEPT = "what is sampled is kept: run the same command again to go on"
 QUICK = Backoff(first_s=0.01, longest_s=0.1)
 FAULTS = ("429", "408", "409", "500", "503", "reset", "half", "garbage", "page", "empty", "null")
 
@@ -65,9 +71,9 @@ def test_what_fails_is_asked_again_and_every_sample_comes_once(
         asyncio.run(policy.connect())
         server.forget()
         assert run(policy) == undisturbed
-        assert all(count == 1 for count in server.samples().values())
-        assert len(server.answered) == 20
-        assert sum(seen.fault == kind for seen in server.seen) == len(server.seen) - 20 > 5
+        asked = [seen for seen in server.seen if "What is" in str(seen.body)]
+        assert sum(not seen.fault for seen in asked) == 20
+        assert sum(seen.fault == kind for seen in server.seen) > 5
 
 
 def test_a_mixture_of_all_faults_and_hangs_loses_and_doubles_nothing(
@@ -116,12 +122,15 @@ def test_a_server_is_left_alone_for_as_long_as_it_asks(headers: dict[str, str]) 
         assert server.seen[2].at - server.seen[1].at >= (0.39 if len(server.seen) == 5 else 1)
 
 
-def test_a_pause_of_hours_ends_the_run() -> None:
-    with (
-        FakeEndpoint(plan=always(Fault("429", {"retry-after": "20000"}))) as server,
-        pytest.raises(DreamPRMError, match=r"asks for a pause of 5\.6 hours"),
-    ):
-        run(policy_of(server))
+def test_a_pause_longer_than_is_waited_for_ends_the_run_at_once() -> None:
+    full = lambda number, _: Fault("429", {"retry-after": "20000"}) if number else None  # noqa: E731
+    with FakeEndpoint(plan=full) as server:
+        policy = policy_of(server, continuation="prompt")
+        for _ in range(2):  # also a later one
+            with pytest.raises(
+                DreamPRMError, match=r"asks for a pause of 5\.6 hours, until .*given"
+            ):
+                run(policy, 3)
 
 
 def test_a_crowded_server_that_answers_others_is_waited_for() -> None:
@@ -149,12 +158,46 @@ def test_a_refused_request_is_not_made_again_and_others_go_on() -> None:
         assert sum(seen.status == 400 for seen in server.seen) == 1
 
 
-def test_a_server_that_never_works_ends_the_run_after_max_attempts() -> None:
-    with FakeEndpoint(plan=lambda number, _: Fault("500") if number else None) as server:
-        policy = policy_of(server, max_attempts=4, continuation="prompt")
-        with pytest.raises(DreamPRMError, match=r"127.*: 500 .*given up after 4 failed attempts"):
-            run(policy, 1)
-        assert len(server.seen) == 1 + 4
+def test_a_request_that_always_fails_is_left_out_where_the_server_works_otherwise() -> None:
+    """Also when it is the last one, and no other could show that the server works."""
+    broken = lambda _, body: Fault("500") if "7?" in str(body) else None  # noqa: E731
+    with FakeEndpoint(plan=broken) as server:
+
+        async def story() -> None:
+            policy = policy_of(server, max_attempts=4, continuation="prompt")
+            assert await ask(policy, [1])
+            with pytest.raises(RequestRefused, match="127.*: 500 .*given up after 4 failed attem"):
+                await ask(policy, [7])
+            assert await ask(policy, [2])
+
+        asyncio.run(story())
+        assert sum("7?" in str(seen.body) for seen in server.seen) == 4
+
+
+@pytest.mark.parametrize("kind", ["reset", "500", "429"])
+def test_where_no_server_answers_the_run_stops_in_time_and_goes_on_later(
+    kind: str, tmp_path: Path, capsys: Any, caplog: Any
+) -> None:
+    """It says when it will, that nothing is lost, and the same command asks for the rest only."""
+    ended = lambda number, _: Fault(kind) if number > 5 else None  # noqa: E731
+    write_questions(tmp_path / "q.jsonl", [question(i) for i in range(10)])
+    with FakeEndpoint(plan=ended) as server:
+        words = ["sample", "--questions", str(tmp_path / "q.jsonl"), "--num_candidates", "1"]
+        words += ["--output", str(tmp_path / "c.jsonl"), "--concurrency", "1"]
+        words += ["--model_name_or_path", "fake", "--base_urls", server.url, "--prompt", "bare"]
+        words += ["--continuation", "prompt", "--give_up_after_s", "0.9"]
+        begun = time.monotonic()
+        assert main(words) == 1
+        assert 0.9 <= time.monotonic() - begun < 5
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"given up because no server answers (give_up_after_s 0.9); {KEPT}" in told
+        assert ("no server answers, and the run gives up at " in caplog.text) == (kind != "429")
+        assert len(server.answered) == 1 + 5
+        assert len(read_trajectories(tmp_path / "c.jsonl")) == 5
+        server.plan = None
+        assert main(words) == 0
+        assert len(read_trajectories(tmp_path / "c.jsonl")) == 10
+        assert len(server.answered) == 2 + 10
 
 
 def test_a_dead_server_leaves_its_work_to_the_others(undisturbed: list[list[str]]) -> None:
@@ -164,7 +207,7 @@ def test_a_dead_server_leaves_its_work_to_the_others(undisturbed: list[list[str]
         assert run(policy) == undisturbed
 
 
-def test_a_server_that_dies_on_the_way_is_rested_while_others_work() -> None:
+def test_a_server_that_dies_on_the_way_is_rested_while_others_work(caplog: Any) -> None:
     dies = scripted({number: Fault("reset") for number in range(5, 10_000)})
     with FakeEndpoint(plan=dies, latency_s=0.01) as one, FakeEndpoint(latency_s=0.01) as other:
         policy = policy_of(
@@ -174,10 +217,12 @@ def test_a_server_that_dies_on_the_way_is_rested_while_others_work() -> None:
         other.forget()
         assert len(run(policy, 100)) == 100
         assert sum(seen.fault == "reset" for seen in one.seen) < 12
+        [line] = caplog.messages  # however often it is tried
+        assert re.search("asked again at [0-9:]+, then at least every 60 s; the others go", line)
         assert set((one.samples() + other.samples()).values()) == {1}
 
 
-def test_a_server_may_be_restarted_on_the_way(undisturbed: list[list[str]]) -> None:
+def test_a_server_may_be_restarted_on_the_way(undisturbed: list[list[str]], caplog: Any) -> None:
     first, second = FakeEndpoint(latency_s=0.05), FakeEndpoint(latency_s=0.01)
 
     async def story() -> list[Reply]:
@@ -195,14 +240,20 @@ def test_a_server_may_be_restarted_on_the_way(undisturbed: list[list[str]]) -> N
     with first:
         replies = asyncio.run(story())
     assert [[done.text for done in reply.completions] for reply in replies] == undisturbed
+    died, returned = caplog.messages
+    assert "no server answers, and the run gives up at " in died
+    assert returned == f"{first.url} answers again"
 
 
-def test_a_full_server_pauses_alone() -> None:
-    full = scripted({1: Fault("429", {"retry-after": "30"})})
+def test_a_full_server_pauses_alone_and_that_is_told_once(caplog: Any) -> None:
+    full = lambda number, _: Fault("429", {"retry-after": "20000"}) if number else None  # noqa: E731
     with FakeEndpoint(plan=full) as one, FakeEndpoint() as other:
         assert len(run(policy_of(one, other, continuation="prompt"), 40)) == 40
         assert any(seen.status == 429 for seen in one.seen)
         assert len(other.answered) > 20
+        [line] = caplog.messages
+        assert line.startswith(f"{one.url}: 429 ")
+        assert re.search("pause of 5.6 hours, until [0-9: -]+; the others go on$", line)
 
 
 def test_no_slot_is_held_while_a_request_backs_off() -> None:

@@ -23,7 +23,7 @@ BROKEN = Failure("again", "broken")
 
 def with_pool(story: Callable[[Pool], Awaitable[None]], urls: str = "ab", slots: int = 2) -> None:
     async def run() -> None:
-        await asyncio.wait_for(story(Pool(urls, slots, 3, Backoff(0.02, 0.02))), 5)
+        await asyncio.wait_for(story(Pool(urls, slots, 60.0, Backoff(0.02, 0.02))), 5)
 
     asyncio.run(run())
 
@@ -33,9 +33,9 @@ def fail(pool: Pool, endpoint: Endpoint, failure: Failure = BROKEN, times: int =
         pool.failed(endpoint, asyncio.get_running_loop().time(), failure)
 
 
-async def gets_none(pool: Pool, failed: dict[Endpoint, int] | None = None) -> bool:
+async def gets_none(pool: Pool) -> bool:
     try:
-        await asyncio.wait_for(pool.take(failed or {}), 0.005)
+        await asyncio.wait_for(pool.take({}), 0.005)
     except TimeoutError:
         return True
     return False
@@ -44,10 +44,8 @@ async def gets_none(pool: Pool, failed: dict[Endpoint, int] | None = None) -> bo
 def test_a_request_goes_where_it_has_failed_least_but_not_to_a_full_server() -> None:
     async def story(pool: Pool) -> None:
         a, b = pool.endpoints
-        assert [(await pool.take({a: 1})).url for _ in range(3)] == ["b", "b", "a"]
-        assert await gets_none(pool, {a: 3})
-        assert not pool.given_up({a: 3})
-        assert pool.given_up({a: 3, b: 3})
+        assert [await pool.take({a: 1}) for _ in range(4)] == [b, b, a, a]
+        assert await gets_none(pool)
 
     with_pool(story)
 
@@ -65,7 +63,7 @@ def test_a_server_that_fails_in_a_row_is_rested_and_then_tried_by_one_request() 
         assert await gets_none(pool)  # though a slot is free
         pool.release(a)
         pool.answered(a)
-        assert [(await pool.take({})).url for _ in range(2)] == ["a", "a"]
+        assert [await pool.take({}) for _ in range(2)] == [a, a]
 
     with_pool(story, "a")
 
@@ -77,9 +75,9 @@ def test_all_that_was_under_way_when_a_server_died_counts_as_one_failure() -> No
         await asyncio.sleep(0.001)
         for _ in range(50):
             pool.failed(a, begun, BROKEN)
-        assert a.strikes == 1
+        assert a.row == 3
         fail(pool, a)
-        assert a.strikes == 2
+        assert a.row == 4
 
     with_pool(story, "a", slots=50)
 
@@ -185,7 +183,7 @@ def test_a_server_that_accepts_and_never_answers_holds_up_neither_connecting_nor
         server.forget()
         assert len(run(policy, 60)) == 60
         assert len(server.answered) == 60
-        assert len(stuck.seen) == 1  # one request tries it
+        assert len(stuck.seen) == 1  # one is asked for a word
 
 
 def test_a_slow_server_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +229,8 @@ def test_the_key_is_never_told(
     told = []
     for plan in plans:
         with FakeEndpoint(plan=plan) as server:
-            policy = policy_of(server, api_key_env="MY_KEY", max_attempts=2, timeout_s=0.1)
+            quick = {"max_attempts": 2, "timeout_s": 0.1, "give_up_after_s": 0.2}
+            policy = policy_of(server, api_key_env="MY_KEY", **quick)
             with pytest.raises(DreamPRMError) as caught:
                 run(policy)
             told += [repr(policy), "".join(traceback.format_exception(caught.value))]

@@ -28,7 +28,10 @@ class PolicyOptions:
         concurrency: requests in flight per endpoint.
         max_n: most samples asked for in one request; by default all at once where the server can.
         timeout_s: seconds until a request counts as lost.
-        max_attempts: tries of a request before the run stops.
+        max_attempts: failed tries of one request, at servers that work otherwise, after which it is
+            left out; the run goes on.
+        give_up_after_s: seconds without an answer from any server after which the run stops; until
+            then it waits for them, so that one may be restarted.
         prompt: `five_steps` (the paper's), `plain` (step by step) or `bare` (the question alone);
             by default five_steps, and bare for the embedded models, which need no telling.
         temperature: of sampling.
@@ -61,6 +64,7 @@ class PolicyOptions:
     max_n: int | None = None
     timeout_s: float = 600.0
     max_attempts: int = 8
+    give_up_after_s: float = 1800.0
     prompt: Literal["five_steps", "plain", "bare"] | None = None
     temperature: float = 1.0
     max_new_tokens: int = 1024
@@ -120,6 +124,7 @@ class PolicyOptions:
             concurrency=self.concurrency,
             timeout_s=self.timeout_s,
             max_attempts=self.max_attempts,
+            give_up_after_s=self.give_up_after_s,
         )
 
     def store_of(self, output: Path) -> Path:
@@ -129,7 +134,7 @@ class PolicyOptions:
     def check(self) -> None:
         """Refuse what no policy can do, before a model is loaded."""
         require_positive(self, "temperature", "max_new_tokens", "per_device_batch_size")
-        require_positive(self, "concurrency", "timeout_s", "max_attempts")
+        require_positive(self, "concurrency", "timeout_s", "max_attempts", "give_up_after_s")
         if not 0 <= self.seed < 2**63:
             raise DreamPRMError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1")
         for name in ("budget_tokens", "budget_cost", "max_n"):

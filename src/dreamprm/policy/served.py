@@ -30,7 +30,16 @@ from dreamprm.policy.chat import (
     without_prefix,
 )
 from dreamprm.policy.options import PolicyOptions
-from dreamprm.policy.servers import Backoff, Call, Connection, Failure, Pool, check_url, read_key
+from dreamprm.policy.servers import (
+    GREETING_S,
+    Backoff,
+    Call,
+    Connection,
+    Failure,
+    Pool,
+    check_url,
+    read_key,
+)
 from dreamprm.prompts import MARKED, PROMPTS
 from dreamprm.steps import step_stops
 
@@ -38,9 +47,6 @@ Ask = Callable[[Mapping[str, Any] | None], Awaitable[bytes | Failure]]
 """Fields of a chat request -> body of the reply; None -> the list of models."""
 
 _logger = logging.getLogger(__name__)
-
-GREETING_S = 60.0
-"""Longest attempt of a greeting, which asks for a word or two; real requests may take longer."""
 
 LATE_S = 10.0
 """How long the others are waited for once one server has answered."""
@@ -53,6 +59,7 @@ follow the model's own `generation_config.json`, and top_k = 1 in one would make
 question the same."""
 
 _HELLO = [{"role": "user", "content": "Answer with the word yes."}]
+_HELLO_TOKENS = 16  # show that a server works; more cost
 _LINE = "alpha bravo charlie delta echo foxtrot golf hotel"
 _BEGUN = "alpha bravo charlie delta"
 _MOST_NAMED = 8
@@ -223,6 +230,7 @@ class EndpointPolicy:
         self._key = (read_key(options.api_key_env), options.api_key_env)
         self._each, self._timeout_s = options.concurrency, options.timeout_s
         self._max_attempts, self._backoff = options.max_attempts, backoff or Backoff()
+        self._give_up_after_s = options.give_up_after_s
         self._facts = options.settings_of_served()
         self._messages = ChatMessages(PROMPTS[prompt])
         self._continuation: Literal["auto"] | Continuation = options.continuation
@@ -328,7 +336,7 @@ class EndpointPolicy:
             if not isinstance(error := parts[0], BaseException):
                 first = itertools.takewhile(lambda part: isinstance(part, Reply), parts)
                 return joined(cast(Iterable[Reply], first), paid)
-            if size == 1 or not isinstance(error, RequestRefused):
+            if size == 1 or type(error) is not RequestRefused:
                 raise error
             # Was it the number? One request with n = 1 tells; the others wait for what it says.
             async with here.counting:
@@ -344,7 +352,8 @@ class EndpointPolicy:
         while True:
             limit = self._max_tokens_field
             call = self._call(self._plain | body, n, seed)
-            outcome = await here.connection.until_answered(here.pool, call, read)
+            hello = self._call(self._plain | {"messages": _HELLO, limit: _HELLO_TOKENS}, 1, 0)
+            outcome = await here.connection.until_answered(here.pool, call, read, hello)
             if not isinstance(outcome, Failure):
                 return outcome
             if not self._learned_from(outcome, limit):
@@ -391,7 +400,7 @@ class EndpointPolicy:
         attempts = min(_FIRST_ATTEMPTS, self._max_attempts)
 
         def asker(url: str) -> Ask:
-            pool = Pool([url], self._each, attempts, self._backoff)
+            pool = Pool([url], self._each, self._give_up_after_s, self._backoff)
 
             async def ask(body: Mapping[str, Any] | None) -> bytes | Failure:
                 while True:
@@ -403,15 +412,18 @@ class EndpointPolicy:
 
             return ask
 
-        async with aclosing(Connection(*self._key, self.name, quick, self._backoff)) as connection:
+        connection = Connection(*self._key, self.name, quick, attempts, self._backoff)
+        async with aclosing(connection):
             yield asker
 
     def _state(self) -> _Here:
         """What belongs to the running event loop; made anew for each."""
         loop = asyncio.get_running_loop()
         if self._here is None or self._here.loop is not loop:
-            connection = Connection(*self._key, self.name, self._timeout_s, self._backoff)
-            pool = Pool(self._urls, self._each, self._max_attempts, self._backoff)
+            connection = Connection(
+                *self._key, self.name, self._timeout_s, self._max_attempts, self._backoff
+            )
+            pool = Pool(self._urls, self._each, self._give_up_after_s, self._backoff)
             pool.doubt(self._silent)
             self._here = _Here(loop, connection, pool)
         return self._here

@@ -1,14 +1,19 @@
 """Several servers of one model: which one is asked, when it is asked again, what its failures mean.
 
-Failures are of four kinds: this attempt went wrong and another may not (`again`), the server has
-too much to do (`busy`), it will never answer this request (`refused`), or it will answer none of
-ours (`fatal`: key, address, model).
+Failures are of five kinds: this attempt went wrong and another may not (`again`), the server has
+too much to do (`busy`), it will never answer this request (`refused`), it will answer none of ours
+(`fatal`: key, address, model), or no server has answered anything for too long (`silent`).
 
 A request goes to the server with most free slots. A server that fails again and again is rested,
-longer each time, and then tried by one request; one that says it has too much to do is left alone
-for as long as it asks, by all requests. The openai client's own retries (`max_retries`) do not do
-that: they stay at one server, keep their slot while they wait, pause one request where the server
-meant all of them, and drop a `Retry-After` of more than two minutes.
+longer each time, and then asked for a word before it gets requests again; one that says it has too
+much to do is left alone for as long as it asks, by all requests. So a request's own failures are
+those at a server that works otherwise: `max_attempts` of them, and the request is left out while
+the run goes on. That no server answers is no request's fault, and ends the run after
+`give_up_after_s`.
+
+The openai client's own retries (`max_retries`) do not do that: they stay at one server, keep their
+slot while they wait, pause one request where the server meant all of them, and drop a `Retry-After`
+of more than two minutes.
 
 Every error that a user may see is made here, and the key is never part of it, not even where a
 server repeats it.
@@ -22,9 +27,10 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -35,12 +41,17 @@ from dreamprm.policy import RequestRefused
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-LONGEST_WAIT_S = 3600.0
-"""A server that asks for a longer pause (a daily quota, say) ends the run instead of hiding it."""
+GREETING_S = 60.0
+"""Longest attempt of a greeting, which asks for a word or two; real requests may take longer."""
 
+_LONGEST_WAIT_S = 1e8  # three years; clocks end somewhere
 _LONGEST_MESSAGE = 300
 
-Kind = Literal["again", "busy", "refused", "fatal"]
+Kind = Literal["again", "busy", "refused", "fatal", "silent"]
+
+
+class RequestFailed(RequestRefused):
+    """One request that failed in each of its attempts, at servers that answered others."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,11 @@ class Failure:
         """What the caller of a policy is told."""
         if self.kind == "refused":
             return RequestRefused(self.message)
-        return DreamPRMError(f"{self.message}; what was sampled before is kept")
+        if self.kind == "again":
+            return RequestFailed(self.message)
+        return DreamPRMError(
+            f"{self.message}; what is sampled is kept: run the same command again to go on"
+        )
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: object) -> Failure:
@@ -97,15 +112,11 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: object) -> 
     """
     message = f"{status} {server_message(body)}".rstrip()
     wait = read_wait(headers)
-    if wait is not None and wait > LONGEST_WAIT_S:
-        pause = f"asks for a pause of {wait / 3600:.1f} hours; run again then"
-        return Failure("fatal", f"{message}; the server {pause}", status, wait)
-    if status == 429:
-        if "insufficient_quota" in json.dumps(body, default=str):  # time does not mend this one
-            return Failure("fatal", f"{message}; the account has no quota left", status)
-        return Failure("busy", message, status, wait)
-    if status in (408, 409) or status >= 500:
-        return Failure("again", message, status, wait)
+    if status == 429 and "insufficient_quota" in json.dumps(body, default=str):
+        return Failure("fatal", f"{message}; the account has no quota left", status)  # nor later
+    if status in (408, 409, 429) or status >= 500:
+        busy = status == 429 or wait is not None
+        return Failure("busy" if busy else "again", message, status, wait)
     return Failure("refused" if status in (400, 413, 422) else "fatal", message, status)
 
 
@@ -120,7 +131,7 @@ def read_wait(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             seconds = _until(text)
         if 0 <= seconds < float("inf"):
-            return seconds
+            return min(seconds, _LONGEST_WAIT_S)
     return None
 
 
@@ -157,25 +168,33 @@ def one_line(text: str) -> str:
 _logger = logging.getLogger(__name__)
 
 _REST_AFTER = 3  # failures in a row; single ones happen to healthy servers too
+_WORTH_TELLING_S = 30.0  # crowded servers pause for seconds all the time
 
 
 class Endpoint:
-    """One server, as the pool sees it.
+    """One server, as the pool sees it. Times are those of the event loop.
 
     Attributes:
         url: its base URL.
         in_flight: requests that it is working on.
-        answers: requests that it has answered; tells a crowded server from a dead one.
         row: failures since its last answer.
-        strikes: rests since its last answer, or 1 for a server that has not answered yet; with any
-            it gets one request at a time.
-        paused_until: loop time before which nobody is sent there.
+        doubted: it has to say a word before it gets requests, and is asked by one at a time.
+        paused_until: before then nobody is sent there.
+        struck_at: when it was last paused; what began before then says nothing new: when a server
+            dies, all that it worked on fails at once.
+        away_since: its first failure since its last answer; None where there is none.
+        failure: its last one.
+        told_at, told: when the user was last told of its pauses, and whether its return is news.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.in_flight = self.answers = self.row = self.strikes = 0
+        self.in_flight = self.row = 0
+        self.doubted = self.told = False
         self.paused_until = self.struck_at = 0.0
+        self.away_since: float | None = None
+        self.told_at: float | None = None
+        self.failure = Failure("again", f"{url}: no answer yet")
 
 
 class Pool:
@@ -184,47 +203,68 @@ class Pool:
     Args:
         urls: base URLs.
         slots: requests in flight at each.
-        max_attempts: failures of one request at an endpoint, or rests in a row of an endpoint,
-            after which it is given up.
-        backoff: length of the rests.
+        give_up_after_s: how long no endpoint may answer before all requests are given up.
+        backoff: length of the pauses.
     """
 
     def __init__(
-        self, urls: Sequence[str], slots: int, max_attempts: int, backoff: Backoff
+        self, urls: Sequence[str], slots: int, give_up_after_s: float, backoff: Backoff
     ) -> None:
         self.endpoints = [Endpoint(url) for url in urls]
-        self.slots, self.max_attempts, self.backoff = slots, max_attempts, backoff
+        self.slots, self.give_up_after_s, self.backoff = slots, give_up_after_s, backoff
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._asking = 0
 
-    async def take(self, failed: Mapping[Endpoint, int]) -> Endpoint:
-        """Wait for a slot; `release` gives it back.
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """While a request is asked; where it is the only one, no silence before it counts."""
+        if not self._asking:
+            for endpoint in self.endpoints:
+                if endpoint.away_since is not None:
+                    endpoint.away_since = self._loop.time()
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
+
+    async def take(self, failed: Mapping[Endpoint, int]) -> Endpoint | None:
+        """Wait for a slot; `release` gives it back. None once the pool gives up.
 
         Args:
             failed: how often this request has failed at an endpoint; others are preferred.
         """
         while (endpoint := self._choose(failed)) is None:
+            if self.gives_up():
+                return None
             await self._changed.wait()
         endpoint.in_flight += 1
         return endpoint
 
     def doubt(self, urls: Collection[str]) -> None:
-        """Let one request try each of these servers, which have not answered, before others do."""
+        """Ask these servers, which have not answered, for a word before they get requests."""
         for endpoint in self.endpoints:
-            if endpoint.url in urls:
-                endpoint.strikes = 1
+            endpoint.doubted = endpoint.doubted or endpoint.url in urls
 
     def release(self, endpoint: Endpoint) -> None:
         """Give a slot back."""
         endpoint.in_flight -= 1
         self._wake()
 
+    def trust(self, endpoint: Endpoint) -> None:
+        """Note that it has said a word; only a request's answer shows that nothing is wrong."""
+        endpoint.doubted = False
+        self._wake()
+
     def answered(self, endpoint: Endpoint) -> None:
         """Note an answer: whatever was wrong with this endpoint is over."""
-        endpoint.answers += 1
-        endpoint.row = 0
-        if endpoint.strikes:
-            endpoint.strikes, endpoint.paused_until = 0, 0.0
+        endpoint.row, endpoint.away_since = 0, None
+        if endpoint.told:
+            _logger.warning("%s answers again", endpoint.url)
+            endpoint.told = False
+        if endpoint.doubted:
+            endpoint.doubted, endpoint.paused_until = False, 0.0
             self._wake()
 
     def failed(self, endpoint: Endpoint, started: float, failure: Failure) -> None:
@@ -232,46 +272,94 @@ class Pool:
 
         Args:
             endpoint: where.
-            started: loop time at which the attempt began. What began before the last rest says
-                nothing new: when a server dies, all that it worked on fails at once.
+            started: when the attempt began.
             failure: `busy` pauses the endpoint, several others in a row rest it.
         """
-        endpoint.row += 1
-        if failure.kind == "busy" or failure.wait_s is not None:
-            wait = failure.wait_s
-            self._pause(endpoint, self.backoff.pause(endpoint.row) if wait is None else wait)
-        elif endpoint.row >= _REST_AFTER and started >= endpoint.struck_at:
-            endpoint.strikes += 1
-            endpoint.struck_at = self._loop.time()
-            bound = self.backoff.bound(endpoint.strikes)
-            rest = (bound + self.backoff.pause(endpoint.strikes)) / 2
-            _logger.warning("%s; that server rests for %.1f s", failure.message, rest)
-            self._pause(endpoint, rest)
+        now = self._loop.time()
+        endpoint.failure = failure
+        if endpoint.away_since is None:
+            endpoint.away_since = now
+        pause = failure.wait_s or 0.0
+        if started >= endpoint.struck_at:
+            endpoint.row += 1
+            rests = endpoint.row - _REST_AFTER + 1
+            if failure.kind == "busy" and failure.wait_s is None:
+                pause = self.backoff.pause(endpoint.row)
+            elif failure.kind != "busy" and rests > 0:
+                endpoint.doubted = True
+                pause = (self.backoff.bound(rests) + self.backoff.pause(rests)) / 2
+        if not pause:
+            return
+        until, end = now + pause, self._end()
+        if end is not None and failure.wait_s is None and now < end:
+            until = min(until, end)  # for a last try before giving up
+        endpoint.struck_at = now
+        endpoint.paused_until = max(endpoint.paused_until, until)
+        self._loop.call_at(endpoint.paused_until + 1e-3, self._wake)
+        if failure.kind != "busy" or until - endpoint.away_since > _WORTH_TELLING_S:
+            self._tell(endpoint)
 
-    def given_up(self, failed: Mapping[Endpoint, int]) -> bool:
-        """Is there no endpoint left that a request with these failures could go to?"""
-        return all(
-            max(failed.get(endpoint, 0), endpoint.strikes) >= self.max_attempts
+    def gives_up(self) -> bool:
+        """Has no endpoint answered for so long, or is none to be asked before that time is over?"""
+        end = self._end()
+        if end is None or any(endpoint.in_flight for endpoint in self.endpoints):
+            return False
+        return end <= self._loop.time() or end < min(e.paused_until for e in self.endpoints)
+
+    def silence(self) -> Failure:
+        """What those who wait are told once it has given up."""
+        causes = "; ".join(
+            f"{endpoint.failure.message}{self._asks_for_pause(endpoint)}"
             for endpoint in self.endpoints
         )
+        limit = f"give_up_after_s {self.give_up_after_s:g}"
+        return Failure("silent", f"{causes}; given up because no server answers ({limit})")
+
+    def _end(self) -> float | None:
+        """When the pool gives up; None while an endpoint works."""
+        since = [endpoint.away_since for endpoint in self.endpoints]
+        known = [at for at in since if at is not None]
+        return max(known) + self.give_up_after_s if len(known) == len(since) else None
 
     def _choose(self, failed: Mapping[Endpoint, int]) -> Endpoint | None:
         now = self._loop.time()
-        usable = [
-            endpoint
-            for endpoint in self.endpoints
-            if self._free(endpoint) > 0
-            and endpoint.paused_until <= now
-            and failed.get(endpoint, 0) < self.max_attempts
-        ]
+        usable = [e for e in self.endpoints if self._free(e) > 0 and e.paused_until <= now]
         return min(usable, key=lambda e: (failed.get(e, 0), -self._free(e)), default=None)
 
     def _free(self, endpoint: Endpoint) -> int:
-        return (1 if endpoint.strikes else self.slots) - endpoint.in_flight
+        return (1 if endpoint.doubted else self.slots) - endpoint.in_flight
 
-    def _pause(self, endpoint: Endpoint, seconds: float) -> None:
-        endpoint.paused_until = max(endpoint.paused_until, self._loop.time() + seconds)
-        self._loop.call_at(endpoint.paused_until + 1e-3, self._wake)
+    def _tell(self, endpoint: Endpoint) -> None:
+        """Say that an endpoint is paused: at once, then each time that took as long again."""
+        now, away_since = self._loop.time(), endpoint.away_since or 0.0
+        if endpoint.told_at is not None and now < endpoint.told_at + max(
+            60.0, endpoint.told_at - away_since
+        ):
+            return
+        endpoint.told_at, endpoint.told = now, True
+        again = self._asks_for_pause(endpoint)
+        if not again:
+            again = f"; it is asked again at {self._clock(endpoint.paused_until)}"
+            again += f", then at least every {self.backoff.longest_s:g} s"
+        end = self._end()
+        if any(not e.doubted and e.paused_until <= now for e in self.endpoints) or end is None:
+            rest = "the others go on"
+        else:
+            rest = f"no server answers, and the run gives up at {self._clock(end)}"
+            rest += f" (give_up_after_s {self.give_up_after_s:g})"
+        _logger.warning("%s%s; %s", endpoint.failure.message, again, rest)
+
+    def _asks_for_pause(self, endpoint: Endpoint) -> str:
+        wait = endpoint.failure.wait_s
+        if wait is None:
+            return ""
+        length = f"{wait / 3600:.1f} hours" if wait > 3600 else f"{wait:g} s"
+        return f"; it asks for a pause of {length}, until {self._clock(endpoint.paused_until)}"
+
+    def _clock(self, moment: float) -> str:
+        """A time of the loop as one of the wall clock."""
+        then = datetime.now() + timedelta(seconds=min(moment - self._loop.time(), _LONGEST_WAIT_S))
+        return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%F %H:%M}"
 
     def _wake(self) -> None:
         """Let all who wait for a slot look again, the first to come first."""
@@ -333,6 +421,12 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _some_json(body: bytes, _: str) -> bytes | Failure:
+    """What shows that a server is there, and not a page that stands in for it."""
+    is_object = body.lstrip().startswith(b"{")
+    return body if is_object else Failure("again", "the reply is no JSON object")
+
+
 class Connection:
     """Clients of the servers; lives in one event loop.
 
@@ -341,14 +435,21 @@ class Connection:
         key_variable: where it came from.
         model: named in errors.
         timeout_s: of one attempt.
+        max_attempts: failures of one request after which it is given up.
         backoff: pauses between the attempts of one request.
     """
 
     def __init__(
-        self, key: str, key_variable: str, model: str, timeout_s: float, backoff: Backoff
+        self,
+        key: str,
+        key_variable: str,
+        model: str,
+        timeout_s: float,
+        max_attempts: int,
+        backoff: Backoff,
     ) -> None:
         self._key, self._key_variable, self._model = key, key_variable, model
-        self._timeout_s, self._backoff = timeout_s, backoff
+        self._timeout_s, self._max_attempts, self._backoff = timeout_s, max_attempts, backoff
         self._clients: dict[str, AsyncOpenAI] = {}
 
     async def aclose(self) -> None:
@@ -359,7 +460,11 @@ class Connection:
             await client.close()
 
     async def until_answered(
-        self, pool: Pool, call: Call, read: Callable[[bytes, str], T | Failure]
+        self,
+        pool: Pool,
+        call: Call,
+        read: Callable[[bytes, str], T | Failure],
+        hello: Call | None = None,
     ) -> T | Failure:
         """Ask until there is an answer.
 
@@ -368,41 +473,54 @@ class Connection:
             call: what.
             read: the body of a reply of status 200, and the base URL it came from; a `Failure`
                 means that it is not whole.
+            hello: what a server in doubt is asked first; None asks it `call` at once.
 
         Returns:
             What `read` gave, or the failure that no further attempt would mend.
         """
         loop = asyncio.get_running_loop()
         failed: Counter[Endpoint] = Counter()
-        answers: dict[Endpoint, int] = {}
-        attempts = 0
-        while True:
-            endpoint = await pool.take(failed)
-            started = loop.time()
-            try:
-                outcome = await self._attempt(endpoint.url, call, read)
-            finally:
-                pool.release(endpoint)  # a slot is not held while backing off
-            if not isinstance(outcome, Failure) or outcome.kind in ("refused", "fatal"):
-                pool.answered(endpoint)
-                return outcome
-            attempts += 1
-            failed[endpoint] += 1
-            # A full server that has answered others meanwhile is alive: wait however long it takes.
-            if (
-                outcome.kind == "busy"
-                and answers.get(endpoint, endpoint.answers) < endpoint.answers
-            ):
-                failed[endpoint] = 0
-            answers[endpoint] = endpoint.answers
-            pool.failed(endpoint, started, outcome)
-            if pool.given_up(failed):
-                message = f"{outcome.message} (given up after {attempts} failed attempts)"
-                return Failure("again", message, outcome.status)
-            await asyncio.sleep(self._backoff.pause(attempts))
+        pauses = 0
+        with pool.asking():
+            while (endpoint := await pool.take(failed)) is not None:
+                started = loop.time()
+                try:
+                    outcome = await self._ask(pool, endpoint, call, read, hello)
+                finally:
+                    pool.release(endpoint)  # a slot is not held while backing off
+                if not isinstance(outcome, Failure) or outcome.kind in ("refused", "fatal"):
+                    pool.answered(endpoint)
+                    return outcome
+                # What a full server or one in doubt does is not this request's failure.
+                if outcome.kind == "again" and (hello is None or not endpoint.doubted):
+                    failed[endpoint] += 1
+                pool.failed(endpoint, started, outcome)
+                if failed.total() >= self._max_attempts:
+                    message = f"{outcome.message} (given up after {failed.total()} failed attempts)"
+                    return Failure("again", message, outcome.status)
+                if not pool.gives_up():
+                    pauses += 1
+                    await asyncio.sleep(self._backoff.pause(pauses))
+            return pool.silence()
+
+    async def _ask(
+        self,
+        pool: Pool,
+        endpoint: Endpoint,
+        call: Call,
+        read: Callable[[bytes, str], T | Failure],
+        hello: Call | None,
+    ) -> T | Failure:
+        if hello is not None and endpoint.doubted:
+            limit_s = min(self._timeout_s, GREETING_S)
+            word = await self._attempt(endpoint.url, hello, _some_json, limit_s)
+            if isinstance(word, Failure) and word.kind != "refused":
+                return word
+            pool.trust(endpoint)
+        return await self._attempt(endpoint.url, call, read, self._timeout_s)
 
     async def _attempt(
-        self, url: str, call: Call, read: Callable[[bytes, str], T | Failure]
+        self, url: str, call: Call, read: Callable[[bytes, str], T | Failure], limit_s: float
     ) -> T | Failure:
         """One request; failures are returned, so that no exception of the client's, which may hold
         the key in a reply, is ever in an error's history.
@@ -410,11 +528,11 @@ class Connection:
         import openai
 
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(limit_s):
                 body = await self._send(self._client(url), call)
             outcome = read(body, url)
         except TimeoutError:
-            outcome = Failure("again", f"no reply within {self._timeout_s:g} s")
+            outcome = Failure("again", f"no reply within {limit_s:g} s")
         except openai.APIStatusError as error:
             said = error.body if error.body is not None else error.response.text
             outcome = failure_of_status(error.status_code, error.response.headers, said)
