@@ -23,8 +23,8 @@ settings.load_profile("default")
 # Files that take longest begin first, and each stays whole, so that workers end together and
 # what a module prepares is prepared once.
 SLOWEST = [
-    *("kill_training", "distributed", "demo", "public_api", "benchmark_training", "real_input"),
-    *("kill", "hypergradient", "examples", "kill_scoring", "bilevel", "local_policy"),
+    *("attack", "distributed", "demo", "public_api", "benchmark_training", "real_input"),
+    *("hypergradient", "examples", "bilevel", "local_policy"),
 ]
 
 

@@ -58,11 +58,13 @@ class Case:
         name: what was done to which input, enough to find it again.
         words: the command.
         check: what must hold besides what always must.
+        kill_now: asked every millisecond whether to kill the command; it may end before.
     """
 
     name: str
     words: Sequence[str]
     check: Check = lambda _: None
+    kill_now: Callable[[], bool] | None = None
 
 
 class Kind(Protocol):
@@ -99,11 +101,12 @@ def attack(
     for case in kind.cases(folder, count, random.Random(seed)):
         if only not in case.name:
             continue
-        result = run(commands, case.words)
-        wrong = complaint(result) or case.check(result)
+        result = run(commands, case.words, case.kill_now or (lambda: False))
+        was_killed = bool(case.kill_now) and result.code == -9 and result.seconds < LONGEST_S
+        wrong = (None if was_killed else complaint(result)) or case.check(result)
         if wrong:
             tally.broken.append(f"{case.name}: {wrong}\n    {' '.join(map(str, case.words))}")
-        elif result.code:
+        elif result.code and not was_killed:
             tally.refused += 1
         else:
             tally.well += 1
@@ -112,12 +115,14 @@ def attack(
     return tally
 
 
-def run(commands: ForkedCommands, words: Sequence[str]) -> Result:
+def run(
+    commands: ForkedCommands, words: Sequence[str], kill_now: Callable[[], bool] = lambda: False
+) -> Result:
     """Run a command, which is ended where it takes too long or asks for too much."""
     start = time.monotonic()
     code = commands.run(
         [str(word) for word in words],
-        kill_now=lambda: time.monotonic() > start + LONGEST_S,
+        kill_now=lambda: kill_now() or time.monotonic() > start + LONGEST_S,
         largest_memory=_KILLED_AT,
     )
     return Result(code, commands.said, time.monotonic() - start, commands.memory)
