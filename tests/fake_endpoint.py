@@ -193,9 +193,16 @@ class FakeEndpoint:
         kind = fault.kind if fault else ""
         if fault and kind.isdigit():
             seen.status = int(kind)
-            return await _send(writer, seen.status, fault.body, fault.headers)
+            return await _send(writer, seen.status, fault.content, fault.headers)
         if kind == "reset":
             writer.transport.abort()
+            return False
+        if fault and kind in ("raw", "endless"):
+            writer.write(fault.content)
+            while kind == "endless":
+                await writer.drain()
+                writer.write(fault.content[-(1 << 16) :])
+            await writer.drain()
             return False
         if kind == "hang":
             await asyncio.Event().wait()
@@ -265,7 +272,7 @@ def _completion(texts: list[str], kind: str, body: Body, named_in: str | None) -
         told = {"stop_reason": stop, "matched_stop": stop or 2}
         choices.append(choice | {k: v for k, v in told.items() if k == named_in})
     usage = {"prompt_tokens": 10, "completion_tokens": sum(len(t.split()) for t in texts)}
-    counted = {} if kind == "uncounted" else {"usage": usage}
+    counted = {} if kind in ("uncounted", "null") else {"usage": usage}
     return {"id": "1", "object": "chat.completion", "choices": choices, **counted}
 
 
@@ -289,9 +296,12 @@ def _head(status: int, length: int, headers: Mapping[str, str] | None = None) ->
 
 
 async def _send(
-    writer: asyncio.StreamWriter, status: int, body: str, headers: Mapping[str, str] | None = None
+    writer: asyncio.StreamWriter,
+    status: int,
+    body: str | bytes,
+    headers: Mapping[str, str] | None = None,
 ) -> bool:
-    content = body.encode()
+    content = body.encode() if isinstance(body, str) else body
     writer.write(_head(status, len(content), headers) + content)
     await writer.drain()
     return True

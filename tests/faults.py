@@ -18,17 +18,24 @@ class Fault:
         kind: a status such as "429", or
             `reset` (connection cut before a reply), `hang` (no reply at all), `half` (cut within
             the body), `garbage` (200 and no JSON), `page` (200 and HTML), `empty` (no choices),
-            `null` (choices without text), `fewer` (half of n, at least one), `more` (n + 2),
-            `slow` (right, after `seconds`), `uncounted` (right, without `usage`).
+            `null` (choices without text, and no count of tokens), `fewer` (half of n, at least
+            one), `more` (n + 2), `slow` (right, after `seconds`), `uncounted` (right, without
+            `usage`), `raw` (the body, head and all, and the connection closed), `endless` (the
+            same, its end repeated for ever).
         headers: of the reply, `{"retry-after": "1"}` say.
-        body: of a reply that is a status.
+        body: of a reply that is a status (200 too), or raw.
         seconds: of `slow`.
     """
 
     kind: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: str = '{"error": {"message": "a fault that was asked for"}}'
+    body: str | bytes = '{"error": {"message": "a fault that was asked for"}}'
     seconds: float = 0.2
+
+    @property
+    def content(self) -> bytes:
+        """The body as bytes."""
+        return self.body.encode() if isinstance(self.body, str) else self.body
 
 
 Plan = Callable[[int, Body], Fault | None]

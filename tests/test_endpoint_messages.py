@@ -17,7 +17,7 @@ from PIL import Image, ImageChops
 from dreamprm.data.files import decode_image
 from dreamprm.errors import DataError
 from dreamprm.images import load_image
-from dreamprm.policy import Reply, Request
+from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.chat import ChatMessages, data_url, read_reply, without_prefix
 from dreamprm.policy.servers import Failure, read_wait
 from dreamprm.records import Question
@@ -139,6 +139,9 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
         data_url(b"no picture")
 
 
+THOUGHT = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
@@ -147,8 +150,12 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
         ({"content": "\n\nyes", "reasoning": "hm"}, "hm\n\nyes"),
         ({"content": "yes", "reasoning_content": "hm"}, "hm\nyes"),
         ({"content": None, "reasoning_content": "hm, cut"}, "hm, cut"),
+        ({"content": [{"type": "text", "text": "ye"}, {"type": "text", "text": "s"}]}, "yes"),
+        ({"content": [*THOUGHT, {"type": "text", "text": "yes"}]}, "hm\nyes"),
         ({"content": None, "refusal": "I cannot"}, "I cannot"),
         ({"content": None}, None),
+        ({"content": "half an emoji \ud83d"}, None),
+        ({"content": {"text": "yes"}}, None),
         ({}, None),
     ],
 )
@@ -158,6 +165,23 @@ def test_a_choice_is_read_for_all_the_text_it_has(message: Any, text: str | None
     assert isinstance(reply, Reply)
     found = [(done.text, done.finish_reason) for done in reply.completions]
     assert found == [*([(text, "length")] if text is not None else []), ("b", "stop")]
+
+
+def test_a_sample_that_was_paid_for_and_has_no_text_is_an_empty_one() -> None:
+    """SGLang replies so where a model stops at once; asked again, it stops at once again."""
+    choice = {"message": {"content": None}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 1}
+    reply = read_reply(json.dumps({"choices": [choice], "usage": usage}).encode(), 1)
+    assert reply == Reply((Completion(""),), 10, 1)
+
+
+@pytest.mark.parametrize("count", ["1e30", "1" + 30 * "0", "-1", "1.5", "NaN", '"7"', "[]"])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+def test_a_count_of_tokens_that_is_none_makes_no_reply(count: str, name: str) -> None:
+    body = f'{{"choices": [{{"message": {{"content": "a"}}}}], "usage": {{"{name}": {count}}}}}'
+    assert read_reply(body.encode(), 1) == Failure(
+        "again", f"the reply is not sound: its {name} are no count", 200
+    )
 
 
 NAMES = st.sampled_from(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -138,32 +139,60 @@ def without_prefix(text: str, steps: Sequence[str], continuation: Continuation) 
     return text
 
 
+OK = 200
+"""Status of a failure that is a reply which cannot be used."""
+
+_LONGEST_REASON = 40  # characters of a finish reason
+_MOST_TOKENS = 10**9  # of one request
 _CHARACTERS_PER_TOKEN = 4  # of English text; what servers count for it differs by a third
 _TOKENS_PER_IMAGE = 1000  # some hundreds to some thousands, by model and size
 
 
-def read_reply(body: bytes, n: int, stops: Sequence[str] = ()) -> Reply | Failure:
+Tell = Callable[[str, str], None]
+"""Tells a user what is odd about a server: a name for it, and a sentence."""
+
+
+def read_reply(
+    body: bytes,
+    n: int,
+    stops: Sequence[str] = (),
+    model: str = "",
+    tell: Tell = lambda name, sentence: None,
+) -> Reply | Failure:
     """At most n completions; a `Failure` that may be asked again where there is not one.
+
+    A reply that cannot be what a server meant, in its form or its counts, is a failure as a whole.
 
     Args:
         stops: texts that end a step; a completion that stopped at one has the finish reason `step`.
+        model: that was asked for.
+        tell: is told what had to be done to the reply to use it.
     """
     try:
         reply = json.loads(body)
-    except ValueError:
-        return Failure("again", "the reply is no JSON")
+    except (ValueError, RecursionError):
+        return Failure("again", "the reply is no JSON", OK)
     if not isinstance(reply, dict):
-        return Failure("again", "the reply is no JSON object")
+        return Failure("again", "the reply is no JSON object", OK)
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices:
         said = server_message(reply.get("error")) if reply.get("error") else "it has no choices"
-        return Failure("again", f"the reply is not complete: {said}")
-    good = [done for choice in choices if (done := _completion(choice, stops)) is not None]
+        return Failure("again", f"the reply is not complete: {said}", OK)
+    try:
+        prompt, written = (_count(reply, f"{part}_tokens") for part in ("prompt", "completion"))
+    except ValueError as error:
+        return Failure("again", f"the reply is not sound: {error}", OK)
+    read = (_completion(choice, stops, written > 0, tell) for choice in choices)
+    good = tuple(itertools.islice((done for done in read if done is not None), n))
     if not good:
-        return Failure("again", "the reply is not complete: no choice has any text")
-    usage = reply.get("usage")
-    prompt, completion = (_count(usage, f"{part}_tokens") for part in ("prompt", "completion"))
-    return Reply(tuple(good[:n]), prompt, completion)
+        return Failure("again", "the reply is not complete: no choice has any text", OK)
+    if len(choices) > n:
+        tell("more", "gives more samples than are asked for; the first are kept")
+    elif len(choices) < n:
+        tell("fewer", "gives fewer samples than are asked for; the rest is asked for by itself")
+    if model and isinstance(answered := reply.get("model"), str) and answered != model:
+        tell("model", f"says that model '{answered}' wrote; what it writes is kept as {model}'s")
+    return Reply(good, prompt, written)
 
 
 def with_estimates(reply: Reply, messages: Iterable[Mapping[str, Any]]) -> Reply:
@@ -211,28 +240,63 @@ def joined(first: Iterable[Reply], paid: Sequence[Reply]) -> Reply:
     )
 
 
-def _completion(choice: Any, stops: Sequence[str]) -> Completion | None:
-    """None for a choice without text; an empty text is one."""
+def _completion(choice: Any, stops: Sequence[str], written: bool, tell: Tell) -> Completion | None:
+    """None for a choice without text; an empty text is one.
+
+    Args:
+        written: the server counts tokens that were written. Where it hands out no text for them
+            (SGLang for a model that stops at once, others for a thought that was cut), the model
+            is not to be asked for them once more.
+    """
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
         return None
     reason = choice.get("finish_reason")
-    reason = reason if isinstance(reason, str) else "stop"
-    content = message.get("content")
+    if not isinstance(reason, str) or len(reason) > _LONGEST_REASON or reason == "step":
+        reason = "stop"
+    said = message.get("content")
+    content = _joined(said)
     # A server with a reasoning parser splits off what the model thought, under the newer or the
     # older name; `content` is null when the thinking was cut at the limit.
-    thought = message.get("reasoning") or message.get("reasoning_content")
-    if isinstance(thought, str) and thought:
-        content = content if isinstance(content, str) else ""
+    thought = _joined(message.get("reasoning") or message.get("reasoning_content"))
+    if isinstance(said, list):
+        tell("parts", "hands out a text in parts; they are joined")
+        thought = thought or _joined(said, "thinking")
+    if thought:
+        tell("thought", "hands out what the model thinks apart from its answer; both are kept")
+        content = content or ""
         glued = not content or thought.endswith("\n") or content.startswith("\n")
         content = thought + ("" if glued else "\n") + content
-    if content is None:
+    if content is None and said in (None, []):
         content = message.get("refusal")
-        if content is None and reason == "content_filter":
+        if content is None and (written or reason == "content_filter"):
+            tell(
+                "empty",
+                "counts tokens and hands out no text for them; that is kept as an empty one",
+            )
             content = ""
-    if not isinstance(content, str):
+    if not isinstance(content, str) or not _is_storable(content + reason):
         return None
     return _step(content, reason, choice, stops) if stops else Completion(content, reason)
+
+
+def _joined(value: Any, field: str = "text") -> str | None:
+    """A text, which some servers hand out in parts; None where there is none."""
+    if not isinstance(value, list):
+        return value if isinstance(value, str) else None
+    parts = [part.get(field) for part in value if isinstance(part, dict)]
+    if field != "text":  # what was thought may be in parts itself
+        parts = [_joined(part) for part in parts]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if texts else None
+
+
+def _is_storable(text: str) -> bool:
+    """Not with half a surrogate pair, which no file can hold."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _step(text: str, reason: str, choice: Mapping[str, Any], stops: Sequence[str]) -> Completion:
@@ -251,6 +315,16 @@ def _step(text: str, reason: str, choice: Mapping[str, Any], stops: Sequence[str
     return Completion(text, "step" if stopped else "stop")
 
 
-def _count(usage: Any, name: str) -> int:
+def _count(reply: Mapping[str, Any], name: str) -> int:
+    """A count of tokens; 0 where the server gives none.
+
+    Raises:
+        ValueError: it is no count.
+    """
+    usage = reply.get("usage")
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and value >= 0 else 0
+    if value is None:
+        return 0
+    if not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
+        raise ValueError(f"its {name} are no count")
+    return value

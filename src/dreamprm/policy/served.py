@@ -9,9 +9,11 @@ there is one, and a run ends only when no server answers any more.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,7 @@ from dreamprm.policy.chat import (
     with_estimates,
     without_prefix,
 )
+from dreamprm.policy.keys import Key
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.servers import (
     GREETING_S,
@@ -38,7 +41,7 @@ from dreamprm.policy.servers import (
     Failure,
     Pool,
     check_url,
-    read_key,
+    one_line,
 )
 from dreamprm.prompts import MARKED, PROMPTS
 from dreamprm.steps import step_stops
@@ -63,6 +66,7 @@ _HELLO_TOKENS = 16  # show that a server works; more cost
 _LINE = "alpha bravo charlie delta echo foxtrot golf hotel"
 _BEGUN = "alpha bravo charlie delta"
 _MOST_NAMED = 8
+_COPIES, _LONG = 3, 80  # replies of one text several times, and its characters, that are told
 
 
 class Server(NamedTuple):
@@ -124,7 +128,7 @@ async def greet(ask: Ask, model: str, *, find_continuation: bool) -> Server | Fa
     kinds = {} if isinstance(listed, Failure) else _kinds(listed)
     # Lists are no proof: some servers load what is asked for and name nothing, or other names.
     names = sorted(kinds)
-    named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+    named = one_line(", ".join(names[:_MOST_NAMED]) + (", ..." if names[_MOST_NAMED:] else ""))
     hello = {"messages": _HELLO}
     kind = kinds.get(model)
     # A list that fails once must not change the samples, so who may be a known kind is tried.
@@ -170,7 +174,7 @@ def _kinds(body: bytes) -> dict[str, str]:
     try:
         rows = json.loads(body)["data"]
         return {str(row["id"]): str(row.get("owned_by") or "").lower() for row in rows}
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -227,7 +231,7 @@ class EndpointPolicy:
         self.name, prompt = options.model_name_or_path, options.prompt_name()
         self._urls = list(dict.fromkeys(check_url(url) for url in options.base_urls))
         self.slots = options.concurrency * len(self._urls)
-        self._key = (read_key(options.api_key_env), options.api_key_env)
+        self._key = Key.read(options.api_key_env)
         self._each, self._timeout_s = options.concurrency, options.timeout_s
         self._max_attempts, self._backoff = options.max_attempts, backoff or Backoff()
         self._give_up_after_s = options.give_up_after_s
@@ -240,7 +244,8 @@ class EndpointPolicy:
         self._connected = False
         self._stops: bool | None = None  # do the servers stop where they are told to?
         self._silent: set[str] = set()  # servers that did not answer in time on connecting
-        self._estimated: set[str] = set()  # servers that do not count tokens
+        self._told: set[tuple[str, str]] = set()  # (server, what is odd about it)
+        self._copies: dict[str, float] = dict.fromkeys(self._urls, 0)  # see `_read`
         self._here: _Here | None = None
 
     @property
@@ -345,10 +350,7 @@ class EndpointPolicy:
                     self._max_n = max(1, size // 2)
 
     async def _complete(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
-        def read(answer: bytes, url: str) -> Reply | Failure:
-            reply = read_reply(answer, n, body.get("stop", ()))
-            return reply if isinstance(reply, Failure) else self._counted(reply, body, url)
-
+        read = functools.partial(self._read, n, body)
         while True:
             limit = self._max_tokens_field
             call = self._call(self._plain | body, n, seed)
@@ -359,12 +361,36 @@ class EndpointPolicy:
             if not self._learned_from(outcome, limit):
                 raise outcome.error()
 
-    def _counted(self, reply: Reply, body: Mapping[str, Any], url: str) -> Reply:
+    def _read(self, n: int, body: Mapping[str, Any], answer: bytes, url: str) -> Reply | Failure:
+        """The reply of a server, without the key; what is odd about it is told once per server."""
+
+        def tell(name: str, sentence: str) -> None:
+            if (url, name) not in self._told:
+                self._told.add((url, name))
+                _logger.warning("%s %s", url, one_line(self._key.mask(sentence)))
+
+        reply = read_reply(answer, n, body.get("stop", ()), self.name, tell)
+        if isinstance(reply, Failure):
+            return reply
         counted = with_estimates(reply, body["messages"])
-        if counted != reply and url not in self._estimated:
-            self._estimated.add(url)
-            _logger.warning("%s does not count tokens; usage and budgets are estimates", url)
-        return counted
+        if counted != reply:
+            tell("uncounted", "does not count tokens; usage and budgets are estimates")
+        texts = [done.text for done in reply.completions]
+        if len(texts) > 1:
+            same = len(set(texts)) == 1 and len(texts[0]) >= _LONG
+            self._copies[url] = self._copies[url] + 1 if same else -math.inf
+            if self._copies[url] == _COPIES:
+                tell(
+                    "copies",
+                    "gives the same text for all samples that are asked for at once; max_n 1 asks "
+                    "for each by itself",
+                )
+        masked = [self._key.mask_sample(text) for text in texts]
+        if masked == texts:
+            return counted
+        tell("key", "has written the API key into a sample; what is kept has *** in its place")
+        completions = zip(counted.completions, masked, strict=True)
+        return replace(counted, completions=tuple(replace(c, text=text) for c, text in completions))
 
     def _call(self, body: Mapping[str, Any], n: int, seed: int) -> Call:
         fields = {
@@ -399,6 +425,9 @@ class EndpointPolicy:
         quick = min(self._timeout_s, GREETING_S)
         attempts = min(_FIRST_ATTEMPTS, self._max_attempts)
 
+        def masked(body: bytes, _: str) -> bytes:  # names of models are told
+            return self._key.mask_sample(body.decode(errors="replace")).encode()
+
         def asker(url: str) -> Ask:
             pool = Pool([url], self._each, self._give_up_after_s, self._backoff)
 
@@ -406,13 +435,13 @@ class EndpointPolicy:
                 while True:
                     limit = self._max_tokens_field
                     call = Call("models") if body is None else self._call(body, 1, 0)
-                    reply = await connection.until_answered(pool, call, lambda body, _: body)
+                    reply = await connection.until_answered(pool, call, masked)
                     if not isinstance(reply, Failure) or not self._learned_from(reply, limit):
                         return reply
 
             return ask
 
-        connection = Connection(*self._key, self.name, quick, attempts, self._backoff)
+        connection = Connection(self._key, self.name, quick, attempts, self._backoff)
         async with aclosing(connection):
             yield asker
 
@@ -421,7 +450,7 @@ class EndpointPolicy:
         loop = asyncio.get_running_loop()
         if self._here is None or self._here.loop is not loop:
             connection = Connection(
-                *self._key, self.name, self._timeout_s, self._max_attempts, self._backoff
+                self._key, self.name, self._timeout_s, self._max_attempts, self._backoff
             )
             pool = Pool(self._urls, self._each, self._give_up_after_s, self._backoff)
             pool.doubt(self._silent)

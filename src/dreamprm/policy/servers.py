@@ -22,9 +22,7 @@ server repeats it.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -37,6 +35,7 @@ from urllib.parse import urlsplit
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import RequestRefused
+from dreamprm.policy.keys import NO_KEY, Key
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -111,8 +110,11 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: object) -> 
         body: parsed JSON, its `error` object, or the raw text.
     """
     message = f"{status} {server_message(body)}".rstrip()
+    if 300 <= status < 400:
+        target = headers.get("location", "nowhere")
+        return Failure("again", f"{status}, a redirect to {target}, which is not followed", status)
     wait = read_wait(headers)
-    if status == 429 and "insufficient_quota" in json.dumps(body, default=str):
+    if status == 429 and "insufficient_quota" in _text(body):
         return Failure("fatal", f"{message}; the account has no quota left", status)  # nor later
     if status in (408, 409, 429) or status >= 500:
         busy = status == 429 or wait is not None
@@ -156,7 +158,14 @@ def server_message(body: object) -> str:
     if isinstance(body, list) and body:  # FastAPI: one entry per bad field
         entry: Any = body[0]
         body = f"{entry.get('loc')}: {entry.get('msg')}" if isinstance(entry, dict) else entry
-    return "" if body is None else str(body)
+    return "" if body is None else _text(body)
+
+
+def _text(body: object) -> str:
+    try:
+        return str(body)
+    except RecursionError:
+        return "(nested too deeply)"
 
 
 def one_line(text: str) -> str:
@@ -369,9 +378,6 @@ class Pool:
 
 T = TypeVar("T")
 
-NO_KEY = "EMPTY"
-"""What servers without keys are usually sent."""
-
 
 @dataclass(frozen=True)
 class Call:
@@ -379,21 +385,6 @@ class Call:
 
     path: str
     fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_key(variable: str) -> str:
-    """The key in an environment variable, `NO_KEY` where it is unset.
-
-    Raises:
-        DreamPRMError: it has characters that an HTTP header cannot carry.
-    """
-    key = os.environ.get(variable, "").strip() or NO_KEY
-    if not (key.isascii() and key.isprintable()):
-        raise DreamPRMError(
-            f"environment variable {variable} holds characters that no key has (a line break or "
-            "an accent, say); set it again"
-        )
-    return key
 
 
 def check_url(url: str) -> str:
@@ -432,7 +423,6 @@ class Connection:
 
     Args:
         key: sent to all of them.
-        key_variable: where it came from.
         model: named in errors.
         timeout_s: of one attempt.
         max_attempts: failures of one request after which it is given up.
@@ -440,15 +430,9 @@ class Connection:
     """
 
     def __init__(
-        self,
-        key: str,
-        key_variable: str,
-        model: str,
-        timeout_s: float,
-        max_attempts: int,
-        backoff: Backoff,
+        self, key: Key, model: str, timeout_s: float, max_attempts: int, backoff: Backoff
     ) -> None:
-        self._key, self._key_variable, self._model = key, key_variable, model
+        self._key, self._model = key, model
         self._timeout_s, self._max_attempts, self._backoff = timeout_s, max_attempts, backoff
         self._clients: dict[str, AsyncOpenAI] = {}
 
@@ -527,12 +511,16 @@ class Connection:
         """
         import openai
 
+        from dreamprm.policy.http import ReplyTooLong
+
         try:
             async with asyncio.timeout(limit_s):
                 body = await self._send(self._client(url), call)
             outcome = read(body, url)
         except TimeoutError:
             outcome = Failure("again", f"no reply within {limit_s:g} s")
+        except ReplyTooLong as error:
+            outcome = Failure("again", str(error))
         except openai.APIStatusError as error:
             said = error.body if error.body is not None else error.response.text
             outcome = failure_of_status(error.status_code, error.response.headers, said)
@@ -557,29 +545,28 @@ class Connection:
 
     def _told(self, failure: Failure, url: str) -> Failure:
         """The failure as it may be shown: where, what, how to mend it, and no key."""
-        message = failure.message
-        if self._key != NO_KEY:
-            message = message.replace(self._key, "***")
-        message = f"{url}: {one_line(message)}"
+        message = f"{url}: {one_line(self._key.mask(failure.message))}"
         if failure.status in (401, 403):
-            unset = " (it is unset)" if self._key == NO_KEY else ""
-            message += f"; the server does not take the key in {self._key_variable}{unset}"
+            unset = " (it is unset)" if self._key.value == NO_KEY else ""
+            message += f"; the server does not take the key in {self._key.variable}{unset}"
         elif failure.status == 404:
             message += f"; is the model '{self._model}' served there, and does the URL end in /v1?"
         return Failure(failure.kind, message, failure.status, failure.wait_s)
 
     def _client(self, url: str) -> AsyncOpenAI:
         if url not in self._clients:
-            from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
+            from openai import AsyncOpenAI, Timeout
+
+            from dreamprm.policy.http import BoundedClient
 
             # Our own HTTP client, because the default one closes itself when it is collected, by
             # then in another event loop. Reading is bounded by the deadline of the attempt.
             timeout = Timeout(self._timeout_s, connect=min(self._timeout_s, 30.0))
             self._clients[url] = AsyncOpenAI(
-                api_key=self._key,
+                api_key=self._key.value,
                 base_url=url,
                 max_retries=0,
                 timeout=timeout,
-                http_client=DefaultAsyncHttpxClient(timeout=timeout),
+                http_client=BoundedClient(timeout=timeout),
             )
         return self._clients[url]
