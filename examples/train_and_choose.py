@@ -33,7 +33,7 @@ def train_and_choose() -> None:
     train = dp.load("questions.jsonl", "labelled.jsonl")
     meta = dp.load("meta_questions.jsonl", "meta.jsonl")
     prm = dp.PRM.from_backbone("tiny", lora=dp.Lora(r=16))
-    run = dp.train(prm, train, meta, dp.TrainConfig(max_steps=30), output_dir="prm")
+    run = dp.train(prm, train, meta, dp.TrainConfig(max_steps=20), output_dir="prm")
     print(run.weights)  # domain -> weight
 
     prm = dp.PRM.from_pretrained("prm")

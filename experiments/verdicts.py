@@ -18,6 +18,8 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -73,6 +75,7 @@ class Compared:
         return self.stored == self.ours.correct
 
 
+@cache  # figures and pages are of the same verdicts
 def gsm8k(data: Path) -> list[Compared]:
     """Four models' solutions: the answer is extracted from the text."""
     found = []
@@ -87,6 +90,7 @@ def gsm8k(data: Path) -> list[Compared]:
     return found
 
 
+@cache  # figures and pages are of the same verdicts
 def math(data: Path, *, from_text: bool) -> list[Compared]:
     """MATH, eight samples: the stored extraction, or our own from the text."""
     found = []
@@ -103,6 +107,7 @@ def math(data: Path, *, from_text: bool) -> list[Compared]:
     return found
 
 
+@cache  # figures and pages are of the same verdicts
 def mathvista(data: Path, file: str, *, published_rules: bool) -> list[Compared]:
     """MathVista, from the stored extraction."""
     asked = {q.id: q for q in read_known("mathvista", path=data / "mathvista" / "testmini.json")}
@@ -159,6 +164,7 @@ def _choices(choices: Sequence[str]) -> set[str]:
     return {c.lower() for c in choices} | {"abcdefgh"[i] for i in range(len(choices))}
 
 
+@cache  # figures and pages are of the same verdicts
 def mathvision(data: Path, file: str) -> list[Compared]:
     """MATH-Vision, from the responses: published verdicts by the benchmark's own rule."""
     asked = {q.id: q for q in read_known("mathvision", path=data / "mathvision" / "test.jsonl")}
@@ -179,6 +185,7 @@ MMMU_PRO_WHY = {
 }
 
 
+@cache  # figures and pages are of the same verdicts
 def mmmu_pro(data: Path) -> list[Compared]:
     """MMMU-Pro, chain of thought with up to ten options, from the response's text."""
     found = []
@@ -198,11 +205,11 @@ def mmmu_pro(data: Path) -> list[Compared]:
 # ---- stored responses of many models
 
 
-def mathvista_responses(data: Path, file: str) -> list[Compared]:
+def mathvista_responses(data: Path, file: str, every: int = 1) -> list[Compared]:
     """MathVista's stored verdicts, whose extractions a language model made."""
     asked = {q.id: q for q in read_known("mathvista", path=data / "mathvista" / "testmini.json")}
     compared = []
-    for _, row in _jsonl(data / "responses" / "mathvista" / file):
+    for _, row in islice(_jsonl(data / "responses" / "mathvista" / file), 0, None, every):
         question, stored = asked[row["pid"]], row["true_false"]
         answer = extract(question, row["response"] or "")
         read = _states_answer(question, row["response"] or "")
@@ -228,12 +235,13 @@ def _states_answer(question: Question, text: str) -> bool:
     return option_meant(clean(stated), question.options) is not None
 
 
-def mmmu_responses(data: Path, benchmark: str, file: str) -> list[Compared]:
+def mmmu_responses(data: Path, benchmark: str, file: str, every: int = 1) -> list[Compared]:
     """MMMU's and MMMU-Pro's verdicts by their own scripts, which draw where they read nothing."""
     rules = ANSWERS[benchmark]
     folder = "mmmu_val" if benchmark == "mmmu" else "mmmu_pro"
     compared = []
-    for response in read_responses(rules, data / "responses" / folder / file):
+    responses = read_responses(rules, data / "responses" / folder / file)
+    for response in islice(responses, 0, None, every):
         question, text = response.question, response.text or ""
         assert question is not None
         script = rules.extract(question, text)
@@ -248,10 +256,10 @@ def mmmu_responses(data: Path, benchmark: str, file: str) -> list[Compared]:
     return compared
 
 
-def m3cot_responses(data: Path, file: str) -> list[Compared]:
+def m3cot_responses(data: Path, file: str, every: int = 1) -> list[Compared]:
     """M3CoT's verdicts by its own rule, which is careless."""
     compared = []
-    for _, row in _jsonl(data / "responses" / "m3cot" / file):
+    for _, row in islice(_jsonl(data / "responses" / "m3cot" / file), 0, None, every):
         options, gold = row["choices"], row["answer"]
         answer = extract_answer(row["response"], options)
         ours = verdict(answer, gold, options)
@@ -292,15 +300,17 @@ def m3cot_letter(text: str, options: Sequence[str]) -> tuple[str | None, str]:
     return None, "nothing"
 
 
-def all_responses(data: Path) -> dict[str, list[Compared]]:
-    """Every file of stored responses, by a title for the table."""
+def all_responses(data: Path, every: int = 1) -> dict[str, list[Compared]]:
+    """Every file of stored responses, or every so many rows of it, by a title for the table."""
     folder = data / "responses"
     files = {name: sorted(p.name for p in (folder / name).glob("*.jsonl")) for name in _FOLDERS}
     files["mmmu_pro"].remove("published.jsonl")
-    compared = {f"MathVista, {f}": mathvista_responses(data, f) for f in files["mathvista"]}
-    compared |= {f"MMMU-Pro, {f}": mmmu_responses(data, "mmmu_pro", f) for f in files["mmmu_pro"]}
-    compared |= {f"MMMU, {f}": mmmu_responses(data, "mmmu", f) for f in files["mmmu_val"]}
-    return compared | {f"M3CoT, {f}": m3cot_responses(data, f) for f in files["m3cot"]}
+    compared = {f"MathVista, {f}": mathvista_responses(data, f, every) for f in files["mathvista"]}
+    for f in files["mmmu_pro"]:
+        compared[f"MMMU-Pro, {f}"] = mmmu_responses(data, "mmmu_pro", f, every)
+    for f in files["mmmu_val"]:
+        compared[f"MMMU, {f}"] = mmmu_responses(data, "mmmu", f, every)
+    return compared | {f"M3CoT, {f}": m3cot_responses(data, f, every) for f in files["m3cot"]}
 
 
 _FOLDERS = ("mathvista", "mmmu_pro", "mmmu_val", "m3cot")

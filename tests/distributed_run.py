@@ -47,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     result = fit(model, small_data(), config, output_dir=folder, progress=leave)
     if result.is_main:
         saved = PRM.from_pretrained(folder, dtype=torch.float64).double()
-        pairs = [pair for group in small_data().meta for pair in group]
+        pairs = [pair for group in small_data().meta[:2] for pair in group]
         scores = StepScorer(saved).score(pairs)
         facts = {
             "weights": result.weights,

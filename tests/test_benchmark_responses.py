@@ -150,13 +150,13 @@ def test_samples_with_several_responses_or_likelihoods_are_refused(
 @pytest.mark.parametrize("layout", ["vlmevalkit", "lmms_eval"])
 def test_what_we_export_is_read_again(layout: str, tmp_path: Path, real_data: Path) -> None:
     folder = real_data / "mathvista"
-    words = ["--benchmark", "mathvista", "--data", folder / "testmini.json"]
+    words = ["--benchmark", "mathvista", "--data", folder / "testmini.json", "--limit", 200]
     path = tmp_path / ("e.tsv" if layout == "vlmevalkit" else "e.jsonl")
     export = ["--export", path, "--export_layout", layout]
     bard = folder / "output_bard.json"
     first = verdicts(score(tmp_path, *words, "--responses", bard, "--extract_again", *export))
     again = verdicts(score(tmp_path, *words, "--responses", path))
-    assert sum(first[name] == again[name] for name in first) >= 995
+    assert sum(first[name] == again[name] for name in first) >= 199
 
 
 # ---- MMMU, MMMU-Pro and M3CoT by their own output, which holds the questions too

@@ -117,7 +117,7 @@ def test_letters_of_another_order_are_mapped_by_the_options_texts(
     tmp_path: Path, real_data: Path
 ) -> None:
     path = real_data / "mmmu_pro" / "gpt-4o_standard_10_options_cot.jsonl"
-    words = ["--benchmark", "mmmu_pro", "--data", path, "--limit", 400]
+    words = ["--benchmark", "mmmu_pro", "--data", path, "--limit", 150]
     [rows] = score(tmp_path, *words, "--responses", path).questions.values()
     asked, answers = [], []
     questions = {q.id: q for q in read_pair(path)[0]}
@@ -135,7 +135,7 @@ def test_letters_of_another_order_are_mapped_by_the_options_texts(
     mapped = score(tmp_path, *words, "--asked", tmp_path / "asked.jsonl")
     [found] = mapped.questions.values()
     same = sum(a.value == b.value for a, b in zip(rows, found, strict=True))
-    assert same >= len(rows) - 3  # a few rows offer one option twice
+    assert same >= len(rows) - 2  # a few rows offer one option twice
     unmapped = only(score(tmp_path, *words))["mmmu_pro"].value
     assert unmapped < only(mapped)["mmmu_pro"].value - 0.3
 

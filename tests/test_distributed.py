@@ -17,7 +17,7 @@ from tests.forked_commands import ForkedCommands
 SETTINGS: dict[str, Any] = {
     "gradient_accumulation_steps": 3,
     "unroll_steps": 2,
-    "meta_batch_questions": 4,
+    "meta_batch_questions": 2,
     "meta_batch_candidates": 2,
     "learning_rate": 1e-3,
 }
@@ -25,7 +25,7 @@ SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 
 class Trained:
-    """Trains in groups of processes; 4 trajectories in a micro-batch, all processes together."""
+    """Trains in groups of processes; 2 trajectories in a micro-batch, all processes together."""
 
     def __init__(self, commands: ForkedCommands, folder: Path) -> None:
         self.commands, self.folder = commands, folder
@@ -36,7 +36,7 @@ class Trained:
         """What `distributed_run` wrote; of one process, once for each name."""
         output = self.folder / f"{name}-{processes}.json"
         if processes > 1 or not output.exists():
-            settings = SETTINGS | {"per_device_train_batch_size": 4 // processes} | changes
+            settings = SETTINGS | {"per_device_train_batch_size": 2 // processes} | changes
             words = [str(output), json.dumps(settings)]
             variables = {"ACCELERATE_USE_CPU": "true"} | (variables or {})
             code = self.commands.run_together(words, processes, **variables)

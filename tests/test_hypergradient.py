@@ -298,8 +298,8 @@ def one_window(
 
 
 ONE_SGD_STEP: dict[str, Any] = {"optimizer": "sgd", "window": 1, "warm_steps": 2}
-ONE_ADAMW_STEP: dict[str, Any] = {"optimizer": "adamw", "window": 1, "warm_steps": 6}
-FIVE_ADAMW_STEPS: dict[str, Any] = {"optimizer": "adamw", "window": 5, "warm_steps": 10}
+ONE_ADAMW_STEP: dict[str, Any] = {"optimizer": "adamw", "window": 1, "warm_steps": 2}
+THREE_ADAMW_STEPS: dict[str, Any] = {"optimizer": "adamw", "window": 3, "warm_steps": 3}
 
 
 def test_inner_product_is_exact_for_one_sgd_step_of_the_vision_language_model() -> None:
@@ -316,7 +316,7 @@ def test_estimators_follow_the_one_step_oracle_in_fp32(name: str) -> None:
     assert cosine(ours, exact) > 0.99
 
 
-@pytest.mark.parametrize("name", ["inner_product", "jvp", "ghost"])
+@pytest.mark.parametrize("name", ["inner_product", "ghost"])
 def test_estimators_follow_the_one_step_oracle_with_bf16_compute(name: str) -> None:
     exact = one_window(Unrolled, torch.float64, **ONE_ADAMW_STEP).domains
     ours = one_window(name, torch.float32, bf16=True, **ONE_ADAMW_STEP).domains
@@ -332,8 +332,7 @@ def test_every_trajectory_has_the_hypergradient_of_the_oracle(name: str) -> None
     assert cosine(ours, exact) > 0.99
 
 
-@pytest.mark.parametrize("head", ["value", "vocab"])
-@pytest.mark.parametrize("layout", ["trajectory", "prefix"])
+@pytest.mark.parametrize(("head", "layout"), [("vocab", "trajectory"), ("value", "prefix")])
 def test_ghost_agrees_with_jvp_for_every_head_and_layout(head: Any, layout: Any) -> None:
     """Rows of the vision tower, of prefixes and of judged steps all find their trajectory."""
     found = [
@@ -342,7 +341,8 @@ def test_ghost_agrees_with_jvp_for_every_head_and_layout(head: Any, layout: Any)
             torch.float64,
             model=random_prm(PRMConfig(head=head, layout=LayoutConfig(name=layout))),
             weighting="instance_table",
-            **ONE_ADAMW_STEP | {"warm_steps": 2},
+            meta_batch_questions=2,
+            **ONE_ADAMW_STEP | {"warm_steps": 1},
         ).instances
         for name in ("ghost", "jvp")
     ]
@@ -367,9 +367,9 @@ def test_every_label_has_the_hypergradient_of_the_oracle() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["inner_product", "finite_difference", "jvp", "ghost"])
-def test_estimators_follow_the_oracle_over_a_window_of_five_adamw_steps(estimator: str) -> None:
-    exact = one_window(Unrolled, torch.float64, **FIVE_ADAMW_STEPS).domains
-    theirs = one_window(estimator, torch.float32, **FIVE_ADAMW_STEPS).domains
+def test_estimators_follow_the_oracle_over_a_window_of_adamw_steps(estimator: str) -> None:
+    exact = one_window(Unrolled, torch.float64, **THREE_ADAMW_STEPS).domains
+    theirs = one_window(estimator, torch.float32, **THREE_ADAMW_STEPS).domains
     assert cosine(theirs, exact) > 0.95
 
 

@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 SMALLER = {
     '"Qwen/Qwen2-VL-2B-Instruct"': '"tiny"',
     '"Qwen/Qwen2.5-VL-7B-Instruct", base_urls=["http://localhost:8000/v1"]': '"tiny"',
-    "max_steps=2000": "max_steps=30",
+    "max_steps=2000": "max_steps=20",
 }
 """README's values, and those of the example."""
 
@@ -46,9 +46,6 @@ def test_what_readme_shows_trains_a_model_that_weighs_domains_and_chooses(
     question = dp.load("meta_questions.jsonl", "meta.jsonl").questions[0]
     best = dp.best_of_n(question, policy, prm, n=8)  # outside of any loop
     assert (len(best.candidates), str(best.answer)) == (8, answer)
-    assert dp.weighted_vote(question, policy, prm, n=2).candidates
-    assert dp.beam_search(question, policy, prm, n=2).candidates
-    assert asyncio.run(dp.abest_of_n(question, policy, prm, n=8)).answer == best.answer
 
 
 def test_the_code_of_readme_is_the_code_of_the_example() -> None:
