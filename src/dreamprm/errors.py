@@ -11,13 +11,38 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+LONGEST = 500
+"""Characters of a message; data may put a megabyte into one."""
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    r"""One line of printable characters; of a longer one the beginning and the end.
+
+    >>> print(shortened("the field\n\x1b[2J is no number", 22))
+    the field \ ... number
+    """
+    line = " ".join(text.split())
+    if len(line) > longest:
+        head = (longest - 5) * 2 // 3
+        line = f"{line[:head]} ... {line[head + 5 - longest :]}"
+    if line.isprintable():
+        return line
+    plain = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return shortened("".join(plain), longest)
+
 
 class DreamPRMError(Exception):
     """Bad input or a failed environment. The message says what, where, and how to mend it."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message))
+
 
 class DataWarning(UserWarning):
     """A fact about the data that a user should know, though the data can be used."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message))
 
 
 class DataError(DreamPRMError):
@@ -38,13 +63,14 @@ class DataError(DreamPRMError):
         row: int | None = None,
         field: str | None = None,
     ) -> None:
-        self.message, self.file, self.row, self.field = message, file, row, field
+        self.message, self.file, self.row = shortened(message), file, row
+        self.field = field if field is None else shortened(field, 100)
         where = [str(file)] if file is not None else []
         if row is not None:
             where.append(f"row {row}")
-        if field is not None:
-            where.append(f"field '{field}'")
-        super().__init__(": ".join([", ".join(where), message]) if where else message)
+        if self.field is not None:
+            where.append(f"field '{self.field}'")
+        super().__init__(": ".join([", ".join(where), self.message]) if where else message)
 
     def at(self, *, file: str | Path | None = None, row: int | None = None) -> DataError:
         """The same error, told where it happened (what is already known is kept)."""

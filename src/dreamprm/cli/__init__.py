@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from dreamprm import __version__
-from dreamprm.errors import DreamPRMError, offer
+from dreamprm.errors import DreamPRMError, offer, shortened
 
 VERBS = {
     "questions": "a data set, by hub name or path -> questions",
@@ -105,5 +105,5 @@ def _run(verb: str, words: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"dreamprm: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"dreamprm: error: {shortened(message)}", file=sys.stderr)
     return code

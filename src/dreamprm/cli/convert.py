@@ -82,7 +82,7 @@ def run(config: Config) -> None:
     if bad:
         rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
         told = [f"{rows} left out that cannot be read:"]
-        told += [f"  {' '.join(str(error).split())}" for error in bad[:_SHOWN]]
+        told += [f"  {error}" for error in bad[:_SHOWN]]
         told += [f"  and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
         print("\n".join(told), file=sys.stderr)
     questions, trajectories = records.questions, records.trajectories

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamprm.data.files import DataWarning
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DreamPRMError, shortened
 
 if TYPE_CHECKING:
     from dreamprm.unread import Unread
@@ -122,10 +122,13 @@ def duration(seconds: float) -> str:
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Show our warnings about data in one line each, and those of other packages not at all."""
+    told: set[str] = set()  # a file may be read twice
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        if is_main_process():
-            print(f"dreamprm: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        line = shortened(str(message))
+        if is_main_process() and line not in told:
+            told.add(line)
+            print(f"dreamprm: warning: {line}", file=sys.stderr)
 
     with warnings.catch_warnings():
         if not sys.warnoptions:  # python -W was not given

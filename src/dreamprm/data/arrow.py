@@ -8,9 +8,9 @@ row to row.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from dreamprm.data.files import (
     image_to_disk,
     in_row,
     open_for_reading,
+    parse_json,
+    refuse,
     unique,
 )
 from dreamprm.errors import DataError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _DATASET = "dataset"  # stands for the file in messages
 _ROWS_AT_ONCE = 1000
+_BYTES_AT_ONCE = 2**25
 _INTEGERS = range(-(2**63), 2**63)
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -56,20 +59,59 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
 
 def each_row(path: Path, bad_row: BadRow) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (1-based row, fields of a record) of a Parquet file."""
-    for number, values in enumerate(parquet_rows(path), start=1):
+    for number, values in parquet_rows(path, bad_row):
         with in_row(path, number, bad_row):
             yield number, _from_arrow(values)
 
 
-def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file; a DataError where it is none."""
-    with open_for_reading(path) as file:
+def parquet_rows(path: Path, bad_row: BadRow = refuse) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based row, values by column) of a Parquet file.
+
+    A row group is read in pieces of some `_BYTES_AT_ONCE`, but no less than a page of it.
+
+    Raises:
+        DataError: it is no such file, or it is damaged.
+    """
+    number = 0
+    for batch in _batches(path):
+        for i in range(batch.num_rows):
+            number += 1
+            with in_row(path, number, bad_row):
+                yield number, _values(batch, i)
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with open_for_reading(path), pa.OSFile(str(path)) as file:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(100):  # rows with images are large
-                yield from batch.to_pylist()
-        except (pa.ArrowException, OSError, ValueError) as error:
+            # What is not read ahead, and through a buffer, is not held as a whole.
+            parquet = pq.ParquetFile(
+                file, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True
+            )
+            names = parquet.schema_arrow.names
+            name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+            if times > 1:
+                raise DataError("there are two such columns; rename one", file=path, field=name)
+            for group in range(parquet.num_row_groups):
+                facts = parquet.metadata.row_group(group)
+                each = facts.total_byte_size // max(1, facts.num_rows)
+                rows = min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // max(1, each)))
+                yield from parquet.iter_batches(rows, row_groups=[group], use_threads=False)
+        except DataError:
+            raise
+        except Exception as error:  # what pyarrow raises about damage is of no one class
             message = f"not Parquet, or cut off ({error}); make the file again"
             raise DataError(message, file=path) from error
+
+
+def _values(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+    values = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values[name] = column[row].as_py()
+        except Exception as error:  # text that is no UTF-8, a date of no calendar: of no one class
+            message = f"holds a {column.type} that cannot be read ({error}); correct or remove it"
+            raise DataError(message, field=name) from error
+    return values
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -77,17 +119,34 @@ def parquet_columns(path: Path) -> list[str]:
     with open_for_reading(path) as file:
         try:
             return list(pq.read_schema(file).names)
-        except (pa.ArrowException, OSError):
+        except Exception:  # as above; reading says what is wrong
             return []
 
 
 def write_parquet(path: Path, records: Iterable[R], kind: type[R]) -> None:
-    """Write records of one class, 1,000 rows at a time, replacing the file in one step."""
+    """Write records of one class in small row groups, replacing the file in one step."""
     rows = _to_arrow(records, path, path.parent)
     schema = SCHEMAS[kind]
-    with atomic_write(path) as file, pq.ParquetWriter(file, schema) as writer:
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    with (
+        atomic_write(path) as file,
+        pq.ParquetWriter(file, schema, write_page_checksum=True) as writer,
+    ):
+        for batch in _small_batches(rows, schema):
+            writer.write_batch(batch)
+
+
+def _small_batches(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `_ROWS_AT_ONCE` rows and not much more than `_BYTES_AT_ONCE`."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(image["bytes"] or b"") for image in row.get("images", ()))
+        if len(batch) == _ROWS_AT_ONCE or size > _BYTES_AT_ONCE:
+            yield pa.RecordBatch.from_pylist(batch, schema=schema)
+            batch, size = [], 0
+    if batch:
+        yield pa.RecordBatch.from_pylist(batch, schema=schema)
 
 
 def to_dataset(records: Iterable[R], kind: type[R]) -> Dataset:
@@ -197,7 +256,8 @@ def _from_arrow(values: dict[str, Any]) -> dict[str, Any]:
             values[field] = [_image(image) for image in several]
         elif field == "extra" and not isinstance(content, dict):
             try:
-                values[field] = json.loads(content) if content else {}
+                values[field] = parse_json(content)[0] if content else {}
+                json.dumps(values[field], ensure_ascii=False).encode()  # no half characters
             except (ValueError, TypeError) as error:
                 message = f"not JSON ({error}); correct it or leave it empty"
                 raise DataError(message, field="extra") from None

@@ -14,12 +14,15 @@ import glob
 import json
 import os
 import platform
+import stat
 import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -34,6 +37,8 @@ except ImportError:  # Windows: temporary files of killed processes stay
 
 R = TypeVar("R", bound=Record)
 _PART = ".part"
+DEEPEST = 200
+"""Lists and objects within each other in JSON: what goes deeper exhausts the stack of others."""
 
 
 BadRow = Callable[[DataError], None]
@@ -75,6 +80,8 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     temporary: Path | None = None
+    if path.exists() and not path.is_file():
+        raise DreamPRMError(f"{path} is no file, and would be replaced by one; give another output")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_orphans(path)
@@ -222,9 +229,13 @@ def cannot_write(path: str | Path, error: OSError) -> DreamPRMError:
 def open_for_reading(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a data file; a missing or unreadable one is a DataError that names it."""
     try:
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            message = "is a pipe or a device, and files are read more than once; save it as a file"
+            raise DataError(message, file=path)
         file = Path(path).open("rb")  # noqa: SIM115 (only a failure to open is our error)
-    except OSError as error:
-        cause = error.strerror or str(error)
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot be read: {cause}; correct the path", file=path) from error
     with file:
         yield file
@@ -299,14 +310,60 @@ def unique(records: Iterable[R], path: str | Path) -> Iterator[R]:
         yield record
 
 
+def parse_json(text: bytes | str) -> tuple[Any, str | None]:
+    """The value of a JSON text, and a name that comes twice in an object (the last one counts).
+
+    Args:
+        text: UTF-8 where it is bytes.
+
+    Raises:
+        ValueError: it is no JSON, or lists and objects lie more than `DEEPEST` within each other.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")  # `json` lets half characters pass
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("lists and objects lie too deep within each other") from None
+    names, depth, level = 0, 0, [value]
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"lists and objects lie more than {DEEPEST} deep within each other")
+        objects = [one for one in level if type(one) is dict]
+        names += sum(map(len, objects))
+        parts = chain(*(one for one in level if type(one) is list), *(x.values() for x in objects))
+        level = [part for part in parts if type(part) in (dict, list)]
+    if names == text.count('":') + text.count('" :'):
+        return value, None
+    twice: list[str] = []  # or there is a colon in a text
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) < len(pairs):
+            twice.append(Counter(name for name, _ in pairs).most_common(1)[0][0])
+
+    json.loads(text, object_pairs_hook=look)
+    return value, twice[0] if twice else None
+
+
+def warn_of_a_name_twice(name: str | None, path: str | Path, row: int | None = None) -> None:
+    """Tell what `parse_json` has seen."""
+    if name is not None:
+        place = f"{path}" if row is None else f"{path}, row {row}"
+        message = f"{place}: '{name:.80}' comes twice in one object, and the last one counts"
+        warnings.warn(message, DataWarning, stacklevel=3)
+
+
 def load_json(path: str | Path) -> Any:
     """What a file of JSON holds; a DataError where it cannot be read or is no JSON."""
     with open_for_reading(path) as file:
         try:
-            return json.loads(file.read())
-        except (ValueError, RecursionError) as error:
+            value, twice = parse_json(file.read())
+        except ValueError as error:
             message = f"not JSON ({error}); the file may be cut off, so fetch or make it again"
             raise DataError(message, file=path) from error
+    warn_of_a_name_twice(twice, path)
+    return value
 
 
 def load_json_object(path: str | Path) -> dict[str, Any]:

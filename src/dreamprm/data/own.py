@@ -22,6 +22,7 @@ from dreamprm.data.files import (
     from_disk,
     image_to_disk,
     in_row,
+    parse_json,
     refuse,
     unique,
 )
@@ -155,7 +156,7 @@ class JsonlAppender:
         if not tail:
             return
         try:
-            json.loads(tail)
+            parse_json(tail)
             self._file.write(b"\n")
         except ValueError:
             self._file.truncate(size - len(tail))

@@ -10,9 +10,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import IO, Any, TypeGuard
 
-from dreamprm.data.files import BadRow, open_for_reading, refuse
+from dreamprm.data.files import (
+    BadRow,
+    open_for_reading,
+    parse_json,
+    refuse,
+    warn_of_a_name_twice,
+)
 from dreamprm.errors import DataError
 from dreamprm.records import Label, Question, Trajectory
 
@@ -22,6 +28,7 @@ RIGHT, WRONG = Label(1.0), Label(0.0)
 """Labels of a judge that says right or wrong."""
 
 _BOM = b"\xef\xbb\xbf"
+_LONGEST = 2**27  # bytes of a line
 _ROUNDED = 0.005  # how far a score may be from correct / total
 _HALF = re.compile(r"[\ud800-\udfff]")
 
@@ -33,23 +40,21 @@ def each_row(path: str | Path, bad_row: BadRow = refuse) -> Iterator[tuple[int, 
         begin = len(_BOM) if start.startswith(_BOM) else 0
         is_list = start[begin:].lstrip().startswith(b"[")
         whole = is_list or start[begin:].split(b"\n")[0].strip() == b"{"  # written over many lines
+        if b"\0" in start or start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError("is UTF-16 or no text; save it as UTF-8", file=path)
         file.seek(begin)
-        for number, part in enumerate([file.read()] if whole else file, start=1):
+        told = False  # of a name that comes twice
+        for number, part in enumerate([file.read()] if whole else _lines(file), start=1):
             if not part.strip():
                 continue
             try:
-                value = json.loads(part)
-            except (ValueError, RecursionError) as error:
-                if whole:
-                    message = f"not JSON ({error}); the file may be cut off, so make it again"
-                elif part.endswith(b"\n"):
-                    message = f"not JSON ({error}); correct or remove the line"
-                else:
-                    message = (
-                        f"the last line is cut off ({error}); remove it or make the file again"
-                    )
-                bad_row(DataError(message, file=path, row=None if whole else number))
+                value, twice = _parsed(part, whole)
+            except DataError as error:
+                bad_row(error.at(file=path, row=None if whole else number))
                 continue
+            if twice is not None and not told:
+                warn_of_a_name_twice(twice, path, None if whole else number)
+                told = True
             halves = b"\\ud" in part.lower()  # of a surrogate pair; alone it is no character
             for place, row in enumerate(value if is_list else [value], start=number):
                 if not isinstance(row, dict):
@@ -60,6 +65,30 @@ def each_row(path: str | Path, bad_row: BadRow = refuse) -> Iterator[tuple[int, 
                     bad_row(DataError(message, file=path, row=place))
                 else:
                     yield place, row
+
+
+def _parsed(part: bytes, whole: bool) -> tuple[Any, str | None]:
+    """The value of a line, or of a whole file, and a name that comes twice in an object of it."""
+    if len(part) == _LONGEST and not whole:
+        raise DataError(f"is longer than {_LONGEST >> 20} MiB; remove it or cut it in two")
+    try:
+        return parse_json(part)
+    except ValueError as error:
+        if whole:
+            message = f"not JSON ({error}); the file may be cut off, so make it again"
+        elif part.endswith(b"\n"):
+            message = f"not JSON ({error}); correct or remove the line"
+        else:
+            message = f"the last line is cut off ({error}); remove it or make the file again"
+        raise DataError(message) from error
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines with their ends; of one that is too long only the beginning."""
+    while line := file.readline(_LONGEST):
+        yield line
+        while len(line) == _LONGEST and not line.endswith(b"\n"):
+            line = file.readline(_LONGEST)
 
 
 def load_json_rows(path: str | Path) -> list[Row]:
@@ -127,7 +156,7 @@ def true_or_false(row: Mapping[str, Any], field: str, *, required: bool = False)
 
 def written_value(text: str) -> Any:
     """What a text writes as JSON or as Python; None where it is neither."""
-    for read in (json.loads, ast.literal_eval):
+    for read in (lambda text: parse_json(text)[0], ast.literal_eval):
         try:
             return read(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

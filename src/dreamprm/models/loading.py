@@ -92,7 +92,7 @@ def load_backbone(
         return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **kwargs)
     except (OSError, ValueError) as error:
         raise DreamPRMError(
-            f"cannot load a vision-language model from '{path}': {' '.join(str(error).split())}"
+            f"cannot load a vision-language model from '{path}': {error}"
         ) from error
 
 
@@ -106,9 +106,7 @@ def load_processor(path: str) -> Any:
     try:
         processor = _load_processor(folder)
     except (OSError, ValueError, ImportError) as error:
-        raise DreamPRMError(
-            f"cannot load the processor of '{path}': {' '.join(str(error).split())}"
-        ) from error
+        raise DreamPRMError(f"cannot load the processor of '{path}': {error}") from error
     if not hasattr(processor, "image_processor"):
         raise DreamPRMError(
             f"cannot load the processor of '{path}': it has none for images; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import warnings
@@ -16,7 +17,7 @@ from dreamprm.data import known
 from dreamprm.data.files import DataWarning
 from dreamprm.data.format import Records, row_place
 from dreamprm.data.rows import each_row
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, shortened
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory, domain_of
 from dreamprm.unread import Unread, unanswered
 
@@ -157,13 +158,13 @@ def _count_rows(path: Path, read: Records) -> tuple[int, list[str]]:
     """How many rows there are, and the places of those that are equal to an earlier one."""
     if path.suffix.lower() == ".parquet":
         return len(read.questions) + len(read.trajectories) + len(read.scores), []
-    first: dict[str, int] = {}
+    first: dict[bytes, int] = {}
     repeated = []
     count = 0
     unread: list[DataError] = []
     for number, row in each_row(path, unread.append):
         count += 1
-        written = json.dumps(row, sort_keys=True)
+        written = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
         if first.setdefault(written, number) != number:
             repeated.append(f"{row_place(number, row)} like row {first[written]}")
     return count + len(unread), repeated
@@ -290,9 +291,9 @@ def lines(facts: Facts, findings: Sequence[Finding]) -> Iterator[str]:
     for name, told in _counts(facts):
         yield f"  {name:<15}{told}"
     for finding in findings:
-        yield f"{finding.severity}: {' '.join(finding.message.split())}"
+        yield f"{finding.severity}: {shortened(finding.message)}"
         for where in finding.where:
-            yield f"    {' '.join(where.split())}"
+            yield f"    {shortened(where)}"
         if finding.where and finding.count > len(finding.where):
             yield f"    and {finding.count - len(finding.where)} more"
     if not findings:

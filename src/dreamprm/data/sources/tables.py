@@ -186,7 +186,7 @@ def _open(
         case ".parquet":
             from dreamprm.data.arrow import parquet_rows
 
-            return enumerate(parquet_rows(path), start=1)
+            return parquet_rows(path, bad_row)
     message = f"is no table that can be read; known are {', '.join(FILES)}, a folder written by"
     message += " datasets.save_to_disk, and names on the hub such as owner/name"
     raise DataError(message, file=path)
