@@ -69,7 +69,8 @@ class FakeEndpoint:
         slots: answers worked on at once; more requests wait. None for no limit.
         owned_by: what it says it is.
         continues: with which messages it continues a prefix: `prefill` (fields needed), `assistant`
-            (without them) or never. Else a last message of the assistant is a finished one.
+            (without them) or never. Else a last message of the assistant is a finished one, which
+            costs two tokens more; so it is with `owned_by` vllm and a proxy that drops the fields.
         largest_n: larger n is refused with 400; None takes all.
         ignores_n: gives one choice whatever n is.
         key: a bearer token that it wants; wrong ones come back in the 401's message.
@@ -211,7 +212,8 @@ class FakeEndpoint:
             seen.status = refusal[0]
             return await _send(writer, seen.status, _error(refusal[1]))
         texts = await self._texts(seen.body, fault)
-        body = json.dumps(_completion(texts, kind, seen.body, self.stops))
+        closes = seen.body["messages"][-1]["role"] == "assistant" and not self._begun(seen.body)
+        body = json.dumps(_completion(texts, kind, seen.body, self.stops, 12 if closes else 10))
         if kind == "half":
             writer.write(_head(200, len(body)) + body[: len(body) // 2].encode())
             await writer.drain()
@@ -245,13 +247,14 @@ class FakeEndpoint:
         n = 1 if self.ignores_n else int(body.get("n", 1))
         kind = fault.kind if fault else ""
         n = {"empty": 0, "fewer": max(1, n // 2), "more": n + 2}.get(kind, n)
-        messages = body["messages"]
-        begins = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
-        fields = bool(body.get("continue_final_message"))
-        if not (self.continues == "assistant" or (self.continues == "prefill" and fields)):
-            begins = ""
-        prompt = _text(messages[0]["content"])
-        return [self.writer(prompt, begins, int(body.get("seed", 0)) + i) for i in range(n)]
+        prompt, begun = _text(body["messages"][0]["content"]), self._begun(body)
+        return [self.writer(prompt, begun, int(body.get("seed", 0)) + i) for i in range(n)]
+
+    def _begun(self, body: Body) -> str:
+        """What it continues; "" for a new answer."""
+        last, fields = body["messages"][-1], bool(body.get("continue_final_message"))
+        takes = self.continues == "assistant" or (self.continues == "prefill" and fields)
+        return str(last["content"]) if takes and last["role"] == "assistant" else ""
 
 
 def _text(content: str | list[dict[str, Any]]) -> str:
@@ -260,7 +263,9 @@ def _text(content: str | list[dict[str, Any]]) -> str:
     return "\n".join(part.get("text") or part["image_url"]["url"] for part in content)
 
 
-def _completion(texts: list[str], kind: str, body: Body, named_in: str | None) -> Body:
+def _completion(
+    texts: list[str], kind: str, body: Body, named_in: str | None, prompt_tokens: int
+) -> Body:
     choices: list[dict[str, Any]] = []
     for i, written in enumerate(texts):
         text, stop = written, None
@@ -271,7 +276,10 @@ def _completion(texts: list[str], kind: str, body: Body, named_in: str | None) -
         # vLLM names no text where the model ended, SGLang the number of the token that ended it.
         told = {"stop_reason": stop, "matched_stop": stop or 2}
         choices.append(choice | {k: v for k, v in told.items() if k == named_in})
-    usage = {"prompt_tokens": 10, "completion_tokens": sum(len(t.split()) for t in texts)}
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": sum(len(t.split()) for t in texts),
+    }
     counted = {} if kind in ("uncounted", "null") else {"usage": usage}
     return {"id": "1", "object": "chat.completion", "choices": choices, **counted}
 

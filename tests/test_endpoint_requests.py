@@ -166,6 +166,56 @@ def test_known_servers_are_prefilled(kind: Any) -> None:
         assert resolved(server)["continuation"] == "prefill"
 
 
+@pytest.mark.parametrize(
+    ("continues", "counted", "writes", "way"),
+    [
+        ("never", True, "Sure! alpha bravo charlie delta echo foxtrot", "prompt"),
+        ("never", True, "<think>Copy", "prompt"),
+        ("never", False, "<think>So: alpha bravo charlie delta", "prompt"),
+        ("never", False, "<think>Copy", "prefill"),  # nothing tells, and its documents say so
+        ("prefill", True, "alpha bravo charlie delta", "prefill"),  # a weak model
+    ],
+)
+def test_a_known_server_whose_fields_are_dropped_on_the_way_is_found_out(
+    continues: Any, counted: bool, writes: str, way: str, caplog: Any
+) -> None:
+    plan = None if counted else always(Fault("uncounted"))
+    with FakeEndpoint(
+        owned_by="vllm", continues=continues, plan=plan, writer=lambda *_: writes
+    ) as server:
+        assert resolved(server)["continuation"] == way
+        told = f"{server.url} does not go on in an answer that is begun"
+        assert (told in caplog.text) == (way == "prompt")
+
+
+def test_continuations_that_start_over_are_not_kept_and_asked_for_by_prompt(caplog: Any) -> None:
+    def writes(prompt: str, begun: str, seed: int) -> str:
+        if "Go on exactly" in prompt:
+            return f"Step 3: {seed}"
+        return "Step 1: red is 4\nStep 2: 9" if not begun or seed == 101 else f"Step 3: {seed}"
+
+    for continues, texts, prefilled in (
+        ("never", ["Step 3: 0", "Step 3: 1", "Step 3: 2", "Step 3: 100", "Step 3: 101"], 2),
+        ("prefill", ["Step 3: 0", "Step 3: 1", "Step 3: 2", "Step 3: 100"], 3),  # once by chance
+    ):
+        caplog.clear()
+        with FakeEndpoint(continues=continues, writer=writes) as server:  # type: ignore[arg-type]
+            policy = policy_of(server, continuation="prefill")
+
+            async def story(policy: EndpointPolicy) -> list[Reply]:
+                asked = Request(question(1), STEPS)
+                replies = [await policy.sample(asked, n, s) for n, s in ((1, 0), (2, 1), (2, 100))]
+                await policy.close()
+                return replies
+
+            replies = asyncio.run(story(policy))
+            assert [done.text for reply in replies for done in reply.completions] == texts
+            roles = [seen.body["messages"][-1]["role"] for seen in server.seen]
+            assert roles.count("assistant") == prefilled
+            assert caplog.text.count("a completion starts over at the first step") == 1
+            assert policy.settings["continuation"] == "prefill"  # a rerun finds what is stored
+
+
 def test_other_servers_are_tried() -> None:
     for continues, way in (("prefill", "prefill"), ("never", "prompt")):
         with FakeEndpoint(continues=continues) as server:  # type: ignore[arg-type]

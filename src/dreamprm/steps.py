@@ -421,6 +421,28 @@ def step_stops(steps: Sequence[str], marked: bool) -> list[str]:
     return [f"\n{ornament}Step 2" for ornament in ("", "**", "### ", "## ")]
 
 
+def starts_over(text: str, steps: Sequence[str]) -> bool:
+    r"""Does a text that was to go on behind these steps begin with the first of them again?
+
+    It does if it begins with the same line, or if the first step that it marks before its answer
+    bears the first one's number.
+
+    Example:
+        >>> starts_over("Step 1: red is 4\nStep 2: 8", ["Step 1: red is 3"])
+        True
+    """
+    first = steps[0].strip().partition("\n")[0] if steps else ""
+    if len(first) >= _TELLING and text.lstrip().startswith(first):
+        return True
+    numbers = [mark["number"] for mark in _marks(steps[:1]) if mark["number"]]
+    for line in _read(text) if numbers else ():
+        if line.kind in ("final", "answer"):
+            return False
+        if line.kind in ("tag", "mark") and line.match:
+            return line.match["number"] == numbers[0]
+    return False
+
+
 def opening(steps: Sequence[str]) -> str:
     """Steps as the beginning of an answer that a policy is to continue; "" for none."""
     return join_steps([*steps, ""]) if steps else ""

@@ -44,7 +44,7 @@ from dreamprm.policy.servers import (
     one_line,
 )
 from dreamprm.prompts import MARKED, PROMPTS
-from dreamprm.steps import step_stops
+from dreamprm.steps import starts_over, step_stops
 
 Ask = Callable[[Mapping[str, Any] | None], Awaitable[bytes | Failure]]
 """Fields of a chat request -> body of the reply; None -> the list of models."""
@@ -65,6 +65,7 @@ _HELLO = [{"role": "user", "content": "Answer with the word yes."}]
 _HELLO_TOKENS = 16  # show that a server works; more cost
 _LINE = "alpha bravo charlie delta echo foxtrot golf hotel"
 _BEGUN = "alpha bravo charlie delta"
+_BY_CHANCE = 2  # completions may start over on any server
 _MOST_NAMED = 8
 _COPIES, _LONG = 3, 80  # replies of one text several times, and its characters, that are told
 
@@ -75,10 +76,12 @@ class Server(NamedTuple):
     Attributes:
         unbent: it may need `UNBENT` to sample from the model's own distribution, and takes it.
         continuation: how it continues a prefix; `prompt` where that was not to be found out.
+        drops: it names itself a kind that takes `PREFILL_FIELDS`, and they have no effect.
     """
 
     unbent: bool
     continuation: Continuation
+    drops: bool
 
 
 async def greet_all(
@@ -142,7 +145,7 @@ async def greet(ask: Ask, model: str, *, find_continuation: bool) -> Server | Fa
     if isinstance(first, Failure):
         return _alive(first, f"; models served there: {named}" if named else "")
     way: Continuation = await _continuation(ask, kind) if find_continuation else "prompt"
-    return Server(unbent, way)
+    return Server(unbent, way, find_continuation and kind in _KNOWN and way != "prefill")
 
 
 async def takes_stops(ask: Ask) -> bool:
@@ -181,33 +184,31 @@ def _kinds(body: bytes) -> dict[str, str]:
 async def _continuation(ask: Ask, kind: str | None) -> Continuation:
     """The first way in which the server continues what was begun, else `prompt`.
 
-    Servers ignore what they do not know, so that acceptance proves nothing, except with kinds that
-    document it. Others have to continue a line that any model can: one that begins it anew was not
-    given its beginning as its own words.
+    Acceptance proves nothing: servers ignore what they do not know, and a proxy before one that
+    knows may drop it. So a line has to be continued that any model can copy. Where a model of a
+    known kind does not (it is weak, or thinks first), the count of prompt tokens tells: the fields
+    save those that close a turn and open the next.
     """
-    ways: tuple[tuple[Continuation, Mapping[str, Any]], ...] = (
-        ("prefill", PREFILL_FIELDS),
-        ("assistant", {}),
-    )
-    for way, fields in ways:
-        body = await ask(
-            {
-                "messages": [
-                    {"role": "user", "content": f"Copy this line and write nothing else:\n{_LINE}"},
-                    {"role": "assistant", "content": _BEGUN},
-                ],
-                "temperature": 0.0,
-                **fields,
-            }
-        )
+
+    async def copied(fields: Mapping[str, Any]) -> Reply | None:
+        said = f"Copy this line and write nothing else:\n{_LINE}"
+        messages = [{"role": "user", "content": said}, {"role": "assistant", "content": _BEGUN}]
+        body = await ask({"messages": messages, "temperature": 0.0, **fields})
         reply = body if isinstance(body, Failure) else read_reply(body, 1)
-        if isinstance(reply, Failure):
-            continue
-        if kind in _KNOWN and way == "prefill":
-            return way
-        if reply.completions[0].text.split()[:2] == _LINE.removeprefix(_BEGUN).split()[:2]:
-            return way
-    return "prompt"
+        return None if isinstance(reply, Failure) else reply
+
+    def goes_on(reply: Reply) -> bool:
+        return reply.completions[0].text.split()[:2] == _LINE.removeprefix(_BEGUN).split()[:2]
+
+    told = await copied(PREFILL_FIELDS)
+    if told is not None and goes_on(told):
+        return "prefill"
+    untold = await copied({})
+    if told is not None and kind in _KNOWN:
+        counts = told.prompt_tokens, untold.prompt_tokens if untold is not None else 0
+        if counts[0] < counts[1] if all(counts) else _BEGUN not in told.completions[0].text:
+            return "prefill"
+    return "assistant" if untold is not None and goes_on(untold) else "prompt"
 
 
 _FIRST_ATTEMPTS = 3  # on connecting: a mistyped port should not take minutes to be told
@@ -246,6 +247,7 @@ class EndpointPolicy:
         self._silent: set[str] = set()  # servers that did not answer in time on connecting
         self._told: set[tuple[str, str]] = set()  # (server, what is odd about it)
         self._copies: dict[str, float] = dict.fromkeys(self._urls, 0)  # see `_read`
+        self._restarts = self._goes_on = 0  # completions that start over, that do not
         self._here: _Here | None = None
 
     @property
@@ -287,6 +289,13 @@ class EndpointPolicy:
             if self._continuation == "auto":
                 ways = {server.continuation for server in servers.values()}
                 self._continuation = ways.pop() if len(ways) == 1 else "prompt"
+            for url in (url for url, server in servers.items() if server.drops):
+                _logger.warning(
+                    "%s does not go on in an answer that is begun, though its kind of server does "
+                    "(a proxy may drop continue_final_message); steps are continued by '%s'",
+                    url,
+                    self._continuation,
+                )
             self._connected = True
 
     async def sample(self, request: Request, n: int, seed: int) -> Reply:
@@ -301,6 +310,33 @@ class EndpointPolicy:
         here = self._state()
         way = self._continuation
         assert way != "auto"
+        way = "prompt" if self._restarts > max(self._goes_on, _BY_CHANCE) else way
+        reply = await self._sample_by(here, request, way, n, seed)
+        if way == "prompt" or not request.steps:
+            return reply
+        good = [done for done in reply.completions if not starts_over(done.text, request.steps)]
+        self._goes_on += len(good)
+        self._restarts += len(reply.completions) - len(good)
+        if len(good) == len(reply.completions):
+            return reply
+        where = " or ".join(self._urls)
+        if (where, "restarts") not in self._told:
+            self._told.add((where, "restarts"))
+            _logger.warning(
+                "%s: a completion starts over at the first step, though it was to go on behind the "
+                "given ones (a proxy may drop continue_final_message); such completions are not "
+                "kept, and are asked for again with the steps in the prompt",
+                where,
+            )
+        if good:
+            return replace(reply, completions=tuple(good))
+        again = await self._sample_by(here, request, "prompt", n, seed)
+        return joined([again], [reply, again])
+
+    async def _sample_by(
+        self, here: _Here, request: Request, way: Continuation, n: int, seed: int
+    ) -> Reply:
+        """Samples of a request whose steps are continued in this way."""
         body: dict[str, Any] = {"messages": self._messages.build(request, way)}
         if request.steps and way == "prefill":
             body |= PREFILL_FIELDS
