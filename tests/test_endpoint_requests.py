@@ -235,7 +235,7 @@ def test_servers_that_differ_are_all_prompted() -> None:
 
 
 def test_a_prefix_is_put_into_the_models_mouth_exactly_as_it_was_written() -> None:
-    with FakeEndpoint(continues="prefill") as server:
+    with FakeEndpoint(continues="assistant") as server:
         for way, fields in (
             ("prefill", {"continue_final_message": True, "add_generation_prompt": False}),
             ("assistant", {}),
