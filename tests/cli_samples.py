@@ -13,6 +13,8 @@ from dreamprm.records import Label, Question, StepScores, Trajectory
 from dreamprm.tiny.model import build_model, build_processor
 
 DOMAINS = ("bars", "dials")
+ASKING = {"train": "What is", "meta": "Tell us", "test": "Give me"}
+"""Questions of the three sets differ in their words."""
 
 
 def save_tiny_model(folder: Path) -> str:
@@ -49,7 +51,7 @@ def make_project(folder: Path, png: bytes) -> Path:
             Question(
                 id=f"{name}-{domain}-{i}",
                 domain=domain,
-                text="What is twice red?",
+                text=f"{ASKING[name]} twice red?",
                 images=(str(folder / "red.png"),),
                 answer="6",
             )

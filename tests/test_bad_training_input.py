@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dreamprm.cli import main
@@ -110,6 +111,35 @@ def test_a_domain_with_one_trajectory_is_named(project: Path, model: str, refuse
     line = refused(train_words(project, model))
     assert f"{path}: domain 'dials' has one labelled trajectory" in line
     assert main(train_words(project, model, "--learn_weights", "false")) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("train_candidates", {"labels": [[1, 2], [1, 2]]}, "all 32 labels are 0.5"),
+        ("train_candidates", {"sample_index": 7}, "candidate 7; question train-bars-0, candidate"),
+        (
+            "meta",
+            {"text": "What is twice red?"},
+            "all 3 questions are also in the tr",
+        ),
+    ],
+)
+def test_what_validate_calls_an_error_is_refused(
+    file: str, change: dict[str, object], said: str, project: Path, model: str, refused: Refused
+) -> None:
+    rewrite(project / f"{file}.jsonl", lambda row: row | change)
+    assert said in refused(train_words(project, model))
+    assert not (project / "prm").exists()
+
+
+def test_a_meta_question_may_be_worded_like_a_training_question_about_another_picture(
+    project: Path, model: str
+) -> None:
+    Image.linear_gradient("L").rotate(180).save(project / "grey.png")
+    asked = {"text": "What is twice red?", "images": ["grey.png"]}
+    rewrite(project / "meta.jsonl", lambda row: row | asked)
+    assert main([*train_words(project, model), "--dry_run"]) == 0
 
 
 @pytest.mark.parametrize(

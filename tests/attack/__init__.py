@@ -13,6 +13,7 @@ and `LARGEST` bytes. A kind may ask more of its cases (`Case.check`).
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,12 +60,14 @@ class Case:
         words: the command.
         check: what must hold besides what always must.
         kill_now: asked every millisecond whether to kill the command; it may end before.
+        longest_s: what it may take, where it has work to do.
     """
 
     name: str
     words: Sequence[str]
     check: Check = lambda _: None
     kill_now: Callable[[], bool] | None = None
+    longest_s: float = LONGEST_S
 
 
 class Kind(Protocol):
@@ -97,13 +100,13 @@ def attack(
 ) -> Tally:
     """Try the cases of a kind."""
     tally = Tally()
-    run(commands, ["--version"])  # the first one waits for the imports
+    run(commands, Case("", ["--version"]))  # the first one waits for the imports
     for case in kind.cases(folder, count, random.Random(seed)):
         if only not in case.name:
             continue
-        result = run(commands, case.words, case.kill_now or (lambda: False))
-        was_killed = bool(case.kill_now) and result.code == -9 and result.seconds < LONGEST_S
-        wrong = (None if was_killed else complaint(result)) or case.check(result)
+        result = run(commands, case)
+        was_killed = result.code == -signal.SIGKILL and case.kill_now is not None
+        wrong = complaint(result, case) or case.check(result)
         if wrong:
             tally.broken.append(f"{case.name}: {wrong}\n    {' '.join(map(str, case.words))}")
         elif result.code and not was_killed:
@@ -115,27 +118,28 @@ def attack(
     return tally
 
 
-def run(
-    commands: ForkedCommands, words: Sequence[str], kill_now: Callable[[], bool] = lambda: False
-) -> Result:
+def run(commands: ForkedCommands, case: Case) -> Result:
     """Run a command, which is ended where it takes too long or asks for too much."""
     start = time.monotonic()
+    kill_now = case.kill_now or (lambda: False)
     code = commands.run(
-        [str(word) for word in words],
-        kill_now=lambda: kill_now() or time.monotonic() > start + LONGEST_S,
+        [str(word) for word in case.words],
+        kill_now=lambda: time.monotonic() > start + case.longest_s or kill_now(),
         largest_memory=_KILLED_AT,
     )
     return Result(code, commands.said, time.monotonic() - start, commands.memory)
 
 
-def complaint(result: Result) -> str | None:
+def complaint(result: Result, case: Case) -> str | None:
     """What is wrong with the end of any command."""
     lines = result.said.strip().splitlines()
     last = lines[-1] if lines else ""
     if "Traceback (most recent call last)" in result.said:
         return f"traceback, {last[:200]}"
-    if result.seconds > LONGEST_S:
+    if result.seconds > case.longest_s:
         return f"still running after {result.seconds:.0f} s"
+    if result.code == -signal.SIGKILL and case.kill_now is not None:
+        return None
     if result.code not in (0, 1, 2):
         return f"ended with {result.code}, {last[:200]}"
     if result.memory > LARGEST:

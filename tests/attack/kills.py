@@ -25,7 +25,7 @@ from typing import Any
 from dreamprm.cli import main
 from dreamprm.data import write_questions, write_scores, write_trajectories
 from dreamprm.records import Label, StepScores, Trajectory
-from tests.attack import Case, Result
+from tests.attack import Case, Check, Result
 from tests.cli_samples import paper_train_rows, save_tiny_model, train_words
 from tests.fake_endpoint import FakeEndpoint
 from tests.prm_data import small_data
@@ -70,14 +70,18 @@ class Job:
             self.server.forget()
 
     def unbroken(self) -> Case:
-        return Case(f"{self.name}, unbroken", list(map(str, self.words)), self._keep)
+        return self._case("unbroken", self._keep)
 
     def kill(self, rng: random.Random) -> Case:
-        words, now = list(map(str, self.words)), moment(self.out, self.seconds, rng)
-        return Case(f"{self.name}, killed", words, self._check_kill, now)
+        return self._case("killed", self._check_kill, moment(self.out, self.seconds, rng))
 
     def rerun(self) -> Case:
-        return Case(f"{self.name}, run again", list(map(str, self.words)), self._check_end)
+        return self._case("run again", self._check_end)
+
+    def _case(self, what: str, check: Check, kill_now: Callable[[], bool] | None = None) -> Case:
+        return Case(
+            f"{self.name}, {what}", list(map(str, self.words)), check, kill_now, longest_s=60
+        )
 
     def _keep(self, result: Result) -> str | None:
         self.expected, self.seconds = contents(self.out), result.seconds

@@ -154,7 +154,7 @@ def _train(config: Config) -> None:
     import torch
 
     from dreamprm.cli.terminal import quiet_transformers
-    from dreamprm.training.data import prepare_data
+    from dreamprm.training.data import checked_data
     from dreamprm.training.learned import read_weights
 
     if config.objective == "orm":
@@ -164,7 +164,7 @@ def _train(config: Config) -> None:
         if not judged:
             raise DataError("no trajectory has an outcome", file=train_set.source)
         train_set = dataclasses.replace(train_set, trajectories=judged)
-    data = prepare_data(train_set, meta_set, learn_weights=config.learns)
+    data = checked_data(train_set, meta_set, learn_weights=config.learns)
     given = read_weights(config.weights_file) if config.weights_file else None
     from dreamprm.prm.lora import Lora
 

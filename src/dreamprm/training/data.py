@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dreamprm.data import Records, check_references
+from dreamprm.data.audit import errors_in_training
 from dreamprm.errors import DataError
 from dreamprm.records import Question, Trajectory, domain_of
 
@@ -47,6 +48,20 @@ class TrainData:
                 if label is not None:
                     labels[row, column], labelled[row, column] = label.value, True
         return labels, labelled
+
+
+def checked_data(
+    train: Records, meta: Records | None = None, *, learn_weights: bool = True
+) -> TrainData:
+    """`prepare_data`, where the data has nothing that `dreamprm validate` calls an error.
+
+    Raises:
+        DataError: see `prepare_data`; or one of `errors_in_training`.
+    """
+    data = prepare_data(train, meta, learn_weights=learn_weights)
+    for error in errors_in_training(train, meta):
+        raise error
+    return data
 
 
 def prepare_data(

@@ -25,7 +25,7 @@ from dreamprm.prm.model import PRM
 from dreamprm.training.batches import ahead
 from dreamprm.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from dreamprm.training.config import TrainConfig
-from dreamprm.training.data import TrainData, prepare_data
+from dreamprm.training.data import TrainData, checked_data
 from dreamprm.training.learned import (
     GivenWeights,
     TrainResult,
@@ -72,7 +72,7 @@ def train(
         DreamPRMError: the data does not serve its purpose; see `fit` too.
     """
     config = config or TrainConfig()
-    data = prepare_data(train_data, meta_data, learn_weights=config.learn_weights)
+    data = checked_data(train_data, meta_data, learn_weights=config.learn_weights)
     folder = None if output_dir is None else Path(output_dir)
     with nullcontext() if folder is None else locked(folder):
         return fit(

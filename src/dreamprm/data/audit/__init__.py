@@ -6,7 +6,7 @@ published data of this field has, and for questions that other files ask, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dreamprm.data.audit import pictures, rows, verdicts
@@ -20,6 +20,7 @@ from dreamprm.data.audit.account import (
     load,
     load_ours,
 )
+from dreamprm.data.format import Records
 from dreamprm.errors import DataError
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Finding",
     "LabelFacts",
     "Loaded",
+    "errors_in_training",
     "facts",
     "findings",
     "lines",
@@ -72,3 +74,24 @@ def findings(
     for name, other in (others or {}).items():
         told += pictures.overlap(loaded, name, other)
     return sorted(told, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+
+
+def errors_in_training(train: Records, meta: Records | None = None) -> Iterator[DataError]:
+    """What `findings` calls an error, as far as training uses the data.
+
+    That is rows and labels of the training set, rows of the meta set, and questions with outcomes
+    in the meta set that are also training questions, whatever their ids. Pictures are opened only
+    where texts are the same.
+    """
+    loaded = Loaded(**vars(train))
+    told = [(train, one) for one in (*rows.check(loaded), *verdicts.check_labels(loaded))]
+    if meta is not None:
+        judged = {t.question_id for t in meta.trajectories if t.outcome is not None}
+        asked = [question for question in meta.questions if question.id in judged]
+        shared = pictures.shared(asked, "the training set", train.questions)
+        told += [(meta, one) for one in (*rows.check(Loaded(**vars(meta))), *shared)]
+    for records, one in told:
+        if one.severity == "error":
+            more = [f"and {one.count - len(one.where)} more"] * (one.count > len(one.where))
+            where = "; ".join([*one.where, *more])
+            yield DataError(f"{one.message} ({where})", file=records.source or None)

@@ -64,10 +64,7 @@ def _damaged(images: Sequence[tuple[Question, str | bytes]]) -> Iterator[Finding
 def overlap(loaded: Loaded, name: str, other: Loaded) -> Iterator[Finding]:
     """Questions that another file asks, too; `name` is what the user calls it."""
     pairs = find_overlap(loaded.questions, other.questions)
-    shared = [pair for pair in pairs if pair.counts]
-    message = f"{share(len(shared), len(loaded.questions))} questions are also in {name}; what was"
-    message += " trained on cannot be tested on, so remove them from one of the two"
-    yield from finding("error", "overlap", _pairs(shared), message)
+    yield from _shared(loaded.questions, name, pairs)
     letters = list(_other_letters(loaded.questions, other.questions))
     message = f"{len(letters)} questions are worded as one of {name}, with the same right option"
     message += " under another letter; compare answers across the two by the option's text"
@@ -79,6 +76,22 @@ def overlap(loaded: Loaded, name: str, other: Loaded) -> Iterator[Finding]:
     # What cannot be read may hide a shared question.
     message = f"{len(other.bad)} rows of {name} cannot be read, so nothing was compared with them;"
     yield from finding("error", "not_compared", list(map(str, other.bad)), f"{message} mend them")
+
+
+def shared(
+    questions: Sequence[Question], name: str, others: Sequence[Question]
+) -> Iterator[Finding]:
+    """The questions that are among others; images are read only where texts are the same."""
+    yield from _shared(questions, name, find_overlap(questions, others, same_images=False))
+
+
+def _shared(
+    questions: Sequence[Question], name: str, pairs: Sequence[Overlap]
+) -> Iterator[Finding]:
+    same = [pair for pair in pairs if pair.counts]
+    message = f"{share(len(same), len(questions))} questions are also in {name}; what was"
+    message += " trained on cannot be tested on, so remove them from one of the two"
+    yield from finding("error", "overlap", _pairs(same), message)
 
 
 def _other_letters(questions: Sequence[Question], others: Sequence[Question]) -> Iterator[str]:

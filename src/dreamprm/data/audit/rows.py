@@ -74,7 +74,10 @@ def _repeated_records(loaded: Loaded) -> Iterator[Finding]:
     ids: set[Hashable] = set()
     same, numbered = [], []
     for t in loaded.trajectories:
-        key, identity = (t.question_id, t.steps, t.answer), (t.question_id, t.sample_index)
+        key, identity = (
+            (t.question_id, t.steps, t.answer),
+            (t.question_id, t.sample_index, t.domain),
+        )
         if key in first:
             same.append(f"{place(t)} like candidate {first[key]}")
         first.setdefault(key, t.sample_index)
@@ -84,7 +87,7 @@ def _repeated_records(loaded: Loaded) -> Iterator[Finding]:
     message = f"{len(same)} trajectories repeat another one of their question word by word"
     yield from finding("warning", "repeated_trajectories", same, message)
     message = f"{len(numbered)} trajectories have the sample_index of an earlier one of their"
-    message += " question, so scores cannot tell them apart; number them anew"
+    message += " question and domain, so nothing can tell them apart; number them anew"
     yield from finding("error", "repeated_sample_index", numbered, message)
     times = Counter((score.question_id, score.sample_index) for score in loaded.scores)
     twice = [f"question {q}, candidate {i}" for (q, i), count in times.items() if count > 1]
