@@ -117,7 +117,7 @@ def test_a_domain_with_one_trajectory_is_named(project: Path, model: str, refuse
     ("file", "change", "said"),
     [
         ("train_candidates", {"labels": [[1, 2], [1, 2]]}, "all 32 labels are 0.5"),
-        ("train_candidates", {"sample_index": 7}, "candidate 7; question train-bars-0, candidate"),
+        ("train_candidates", {"sample_index": 7}, "question train-bars-0, candidate 7 and 11 more"),
         (
             "meta",
             {"text": "What is twice red?"},

@@ -292,7 +292,12 @@ def make_inputs(folder: Path) -> Path:
     with redirect_stdout(StringIO()):
         assert not main(["evaluate", *map(str, words), "--output", str(folder / "result.json")])
     data = small_data(("clean", "noise"), per_domain=6)
-    for name, pairs in (("train", data.items), ("meta", [p for g in data.meta for p in g])):
+    meta = [  # no response is both right and wrong
+        (q, t.model_copy(update={"steps": (*t.steps, f"It is {t.sample_index}.")}))
+        for group in data.meta
+        for q, t in group
+    ]
+    for name, pairs in (("train", data.items), ("meta", meta)):
         asked = {question.id: question for question, _ in pairs}
         write_questions(folder / f"{name}.jsonl", list(asked.values()))
         write_trajectories(folder / f"{name}_candidates.jsonl", [t for _, t in pairs])

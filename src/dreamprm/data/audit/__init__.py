@@ -92,6 +92,6 @@ def errors_in_training(train: Records, meta: Records | None = None) -> Iterator[
         told += [(meta, one) for one in (*rows.check(Loaded(**vars(meta))), *shared)]
     for records, one in told:
         if one.severity == "error":
-            more = [f"and {one.count - len(one.where)} more"] * (one.count > len(one.where))
-            where = "; ".join([*one.where, *more])
-            yield DataError(f"{one.message} ({where})", file=records.source or None)
+            more = f" and {one.count - 1} more" if one.count > 1 else ""
+            where = f" ({one.where[0]}{more})" if one.where else ""
+            yield DataError(f"{one.message}{where}", file=records.source or None)
