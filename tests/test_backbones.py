@@ -138,16 +138,6 @@ def test_a_step_tag_is_one_token_or_refused(model: PRM) -> None:
         Encoder(model.processor, LayoutConfig(step_tag="the end"))
 
 
-def test_a_placeholder_in_a_text_is_refused(model: PRM) -> None:
-    mark = model.processor.image_token
-    for bad in (
-        (question("q", f"what is in {mark} ?"), tuple(STEPS)),
-        (question("q", "what ?"), (STEPS[0], f"as {mark} shows")),
-    ):
-        with pytest.raises(DataError, match=f"question 'q'.* holds {mark}"):
-            Encoder(model.processor)([bad])
-
-
 # --- limits ---
 
 

@@ -10,6 +10,7 @@ import torch
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.images import load_image
+from dreamprm.models.plain_text import PlainText
 from dreamprm.prm.layout import INSTRUCTION, Encoder, LayoutConfig, dialogue, reply_ids
 from dreamprm.prm.model import PRMConfig
 from dreamprm.records import Question
@@ -24,16 +25,16 @@ PICTURED = (picture_question("three", 4), STEPS[:4])
 
 def test_a_conversation_reads_as_question_and_first_step_then_one_step_a_turn() -> None:
     question = Question(id="q", domain="d", text="what is 1 + 1 ?", images=(), answer="2")
-    opening, tail, ends = dialogue(
-        processor(), "Judge.", "+", question, ["one and one", "so it is 2"]
-    )
+    plain = PlainText(processor())
+    steps = ["one and one", "so it is 2"]
+    opening, tail, ends = dialogue(plain, "Judge.", "+", question, steps)
     assert opening == (
         "<|system|>Judge.<|user|>### Question:\nwhat is 1 + 1 ?\n\n"
         "### Solution Process:\none and one<|assistant|>"
     )
     assert processor().tokenizer.decode(tail) == ("+<|end|><|user|>so it is 2<|assistant|>")
     assert ends == [-1, len(tail) - 1]
-    bare, _, _ = dialogue(processor(), "", "+", question, ["one"])
+    bare, _, _ = dialogue(plain, "", "+", question, ["one"])
     assert bare.startswith("<|user|>### Question:")
 
 
@@ -99,7 +100,8 @@ def test_replies_are_the_tokens_that_the_template_makes_of_them() -> None:
 )
 def test_a_template_that_cannot_be_continued_is_refused(template: str, message: str) -> None:
     with pytest.raises(DreamPRMError, match=message):
-        dialogue(with_template(template + CHAT_TEMPLATE), "Judge.", "+", *PICTURED)
+        changed = with_template(template + CHAT_TEMPLATE)
+        dialogue(PlainText(changed), "Judge.", "+", *PICTURED)
 
 
 def test_replies_are_one_token_each_and_the_head_reads_them() -> None:

@@ -143,7 +143,7 @@ def _reasoning(encode: Encoder, batch: Batch, part: Pairs) -> Tensor:
     mask = torch.zeros_like(batch.inputs["input_ids"], dtype=torch.bool)
     for row, (_, t) in enumerate(part):
         ends = batch.positions[row][batch.mask[row]].tolist()  # of the tags
-        first = encode.tokenizer(t.steps[0], add_special_tokens=False).input_ids
-        mask[row, ends[0] - len(first) : ends[-1]] = True
+        first = len(encode.step_ids(t.steps[0]))
+        mask[row, ends[0] - first : ends[-1]] = True
         mask[row, ends] = False
     return mask

@@ -27,6 +27,7 @@ from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.models.generation import Ends, Pick, decode, greedy, prefill, sampler
 from dreamprm.models.loading import device_of, load_backbone, load_processor
+from dreamprm.models.plain_text import PlainText
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.batching import Batcher, Wanted
 from dreamprm.policy.options import PolicyOptions
@@ -43,7 +44,7 @@ class Prompt:
     """What the model reads.
 
     Attributes:
-        text: in the model's chat template, with what the answer begins with.
+        text: in the model's chat template, with what the answer begins with; guarded.
         images: as in `Question`.
         room: tokens that must fit behind it; 0 where that is known.
     """
@@ -57,14 +58,14 @@ class PromptEncoder:
     """Encodes batches of prompts, all with images or all without.
 
     Args:
-        processor: of the model; its tokenizer must have a padding token.
+        plain: holds the processor of the model; its tokenizer must have a padding token.
         longest: tokens that the model can hold, prompt and answer together; None: no limit known.
     """
 
     def __init__(
-        self, processor: Any, *, longest: int | None, device: str, dtype: torch.dtype
+        self, plain: PlainText, *, longest: int | None, device: str, dtype: torch.dtype
     ) -> None:
-        self.processor, self.longest = processor, longest
+        self.plain, self.longest = plain, longest
         self.device, self.dtype = device, dtype
 
     def __call__(self, prompts: Sequence[Prompt]) -> tuple[Any, dict[int, Exception]]:
@@ -102,10 +103,11 @@ class PromptEncoder:
         options: dict[str, Any] = {}
         if any(pictures.values()):
             options["images"] = list(pictures.values())
-        bos = self.processor.tokenizer.bos_token
+        processor = self.plain.reader(*texts)
+        bos = processor.tokenizer.bos_token
         if bos and texts[0].startswith(bos):  # the chat template has written it; one is enough
             options["add_special_tokens"] = False
-        inputs = self.processor(
+        inputs = processor(
             text=texts, padding=True, padding_side="left", return_tensors="pt", **options
         )
         return inputs.to(self.device, self.dtype)
@@ -175,7 +177,7 @@ class _Loaded:
     """A model and what goes with it."""
 
     model: Any
-    processor: Any
+    plain: PlainText
     eos: list[int]
     room: int  # tokens that an answer may take
     encode: PromptEncoder
@@ -210,7 +212,7 @@ class LocalPolicy:
     @property
     def processor(self) -> Any:
         """Its processor."""
-        return self._loaded.processor
+        return self._loaded.plain.processor
 
     @cached_property
     def _loaded(self) -> _Loaded:
@@ -230,13 +232,14 @@ class LocalPolicy:
             forced = tokenizer(f"\n{_FINAL}", add_special_tokens=False)["input_ids"]
             room += len(forced) + self.answer_tokens
         text_config = model.config.get_text_config()
+        plain = PlainText(processor)
         encode = PromptEncoder(
-            processor,
+            plain,
             longest=getattr(text_config, "max_position_embeddings", None),
             device=self.device,
             dtype=model.dtype,
         )
-        return _Loaded(model, processor, _eos_tokens(model, tokenizer), room, encode)
+        return _Loaded(model, plain, _eos_tokens(model, tokenizer), room, encode)
 
     async def sample(self, request: Request, n: int, seed: int) -> Reply:
         """N continuations; number j is the same for every n above j.
@@ -246,7 +249,7 @@ class LocalPolicy:
         """
         question = request.question
         begun = opening(request.steps)
-        text = self._ask(question) + begun
+        text = self._ask(question) + self._loaded.plain.guard(begun)
         step_of = begun if request.one_step else None
         prompt = Prompt(text, question.images, self._loaded.room)
         parts = [
@@ -276,7 +279,10 @@ class LocalPolicy:
         }
         jobs = [
             _Job(
-                Prompt(prompt.text + text, prompt.images), range(j, j + 1), seed, self.answer_tokens
+                Prompt(prompt.text + self._loaded.plain.guard(text), prompt.images),
+                range(j, j + 1),
+                seed,
+                self.answer_tokens,
             )
             for j, text in asked.items()
         ]
@@ -303,11 +309,12 @@ class LocalPolicy:
     def _ask(self, question: Question) -> str:
         """The prompt in the model's chat template, up to where its answer begins."""
         content: list[dict[str, str]] = [{"type": "image"} for _ in question.images]
-        content.append({"type": "text", "text": self.prompt(question)})
-        text: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        text = self._loaded.plain.guard(self.prompt(question))
+        content.append({"type": "text", "text": text})
+        message = [{"role": "user", "content": content}]
+        return str(
+            self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         )
-        return text
 
     @torch.inference_mode()
     def _run(self, jobs: Sequence[_Job], wanted: Wanted) -> list[Reply | Exception]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.models.plain_text import PlainText
 from dreamprm.prm.scorer import Logits, Plain, Shared, Steps, score_question
 from dreamprm.prompts import question_text
 from dreamprm.records import Question
@@ -39,7 +40,8 @@ class TextPRM:
 
     model: Any
     tokenizer: Any
-    write: Callable[[Question, Steps], str]  # text with one tag per step
+    plain: PlainText  # for which the tag is no text either
+    write: Callable[[str, Steps], str]  # question and steps to a text with one tag per step
     tag: int  # id of the tag's token
     judge: Callable[[Tensor, Tensor], Tensor]  # ids and mask, (B, tokens), to logits, (B, tokens)
 
@@ -57,18 +59,20 @@ class TextPRM:
         """Token ids of a reasoning.
 
         Raises:
-            DataError: a question with images, a text that holds the tag, or one that is too long.
+            DataError: a question with images, a chat template that loses steps, or too long a text.
         """
         if question.images:
             raise DataError(
                 f"question '{question.id}' has images, which this reward model cannot see; take a "
                 "multimodal one"
             )
-        ids: list[int] = self.tokenizer(self.write(question, steps)).input_ids
+        guard = self.plain.guard
+        text = self.write(guard(question_text(question)), [guard(step) for step in steps])
+        ids: list[int] = self.plain.reader(text)(text).input_ids
         if ids.count(self.tag) != len(steps):
             raise DataError(
                 f"question '{question.id}': {ids.count(self.tag)} step tags for {len(steps)} "
-                "steps; its text holds the tag, or the tokenizer does not keep it whole"
+                "steps; the tokenizer does not keep tags whole, or the chat template drops text"
             )
         context = getattr(self.model.config, "max_position_embeddings", None)
         if context is not None and len(ids) > context:
@@ -101,10 +105,10 @@ def math_shepherd(path: str, device: str, **kwargs: Any) -> TextPRM:
         logits: Tensor = model(input_ids=ids, attention_mask=mask).logits  # (B, tokens, vocabulary)
         return logits[..., good].float() - logits[..., bad].float()
 
-    def write(question: Question, steps: Steps) -> str:
-        return f"{question_text(question)} " + "\n".join(f"{s} {SHEPHERD_TAG}" for s in steps)
+    def write(question: str, steps: Steps) -> str:
+        return f"{question} " + "\n".join(f"{s} {SHEPHERD_TAG}" for s in steps)
 
-    return TextPRM(model, tokenizer, write, tag, judge)
+    return TextPRM(model, tokenizer, PlainText(tokenizer, SHEPHERD_TAG), write, tag, judge)
 
 
 def qwen_math_prm(path: str, device: str, **kwargs: Any) -> TextPRM:
@@ -118,16 +122,16 @@ def qwen_math_prm(path: str, device: str, **kwargs: Any) -> TextPRM:
         classes: Tensor = head(hidden).float()  # (B, tokens, 2)
         return classes[..., _RIGHT] - classes[..., _WRONG]
 
-    def write(question: Question, steps: Steps) -> str:
+    def write(question: str, steps: Steps) -> str:
         messages = [
             {"role": "system", "content": QWEN_SYSTEM},
-            {"role": "user", "content": question_text(question)},
+            {"role": "user", "content": question},
             {"role": "assistant", "content": QWEN_TAG.join(steps) + QWEN_TAG},
         ]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False)
         return text
 
-    return TextPRM(model, tokenizer, write, tag, judge)
+    return TextPRM(model, tokenizer, PlainText(tokenizer, QWEN_TAG), write, tag, judge)
 
 
 TEXT_CONVENTIONS: dict[str, Callable[..., TextPRM]] = {

@@ -15,7 +15,8 @@ to earlier steps are always `+`, as in the published inference code (`LayoutConf
 the score of a step depends on question and steps alone, not on other scores or on labels.
 
 Step tokens are appended to the prompt's tokens by id, never found again in a string, so a step's
-end cannot be missed when a tokenizer merges characters across it.
+end cannot be missed when a tokenizer merges characters across it. Control tokens that a question or
+a step spells are plain text (`models.plain_text`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,7 @@ from torch import Tensor
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.images import load_image
+from dreamprm.models.plain_text import PlainText
 from dreamprm.prm.inputs import Prompt, PromptCache, encode_prompt, join
 from dreamprm.prompts import question_text
 from dreamprm.records import Question
@@ -118,6 +120,7 @@ class Encoder:
     Args:
         root: folder that relative image paths start from.
         context: tokens that the backbone has positions for; None: no limit known.
+        plain: of this processor and the layout's step tag, where it is known already.
     """
 
     def __init__(
@@ -126,19 +129,16 @@ class Encoder:
         config: LayoutConfig | None = None,
         root: Path | None = None,
         context: int | None = None,
+        plain: PlainText | None = None,
     ) -> None:
         self.processor = processor
         self.config = config or LayoutConfig()
+        self.plain = plain or PlainText(processor, self.config.step_tag)
         self.root = root
         limit = self.config.max_length
         self.limit = context if limit is None else limit
         self.tokenizer = processor.tokenizer
         self.pad_id: int = self.tokenizer.pad_token_id or 0
-        self._placeholders = {
-            token
-            for holder in (processor, self.tokenizer)
-            if isinstance(token := getattr(holder, "image_token", None), str)
-        }
         self.warn_cut = True  # once per trajectory with steps beyond the limit
         self._told: set[int] = set()  # trajectories whose cut has been warned about
         tag = self.tokenizer(self.config.step_tag, add_special_tokens=False).input_ids
@@ -148,7 +148,7 @@ class Encoder:
                 "tokenizer, and must be one; choose a tag that the tokenizer knows as a whole"
             )
         self.tag_id: int = tag[0] if tag else -1  # `turns` has none
-        self._step_ids = lru_cache(maxsize=65536)(partial(_tokens, processor))
+        self.step_ids = lru_cache(maxsize=65536)(self._tokenize_step)
         self._template = lru_cache(maxsize=65536)(self._write_template)
         self._prompts = PromptCache()
 
@@ -187,16 +187,19 @@ class Encoder:
 
         def encode() -> Prompt:
             pictures = [load_image(ref, self.root) for ref in question.images]
-            return encode_prompt(self.processor, text, pictures, question.id)
+            return encode_prompt(self.plain.reader(text), text, pictures, question.id)
 
         prompt = self._prompts.get((text, question.images), encode)
         fit = self._fitting(question, steps, len(prompt), ends)
         return Laid(prompt, tail[: ends[fit - 1] + 1], ends[:fit])
 
+    def _tokenize_step(self, step: str) -> list[int]:
+        return self.plain.ids(self.plain.guard(step))
+
     def _write_template(self, text: str, images: int) -> str:
         content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
         text = "\n".join(part for part in (text, self.config.instruction) if part)
-        content.append({"type": "text", "text": text})
+        content.append({"type": "text", "text": self.plain.guard(text)})
         message = [{"role": "user", "content": content}]
         return str(
             self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
@@ -204,19 +207,13 @@ class Encoder:
 
     def _write(self, question: Question, steps: Sequence[str]) -> tuple[str, list[int], list[int]]:
         """The prompt's text, and `tail` and `ends` of `Laid` for all steps."""
-        for what, text in (("text", question_text(question)), *(("step", s) for s in steps)):
-            if mark := next((p for p in self._placeholders if p in text), None):
-                raise DataError(
-                    f"question '{question.id}': a {what} holds {mark}, which stands for an image "
-                    "of this backbone; remove it, images have a field of their own"
-                )
         if self.config.name == "turns":
             config = self.config
-            return dialogue(self.processor, config.instruction, config.reply, question, steps)
+            return dialogue(self.plain, config.instruction, config.reply, question, steps)
         tail: list[int] = []
         ends = []
         for step in steps:
-            tail += [*self._step_ids(step), self.tag_id]
+            tail += [*self.step_ids(step), self.tag_id]
             ends.append(len(tail) - 1)
         return self._template(question_text(question), len(question.images)), tail, ends
 
@@ -246,7 +243,7 @@ class Encoder:
 
 
 def dialogue(
-    processor: Any, instruction: str, reply: str, question: Question, steps: Sequence[str]
+    plain: PlainText, instruction: str, reply: str, question: Question, steps: Sequence[str]
 ) -> tuple[str, list[int], list[int]]:
     """Write a trajectory as turns, with the processor's own chat template.
 
@@ -258,12 +255,14 @@ def dialogue(
         reply: what the assistant said to every earlier step.
 
     Returns:
-        The text up to the first reply, and `tail` and `ends` of `Laid`.
+        The guarded text up to the first reply, and `tail` and `ends` of `Laid`.
 
     Raises:
         DreamPRMError: the chat template does not continue its own prefixes, or refuses a role.
     """
-    text = f"{question_text(question)}{SOLUTION_MARK}{steps[0]}"
+    processor = plain.processor
+    instruction = plain.guard(instruction)
+    text = plain.guard(f"{question_text(question)}{SOLUTION_MARK}{steps[0]}")
     images = [{"type": "image"} for _ in question.images]
     opening = [_text(QUESTION_MARK), *images, _text(text)]
     if not images:  # templates may put something between two texts
@@ -272,9 +271,9 @@ def dialogue(
     messages.append({"role": "user", "content": opening})
     prefixes = [_write(processor, messages, reply_next=True)]
     for step in steps[1:]:
-        messages += [_reply(reply), {"role": "user", "content": [_text(step)]}]
+        messages += [_reply(reply), {"role": "user", "content": [_text(plain.guard(step))]}]
         prefixes.append(_write(processor, messages, reply_next=True))
-    tokens = [_tokens(processor, text) for text in prefixes]
+    tokens = [plain.ids(text) for text in prefixes]
     whole, start = tokens[-1], len(tokens[0])
     for i, ids in enumerate(tokens[:-1], start=1):
         if whole[: len(ids)] != ids:

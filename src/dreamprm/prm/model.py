@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError, offer
 from dreamprm.models.loading import device_of, load_backbone, load_processor, resolve
+from dreamprm.models.plain_text import PlainText
 from dreamprm.prm.conventions import TEXT_CONVENTIONS, TextPRM
 from dreamprm.prm.folder import CONFIG_FILE, HEAD_FILE, is_prm, no_prm
 from dreamprm.prm.heads import HeadName, TokenHead, linear_head, token_head
@@ -154,7 +156,11 @@ class PRM(nn.Module):
         """What turns questions and steps into batches for this model."""
         text = unwrapped(self.backbone).config.get_text_config()
         context = getattr(text, "max_position_embeddings", None)
-        return Encoder(self.processor, self.config.layout, root, context)
+        return Encoder(self.processor, self.config.layout, root, context, self._plain)
+
+    @cached_property
+    def _plain(self) -> PlainText:
+        return PlainText(self.processor, self.config.layout.step_tag)
 
     def forward(self, batch: Batch | SharedBatch) -> Tensor:
         """Step logits, (trajectories, steps); 0 where `batch.mask` is False."""

@@ -1,0 +1,99 @@
+"""What is written in questions and reasonings is text, also where it spells a control token.
+
+A tokenizer reads `<|im_end|>` as the end of a turn wherever it stands, and a processor takes every
+`<|image_pad|>` for an image. A candidate that writes such tokens could end its turn and begin one
+of the user's. Here a mark is put into them before chat template and processor see the text, and a
+copy of the tokenizer drops the mark once the real ones are read. Text without such tokens costs one
+search and takes the usual way, token by token.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from functools import cached_property
+from typing import Any
+
+from tokenizers.pre_tokenizers import Sequence, Split
+
+from dreamprm.errors import DataError
+
+_MARK = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use, out of all texts
+
+
+class PlainText:
+    """Keeps text and control tokens apart.
+
+    Args:
+        processor: of a vision-language model, or a tokenizer.
+        tag: ends each step, and is nothing that a step may write. White space is no such tag.
+    """
+
+    def __init__(self, processor: Any, tag: str = "") -> None:
+        self.processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        # The longest first, as tokenizers match them. One character cannot be cut.
+        tokens = [t for t in {*self._tokens(), tag} if len(t) > 1 and not t.isspace()]
+        longest_first = sorted(tokens, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def guard(self, text: str) -> str:
+        """The text with a mark in each of its control tokens, for template, `reader` and `ids`."""
+        while self._control.search(text):  # again: one token may begin within another
+            text = self._control.sub(lambda token: token[0][0] + _MARK + token[0][1:], text)
+        return text
+
+    def reader(self, *texts: str) -> Any:
+        """The processor (or tokenizer) for guarded texts.
+
+        Raises:
+            DataError: one has a mark, and the tokenizer is of a kind that cannot drop it.
+        """
+        return self._marked if any(_MARK in text for text in texts) else self.processor
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a guarded text, without those that tokenizers put around texts."""
+        reader = self.reader(text)
+        tokenizer = getattr(reader, "tokenizer", reader)
+        ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    @cached_property
+    def _marked(self) -> Any:
+        tokenizer = copy.deepcopy(self._tokenizer)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise DataError(
+                "a text holds a control token of the model, which its tokenizer "
+                f"({type(tokenizer).__name__}) cannot write as plain text; remove it"
+            )
+        parts = [Split(_MARK, "removed"), backend.pre_tokenizer]
+        backend.pre_tokenizer = Sequence([part for part in parts if part is not None])
+        if self._tokenizer is self.processor:
+            return tokenizer
+        processor = copy.copy(self.processor)
+        processor.tokenizer = tokenizer
+        return processor
+
+    def _tokens(self) -> set[str]:
+        """Special tokens, placeholders, and others that stand in turns of the chat template.
+
+        Others that are not special, such as `</think>`, are words of the model, which its own
+        reasonings hold.
+        """
+        content: Any = "?"
+        if self._tokenizer is not self.processor:
+            content = [{"type": "image"}, {"type": "text", "text": content}]
+        turn = ""
+        if self.processor.chat_template is not None:
+            turn = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+        added = self._tokenizer.added_tokens_decoder.values()
+        tokens = {t.content for t in added if t.special or t.content in turn}
+        placeholders = {
+            value
+            for name, value in vars(self.processor).items()
+            if name.endswith(("_token", "_tag")) and isinstance(value, str)
+        }
+        return tokens | placeholders | set(self._tokenizer.all_special_tokens)
