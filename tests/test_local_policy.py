@@ -18,7 +18,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.models.loading import load_backbone
 from dreamprm.policy import Reply, Request, RequestRefused
-from dreamprm.policy.local import LocalPolicy
+from dreamprm.policy.local import LocalPolicy, PromptEncoder
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.records import Question
 from dreamprm.steps import opening, split_steps, step_end
@@ -214,10 +214,19 @@ def test_a_bad_image_costs_its_own_request_alone(policy: LocalPolicy, tmp_path: 
     assert [first, last] == ask(policy, [Request(question) for question in good], 2, seed=0)
 
 
-def test_a_prompt_that_the_processor_refuses_costs_itself_alone(policy: LocalPolicy) -> None:
+def test_a_prompt_that_the_processor_refuses_costs_itself_alone(
+    policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = questions(1)[0]
-    bad = good.model_copy(update={"text": "what is in <|image_pad|> ?"})  # a mark without an image
+    bad = good.model_copy(update={"text": "what is bad ?"})
+    process = PromptEncoder._process
 
+    def picky(self: PromptEncoder, prompts: Any, pictures: Any) -> Any:
+        if any("bad" in prompts[i].text for i in pictures):
+            raise ValueError("a bad word")
+        return process(self, prompts, pictures)
+
+    monkeypatch.setattr(PromptEncoder, "_process", picky)
     refused, reply = ask_each(policy, [bad, good])
     assert isinstance(refused, RequestRefused) and "processor refuses" in str(refused)
     assert [reply] == ask(policy, [Request(good)], 2, seed=0)
