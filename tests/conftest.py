@@ -1,4 +1,8 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests.
+
+What imports torch is imported where it is needed: xdist's first process, which runs no test, reads
+this file before it starts the others.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,17 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import settings
 from PIL import Image
 
 from dreamprm.cli import main
-from dreamprm.rollouts.store import RolloutStore
-from tests.cli_samples import make_project, save_tiny_model, train_words
-from tests.forked_commands import ForkedCommands
+
+if TYPE_CHECKING:
+    from dreamprm.rollouts.store import RolloutStore
+    from tests.forked_commands import ForkedCommands
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
@@ -68,12 +73,16 @@ def png() -> bytes:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the embedded architecture with random weights."""
+    from tests.cli_samples import save_tiny_model
+
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
 def prm(tmp_path_factory: pytest.TempPathFactory, model: str, png: bytes) -> Path:
     """Folder that `dreamprm train` wrote on `project`; not to be changed."""
+    from tests.cli_samples import make_project, train_words
+
     folder = make_project(tmp_path_factory.mktemp("trained"), png)
     assert main(train_words(folder, model)) == 0
     return folder / "prm"
@@ -82,12 +91,16 @@ def prm(tmp_path_factory: pytest.TempPathFactory, model: str, png: bytes) -> Pat
 @pytest.fixture
 def project(tmp_path: Path, png: bytes) -> Path:
     """Folder of questions, candidates and scores, see `make_project`."""
+    from tests.cli_samples import make_project
+
     return make_project(tmp_path / "project", png)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[RolloutStore]:
     """A new store, open for writing."""
+    from dreamprm.rollouts.store import RolloutStore
+
     with RolloutStore(tmp_path / "rollouts.db") as opened:
         yield opened
 
@@ -110,6 +123,8 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 @pytest.fixture(scope="session")
 def commands() -> Iterator[ForkedCommands]:
     """Runs commands in processes that may be killed or see a full disk."""
+    from tests.forked_commands import ForkedCommands
+
     running = ForkedCommands()
     yield running
     running.close()

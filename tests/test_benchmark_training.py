@@ -15,7 +15,6 @@ from benchmarks.training_exactness import (
     BF16_PARAMETERS,
     FP32,
     compare,
-    exactness_by_size,
     rounded,
     warmed_up,
 )
@@ -122,24 +121,17 @@ def test_peak_memory_holds_parameters_gradients_moments_and_directions() -> None
 
 
 def test_the_inner_product_is_exact_and_differences_of_bf16_parameters_are_not() -> None:
-    rows = exactness_by_size([32], seeds=1, warm_steps=3)
-    found = {
-        (r["estimator"], r["meta_gradient_at"], r["precision"]): r["domains"]["median"]
-        for r in rows
-    }
-    assert found["inner_product", "end", FP32.name] > 0.999
-    assert found["finite_difference", "end", FP32.name] > 0.99
-    ours = found["inner_product", "end", BF16_PARAMETERS.name]
+    estimators = [("inner_product", "end"), ("finite_difference", "end"), ("jvp", "end")]
+    rows = compare([started()], 1, (FP32, BF16_PARAMETERS), estimators)
+    domains = {(r["estimator"], r["precision"]): r["domains"]["median"] for r in rows}
+    assert domains["inner_product", FP32.name] > 0.999
+    assert domains["finite_difference", FP32.name] > 0.99
+    ours = domains["inner_product", BF16_PARAMETERS.name]
     assert ours > 0.9
-    assert found["finite_difference", "end", BF16_PARAMETERS.name] < ours
-
-
-def test_estimators_that_tell_trajectories_apart_are_compared_by_trajectory() -> None:
-    start = started()
-    jvp, inner = compare([start], 1, (FP32,), [("jvp", "end"), ("inner_product", "end")])
+    assert domains["finite_difference", BF16_PARAMETERS.name] < ours
+    inner, _, jvp, *_ = rows
     assert jvp["trajectories"]["lowest"] > 0.999
-    assert inner["trajectories"] is None
-    assert inner["domains"]["lowest"] > 0.999
+    assert inner["trajectories"] is None, "it tells domains apart, not trajectories"
 
 
 def test_rounding_leaves_weights_that_bf16_can_hold() -> None:

@@ -82,9 +82,8 @@ def test_the_paper_preset_has_the_published_settings() -> None:
     assert [lr_factor(paper, step) for step in (0, 4999, 5000)] == [1.0, 1.0, 0.5]
 
 
-@pytest.mark.parametrize("estimator", ["inner_product", "finite_difference"])
-def test_training_lowers_the_loss_and_moves_the_weights(estimator: str) -> None:
-    config = replace(SMALL, max_steps=24, meta_loss="mse", estimator=estimator)
+def test_training_lowers_the_loss_and_moves_the_weights() -> None:
+    config = replace(SMALL, max_steps=24, meta_loss="mse")
     result = fit(random_prm(), small_data(("clean", "inverted", "clean too")), config)
     losses = [row["lower_loss"] for row in result.history]
     assert len(losses) == 12
@@ -97,7 +96,7 @@ def test_training_lowers_the_loss_and_moves_the_weights(estimator: str) -> None:
 def test_the_method_turns_away_from_a_domain_with_inverted_labels(meta_loss: str) -> None:
     config = replace(
         SMALL,
-        max_steps=60,
+        max_steps=40,
         gradient_accumulation_steps=2,
         per_device_train_batch_size=8,
         meta_batch_questions=6,
