@@ -27,7 +27,7 @@ from tests.tiny_models import random_prm
 SMALL = TrainConfig(
     max_steps=100,
     gradient_accumulation_steps=2,
-    per_device_train_batch_size=2,
+    per_device_train_batch_size=4,
     meta_batch_questions=2,
     meta_batch_candidates=2,
 )
