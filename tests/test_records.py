@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamprm.errors import DataError
-from dreamprm.records import Label, Question, StepScores, Trajectory, domain_of, logits_of
+from dreamprm.records import (
+    LONGEST_STEP,
+    MOST_STEPS,
+    Label,
+    Question,
+    StepScores,
+    Trajectory,
+    domain_of,
+    logits_of,
+)
 from dreamprm.search.aggregation import aggregate
 
 QUESTION = {"id": "q1", "domain": "charts", "text": "How many?", "answer": "3"}
@@ -129,3 +138,12 @@ def test_a_row_may_give_step_scores_in_place_of_logits() -> None:
         StepScores.parse(row | {"step_scores": 0.5})
     with pytest.raises(DataError, match="both given"):
         StepScores.parse(row | {"step_scores": [0.5], "logits": [0.0]})
+
+
+def test_a_trajectory_has_limits() -> None:
+    row = {"question_id": "q", "steps": ["s"] * MOST_STEPS}
+    assert len(Trajectory.parse(row).steps) == MOST_STEPS
+    with pytest.raises(DataError, match="10,001 steps, and 10,000 are the limit"):
+        Trajectory.parse(row | {"steps": [*row["steps"], "s"]})
+    with pytest.raises(DataError, match="step 1 has 1,000,001 characters, and 1,000,000 are"):
+        Trajectory.parse(row | {"steps": ["s" * (LONGEST_STEP + 1)]})

@@ -358,6 +358,16 @@ def test_hostile_text_survives_unchanged_as_data() -> None:
     assert data["scaling"][0][0] == ATTACK
 
 
+def test_long_texts_are_shortened() -> None:
+    one = example(0, main_right=True, uniform_right=False)
+    steps = ("x" * 2_000_000,) * 1_000
+    long = replace(one.candidates[0], steps=steps, step_scores=(0.5,) * 1_000, answer=steps[0])
+    shown = replace(one, question=steps[0], candidates=(long,) * 8)
+    page = render(replace(bare_report(), examples=(shown,) * 24))
+    assert len(page) < 24 * 8 * 60_000
+    assert "(1,996,000 more characters)" in page and "(800 more steps)" in page
+
+
 def test_methods_keep_their_order_in_the_curves() -> None:
     report = full_report()
     assert [m for m, _ in page_data(render(report))["scaling"]] == list(report.scaling)

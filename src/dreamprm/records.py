@@ -28,6 +28,10 @@ from pydantic import (
 
 from dreamprm.errors import DataError
 
+MOST_STEPS = 10_000
+LONGEST_STEP = 1_000_000  # characters
+"""Limits of a trajectory, a hundred times what real ones have."""
+
 UNKNOWN_ANSWER = "(unknown)"
 """Gold answer of a question whose source has outcomes but no gold answer (DreamPRM's meta set)."""
 
@@ -206,9 +210,15 @@ class Trajectory(Record):
     def _check(self) -> Self:
         if not self.steps:
             raise ValueError("steps: a trajectory without steps cannot be scored; remove the row")
+        if len(self.steps) > MOST_STEPS:
+            message = f"steps: {len(self.steps):,} steps, and {MOST_STEPS:,} are the limit; remove"
+            raise ValueError(f"{message} the row")
         for i, step in enumerate(self.steps, start=1):
             if not step.strip():
                 raise ValueError(f"steps: step {i} is empty; remove it, and its label")
+            if len(step) > LONGEST_STEP:
+                message = f"steps: step {i} has {len(step):,} characters, and {LONGEST_STEP:,} are"
+                raise ValueError(f"{message} the limit; split it, or remove the row")
         if self.domain is not None and not self.domain.strip():
             raise ValueError("domain is empty; give it a value or leave it out")
         _check_extra(self.extra)

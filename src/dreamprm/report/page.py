@@ -165,6 +165,9 @@ class ReportData:
     method_labels: Mapping[str, str] = field(default_factory=lambda: METHOD_LABELS)
 
 
+_LONGEST_TEXT = 4_000  # characters of a text on the page; of all steps of a candidate:
+_LONGEST_STEPS, _MOST_STEPS = 40_000, 200
+
 _SIGNATURES = {
     b"\x89PNG": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -312,23 +315,37 @@ def _example(example: Example) -> dict[str, Any]:
             )
     return {
         "benchmark": example.benchmark,
-        "question": example.question,
-        "options": list(example.options),
-        "answer": example.answer,
+        "question": _short(example.question),
+        "options": list(map(_short, example.options)),
+        "answer": _short(example.answer),
         "images": [_data_uri(image) for image in example.images],
         "candidates": [
-            {
+            _steps(c)
+            | {
                 "index": c.sample_index,
-                "steps": list(c.steps),
-                "scores": [_finite(s, "step score") for s in c.step_scores],
                 "score": None if c.score is None else _finite(c.score, "score"),
-                "answer": c.answer,
+                "answer": None if c.answer is None else _short(c.answer),
                 "right": c.outcome,
                 "chosenBy": list(c.chosen_by),
             }
             for c in example.candidates
         ],
     }
+
+
+def _steps(c: ExampleCandidate) -> dict[str, Any]:
+    """Steps and their scores; the last of too many stands for the rest."""
+    steps, scores = list(c.steps), [_finite(score, "step score") for score in c.step_scores]
+    if (more := len(steps) - _MOST_STEPS) > 0:
+        steps[_MOST_STEPS:], scores[_MOST_STEPS:] = [f"… ({more:,} more steps)"], scores[-1:]
+    if sum(map(len, steps)) > _LONGEST_STEPS:
+        steps = [_short(step, _LONGEST_STEPS // len(steps)) for step in steps]
+    return {"steps": steps, "scores": scores}
+
+
+def _short(text: str, most: int = _LONGEST_TEXT) -> str:
+    more = len(text) - most
+    return text if more <= 0 else f"{text[:most]}… ({more:,} more characters)"
 
 
 def _data_uri(image: bytes) -> str:
