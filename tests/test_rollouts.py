@@ -11,7 +11,7 @@ import pytest
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Request, RequestRefused
-from dreamprm.records import MOST_STEPS, UNKNOWN_ANSWER, Label, Question, Trajectory
+from dreamprm.records import LONGEST_STEP, UNKNOWN_ANSWER, Label, Question, Trajectory
 from dreamprm.rollouts.labels import FixedCompletions, Plan, label_trajectories
 from dreamprm.rollouts.sampler import Outcome, Rollout, Sampler, to_trajectory
 from dreamprm.rollouts.store import RolloutStore
@@ -179,8 +179,7 @@ def test_a_bug_is_told_as_itself(store: RolloutStore) -> None:
         sample(Sampler(Scripted(right_after_good_steps, fail=fail), store), questions(3), 1)
 
 
-def test_a_response_beyond_the_limits_of_a_trajectory_keeps_what_is_within_them() -> None:
+def test_a_step_beyond_the_limit_of_a_trajectory_is_cut() -> None:
     question = Question(id="q", domain="d", text="t", answer="1")
-    text = "\n".join(f"Step {i}: so it is" for i in range(1, MOST_STEPS + 9))
-    made = to_trajectory(question, Rollout(text, None, None, "length"), "model", 0)
-    assert len(made.steps) == MOST_STEPS
+    rollout = Rollout("x" * (LONGEST_STEP + 9), None, None, "length")
+    assert to_trajectory(question, rollout, "model", 0).steps == ("x" * LONGEST_STEP,)

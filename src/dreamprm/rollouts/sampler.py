@@ -23,7 +23,7 @@ from dreamprm.answers import RULES_VERSION, Verdict, read_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRefused, Writer
 from dreamprm.policy.policy import Policy
-from dreamprm.records import LONGEST_STEP, MOST_STEPS, UNKNOWN_ANSWER, Question, Trajectory
+from dreamprm.records import LONGEST_STEP, UNKNOWN_ANSWER, Question, Trajectory
 from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
 from dreamprm.rollouts.judge import Verifier
 from dreamprm.rollouts.store import (
@@ -408,7 +408,7 @@ def to_trajectory(
     """A rollout as a trajectory.
 
     A response without any step (a bare answer) has its whole text as its only step, so that it can
-    still be scored. What is beyond the limits of a trajectory is left out.
+    still be scored. A step is cut at the limit of a trajectory.
     """
     is_open = rollout.finish_reason == "step"
     steps = split_open(rollout.text) if is_open else split_steps(rollout.text)[0]
@@ -422,7 +422,7 @@ def to_trajectory(
     steps = steps or [rollout.text.strip() or "(no response)"]
     return Trajectory(
         question_id=question.id,
-        steps=tuple(step[:LONGEST_STEP] for step in steps[:MOST_STEPS]),
+        steps=tuple(step[:LONGEST_STEP] for step in steps),
         answer=rollout.answer,
         outcome=None if rollout.verdict is None else rollout.verdict.correct,
         policy=policy,
