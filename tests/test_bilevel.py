@@ -172,6 +172,17 @@ def test_a_checkpoint_of_other_data_or_weights_is_refused(tmp_path: Path) -> Non
         fit(random_prm(), small_data(), config, output_dir=tmp_path, weights=other)
 
 
+def test_a_damaged_state_of_a_checkpoint_is_one_line_that_names_its_field(tmp_path: Path) -> None:
+    config = replace(SMALL, save_steps=2)
+    fit(random_prm(), small_data(), config, output_dir=tmp_path)
+    path = checkpoints(tmp_path / "checkpoints")[-1] / "state.json"
+    state = json.loads(path.read_text())
+    for field, value in {"step": 10**400, "history": [{"step": 1}], "slope": float("nan")}.items():
+        path.write_text(json.dumps(state | {field: value}))
+        with pytest.raises(DreamPRMError, match=f"state.json, field '{field}.*remove this folder"):
+            fit(random_prm(), small_data(), config, output_dir=tmp_path)
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_domain(tmp_path: Path) -> None:
     model = random_prm()
     with torch.no_grad():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dreamprm.cli import main
-from dreamprm.data import write_questions, write_scores, write_trajectories
+from dreamprm.data import arrow, write_questions, write_scores, write_trajectories
 from dreamprm.data.audit import facts, findings, load
 from dreamprm.records import Label, Question, StepScores, Trajectory
 from tests.conftest import Refused
@@ -77,6 +77,25 @@ def test_good_data_has_an_account_and_no_findings(
     text = capsys.readouterr().out
     assert "steps          2 to 2, median 2" in text
     assert "nothing wrong was found" in text
+
+
+def test_pictures_in_the_file_are_not_kept_and_those_of_a_huge_row_group_not_read(
+    validate: Validate, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "q.parquet"
+    again = png + b" "  # the same picture in other bytes
+    asked = [question(i, text="What is it?", images=(p,)) for i, p in enumerate([png, png, again])]
+    write_questions(path, [*asked, question(3, images=(b"no picture",))])
+    assert len(load(path).questions[0].images[0]) == 32
+    _, found, _ = validate("--input", path)
+    assert {name: f["count"] for name, f in found.items()} == {"repeated_questions": 1}
+    _, found, _ = validate("--input", path, "--images")
+    assert found["repeated_questions"]["count"] == 2
+    assert found["damaged_images"]["where"][0].startswith("question q3: image <10 bytes> cannot be")
+    monkeypatch.setattr(arrow, "_LARGE_GROUP", 1)
+    account, found, _ = validate("--input", path)
+    assert account["images"] == 4
+    assert "pictures, and is read as a whole, so they are left out" in found.popitem()[1]["message"]
 
 
 def test_rows_that_cannot_be_read_are_grouped_by_kind(validate: Validate, tmp_path: Path) -> None:

@@ -178,6 +178,14 @@ def test_a_result_file_comes_back_equal_and_another_schema_is_refused(tmp_path: 
     (tmp_path / "old.json").write_text(json.dumps(facts | {"schema": "dreamprm.result/0"}))
     with pytest.raises(DataError, match="schema is 'dreamprm.result/0'"):
         read_result(tmp_path / "old.json")
+    nan = float("nan")
+    for field, value in {
+        "metrics": {"m": {"b": {"value": nan, "n": 1}}},
+        "details": {"x": nan},
+    }.items():
+        (tmp_path / "nan.json").write_text(json.dumps(facts | {field: value}))
+        with pytest.raises(DataError, match=rf"nan\.json.*{field}"):
+            read_result(tmp_path / "nan.json")
     (tmp_path / "no.json").write_text("{")
     with pytest.raises(DataError, match="not JSON"):
         read_result(tmp_path / "no.json")

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dreamprm.data import (
+    DataWarning,
     JsonlAppender,
+    arrow,
     check_images,
     check_references,
     read_questions,
@@ -207,6 +209,70 @@ def test_a_missing_file_and_a_file_that_is_no_parquet_are_told(tmp_path: Path) -
     (tmp_path / "questions.parquet").write_bytes(b"PAR1 this is cut")
     with pytest.raises(DataError, match="not Parquet, or cut off"):
         read_questions(tmp_path / "questions.parquet")
+
+
+def test_a_value_that_python_cannot_hold_costs_its_row_alone(tmp_path: Path) -> None:
+    names = ("id", "domain", "text", "answer")
+    questions = pa.table({name: [f"{name}{i}" for i in range(3)] for name in names})
+    text = pa.array([b"What?", b"\xff", b"Why?"], pa.binary()).view(pa.string())
+    column = questions.column_names.index("text")
+    pq.write_table(questions.set_column(column, "text", text), tmp_path / "q.parquet")
+    bad: list[DataError] = []
+    whole = read(tmp_path / "q.parquet", Question, bad_row=bad.append)
+    assert [one.id for one in whole] == ["id0", "id2"]
+    assert "q.parquet, row 2, field 'text': holds a string that cannot be read" in str(bad[0])
+
+
+def test_a_changed_byte_of_our_parquet_is_noticed(tmp_path: Path, png: bytes) -> None:
+    path = tmp_path / "q.parquet"
+    write_questions(path, [question("q", png)])
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(png[-20:], png[-20:-1] + b"?"))
+    with pytest.raises(DataError, match="CRC checksum verification failed"):
+        read_questions(path)
+
+
+def test_row_groups_are_small_so_that_pictures_are_not_held_together(
+    tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrow, "_BYTES_AT_ONCE", 3 * len(png))
+    write_questions(tmp_path / "q.parquet", [question(f"q{i}", png) for i in range(9)])
+    assert pq.read_metadata(tmp_path / "q.parquet").num_row_groups == 3
+    assert len(read_questions(tmp_path / "q.parquet")) == 9
+
+
+def test_json_that_is_deep_or_long_or_no_utf8_is_refused_by_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    good = b'{"question_id": "q", "steps": ["s"]}\n'
+    deep = b'{"extra": ' + b"[" * 300 + b"]" * 300 + b"}\n"
+    long = b'{"extra": 1' + b"0" * 5000 + b"}\n"
+    path.write_bytes(good + deep + long + b'"\xed\xa0\x80"\n' + good)
+    bad: list[DataError] = []
+    assert len(read(path, Trajectory, bad_row=bad.append)) == 2
+    assert [error.row for error in bad] == [2, 3, 4]
+    assert "more than 200 deep" in str(bad[0])
+    path.write_bytes(good.decode().encode("utf-16"))
+    with pytest.raises(DataError, match=r"t\.jsonl: is UTF-16 or no text"):
+        read(path, Trajectory)
+
+
+def test_a_name_that_comes_twice_in_an_object_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    twice = '{"question_id": "q", "steps": ["x"], "steps": ["\\"a\\": b"]}\n'
+    path.write_text('{"question_id": "q", "steps": ["\\"a\\": b"]}\n' + 2 * twice)
+    with pytest.warns(DataWarning, match=r"row 2: 'steps' comes twice") as told:
+        read(path, Trajectory)
+    assert len(told) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path: Path) -> None:
+    for name in ("q.jsonl", "q.parquet"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match=f"{name}: is a pipe or a device"):
+            read_questions(tmp_path / name)
+        with pytest.raises(DreamPRMError, match="is no file"):
+            write_questions(tmp_path / name, [])
 
 
 def test_a_bad_row_of_parquet_is_told_and_the_next_ones_are_read(tmp_path: Path) -> None:

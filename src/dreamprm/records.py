@@ -178,7 +178,7 @@ class Question(Record):
         for field in ("id", "domain", "text", "answer"):
             if not getattr(self, field).strip():
                 raise ValueError(f"{field} is empty; give it a value or remove the row")
-        _check_extra(self.extra)
+        check_json("extra", self.extra)
         return self
 
 
@@ -221,7 +221,7 @@ class Trajectory(Record):
                 raise ValueError(f"{message} the limit; split it, or remove the row")
         if self.domain is not None and not self.domain.strip():
             raise ValueError("domain is empty; give it a value or leave it out")
-        _check_extra(self.extra)
+        check_json("extra", self.extra)
         if self.labels is not None and len(self.labels) != len(self.steps):
             raise ValueError(
                 f"labels: {len(self.labels)} labels for {len(self.steps)} steps; give one per step "
@@ -235,13 +235,17 @@ def domain_of(question: Question, trajectory: Trajectory) -> str:
     return trajectory.domain or question.domain
 
 
-def _check_extra(extra: dict[str, JsonValue]) -> None:
-    """NaN and infinity pass for numbers in Python, and in no other reader of JSON."""
-    if extra:
+def check_json(field: str, content: dict[str, JsonValue]) -> None:
+    """NaN and infinity pass for numbers in Python, and in no other reader of JSON.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if content:
         try:
-            json.dumps(extra, allow_nan=False)
+            json.dumps(content, allow_nan=False)
         except ValueError as error:
-            raise ValueError(f"extra: {error}; leave the value out") from None
+            raise ValueError(f"{field}: {error}; leave the value out") from None
 
 
 class StepScores(Record):

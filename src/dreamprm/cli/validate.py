@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dreamprm.cli.parsing import UsageError
 from dreamprm.errors import DreamPRMError
@@ -64,11 +64,12 @@ def run(config: Config) -> None:
         findings = audit.findings(loaded, decode_images=config.images, others=others)
         accounts.append((audit.facts(loaded), findings))
 
+    how: dict[str, Any] = {"image_root": config.image_root}
+    how["decode"] = config.images or bool(others)
     for path in config.input:
-        add(audit.load(path, format=config.input_format, image_root=config.image_root))
+        add(audit.load(path, format=config.input_format, **how))
     if config.questions or config.trajectories:
-        ours = audit.load_ours(config.questions, config.trajectories, image_root=config.image_root)
-        add(ours)
+        add(audit.load_ours(config.questions, config.trajectories, **how))
     if config.json:
         files = [
             {**asdict(facts), "findings": list(map(asdict, findings))}

@@ -8,11 +8,13 @@ row to row.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +30,7 @@ from dreamprm.data.files import (
     refuse,
     unique,
 )
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, DataWarning
 from dreamprm.records import Question, Record, StepScores, Trajectory
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _DATASET = "dataset"  # stands for the file in messages
 _ROWS_AT_ONCE = 1000
 _BYTES_AT_ONCE = 2**25
+_LARGE_GROUP = 2**27
 _INTEGERS = range(-(2**63), 2**63)
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -57,30 +60,40 @@ SCHEMAS: dict[type[Record], pa.Schema] = {
 }
 
 
-def each_row(path: Path, bad_row: BadRow) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (1-based row, fields of a record) of a Parquet file."""
-    for number, values in parquet_rows(path, bad_row):
+def each_row(
+    path: Path, bad_row: BadRow, *, large_pictures: bool = True
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based row, fields of a record) of a Parquet file.
+
+    Args:
+        large_pictures: read them too where a row group holds more of them than `_LARGE_GROUP`;
+            otherwise some bytes stand for each, and that is told.
+    """
+    for number, values in parquet_rows(path, bad_row, large_pictures=large_pictures):
         with in_row(path, number, bad_row):
             yield number, _from_arrow(values)
 
 
-def parquet_rows(path: Path, bad_row: BadRow = refuse) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_rows(
+    path: Path, bad_row: BadRow = refuse, *, large_pictures: bool = True
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (1-based row, values by column) of a Parquet file.
 
-    A row group is read in pieces of some `_BYTES_AT_ONCE`, but no less than a page of it.
+    A row group is read in pieces of some `_BYTES_AT_ONCE`, but no less than a page of it, and
+    pyarrow writes up to 1,024 pictures into a page.
 
     Raises:
         DataError: it is no such file, or it is damaged.
     """
     number = 0
-    for batch in _batches(path):
+    for batch in _batches(path, large_pictures):
         for i in range(batch.num_rows):
             number += 1
             with in_row(path, number, bad_row):
                 yield number, _values(batch, i)
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, large_pictures: bool) -> Iterator[pa.RecordBatch]:
     with open_for_reading(path), pa.OSFile(str(path)) as file:
         try:
             # What is not read ahead, and through a buffer, is not held as a whole.
@@ -93,14 +106,33 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
                 raise DataError("there are two such columns; rename one", file=path, field=name)
             for group in range(parquet.num_row_groups):
                 facts = parquet.metadata.row_group(group)
+                columns = None if large_pictures else _without_large_pictures(facts, path)
                 each = facts.total_byte_size // max(1, facts.num_rows)
                 rows = min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // max(1, each)))
-                yield from parquet.iter_batches(rows, row_groups=[group], use_threads=False)
+                yield from parquet.iter_batches(rows, [group], columns, use_threads=False)
         except DataError:
             raise
         except Exception as error:  # what pyarrow raises about damage is of no one class
             message = f"not Parquet, or cut off ({error}); make the file again"
             raise DataError(message, file=path) from error
+
+
+def _without_large_pictures(facts: Any, path: Path) -> list[str] | None:
+    """The other columns of a row group; None where its pictures are not large."""
+    parts = [facts.column(i) for i in range(facts.num_columns)]
+    sizes = {part.path_in_schema: part.total_uncompressed_size for part in parts}
+    pictures = [  # whose paths tell how many there are
+        name
+        for name in sizes
+        if name.startswith("images.") and f"{name.removesuffix('.bytes')}.path" in sizes
+    ]
+    size = sum(sizes[name] for name in pictures)
+    if size < _LARGE_GROUP:
+        return None
+    message = f"{path}: a row group holds {size >> 20} MiB of pictures, and is read as a whole, so"
+    message += " they are left out; `--images true` reads them, and `dreamprm convert` writes small"
+    warnings.warn(f"{message} row groups", DataWarning, stacklevel=2)
+    return [name for name in sizes if name not in pictures]
 
 
 def _values(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
@@ -268,5 +300,7 @@ def _image(image: Any) -> Any:
     """A stored image as a record holds it: bytes, else the path."""
     if not isinstance(image, dict):
         return image
-    data = image.get("bytes")
-    return image.get("path") if data is None else data
+    data, path = image.get("bytes"), image.get("path")
+    if "bytes" not in image and path is None:  # it was left out
+        return uuid4().bytes
+    return path if data is None else data

@@ -196,14 +196,20 @@ def find_overlap(
     return overlaps
 
 
-def duplicates(questions: Sequence[Question]) -> list[Overlap]:
-    """Find the questions of one file that an earlier row asks already; all of them count."""
+def duplicates(
+    questions: Sequence[Question], hashes: dict[Reference, ImageHash] | None = None
+) -> list[Overlap]:
+    """Find the questions of one file that an earlier row asks already; all of them count.
+
+    Args:
+        hashes: of images that are known; is added to.
+    """
     words = [_words(q) for q in questions]
     times = Counter(words)
     repeated = [i for i, w in enumerate(words) if times[w] > 1]
     index = _Index()
     overlaps = []
-    for i, key in _keys(questions, repeated, words, {}).items():
+    for i, key in _keys(questions, repeated, words, {} if hashes is None else hashes).items():
         if (match := index.find(key)) and match[1] in _ONE_QUESTION:
             j, why = match
             overlaps.append(Overlap(questions[i].id, i + 1, questions[j].id, j + 1, why, True))

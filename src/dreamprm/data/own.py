@@ -52,6 +52,7 @@ def iterate(
     *,
     image_root: str | Path | None = None,
     bad_row: BadRow = refuse,
+    large_pictures: bool = True,
 ) -> Iterator[R]:
     """Yield the records of a file one by one, for files larger than the memory.
 
@@ -60,6 +61,7 @@ def iterate(
         kind: class of its records.
         image_root: folder that image paths start from; the file's own by default.
         bad_row: told of each row that is no such record; when it returns, the row is left out.
+        large_pictures: see `arrow.each_row`.
 
     Raises:
         DataError: names the row and field of what is wrong: a line that is cut off, no JSON or no
@@ -70,7 +72,7 @@ def iterate(
     if path.suffix.lower() == ".parquet":
         from dreamprm.data import arrow
 
-        rows = arrow.each_row(path, bad_row)
+        rows = arrow.each_row(path, bad_row, large_pictures=large_pictures)
     else:
         rows = each_row(path, bad_row)
     seen: dict[str, int] = {}

@@ -1,4 +1,6 @@
-"""Weights per trajectory as JSON lines: what `dreamprm weigh` and training write and read.
+"""Files of weights: what `dreamprm weigh` and training write and read.
+
+Of domains they are one JSON object {domain: weight}, of trajectories JSON lines:
 
     {"question_id": "q1", "sample_index": 0, "domain": "chartqa", "weight": 1.5}
 
@@ -7,13 +9,14 @@ The domain is there for people and tools; a trajectory is found by its question 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat, NonNegativeInt
 
-from dreamprm.data.files import atomic_write, in_row
+from dreamprm.data.files import atomic_write, in_row, load_json_object
 from dreamprm.data.own import to_line
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
@@ -27,6 +30,16 @@ class TrajectoryWeight(Record):
     sample_index: Annotated[int, Field(strict=True)]
     domain: str
     weight: Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class Window(Record):
+    """One line of a training history: losses and weights of the domains after a window."""
+
+    step: NonNegativeInt
+    weights: dict[str, FiniteFloat]
+    lower_loss: float | None = None
+    meta_loss: float | None = None
+    trajectories: int | None = None
 
 
 def write_weights(
@@ -50,6 +63,22 @@ def write_weights(
             facts |= {"domain": domain_of(question, t), "weight": float(weight)}
             with in_row(path, row):
                 file.write(to_line(TrajectoryWeight.parse(facts), path.parent))
+
+
+def read_domain_weights(path: str | Path) -> dict[str, float]:
+    """Weights by domain.
+
+    Raises:
+        DataError: the file holds no such object, or (named by its domain) a weight is no number.
+    """
+    weights = load_json_object(path)
+    if not weights:
+        raise DataError("must be an object {domain: weight}", file=path)
+    for domain, weight in weights.items():
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not is_number or not abs(weight) <= sys.float_info.max:
+            raise DataError(f"must be a number, not {weight!r:.40}", file=path, field=domain)
+    return {domain: float(weight) for domain, weight in weights.items()}
 
 
 def read_weights(path: str | Path) -> dict[tuple[str, int], float]:

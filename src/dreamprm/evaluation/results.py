@@ -14,11 +14,11 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, JsonValue
+from pydantic import Field, FiniteFloat, JsonValue, model_validator
 
 from dreamprm import __version__
 from dreamprm.data.files import atomic_write, load_json_object
@@ -31,7 +31,7 @@ from dreamprm.evaluation.statistics import (
     resampled_sums,
     spread,
 )
-from dreamprm.records import Question, Record
+from dreamprm.records import Question, Record, check_json
 from dreamprm.search.choosing import Choice
 
 SCHEMA: Literal["dreamprm.result/1"] = "dreamprm.result/1"
@@ -132,6 +132,12 @@ class Result(Record):
     questions: dict[str, tuple[QuestionResult, ...]] = Field(default_factory=dict)
     ties: dict[str, Ties] = Field(default_factory=dict)
     details: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_json("settings", self.settings)
+        check_json("details", self.details)
+        return self
 
 
 def new_result(settings: Mapping[str, Any] | None = None, **fields: Any) -> Result:

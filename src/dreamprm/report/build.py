@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dreamprm.data.files import open_for_reading
+from dreamprm.data.files import in_row
 from dreamprm.data.rows import each_row
+from dreamprm.data.trajectory_weights import Window, read_domain_weights
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates
@@ -284,23 +283,11 @@ def training_history(
     folder: Path,
 ) -> tuple[tuple[Domain, ...], tuple[tuple[int, dict[str, float]], ...]]:
     """Final weights and their history from the output of a training run."""
-    with open_for_reading(folder / "weights.json") as file:
-        try:
-            weights: dict[str, float] = json.loads(file.read())
-            domains = tuple(Domain(name, "", "", None, float(w)) for name, w in weights.items())
-        except (ValueError, TypeError, AttributeError) as error:
-            message = f"must be an object {{domain: weight}} ({error})"
-            raise DataError(message, file=folder / "weights.json") from error
-    history = []
+    weights = read_domain_weights(folder / "weights.json")
+    history: list[tuple[int, dict[str, float]]] = []
     path = folder / "history.jsonl"
     for number, row in each_row(path) if path.is_file() else ():
-        history.append(_window(row, path, number))
-    return domains, tuple(history)
-
-
-def _window(row: Any, path: Path, number: int) -> tuple[int, dict[str, float]]:
-    try:
-        return int(row["step"]), {str(name): float(w) for name, w in row["weights"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        message = f"no line of a training history ({error!r}); remove it"
-        raise DataError(message, file=path, row=number) from error
+        with in_row(path, number):
+            window = Window.parse(row)
+            history.append((window.step, window.weights))
+    return tuple(Domain(name, "", "", None, w) for name, w in weights.items()), tuple(history)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat, NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,12 +25,27 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dreamprm.bilevel.loop import Bilevel
 from dreamprm.bilevel.losses import Affine, MetaLoss
-from dreamprm.errors import DreamPRMError
+from dreamprm.data.files import in_row, load_json_object
+from dreamprm.data.trajectory_weights import Window
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.records import Record
 from dreamprm.training.config import TrainConfig
 
 TENSORS, STATE = "state.safetensors", "state.json"
 # Fields that may differ between the run that wrote a checkpoint and the run that goes on from it.
 FREE = {"save_steps", "save_total_limit", "dataloader_num_workers", "logging_steps", "report_to"}
+
+
+class State(Record):
+    """What a checkpoint's JSON holds."""
+
+    step: NonNegativeInt
+    upper_step: NonNegativeInt
+    domains: tuple[str, ...]
+    config: dict[str, Any]
+    slope: FiniteFloat | None
+    run: dict[str, Any]
+    history: tuple[Window, ...]
 
 
 def save_checkpoint(
@@ -94,12 +110,17 @@ def load_checkpoint(
     """Put a run into the state of a checkpoint; returns its JSON part.
 
     Raises:
-        DreamPRMError: the checkpoint belongs to other settings or other domains (names the field).
+        DreamPRMError: the checkpoint is damaged, or belongs to other settings or other domains
+            (names the field).
     """
     try:
-        state: dict[str, Any] = json.loads((path / STATE).read_text())
+        state = load_json_object(path / STATE)
+        with in_row(path / STATE, None):
+            State.parse(state)
+        if path.name != f"checkpoint-{state['step']}":
+            raise DataError("is another than its folder's", file=path / STATE, field="step")
         tensors = load_file(path / TENSORS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (DataError, OSError, SafetensorError) as error:
         raise DreamPRMError(
             f"{path}: cannot read the checkpoint: {error}; remove this folder to go on from an "
             "earlier one"
@@ -123,14 +144,14 @@ def load_checkpoint(
             )
     try:
         _restore(loop, tensors)
-    except (KeyError, RuntimeError) as error:
+        torch.set_rng_state(tensors["rng"])
+        device = loop.parameters[0].device
+        if "cuda_rng" in tensors and device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["cuda_rng"], device)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DreamPRMError(
             f"{path} does not fit this model ({error}); give the same, or another output_dir"
         ) from error
-    torch.set_rng_state(tensors["rng"])
-    device = loop.parameters[0].device
-    if "cuda_rng" in tensors and device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["cuda_rng"], device)
     if isinstance(profile, Affine):
         profile.slope = state["slope"]
     loop.steps, loop.upper_steps = state["step"], state["upper_step"]

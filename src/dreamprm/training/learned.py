@@ -22,8 +22,8 @@ from dreamprm.bilevel.weights import (
     Weights,
 )
 from dreamprm.data import trajectory_weights
-from dreamprm.data.files import atomic_write, load_json_object
-from dreamprm.errors import DataError, DataWarning, DreamPRMError
+from dreamprm.data.files import atomic_write
+from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.records import domain_of
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
@@ -87,13 +87,7 @@ def read_weights(path: Path) -> GivenWeights:
         path = instances if instances.exists() else path / "weights.json"
     if path.suffix == ".jsonl":
         return trajectory_weights.read_weights(path)
-    weights = load_json_object(path)
-    if not weights:
-        raise DataError("must be an object {domain: weight}", file=path)
-    for domain, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise DataError(f"must be a number, not {weight!r}", file=path, field=domain)
-    return {domain: float(weight) for domain, weight in weights.items()}
+    return trajectory_weights.read_domain_weights(path)
 
 
 def domain_weights(weighting: Weights, data: TrainData) -> dict[str, float]:

@@ -44,7 +44,7 @@ def load_other(path: str | Path) -> Loaded:
     Raises:
         DataError: the file cannot be read, or holds no questions.
     """
-    other = load(path)
+    other = load(path, decode=True)
     if not other.questions:
         raise DataError("holds no questions to compare with", file=path)
     return other
@@ -57,7 +57,8 @@ def findings(
 
     Args:
         loaded: what a file holds.
-        decode_images: read every image to its end; else it is only looked for on disk.
+        decode_images: read every image to its end; else it is only looked for on disk. Those that
+            lie in the file are decoded when it is loaded.
         others: name -> file whose questions must not be among these, such as a benchmark.
 
     Raises:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dreamprm.data import known
-from dreamprm.data.files import DataWarning
-from dreamprm.data.format import Records, row_place
+from dreamprm.data import known, own
+from dreamprm.data.files import BadRow, DataWarning
+from dreamprm.data.format import Format, Records, row_place
+from dreamprm.data.overlap import ImageHash, hash_image
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError, shortened
+from dreamprm.images import load_image
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory, domain_of
 from dreamprm.unread import Unread, unanswered
 
+_AT_ONCE = 16  # questions whose pictures are held
 _TOP = 8  # domains, subjects, policies and label totals that are named
 Severity = Literal["error", "warning", "note"]
 SHOWN = 5
@@ -65,6 +71,46 @@ def share(count: int, total: int) -> str:
     return f"all {total}" if count == total else f"{count} of {total}"
 
 
+@dataclass
+class Embedded:
+    """Pictures that lie in the data file itself: a digest stands for the bytes of each.
+
+    Attributes:
+        decode: read each picture to its end.
+        hashes: digest -> what it shows, where pictures are decoded.
+        damaged: digest -> why it cannot be read.
+    """
+
+    decode: bool
+    hashes: dict[str | bytes, ImageHash] = field(default_factory=dict)
+    damaged: dict[bytes, str] = field(default_factory=dict)
+
+    def put_aside(self, questions: Iterable[Question]) -> Iterator[Question]:
+        """The questions without the bytes of their pictures."""
+        questions = iter(questions)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while some := list(islice(questions, _AT_ONCE)):
+                pictures = [i for q in some for i in q.images if isinstance(i, bytes)]
+                digests = iter(pool.map(self._look, pictures))
+                for question in some:
+                    images = tuple(
+                        next(digests) if isinstance(image, bytes) else image
+                        for image in question.images
+                    )
+                    yield question.model_copy(update={"images": images})
+
+    def _look(self, picture: bytes) -> bytes:
+        digest = hashlib.sha256(picture).digest()
+        if self.decode and digest not in self.hashes:
+            self.hashes[digest] = hash_image(picture)
+            try:
+                if self.hashes[digest].shape is None:
+                    load_image(picture)
+            except DataError as error:
+                self.damaged[digest] = error.message
+        return digest
+
+
 @dataclass(frozen=True)
 class Loaded(Records):
     """What was found in one file (`source`), or in files of ours that belong together.
@@ -76,6 +122,7 @@ class Loaded(Records):
         told: what the reader warned of.
         repeated: places of rows that are equal to an earlier one.
         is_whole: are questions and trajectories both there, so that none may be missing?
+        embedded: what was seen of pictures that lie in the file.
     """
 
     format: str = ""
@@ -84,6 +131,7 @@ class Loaded(Records):
     told: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     is_whole: bool = False
+    embedded: Embedded = field(default_factory=lambda: Embedded(decode=False))
 
     @cached_property
     def unread(self) -> Unread:
@@ -93,7 +141,11 @@ class Loaded(Records):
 
 
 def load(
-    path: str | Path, *, format: str | None = None, image_root: str | Path | None = None
+    path: str | Path,
+    *,
+    format: str | None = None,
+    image_root: str | Path | None = None,
+    decode: bool = False,
 ) -> Loaded:
     """Read a file of any format.
 
@@ -101,6 +153,7 @@ def load(
         path: the file.
         format: name of the format; by default told from the first rows.
         image_root: folder that image paths start from; the file's own by default.
+        decode: look into pictures that lie in the file, which are not kept.
 
     Raises:
         DataError: the file cannot be opened, or its format is not known.
@@ -108,9 +161,10 @@ def load(
     path = Path(path)
     chosen = known.choose(path, format)
     bad: list[DataError] = []
+    embedded = Embedded(decode)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", DataWarning)
-        read = chosen.read(path, image_root=image_root, without_response="drop", bad_row=bad.append)
+        read = _read(chosen, path, image_root, bad.append, embedded)
     messages = [str(w.message) for w in told if issubclass(w.category, DataWarning)]
     rows, repeated = _count_rows(path, read)
     return Loaded(
@@ -121,7 +175,19 @@ def load(
         told=[] if read.claims else messages,  # else the claims say the same
         repeated=repeated,
         is_whole=chosen.holds == "pair",
+        embedded=embedded,
     )
+
+
+def _read(
+    chosen: Format, path: Path, image_root: str | Path | None, bad_row: BadRow, embedded: Embedded
+) -> Records:
+    if chosen.own is not Question:
+        return chosen.read(path, image_root=image_root, without_response="drop", bad_row=bad_row)
+    questions = own.iterate(
+        path, Question, image_root=image_root, bad_row=bad_row, large_pictures=embedded.decode
+    )
+    return Records(list(embedded.put_aside(questions)), source=str(path))
 
 
 def load_ours(
@@ -129,17 +195,19 @@ def load_ours(
     trajectories: Sequence[Path],
     *,
     image_root: str | Path | None = None,
+    decode: bool = False,
 ) -> Loaded:
     """Read questions and trajectories of ours that belong together."""
     loaded = Loaded(
         source=" + ".join(map(str, [*questions, *trajectories])),
         format="questions + trajectories",
         is_whole=bool(questions and trajectories),
+        embedded=Embedded(decode),
     )
     count = 0
     for path in [*questions, *trajectories]:
         kind = "questions" if path in questions else "trajectories"
-        read = known.find(kind).read(path, image_root=image_root, bad_row=loaded.bad.append)
+        read = _read(known.find(kind), path, image_root, loaded.bad.append, loaded.embedded)
         ids = loaded.by_id
         for question in read.questions:
             if question.id in ids:

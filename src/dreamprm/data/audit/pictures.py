@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,8 +31,9 @@ def check(loaded: Loaded, *, decode: bool = False) -> Iterator[Finding]:
     message += " by --image_root where the paths start"
     yield from finding("error", "missing_images", places, message)
     if decode:
-        yield from _damaged([(q, i) for q, i in local if i not in missing])
-    twice = duplicates(loaded.questions)
+        there = [(q, i) for q, i in local if i not in missing]
+        yield from _damaged(there, loaded.embedded.damaged)
+    twice = duplicates(loaded.questions, dict(loaded.embedded.hashes))
     message = f"{len(twice)} questions ask again what an earlier one of the file asks"
     yield from finding("warning", "repeated_questions", _pairs(twice), message)
 
@@ -44,10 +45,14 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _damaged(images: Sequence[tuple[Question, str | bytes]]) -> Iterator[Finding]:
-    """Read every image to its end."""
+def _damaged(
+    images: Sequence[tuple[Question, str | bytes]], known: Mapping[bytes, str]
+) -> Iterator[Finding]:
+    """Read every image to its end; of those in the file it is known."""
 
     def cause(image: str | bytes) -> str | None:
+        if isinstance(image, bytes):
+            return known.get(image)
         try:
             load_image(image)
         except DataError as error:
@@ -63,7 +68,8 @@ def _damaged(images: Sequence[tuple[Question, str | bytes]]) -> Iterator[Finding
 
 def overlap(loaded: Loaded, name: str, other: Loaded) -> Iterator[Finding]:
     """Questions that another file asks, too; `name` is what the user calls it."""
-    pairs = find_overlap(loaded.questions, other.questions)
+    hashes = loaded.embedded.hashes | other.embedded.hashes
+    pairs = find_overlap(loaded.questions, other.questions, hashes=hashes)
     yield from _shared(loaded.questions, name, pairs)
     letters = list(_other_letters(loaded.questions, other.questions))
     message = f"{len(letters)} questions are worded as one of {name}, with the same right option"
