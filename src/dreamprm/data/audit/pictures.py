@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dreamprm.answers.options import option_meant
 from dreamprm.answers.text import clean, same_text
-from dreamprm.data.audit.account import Finding, Loaded, finding, place, share
+from dreamprm.data.audit.account import Embedded, Finding, Loaded, finding, place, share
 from dreamprm.data.overlap import Overlap, duplicates, find_overlap, normalise
 from dreamprm.errors import DataError
 from dreamprm.images import load_image
@@ -32,7 +32,7 @@ def check(loaded: Loaded, *, decode: bool = False) -> Iterator[Finding]:
     yield from finding("error", "missing_images", places, message)
     if decode:
         there = [(q, i) for q, i in local if i not in missing]
-        yield from _damaged(there, loaded.embedded.damaged)
+        yield from _damaged(there, loaded.embedded)
     twice = duplicates(loaded.questions, dict(loaded.embedded.hashes))
     message = f"{len(twice)} questions ask again what an earlier one of the file asks"
     yield from finding("warning", "repeated_questions", _pairs(twice), message)
@@ -46,13 +46,13 @@ def _is_file(path: str) -> bool:
 
 
 def _damaged(
-    images: Sequence[tuple[Question, str | bytes]], known: Mapping[bytes, str]
+    images: Sequence[tuple[Question, str | bytes]], embedded: Embedded
 ) -> Iterator[Finding]:
     """Read every image to its end; of those in the file it is known."""
 
     def cause(image: str | bytes) -> str | None:
-        if isinstance(image, bytes):
-            return known.get(image)
+        if isinstance(image, bytes) and image in embedded.hashes:
+            return embedded.damaged.get(image)
         try:
             load_image(image)
         except DataError as error:
