@@ -32,17 +32,6 @@ def test_every_stored_verdict_of_gsm8k_is_ours(real_data: Path) -> None:
     assert differing(rows) == []
 
 
-def test_the_figures_of_gsm8k_come_out(real_data: Path) -> None:
-    assert verdicts.gsm8k_figures(real_data) == {
-        "6b_finetuning": 21.68,
-        "6b_verification": 39.04,
-        "175b_finetuning": 34.72,
-        "175b_verification": 56.25,
-        "majority": 44.20,
-        "any right": 67.25,
-    }
-
-
 def test_the_only_other_verdict_on_extracted_math_is_one_the_file_has_wrong(
     real_data: Path,
 ) -> None:
@@ -51,28 +40,6 @@ def test_the_only_other_verdict_on_extracted_math_is_one_the_file_has_wrong(
     [row] = [row for row in rows if not row.agrees]
     assert (row.answer, row.gold) == ("10000", "10{,}000")
     assert row.ours == Verdict(True, "number")
-
-
-def test_the_figures_of_math_come_out(real_data: Path) -> None:
-    stored = verdicts.math_figures(real_data, stored=True)
-    assert stored == {
-        "majority": [90, 90, 93, 93],
-        "reward model": [90, 93, 93, 94],
-        "any right": [90, 94, 95, 96],
-    }
-    ours = verdicts.math_figures(real_data, stored=False)
-    assert ours == {  # one more right sample, the 8th of row 73
-        "majority": [90, 90, 93, 93],
-        "reward model": [90, 93, 93, 95],
-        "any right": [90, 94, 95, 97],
-    }
-
-
-def test_the_figures_of_the_dreamprm_meta_set_come_out(real_data: Path) -> None:
-    assert verdicts.dreamprm_figures(real_data) == {
-        "mean": [52.17, 50.97, 50.64, 50.36],
-        "any right": [52.17, 60.87, 65.22, 67.87],
-    }
 
 
 @pytest.mark.parametrize(("file", "right"), zip(verdicts.MATHVISTA_FILES, (348, 321), strict=True))

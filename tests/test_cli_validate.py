@@ -365,18 +365,6 @@ def test_processbench_has_its_figures(
     assert found["right_answer_wrong_step"].count == right_but_wrong
 
 
-def test_letters_of_mmmu_pro_do_not_carry_over_to_four_options(
-    real_data: Path, validate: Validate
-) -> None:
-    path = real_data / "mmmu_pro" / "gpt-4o_standard_10_options_cot.jsonl"
-    other = real_data / "dreamprm_1_5" / "meta_MMMU_Pro.json"
-    account, found, _ = validate("--input", path, "--against.four", other)
-    assert account["outcomes"] == {"right": 952, "wrong": 778, "unknown": 0}
-    assert "unread_rows" not in found
-    assert found["other_letters"]["count"] > 200
-    assert "question test_History_134: J, there B" in found["other_letters"]["where"][0]
-
-
 def test_the_real_questions_of_mathvision_are_in_order(real_data: Path, validate: Validate) -> None:
     _, found, code = validate("--input", real_data / "mathvision" / "testmini.jsonl")
     assert (code, found) == (0, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,6 @@ def test_the_released_meta_set_of_dreamprm_1_5_is_read_whole(real_data: Path) ->
     assert Counter(trajectory.outcome for trajectory in trajectories) == {True: 834, False: 822}
     assert {question.subject for question in questions} >= {"Art", "Clinical_Medicine"}
     assert all(len(question.options) >= 2 for question in questions)
-
-    by_question = defaultdict(list)
-    for trajectory in trajectories:
-        by_question[trajectory.question_id].append(trajectory.outcome)
-    right = [sum(any(o[:n]) for o in by_question.values()) / 414 for n in (1, 2, 3, 4)]
-    assert [round(100 * share, 2) for share in right] == [52.17, 60.87, 65.22, 67.87]
 
 
 SHARED = "### Question:\nHow many?\n\n### Solution Process:\nread 3"

@@ -38,23 +38,6 @@ def test_the_first_step_below_the_threshold_is_the_first_error() -> None:
         predicted([0.0], threshold=1)
 
 
-@pytest.mark.parametrize(
-    ("file", "erroneous", "total", "right"),
-    [
-        ("gsm8k.json", 207, 400, 7),
-        ("math.json", 594, 1000, 94),
-    ],
-)
-def test_processbench_has_the_counts_of_its_card(
-    real_data: Path, file: str, erroneous: int, total: int, right: int
-) -> None:
-    _, trajectories = read_pair(real_data / "processbench" / file)
-    assert len(trajectories) == total
-    wrong = [t for t in trajectories if labelled(t) >= 0]
-    assert len(wrong) == erroneous
-    assert sum(bool(t.outcome) for t in wrong) == right
-
-
 def test_f1_of_constructed_predictions_is_that_by_hand(real_data: Path, tmp_path: Path) -> None:
     path = real_data / "processbench" / "gsm8k.json"
     _, trajectories = read_pair(path)
