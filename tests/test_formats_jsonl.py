@@ -32,7 +32,7 @@ from dreamprm.records import Question, Record, StepScores, Trajectory
 from tests.record_strategies import LISTS
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 
 
 def question(question_id: str = "q1", *images: str | bytes) -> Question:
