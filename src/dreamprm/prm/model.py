@@ -411,6 +411,7 @@ class PRM(nn.Module):
         head = self.head.state_dict() if state is None else _below("head.", state)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / CONFIG_FILE).unlink(missing_ok=True)  # the last: without it this is no PRM
             if adapters and not merged:
                 save_adapter(self.backbone, folder, self.base, of_backbone)
             else:
