@@ -101,7 +101,7 @@ class Job:
         self.expected, self.seconds = contents(self.out), result.seconds
         self.needed = self.requests
         if result.code:
-            return result.said
+            return f"ended with {result.code}: {result.said}"
         code, said = self.second or (0, "")  # may come too late, and then does the same once more
         TOLD[self.name] += code == 1
         return said if code and "is being written by process" not in said else None
@@ -120,7 +120,7 @@ class Job:
     def _check_end(self, result: Result) -> str | None:
         left = contents(self.out)
         if result.code:
-            return result.said
+            return f"ended with {result.code}: {result.said}"
         if odd := left.keys() ^ self.expected.keys():
             return f"files are missing or left behind: {sorted(odd)}"
         if other := [n for n, content in left.items() if not same(content, self.expected[n])]:
