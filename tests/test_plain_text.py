@@ -16,7 +16,7 @@ from dreamprm.policy import Request
 from dreamprm.policy.local import LocalPolicy, PromptEncoder
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.prm.conventions import QWEN_TAG, SHEPHERD_TAG, TextPRM
-from dreamprm.prm.layout import Encoder, LayoutConfig, LayoutName
+from dreamprm.prm.layout import Encoder, LayoutConfig
 from dreamprm.prm.shared_prefix import share
 from dreamprm.records import Question
 from dreamprm.tiny.model import build_processor
@@ -26,7 +26,7 @@ from tests.tiny_backbones import BUILDERS
 
 PICTURE = noise(60, 60, 1)
 BACKBONES = ["tiny", *BUILDERS]
-LAYOUTS: list[LayoutName] = ["trajectory", "prefix", "turns"]
+LAYOUTS = ["trajectory", "prefix", "turns"]
 
 
 @cache
@@ -54,7 +54,7 @@ def controls_of(inputs: Any, special: set[int]) -> list[list[int]]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_what_data_spells_adds_no_control_token(backbone: str, layout: LayoutName) -> None:
+def test_what_data_spells_adds_no_control_token(backbone: str, layout: Any) -> None:
     """Turns, images and steps are where they are with harmless words in place of the tokens."""
     made, rng = processor(backbone), random.Random(backbone)
     tag = "\n" if layout == "turns" else made.tokenizer.eos_token  # a special one, as vLLM wants it
