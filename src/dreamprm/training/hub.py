@@ -16,11 +16,14 @@ import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # has no __all__
+from pydantic import JsonValue, NonNegativeInt
 
 from dreamprm import __version__
-from dreamprm.data.files import atomic_write, load_json_object
+from dreamprm.data.files import atomic_write, in_row, load_json_object
+from dreamprm.data.trajectory_weights import read_domain_weights
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.folder import CONFIG_FILE, is_prm, no_prm
+from dreamprm.records import Record
 from dreamprm.training.config import TrainConfig
 
 CARD_FILE = "README.md"
@@ -121,12 +124,16 @@ def model_card(
         load_json_object(folder / name) if (folder / name).is_file() else {}
         for name in (CONFIG_FILE, "weights.json", "training_config.json")
     )
+    if saved:
+        saved = read_domain_weights(folder / "weights.json")
+    with in_row(folder / "training_config.json", None):
+        trained = _Trained.parse(training)
     weights = (saved or prm.get("domain_weights") or {}).items()
-    config = training.get("config")
+    config = trained.config
     learned = bool(weights) and bool((config or {}).get("learn_weights", True))
     adapter_base = _adapter_base(folder)
     adapter = adapter_base is not None
-    base = adapter_base or training.get("model_name_or_path") or ""
+    base = adapter_base or trained.model_name_or_path or ""
     is_public = _is_hub_name(base)
     tags = ["process-reward-model", "reward-model"]
     front: dict[str, Any] = {"library_name": "dreamprm", "pipeline_tag": "image-text-to-text"}
@@ -162,13 +169,21 @@ def model_card(
         base=(base if is_public else Path(base).name) if base else "not recorded",
         adapter=adapter,
         prm=prm,
-        domains=training.get("domains") or {},
+        domains=trained.domains or {},
         weights=sorted(weights, key=lambda item: -item[1]),
         learned=learned,
         settings=settings,
         evaluation=_table(evaluation) if evaluation else None,
         versions=versions,
     )
+
+
+class _Trained(Record):
+    """What `training_config.json` tells."""
+
+    model_name_or_path: str | None = None
+    config: dict[str, JsonValue] | None = None
+    domains: dict[str, NonNegativeInt] | None = None
 
 
 def _adapter_base(folder: Path) -> str | None:
