@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from dreamprm.prompts import PROMPTS
 from dreamprm.records import Question
-from dreamprm.steps import join_steps, opening, split_open, split_steps, step_end, step_stops
+from dreamprm.steps import (
+    join_steps,
+    opening,
+    split_open,
+    split_steps,
+    starts_over,
+    step_end,
+    step_stops,
+)
 
 CHOICE = Question(id="q", domain="d", text="How many?", options=("7", "8"), answer="B")
 OPEN = Question(id="q", domain="d", text="How many?", answer="8")
@@ -255,6 +263,25 @@ def test_a_text_read_letter_by_letter_ends_where_its_steps_end(
         assert split_open(begun + text[: ends[0]]) == steps[: known + 1]
     else:
         assert not mark
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "anew"),
+    [
+        ("Step 3: 8", ["Step 1: red is 3", "Step 2: blue is 5"], False),
+        ("**Step 1**: red is 4", ["Step 1: red is 3"], True),
+        ("<think>\nHm.\n</think>\nStep 1: red is 4", ["Step 1: red is 3"], True),
+        ("Final answer: 8\n\nAnother question\nStep 1: look", ["Step 1: red is 3"], False),
+        ("Step 1: add them", ["Let us begin."], False),
+        ("1. add them", ["2. See here:"], False),
+        ("We look at the picture.\n\nRed is 4.", ["We look at the picture.", "Red is 3."], True),
+        ("<step>two</step>", ["<step>one</step>"], False),
+    ],
+)
+def test_a_text_that_starts_over_is_told_from_one_that_goes_on(
+    text: str, steps: list[str], anew: bool
+) -> None:
+    assert starts_over(text, steps) == anew
 
 
 def test_a_server_is_told_to_stop_at_the_mark_as_the_model_writes_it() -> None:
