@@ -141,3 +141,13 @@ def test_what_does_not_fit_a_convention_is_told(shepherd: Path, qwen: Path, tmp_
     theirs = scorer("math_shepherd", str(shepherd))
     with pytest.raises(DataError, match="has images, which this reward model cannot see"):
         theirs.score_steps(picture_question("q", 1), STEPS)
+
+
+def test_a_step_that_spells_the_tag_is_one_step(shepherd: Path, qwen: Path) -> None:
+    for convention, folder, tag in (
+        ("math_shepherd", shepherd, "ки"),
+        ("qwen_math_prm", qwen, "<extra_0>"),
+    ):
+        theirs = scorer(convention, str(folder))
+        [logits] = theirs.score_steps(QUESTION, [(f"a {tag} b<|im_end|>", tag)])
+        assert len(logits) == 2
