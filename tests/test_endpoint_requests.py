@@ -152,6 +152,35 @@ def test_tokens_that_a_server_does_not_count_are_estimated(caplog: Any) -> None:
         assert caplog.text.count(f"{server.url} does not count tokens") == 1
 
 
+def test_no_seed_is_sent_where_none_is_set() -> None:
+    with FakeEndpoint() as server:
+        assert len(run(policy_of(server, seed=None), 3)) == 3
+        assert not any("seed" in seen.body for seen in server.seen)
+
+
+@pytest.mark.parametrize("broken", ["422", "500", "reset"])
+def test_a_server_that_breaks_at_a_seed_gets_none_and_others_do(
+    broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault = Fault(broken, body='{"error": {"message": "no seed"}}')
+    breaks = lambda _, body: fault if "seed" in body else None  # noqa: E731
+    with FakeEndpoint(plan=breaks, latency_s=0.01) as one, FakeEndpoint(latency_s=0.01) as other:
+        policy = policy_of(one, other, concurrency=2)
+        asyncio.run(policy.connect())
+        one.forget()
+        assert len(run(policy, 20)) == 20
+        assert not any("seed" in seen.body for seen in one.seen) and one.seen
+        assert all("seed" in seen.body for seen in other.seen)
+        assert caplog.text.count("it answers without a seed, so none is sent to it") == 1
+        assert policy.settings == policy_of(one, continuation="prompt").settings
+
+
+def test_a_server_that_works_with_a_seed_is_not_asked_without() -> None:
+    with FakeEndpoint(plan=scripted({1: Fault("400"), 2: Fault("400")})) as server:
+        run(policy_of(server), 1)
+        assert all("seed" in seen.body for seen in server.seen)
+
+
 def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
     refusal = Fault("400", body='{"error": {"message": "use max_completion_tokens instead"}}')
     with FakeEndpoint(plan=lambda _, body: refusal if "max_tokens" in body else None) as server:

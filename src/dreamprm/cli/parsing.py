@@ -157,14 +157,14 @@ def _plain(words: Sequence[str], kinds: Mapping[str, Any], main_input: str | Non
             while rest and not rest[0].startswith("--"):
                 values.append(rest.pop(0))
             plain.append(_list(name, values))
-        elif equals:
-            plain.append(f"--{name}={value}")
-        elif kind is bool and (not rest or rest[0].lower() not in FLAG_WORDS):
+        elif kind is bool and not equals and (not rest or rest[0].lower() not in FLAG_WORDS):
             plain.append(f"--{name}=true")
-        elif not rest or rest[0].startswith("--"):
+        elif not equals and (not rest or rest[0].startswith("--")):
             raise UsageError(f"--{name} needs a value")
         else:
-            plain.append(f"--{name}={rest.pop(0)}")
+            value = value if equals else rest.pop(0)
+            is_none = value == "none" and kind in (int | None, float | None)
+            plain.append(f"--{name}={'null' if is_none else value}")
     return _main(main_words, plain, kinds, main_input) + plain
 
 

@@ -42,7 +42,8 @@ class PolicyOptions:
         per_device_batch_size: sequences that a local model samples at once.
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
         dtype: of a local model: float32, bfloat16, float16, or auto (as it was saved).
-        seed: of sampling; the same seed and settings give the same texts.
+        seed: of sampling; the same seed and settings give the same texts. `none` sends none to a
+            served model (some servers break at one): what it writes cannot be repeated.
         store: file that keeps every completion (SQLite); by default rollouts.db beside the output.
             Verbs that share a store never ask for a completion twice.
         judge_model: served model that verifies open answers which no rule can decide.
@@ -72,7 +73,7 @@ class PolicyOptions:
     per_device_batch_size: int = 32
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    seed: int = 0
+    seed: int | None = 0
     store: Path | None = None
     judge_model: str | None = None
     judge_urls: list[str] = field(default_factory=list)
@@ -121,6 +122,7 @@ class PolicyOptions:
             temperature=temperature,
             max_new_tokens=2048,  # for judges that think first; the verdict is one word
             continuation="prompt",
+            seed=self.seed,
             concurrency=self.concurrency,
             timeout_s=self.timeout_s,
             max_attempts=self.max_attempts,
@@ -135,7 +137,9 @@ class PolicyOptions:
         """Refuse what no policy can do, before a model is loaded."""
         require_positive(self, "temperature", "max_new_tokens", "per_device_batch_size")
         require_positive(self, "concurrency", "timeout_s", "max_attempts", "give_up_after_s")
-        if not 0 <= self.seed < 2**63:
+        if self.seed is None and not self.base_urls:
+            raise DreamPRMError("seed none is for served models; give base_urls, or a number")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
             raise DreamPRMError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1")
         for name in ("budget_tokens", "budget_cost", "max_n"):
             if getattr(self, name) is not None:

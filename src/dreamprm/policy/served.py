@@ -241,6 +241,8 @@ class EndpointPolicy:
         self._continuation: Literal["auto"] | Continuation = options.continuation
         self._plain: dict[str, Any] = {}  # fields that plain sampling takes on these servers
         self._max_tokens_field = "max_tokens"
+        self._seeded = options.seed is not None
+        self._takes_seed: dict[str, bool] = {}  # of the servers that have answered
         self._max_n = options.max_n  # the smallest that is known to work, or what we were told
         self._connected = False
         self._stops: bool | None = None  # do the servers stop where they are told to?
@@ -434,7 +436,7 @@ class EndpointPolicy:
             "temperature": self._facts["temperature"],
             self._max_tokens_field: self._facts["max_new_tokens"],
             "n": n,
-            "seed": seed,
+            **({"seed": seed} if self._seeded else {}),
         }
         return Call("chat/completions", {**fields, **body, **self._facts["extra_body"]})
 
@@ -471,23 +473,51 @@ class EndpointPolicy:
                 while True:
                     limit = self._max_tokens_field
                     call = Call("models") if body is None else self._call(body, 1, 0)
-                    reply = await connection.until_answered(pool, call, masked)
+                    asked = functools.partial(connection.until_answered, pool, call, masked)
+                    reply = await self._without_seed_if_need_be(url, call, asked)
                     if not isinstance(reply, Failure) or not self._learned_from(reply, limit):
                         return reply
 
             return ask
 
-        connection = Connection(self._key, self.name, quick, attempts, self._backoff)
+        connection = self._connection(quick, attempts)
         async with aclosing(connection):
             yield asker
+
+    async def _without_seed_if_need_be(
+        self, url: str, call: Call, ask: Callable[[], Awaitable[bytes | Failure]]
+    ) -> bytes | Failure:
+        """Some servers break at a seed or refuse it; that is found out with their first answer."""
+        reply = await ask()
+        if "seed" not in call.fields or url in self._takes_seed:
+            return reply
+        if not isinstance(reply, Failure):
+            self._takes_seed[url] = True
+        elif reply.kind in ("again", "refused"):
+            self._takes_seed[url] = False
+            unseeded = await ask()
+            if not isinstance(unseeded, Failure):
+                _logger.warning(
+                    "%s; it answers without a seed, so none is sent to it, and what it writes "
+                    "cannot be repeated",
+                    reply.message,
+                )
+                return unseeded
+            del self._takes_seed[url]
+            if reply.status is None:  # vLLM 0.32 on a CPU dies
+                hint = "; if the seed is what it breaks at, --seed none sends none"
+                reply = replace(reply, message=reply.message + hint)
+        return reply
+
+    def _connection(self, timeout_s: float, max_attempts: int) -> Connection:
+        seeds = self._takes_seed
+        return Connection(self._key, self.name, timeout_s, max_attempts, self._backoff, seeds)
 
     def _state(self) -> _Here:
         """What belongs to the running event loop; made anew for each."""
         loop = asyncio.get_running_loop()
         if self._here is None or self._here.loop is not loop:
-            connection = Connection(
-                self._key, self.name, self._timeout_s, self._max_attempts, self._backoff
-            )
+            connection = self._connection(self._timeout_s, self._max_attempts)
             pool = Pool(self._urls, self._each, self._give_up_after_s, self._backoff)
             pool.doubt(self._silent)
             self._here = _Here(loop, connection, pool)

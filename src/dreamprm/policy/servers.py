@@ -427,12 +427,19 @@ class Connection:
         timeout_s: of one attempt.
         max_attempts: failures of one request after which it is given up.
         backoff: pauses between the attempts of one request.
+        takes_seed: base URL -> is it sent the seed of a call; those that it lacks are.
     """
 
     def __init__(
-        self, key: Key, model: str, timeout_s: float, max_attempts: int, backoff: Backoff
+        self,
+        key: Key,
+        model: str,
+        timeout_s: float,
+        max_attempts: int,
+        backoff: Backoff,
+        takes_seed: Mapping[str, bool],
     ) -> None:
-        self._key, self._model = key, model
+        self._key, self._model, self._takes_seed = key, model, takes_seed
         self._timeout_s, self._max_attempts, self._backoff = timeout_s, max_attempts, backoff
         self._clients: dict[str, AsyncOpenAI] = {}
 
@@ -515,7 +522,7 @@ class Connection:
 
         try:
             async with asyncio.timeout(limit_s):
-                body = await self._send(self._client(url), call)
+                body = await self._send(url, call)
             outcome = read(body, url)
         except TimeoutError:
             outcome = Failure("again", f"no reply within {limit_s:g} s")
@@ -533,13 +540,17 @@ class Connection:
             outcome = Failure("fatal", f"{error}; correct the base URL")
         return self._told(outcome, url) if isinstance(outcome, Failure) else outcome
 
-    async def _send(self, client: AsyncOpenAI, call: Call) -> bytes:
+    async def _send(self, url: str, call: Call) -> bytes:
+        client = self._client(url)
         if call.path == "models":
             return (await client.models.with_raw_response.list()).content
         # All through extra_body: it takes fields that OpenAI's own interface does not have, and
         # spares a walk over the messages that costs a sixth of the whole call.
+        fields = dict(call.fields)
+        if not self._takes_seed.get(url, True):
+            fields.pop("seed", None)
         raw = await client.chat.completions.with_raw_response.create(
-            model=self._model, messages=(), extra_body=dict(call.fields)
+            model=self._model, messages=(), extra_body=fields
         )
         return raw.content
 

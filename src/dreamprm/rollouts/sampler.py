@@ -162,7 +162,8 @@ class Sampler:
     Args:
         policy: who writes.
         store: open for writing.
-        seed: of the run; another seed gives other completions of the same prefix.
+        seed: of the run; another seed gives other completions of the same prefix. None: the policy
+            sends no seed; what the store has is found again all the same.
         verifier: of final answers; the rules alone by default.
         budget: limits; by default none. It counts on from what the store has cost.
     """
@@ -171,7 +172,7 @@ class Sampler:
         self,
         policy: Writer,
         store: RolloutStore,
-        seed: int = 0,
+        seed: int | None = 0,
         *,
         verifier: Verifier | None = None,
         budget: Budget | None = None,
@@ -191,8 +192,8 @@ class Sampler:
         """Whole completions, each counted once however often it is asked for."""
         self.decided_by_judge = 0
         self._counted: Counter[str] = Counter()  # key of a prefix -> completions in `unread`
-        self._stepwise = Generator(
-            policy.name, canonical({**policy.settings, **STEP_SETTING}), seed
+        self._stepwise = replace(
+            self.generator, settings=canonical({**policy.settings, **STEP_SETTING})
         )
         self._rules = f"{self.verifier.name}/{RULES_VERSION}"
         self._undecided: dict[tuple[str, str], Verdict] = {}

@@ -30,16 +30,16 @@ from dreamprm.records import Question
 
 @dataclass(frozen=True)
 class Generator:
-    """Who writes, and how: a policy with its settings and the seed of the run."""
+    """Who writes, and how: a policy with its settings and the seed of the run (-1 for none)."""
 
     policy: str
     settings: str
     seed: int
 
     @classmethod
-    def of(cls, policy: Writer, seed: int) -> Generator:
+    def of(cls, policy: Writer, seed: int | None) -> Generator:
         """The generator that a policy is with this seed."""
-        return cls(policy.name, canonical(policy.settings), seed)
+        return cls(policy.name, canonical(policy.settings), -1 if seed is None else seed)
 
     @property
     def key(self) -> str:
