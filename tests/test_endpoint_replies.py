@@ -8,17 +8,22 @@ import gzip
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from dreamprm.cli import main
+from dreamprm.data import read_trajectories, write_questions
 from dreamprm.errors import DreamPRMError
 from dreamprm.policy import http
 from dreamprm.policy.keys import Key
+from dreamprm.rollouts.sampler import Outcome, Sampler, sample_candidates
+from dreamprm.rollouts.store import RolloutStore
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, always, scripted
-from tests.test_endpoint import policy_of, run
+from tests.test_endpoint import policy_of, question, run
 
 HEAD = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 TEXT = "Step 1: it is so, as is shown in the picture, and the sum of all is 8.\nFinal answer: 8"
@@ -159,3 +164,52 @@ def test_a_key_of_a_few_letters_changes_no_sample(monkeypatch: pytest.MonkeyPatc
     with FakeEndpoint(model="an answer") as server, pytest.raises(DreamPRMError) as caught:
         asyncio.run(policy_of(server, api_key_env="MY_KEY").connect())
     assert "model `fake` does not exist" in str(caught.value)
+
+
+def test_a_question_without_a_reply_is_left_behind_and_asked_again_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_questions(tmp_path / "q.jsonl", [question(i) for i in range(4)])
+    empty = Fault("200", body=reply(choices=[], usage=None))
+    words = ["sample", "--questions", str(tmp_path / "q.jsonl"), "--num_candidates", "2"]
+    words += ["--output", str(tmp_path / "c.jsonl"), "--model_name_or_path", "fake"]
+    words += ["--continuation", "prompt", "--max_attempts", "2"]
+    with FakeEndpoint(plan=lambda _, body: empty if "is 2?" in str(body) else None) as server:
+        words += ["--base_urls", server.url]
+
+        def asked(*more: str) -> tuple[int, int, str]:
+            """Exit code, requests about the question, and what is told."""
+            server.forget()
+            code = main([*words, *more])
+            about = sum("is 2?" in str(seen.body) for seen in server.seen)
+            return code, about, capsys.readouterr().err
+
+        for times in (2, 0):
+            code, about, said = asked()
+            assert (code, about) == (1, times)
+            assert "1 questions or prefixes got no reply that could be used" in said
+            assert "--ask_again true" in said
+            assert "1 questions were left out" in said
+            assert len(read_trajectories(tmp_path / "c.jsonl")) == 6
+        assert main(["status", "--store", str(tmp_path / "rollouts.db")]) == 0
+        assert "1 questions or prefixes got no reply" in capsys.readouterr().out
+        server.plan = None
+        assert asked()[:2] == (1, 0)
+        assert asked("--ask_again", "true")[:2] == (0, 1)
+        assert len(read_trajectories(tmp_path / "c.jsonl")) == 8
+
+
+def test_a_server_without_any_reply_to_use_ends_the_run(tmp_path: Path) -> None:
+    questions = [question(i) for i in range(50)]
+    empty = Fault("200", body=reply(choices=[], usage=None))
+
+    async def story(server: FakeEndpoint) -> Outcome:
+        with RolloutStore(tmp_path / "rollouts.db") as store:
+            policy = policy_of(server, max_attempts=1, continuation="prompt", concurrency=4)
+            outcome = await sample_candidates(Sampler(policy, store), questions, 1)
+            await policy.close()
+            return outcome
+
+    with FakeEndpoint(plan=always(empty)) as server:
+        outcome = asyncio.run(story(server))
+    assert "gave no reply to use to the first 20 requests" in str(outcome.stopped)

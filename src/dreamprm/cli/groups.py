@@ -58,7 +58,7 @@ _POLICY = {
     "policy": "model_name_or_path base_urls prompt temperature max_new_tokens seed answer_tokens",
     "local model": "per_device_batch_size device dtype",
     "served model": """concurrency api_key_env continuation max_n timeout_s max_attempts
-        give_up_after_s extra_body judge_model judge_urls""",
+        give_up_after_s ask_again extra_body judge_model judge_urls""",
     "store and budget": """store budget_tokens budget_cost prompt_token_price
         completion_token_price""",
 }

@@ -99,6 +99,7 @@ def run_sampling(
             outcome.refused += ((None, refusal) for refusal in sampler.refusals)
             with suppress(DreamPRMError):  # the output is written; only `status` knows less
                 job.finish(str(outcome.stopped or "finished"))
+            warn_unanswered(sampler)
             if not outcome.stopped:
                 _warn(sampler, options)
             return outcome, written, sampler.unread
@@ -130,6 +131,18 @@ def _records_in(output: Path) -> int:
         return int(pq.read_metadata(output).num_rows)
     with output.open("rb") as file:
         return sum(1 for line in file if line.strip())
+
+
+def warn_unanswered(sampler: Sampler) -> None:
+    """Say how many were left behind without a reply, and how they are asked for again."""
+    if sampler.unanswered:
+        warnings.warn(
+            f"{sampler.unanswered:,} questions or prefixes got no reply that could be used and are "
+            "left behind; the same command does not ask for them again, with --ask_again true it "
+            "does",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def _warn(sampler: Sampler, options: PolicyOptions) -> None:

@@ -157,7 +157,7 @@ def _choose_stored(config: Config, trajectories: Path) -> None:
 def _search(config: Config) -> None:
     """Search, writing rows as questions finish."""
     from dreamprm.cli.resume import appending, companion
-    from dreamprm.cli.sampling import tell
+    from dreamprm.cli.sampling import tell, warn_unanswered
     from dreamprm.cli.terminal import progress
     from dreamprm.data import read_records
     from dreamprm.records import StepScores, Trajectory
@@ -200,6 +200,7 @@ def _search(config: Config) -> None:
                     out.append(choices[-1])
 
                 outcome = await work_through(left, answer, sampler.alive, advance)
+            warn_unanswered(sampler)
             _warn_of_refusals(sampler)
             return outcome
 

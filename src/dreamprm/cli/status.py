@@ -37,6 +37,7 @@ def run(config: Config) -> None:
 
     with RolloutStore(config.store, readonly=True) as store:
         jobs, counts, usage = store.jobs(), store.counts(), store.usage()
+        unanswered = store.unanswered()
     running = is_being_written(config.store)
     if config.json:
         listed = [
@@ -45,6 +46,7 @@ def run(config: Config) -> None:
             for job in jobs
         ]
         facts = {"running": running, "jobs": listed, "counts": counts}
+        facts["unanswered"] = unanswered
         facts["usage"] = {policy: used._asdict() for policy, used in usage.items()}
         print(json.dumps(facts, indent=2))
         return
@@ -60,6 +62,11 @@ def run(config: Config) -> None:
         if job.seconds_left and job.done < job.total:
             line += f", about {duration(job.seconds_left)} to go"
         print(f"{line}\n  {_state(job, running)}")
+    if unanswered:
+        print(
+            f"\n{unanswered:,} questions or prefixes got no reply that could be used; they are "
+            "asked for again with --ask_again true"
+        )
     print()
     for policy, used in usage.items():
         print(

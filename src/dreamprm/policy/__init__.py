@@ -101,3 +101,7 @@ class Writer(Protocol):
 
 class RequestRefused(DreamPRMError):
     """One request that this policy will never answer; the run goes on without it."""
+
+
+class NoReply(RequestRefused):
+    """One request that is answered, but never with anything to use; each try may cost money."""

@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from dreamprm.data.files import encode_image
 from dreamprm.images import LARGEST_ASPECT, image_bytes, load_image
 from dreamprm.policy import Completion, Reply, Request
-from dreamprm.policy.servers import Failure, server_message
+from dreamprm.policy.servers import OK, Failure, server_message
 from dreamprm.records import Question
 from dreamprm.steps import opening, split_steps
 
@@ -138,9 +138,6 @@ def without_prefix(text: str, steps: Sequence[str], continuation: Continuation) 
         words = words[len(step.split()) :]
     return text
 
-
-OK = 200
-"""Status of a failure that is a reply which cannot be used."""
 
 _LONGEST_REASON = 40  # characters of a finish reason
 _MOST_TOKENS = 10**9  # of one request

@@ -46,6 +46,7 @@ class PolicyOptions:
             served model (some servers break at one): what it writes cannot be repeated.
         store: file that keeps every completion (SQLite); by default rollouts.db beside the output.
             Verbs that share a store never ask for a completion twice.
+        ask_again: ask once more for what the servers gave no usable reply to in an earlier run.
         judge_model: served model that verifies open answers which no rule can decide.
         judge_urls: endpoints that serve it; by default base_urls.
         budget_tokens: stop before prompt and completion tokens of the whole store exceed this; the
@@ -75,6 +76,7 @@ class PolicyOptions:
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     seed: int | None = 0
     store: Path | None = None
+    ask_again: bool = False
     judge_model: str | None = None
     judge_urls: list[str] = field(default_factory=list)
     budget_tokens: int | None = None

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.policy import RequestRefused
+from dreamprm.policy import NoReply, RequestRefused
 from dreamprm.policy.keys import NO_KEY, Key
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ _LONGEST_WAIT_S = 1e8  # three years; clocks end somewhere
 _LONGEST_MESSAGE = 300
 
 Kind = Literal["again", "busy", "refused", "fatal", "silent"]
+
+
+OK = 200
+"""Status of a failure that is a reply which cannot be used."""
 
 
 class RequestFailed(RequestRefused):
@@ -95,7 +99,7 @@ class Failure:
         if self.kind == "refused":
             return RequestRefused(self.message)
         if self.kind == "again":
-            return RequestFailed(self.message)
+            return (NoReply if self.status == OK else RequestFailed)(self.message)
         return DreamPRMError(
             f"{self.message}; what is sampled is kept: run the same command again to go on"
         )

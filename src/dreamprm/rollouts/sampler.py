@@ -21,7 +21,15 @@ from pydantic import JsonValue
 
 from dreamprm.answers import RULES_VERSION, Verdict, read_answer
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.policy import STEP_SETTING, Completion, Reply, Request, RequestRefused, Writer
+from dreamprm.policy import (
+    STEP_SETTING,
+    Completion,
+    NoReply,
+    Reply,
+    Request,
+    RequestRefused,
+    Writer,
+)
 from dreamprm.policy.policy import Policy
 from dreamprm.records import LONGEST_STEP, UNKNOWN_ANSWER, Question, Trajectory
 from dreamprm.rollouts.budget import Budget, BudgetSpent, Metered
@@ -110,6 +118,7 @@ async def all_of(parts: Iterable[Awaitable[T]]) -> list[T]:
 UNDECIDED = ("judge_unclear", "timeout")
 """Rules that tell of a failure to decide; such verdicts are not kept, so a rerun tries again."""
 
+_UNANSWERED_AT_FIRST = 20  # prefixes after which a policy that answered none is given up
 _UNCLEAR_AT_FIRST = 20  # answers after which a judge that decided none is given up
 
 
@@ -188,6 +197,8 @@ class Sampler:
         """Prefixes that the policy refused and the caller went on without; told at the end."""
         self.unstarted = 0
         """Prefixes behind which the policy, asked for a step, stopped before its first word."""
+        self.unanswered = 0
+        """Prefixes that got no reply to use, in this run or before; told at the end."""
         self.unread = Unread()
         """Whole completions, each counted once however often it is asked for."""
         self.decided_by_judge = 0
@@ -220,7 +231,8 @@ class Sampler:
                 answer.
 
         Raises:
-            RequestRefused: the policy refuses this prefix.
+            RequestRefused: the policy refuses this prefix, or gave no reply to use (`NoReply`), now
+                or in an earlier run.
             BudgetSpent: the store has fewer, and the budget does not allow more.
             DreamPRMError: the policy cannot be used.
         """
@@ -229,6 +241,9 @@ class Sampler:
         lock = self._asked.setdefault(prefix.key, asyncio.Lock())
         async with lock:
             completions = self.store.completions(prefix.key, n)
+            if len(completions) < n and (why := self.store.why_unanswered(prefix.key)):
+                self.unanswered += 1
+                raise NoReply(f"{why}; it was not asked again")
             while len(completions) < n:
                 request, first = Request(question, prefix.steps, one_step), len(completions)
                 reply = await self._sample(prefix, request, first, n - first)
@@ -261,7 +276,11 @@ class Sampler:
     async def _sample(self, prefix: Prefix, request: Request, first: int, n: int) -> Reply:
         seed = sample_seed(prefix.key, first)
         async with self._calls:
-            reply = await self.budget.sample(self.policy, request, n, seed)
+            try:
+                reply = await self.budget.sample(self.policy, request, n, seed)
+            except NoReply as error:
+                self._note_unanswered(prefix, str(error))
+                raise
         if not 1 <= len(reply.completions) <= n:
             raise DreamPRMError(
                 f"policy {self.policy.name} gave {len(reply.completions)} completions where 1 to "
@@ -269,6 +288,15 @@ class Sampler:
             )
         self.store.add(prefix, first, reply, self.budget.price(reply))
         return reply
+
+    def _note_unanswered(self, prefix: Prefix, why: str) -> None:
+        self.store.add_unanswered(prefix, why)
+        self.unanswered += 1
+        if self.unanswered == _UNANSWERED_AT_FIRST and not self.store.counts()["rollouts"]:
+            raise DreamPRMError(
+                f"policy {self.policy.name} gave no reply to use to the first {self.unanswered} "
+                f"requests: {why}; mend the server, then run again with --ask_again true"
+            )
 
     async def verify(self, question: Question, answer: str | None) -> Verdict | None:
         """Is an answer right? Each answer of a question is verified once; None without a gold."""
@@ -324,6 +352,8 @@ async def open_sampler(
         yield Sampler(policy, store, seed or 0)
         return
     given, policy = policy, _continuing_as_before(policy, store)
+    if policy.ask_again:
+        store.forget_unanswered()
     budget = Budget(
         max_tokens=policy.budget_tokens,
         max_cost=policy.budget_cost,

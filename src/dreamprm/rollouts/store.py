@@ -116,6 +116,10 @@ CREATE TABLE jobs (
     started REAL NOT NULL, updated REAL NOT NULL, state TEXT NOT NULL);
 """
 
+# Prefixes that are answered, but never with anything to use. A table of its own, which stores of
+# older versions do not have until they are opened for writing.
+_UNANSWERED = "CREATE TABLE IF NOT EXISTS unanswered (prefix TEXT PRIMARY KEY, why TEXT NOT NULL)"
+
 
 class Usage(NamedTuple):
     """What calls have cost so far."""
@@ -226,6 +230,7 @@ class RolloutStore:
         if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
         self._check_version()
+        self._db.execute(_UNANSWERED)
 
     def _check_version(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -293,6 +298,26 @@ class RolloutStore:
         tokens = (reply.prompt_tokens, reply.completion_tokens)
         row = (time.time(), policy, len(reply.completions), *tokens, cost)
         db.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def add_unanswered(self, prefix: Prefix, why: str) -> None:
+        """Note that a prefix is not to be asked for again."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO unanswered VALUES (?, ?)", (prefix.key, why))
+
+    def why_unanswered(self, prefix: str) -> str | None:
+        """Why a prefix (its key) is not to be asked for again; None for all others."""
+        rows = self._rows("SELECT why FROM unanswered WHERE prefix = ?", prefix)
+        return rows[0][0] if rows else None
+
+    def forget_unanswered(self) -> None:
+        """Let them be asked for again."""
+        with self._writing() as db:
+            db.execute("DELETE FROM unanswered")
+
+    def unanswered(self) -> int:
+        """How many there are."""
+        known = self._rows("SELECT 1 FROM sqlite_master WHERE name = 'unanswered'")
+        return int(self._rows("SELECT count(*) FROM unanswered")[0][0]) if known else 0
 
     def completions(self, prefix: str, limit: int = -1) -> list[Completion]:
         """The samples of a prefix (its key) in order of their index; those of the lowest first."""
