@@ -474,9 +474,9 @@ class EndpointPolicy:
                     limit = self._max_tokens_field
                     call = Call("models") if body is None else self._call(body, 1, 0)
                     asked = functools.partial(connection.until_answered, pool, call, masked)
-                    reply = await self._without_seed_if_need_be(url, call, asked)
+                    reply = await asked()
                     if not isinstance(reply, Failure) or not self._learned_from(reply, limit):
-                        return reply
+                        return await self._without_seed_if_need_be(url, call, reply, asked)
 
             return ask
 
@@ -485,10 +485,13 @@ class EndpointPolicy:
             yield asker
 
     async def _without_seed_if_need_be(
-        self, url: str, call: Call, ask: Callable[[], Awaitable[bytes | Failure]]
+        self,
+        url: str,
+        call: Call,
+        reply: bytes | Failure,
+        ask: Callable[[], Awaitable[bytes | Failure]],
     ) -> bytes | Failure:
         """Some servers break at a seed or refuse it; that is found out with their first answer."""
-        reply = await ask()
         if "seed" not in call.fields or url in self._takes_seed:
             return reply
         if not isinstance(reply, Failure):
