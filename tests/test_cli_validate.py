@@ -86,7 +86,9 @@ def test_pictures_in_the_file_are_not_kept_and_those_of_a_huge_row_group_not_rea
     again = png + b" "  # the same picture in other bytes
     asked = [question(i, text="What is it?", images=(p,)) for i, p in enumerate([png, png, again])]
     write_questions(path, [*asked, question(3, images=(b"no picture",))])
-    assert len(load(path).questions[0].images[0]) == 32
+    loaded = load(path)
+    assert len(loaded.questions[0].images[0]) == 32
+    assert {f.name for f in findings(loaded, decode_images=True)} == {"repeated_questions"}
     _, found, _ = validate("--input", path)
     assert {name: f["count"] for name, f in found.items()} == {"repeated_questions": 1}
     _, found, _ = validate("--input", path, "--images")

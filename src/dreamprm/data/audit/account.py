@@ -77,11 +77,13 @@ class Embedded:
 
     Attributes:
         decode: read each picture to its end.
+        digests: of all.
         hashes: digest -> what it shows, where pictures are decoded.
         damaged: digest -> why it cannot be read.
     """
 
     decode: bool
+    digests: set[str | bytes] = field(default_factory=set)
     hashes: dict[str | bytes, ImageHash] = field(default_factory=dict)
     damaged: dict[bytes, str] = field(default_factory=dict)
 
@@ -101,6 +103,7 @@ class Embedded:
 
     def _look(self, picture: bytes) -> bytes:
         digest = hashlib.sha256(picture).digest()
+        self.digests.add(digest)
         if self.decode and digest not in self.hashes:
             self.hashes[digest] = hash_image(picture)
             try:

@@ -51,7 +51,7 @@ def _damaged(
     """Read every image to its end; of those in the file it is known."""
 
     def cause(image: str | bytes) -> str | None:
-        if isinstance(image, bytes) and image in embedded.hashes:
+        if isinstance(image, bytes) and image in embedded.digests:
             return embedded.damaged.get(image)
         try:
             load_image(image)
