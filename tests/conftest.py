@@ -66,7 +66,7 @@ def real_data() -> Path:
 def png() -> bytes:
     """A small image file."""
     buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
+    Image.new("RGB", (28, 28), "red").save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -30,7 +30,7 @@ def edit_row(path: Path, row: int, **changes: object) -> None:
 def on_candidates(project: Path, verb: str, model: str | Path) -> list[str]:
     """`sample`, `label`, `score` or `evaluate` of the test set."""
     words = [verb, "--questions", str(project / "test.jsonl")]
-    if verb != "sample":
+    if verb not in ("sample", "select"):
         words += ["--trajectories", str(project / "test_candidates.jsonl")]
     if verb != "evaluate":
         words += ["--model_name_or_path", str(model)]
@@ -45,14 +45,43 @@ def test_a_missing_image_is_named_before_a_model_loads(project: Path, refused: R
     assert not (project / "out.jsonl").exists()
 
 
-def test_an_image_that_is_damaged_is_named_and_what_was_scored_before_stays(
-    project: Path, prm: Path, refused: Refused
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("sample", ["--num_candidates", "1", "--max_new_tokens", "2"]),
+        ("label", ["--num_completions", "1", "--max_new_tokens", "2"]),
+        ("score", []),
+        ("select", ["--method", "self_consistency", "--n", "1", "--max_new_tokens", "2"]),
+    ],
+)
+def test_a_damaged_image_is_named_at_the_start_and_costs_no_more_than_its_question(
+    verb: str,
+    more: list[str],
+    project: Path,
+    model: str,
+    prm: Path,
+    refused: Refused,
+    png: bytes,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (project / "broken.png").write_bytes(b"not an image")
-    edit_row(project / "test.jsonl", 6, images=["broken.png"], text="What is twice red, and red?")
-    words = [*on_candidates(project, "score", prm), "--per_device_batch_size", "4"]
-    assert "broken.png cannot be read" in refused(words)
-    assert len(read_rows(project / "out.jsonl")) == 20  # longest questions come last
+    (project / "cut.png").write_bytes(png[:50])
+    edit_row(project / "test.jsonl", 2, images=["cut.png"])
+    words = [*on_candidates(project, verb, prm if verb == "score" else model), *more]
+    line = refused(words)
+    assert "test.jsonl, row 2" in line
+    assert "question 'test-vista-1': image" in line
+    assert "cut.png cannot be read" in line
+    assert not (project / "out.jsonl").exists()
+    assert not (project / "rollouts.db").exists()
+
+    assert main([*words, "--skip_bad_images"]) == 0
+    told = capsys.readouterr().err
+    assert "dreamprm: left out: " in told
+    assert "cut.png" in told
+    assert told.endswith("dreamprm: 1 questions were left out because of their images\n")
+    rows = read_rows(project / "out.jsonl")
+    assert len({row["question_id"] for row in rows}) == 5
+    assert "test-vista-1" not in {row["question_id"] for row in rows}
 
 
 @pytest.mark.parametrize("verb", ["label", "score"])

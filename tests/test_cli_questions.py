@@ -46,7 +46,7 @@ def test_a_known_set_is_read_from_a_folder_with_its_images_beside_the_output(
     found = read_questions(output)
     assert [q.answer for q in found] == ["0", "1", "2", "3", "4"]
     assert {q.domain for q in found} == {"chartqa"}
-    check_images(found, output, decode=True)
+    check_images(found, output)
     assert [p.read_bytes() for p in (tmp_path / "out" / "q_images").iterdir()] == [png]
     assert "5 questions, 0 with options, 5 images" in capsys.readouterr().out
 

@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from dreamprm.data.files import decode_image
 from dreamprm.errors import DataError
-from dreamprm.images import load_image
+from dreamprm.images import decode_image, load_image
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.chat import ChatMessages, data_url, read_reply, without_prefix
 from dreamprm.policy.servers import Failure, read_wait
@@ -133,7 +132,7 @@ def test_pictures_come_before_the_text_and_are_encoded_once(
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone.png cannot be read"):
+    with pytest.raises(DataError, match="gone.png does not exist"):
         data_url(str(tmp_path / "gone.png"))
     with pytest.raises(DataError, match="cannot be read"):
         data_url(b"no picture")

@@ -109,7 +109,7 @@ def test_the_304_published_questions_are_read_and_every_image_is_readable(real_d
     assert sum(bool(question.options) for question in questions) == 190
     assert not any("<image" in text for q in questions for text in (q.text, *q.options))
     assert all(len(question.images) == 1 for question in questions)
-    check_images(questions, path, decode=True)
+    check_images(questions, path)
 
 
 def test_all_3040_published_questions_are_read(real_data: Path) -> None:

@@ -39,7 +39,7 @@ writes nothing."""
 
 _TRAIN = {
     "data": """train_file train_questions train_trajectories meta_file meta_questions
-        meta_trajectories image_root""",
+        meta_trajectories image_root max_image_pixels allow_remote_images skip_bad_images""",
     "model": """model_name_or_path use_peft lora_r lora_alpha head layout objective step_tag
         max_length lora_dropout lora_target_modules lora_vision""",
     "training": """preset max_steps learning_rate head_learning_rate per_device_train_batch_size
@@ -59,6 +59,7 @@ _POLICY = {
     "local model": "per_device_batch_size device dtype",
     "served model": """concurrency api_key_env continuation max_n timeout_s max_attempts
         give_up_after_s ask_again extra_body judge_model judge_urls""",
+    "images": "image_root max_image_pixels allow_remote_images skip_bad_images",
     "store and budget": """store budget_tokens budget_cost prompt_token_price
         completion_token_price""",
 }

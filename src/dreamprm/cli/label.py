@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dreamprm.cli.inputs import read_candidates
+from dreamprm.cli.inputs import UsedImages, candidates_of, read_candidates
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.cli.terminal import tell_unread
-from dreamprm.data import check_golds, check_images
+from dreamprm.data import check_golds
 from dreamprm.errors import DataError, DreamPRMError, require_positive
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.records import UNKNOWN_ANSWER, Trajectory
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PolicyOptions):
+class Config(PolicyOptions, UsedImages):
     """Options of label.
 
     Attributes:
@@ -47,7 +47,6 @@ class Config(PolicyOptions):
         domain_completions: domain -> completions per prefix, where it differs (fixed).
         label_precision: standard deviation at which a label is known well enough (adaptive).
         max_completions: most completions of one prefix (adaptive).
-        image_root: folder that relative image paths start from; by default the questions' own.
     """
 
     questions: Path
@@ -58,7 +57,6 @@ class Config(PolicyOptions):
     domain_completions: dict[str, int] | None = None
     label_precision: float = 0.12
     max_completions: int = 32
-    image_root: Path | None = None
 
 
 def run(config: Config) -> None:
@@ -71,11 +69,12 @@ def run(config: Config) -> None:
     )
     if not trajectories:
         raise DataError("holds no trajectory", file=config.trajectories)
-    check_images(questions, config.questions)
     check_golds(questions, config.questions)
     by_id = {question.id: question for question in questions}
     _check(config, trajectories, {q.id for q in questions if q.answer == UNKNOWN_ANSWER})
     _check_domains(config, {question.domain for question in questions})
+    questions = config.usable(questions, config.questions)
+    trajectories = candidates_of(questions, trajectories)
     guard(config.output, "label", config.facts() | {"labels": config.labels})
 
     async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, list[Trajectory]]:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.cli.inputs import read_candidates
+from dreamprm.cli.inputs import UsedImages, candidates_of, read_candidates
 from dreamprm.cli.terminal import held_warnings, tell_unread
-from dreamprm.data import check_images, read_questions, write_questions, write_trajectories
-from dreamprm.data.overlap import ImageHash, Overlap, Reference, find_overlap
+from dreamprm.data import read_questions, write_questions, write_trajectories
+from dreamprm.data.overlap import ImageHash, Overlap, find_overlap
 from dreamprm.errors import DataError, require_positive
+from dreamprm.images import Reference
 from dreamprm.records import Question
 from dreamprm.rollouts.meta_set import Account, MetaSet, choose_meta_set
 from dreamprm.unread import unanswered
@@ -29,7 +30,7 @@ MOST_SUBJECTS = 40  # lines of the table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(UsedImages):
     """Options of meta.
 
     Attributes:
@@ -65,14 +66,17 @@ def run(config: Config) -> None:
     if config.size < 2:
         raise DataError(f"size is {config.size}; it must be 2 or more, a right and a wrong one")
     _check_outputs(config)
-    questions, trajectories = read_candidates([config.questions], [config.trajectories])
+    questions, trajectories = read_candidates(
+        [config.questions], [config.trajectories], config.image_root
+    )
     if all(t.outcome is None for t in trajectories):
         raise DataError(
             "no candidate has an outcome to choose by; `dreamprm sample` gives outcomes where "
             "questions have gold answers",
             file=config.trajectories,
         )
-    check_images(questions, config.questions)
+    questions = config.usable(questions, config.questions)
+    trajectories = candidates_of(questions, trajectories)
     with held_warnings():
         trained = [(str(path), read_questions(path)) for path in config.train_questions]
         tested = [(f"{name} ({p})", read_questions(p)) for name, p in config.benchmarks.items()]

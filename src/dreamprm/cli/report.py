@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dreamprm.cli.inputs import EvaluationInputs
-from dreamprm.data import check_images, read_questions
+from dreamprm.cli.inputs import EvaluationInputs, UsedImages
+from dreamprm.data import read_questions
 from dreamprm.errors import DataError
 from dreamprm.policy.options import is_embedded
 
@@ -26,7 +26,7 @@ TOY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(EvaluationInputs):
+class Config(EvaluationInputs, UsedImages):
     """Options of report.
 
     Attributes:
@@ -60,10 +60,13 @@ def run(config: Config) -> None:
     from dreamprm.report.comparison import comparison_report
     from dreamprm.report.page import write_report
 
-    names = ", ".join(map(str, config.questions))
+    config.limit_images()
     if config.results:
-        questions = [q for path in config.questions for q in read_questions(path)]
-        check_images(questions, names)
+        questions = [
+            question
+            for path in config.questions
+            for question in read_questions(path, image_root=config.image_root)
+        ]
         data = comparison_report(
             config.results,
             title=config.title,
@@ -71,10 +74,10 @@ def run(config: Config) -> None:
             baseline=config.baseline,
             questions=questions,
             max_examples=config.max_examples,
+            bad_image=config.bad_image,
         )
     elif config.questions and config.trajectories:
-        evaluation = inputs.evaluate(config)
-        check_images(evaluation.questions, names)
+        evaluation = inputs.evaluate(config, config.image_root)
         toy = any(is_embedded(t.policy) for t in evaluation.trajectories)
         data = evaluation_report(
             evaluation,
@@ -84,6 +87,7 @@ def run(config: Config) -> None:
             settings=_settings(config),
             training_dir=config.training_dir,
             max_examples=config.max_examples,
+            bad_image=config.bad_image,
         )
     else:
         raise DataError("give --questions and --trajectories, or --results to compare")

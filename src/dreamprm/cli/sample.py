@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamprm.cli.inputs import UsedImages
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.cli.terminal import tell_unread
-from dreamprm.data import check_golds, check_images, read_questions
+from dreamprm.data import check_golds, read_questions
 from dreamprm.errors import DataError, require_positive
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.records import Trajectory
@@ -30,20 +31,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PolicyOptions):
+class Config(PolicyOptions, UsedImages):
     """Options of sample.
 
     Attributes:
         questions: file of questions.
         output: file of trajectories, .jsonl or .parquet.
         num_candidates: reasonings per question.
-        image_root: folder that relative image paths start from; by default the questions' own.
     """
 
     questions: Path
     output: Path
     num_candidates: int = 8
-    image_root: Path | None = None
 
 
 def run(config: Config) -> None:
@@ -54,8 +53,8 @@ def run(config: Config) -> None:
     questions = read_questions(config.questions, image_root=config.image_root)
     if not questions:
         raise DataError("holds no question", file=config.questions)
-    check_images(questions, config.questions)
     check_golds(questions, config.questions)
+    questions = config.usable(questions, config.questions)
     guard(config.output, "sample", config.facts())
 
     async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, Iterator[Trajectory]]:

@@ -18,14 +18,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from dreamprm.cli.inputs import UsedImages
 from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
-from dreamprm.data import (
-    check_images,
-    checked_references,
-    iterate_trajectories,
-    read_questions,
-)
+from dreamprm.data import checked_references, iterate_trajectories, read_questions
 from dreamprm.data.own import iterate
 from dreamprm.errors import DataError, DataWarning, require_positive
 from dreamprm.prm.folder import identity, trained_aggregation, weights_digest
@@ -36,7 +32,7 @@ WINDOW = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(UsedImages):
     """Options of score.
 
     Attributes:
@@ -62,12 +58,14 @@ class Config:
 def run(config: Config) -> None:
     """Score what is not scored yet."""
     require_positive(config, "per_device_batch_size")
-    questions = {q.id: q for q in read_questions(config.questions)}
-    check_images(list(questions.values()), config.questions)
+    asked = read_questions(config.questions, image_root=config.image_root)
+    known = {question.id for question in asked}
+    questions = {question.id: question for question in config.usable(asked, config.questions)}
 
     def trajectories() -> Iterator[Trajectory]:
         rows = iterate_trajectories(config.trajectories)
-        return checked_references(questions, rows, config.trajectories)
+        checked = checked_references(known, rows, config.trajectories)
+        return (trajectory for trajectory in checked if trajectory.question_id in questions)
 
     total = sum(1 for _ in trajectories())  # a bad row is told before hours are spent
     settings = _settings(config)

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dreamprm.cli.inputs import UsedImages
 from dreamprm.errors import DataError, DataWarning, DreamPRMError, require_positive
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.policy import Policy
@@ -36,7 +37,7 @@ if TYPE_CHECKING:  # these load slowly
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PolicyOptions):
+class Config(PolicyOptions, UsedImages):
     """Options of select.
 
     Attributes:
@@ -70,7 +71,6 @@ class Config(PolicyOptions):
         scores_output: .jsonl file of their step scores, as `dreamprm score` writes them.
         result: result file (JSON); needs questions with known answers.
         name: of the run in it; by default that of the result file.
-        image_root: folder that relative image paths start from; by default the questions' own.
     """
 
     questions: Path
@@ -99,7 +99,6 @@ class Config(PolicyOptions):
     scores_output: Path | None = None
     result: Path | None = None
     name: str | None = None
-    image_root: Path | None = None
 
 
 def run(config: Config) -> None:
@@ -225,16 +224,15 @@ def _search(config: Config) -> None:
 
 
 def _questions(config: Config) -> list[Question]:
-    from dreamprm.data import check_images, read_questions
+    from dreamprm.data import read_questions
     from dreamprm.records import UNKNOWN_ANSWER
 
     questions = read_questions(config.questions, image_root=config.image_root)
     if not questions:
         raise DataError("holds no question", file=config.questions)
-    check_images(questions, config.questions)
     if config.result is not None and all(q.answer == UNKNOWN_ANSWER for q in questions):
         raise DataError("--result needs questions with known answers", file=config.questions)
-    return questions
+    return config.usable(questions, config.questions)
 
 
 def _options(config: Config) -> SearchOptions:

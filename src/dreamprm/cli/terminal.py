@@ -17,13 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamprm.data.files import DataWarning
-from dreamprm.errors import DreamPRMError, shortened
+from dreamprm.errors import DataError, DreamPRMError, shortened
 
 if TYPE_CHECKING:
     from dreamprm.unread import Unread
 
 LOG_EVERY_S = 15.0
 AT_ONCE_S = 0.5  # what is counted so soon was done before
+TOLD = 5  # questions that were left out and are named
 TELLING = 0.03  # share of the work after which its rate says something
 _ENVIRONMENT = {
     errno.ENOSPC: "free space or choose another place",
@@ -40,6 +41,15 @@ _ENVIRONMENT = {
 }
 # What torch and safetensors say, which raise their own classes for a disk that is full.
 _NATIVE = ("os error 28", "os error 27", "os error 122", "PytorchStreamWriter failed writing")
+
+
+class LeftOut(DataWarning):
+    """What was left out; the first are told at once, and all are counted when the command ends."""
+
+
+def left_out(error: DataError) -> None:
+    """Tell of a question that is left out because of its images."""
+    warnings.warn(LeftOut(str(error)), stacklevel=2)
 
 
 def is_main_process() -> bool:
@@ -123,19 +133,28 @@ def duration(seconds: float) -> str:
 def one_line_warnings() -> Iterator[None]:
     """Show our warnings about data in one line each, and those of other packages not at all."""
     told: set[str] = set()  # a file may be read twice
+    left = 0
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        line = shortened(str(message))
-        if is_main_process() and line not in told:
+        nonlocal left
+        is_left_out = isinstance(message, LeftOut)
+        left += is_left_out
+        line = f"{'left out' if is_left_out else 'warning'}: {shortened(str(message))}"
+        if is_main_process() and line not in told and not (is_left_out and left > TOLD):
             told.add(line)
-            print(f"dreamprm: warning: {line}", file=sys.stderr)
+            print(f"dreamprm: {line}", file=sys.stderr)
 
     with warnings.catch_warnings():
         if not sys.warnoptions:  # python -W was not given
             warnings.simplefilter("ignore")
         warnings.simplefilter("always", DataWarning)
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            if left and is_main_process():
+                line = f"dreamprm: {left} questions were left out because of their images"
+                print(line, file=sys.stderr)
 
 
 @contextmanager

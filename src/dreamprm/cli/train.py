@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamprm.cli.inputs import UsedImages
 from dreamprm.cli.terminal import held_warnings, is_main_process, progress
 from dreamprm.data import Records, load
 from dreamprm.data.files import locked
@@ -38,7 +39,7 @@ PRESETS["paper"] |= {"head": "vocab", "layout": "prefix"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainConfig):
+class Config(TrainConfig, UsedImages):
     """Options of train.
 
     Attributes:
@@ -49,8 +50,6 @@ class Config(TrainConfig):
         meta_file: questions and trajectories with outcomes in one file (the paper's meta.json).
         meta_questions: file of questions, in place of meta_file.
         meta_trajectories: file of their trajectories with outcomes.
-        image_root: folder that relative image paths start from; by default the
-            folder of each file.
         model_name_or_path: backbone: any vision-language model of transformers, by path or hub
             name; `tiny` is the embedded one. Or a PRM that dreamprm saved, to go on from (its head
             and layout stand).
@@ -90,7 +89,6 @@ class Config(TrainConfig):
     meta_file: Path | None = None
     meta_questions: Path | None = None
     meta_trajectories: Path | None = None
-    image_root: Path | None = None
     model_name_or_path: str = "tiny"
     objective: Literal["prm", "orm"] = "prm"
     head: Literal["value", "vocab", "token"] = "value"
@@ -244,7 +242,10 @@ def _read_set(config: Config, kind: Literal["train", "meta"]) -> Records | None:
     if bool(questions) != bool(trajectories):
         raise DreamPRMError(f"{kind}_questions and {kind}_trajectories belong together; give both")
     paths = [path for path in (one, questions, trajectories) if path]
-    return load(*paths, image_root=config.image_root) if paths else None
+    if not paths:
+        return None
+    config.limit_images()
+    return load(*paths, image_root=config.image_root, bad_image=config.bad_image)
 
 
 def _check_output_dir(folder: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamprm.cli.inputs import ImageOptions
 from dreamprm.cli.parsing import UsageError
 from dreamprm.errors import DreamPRMError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(ImageOptions):
     """Options of validate.
 
     Attributes:
@@ -31,7 +32,6 @@ class Config:
         input_format: their format; by default told from the first rows of each.
         questions: files of our questions, which have one account together.
         trajectories: files of our trajectories; each must belong to one of the questions, if given.
-        image_root: folder that image paths start from; by default that of each file.
         images: read every image to its end; else images are only looked for.
         against: name -> file whose questions must not be among these, such as a benchmark.
         json: print the account as JSON.
@@ -41,7 +41,6 @@ class Config:
     input_format: str | None = None
     questions: list[Path] = field(default_factory=list)
     trajectories: list[Path] = field(default_factory=list)
-    image_root: Path | None = None
     images: bool = False
     against: dict[str, Path] = field(default_factory=dict)
     json: bool = False
@@ -57,6 +56,7 @@ def run(config: Config) -> None:
 
     if not (config.input or config.questions or config.trajectories):
         raise UsageError("validate: give --input, or --questions and --trajectories")
+    config.limit_images()
     others = {name: audit.load_other(path) for name, path in config.against.items()}
     accounts: list[tuple[Facts, list[Finding]]] = []
 

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.cli.inputs import read_candidates
+from dreamprm.cli.inputs import UsedImages, candidates_of, read_candidates
 from dreamprm.cli.terminal import progress
-from dreamprm.data import check_images
 from dreamprm.errors import DataError, DreamPRMError, require_positive
 from dreamprm.records import domain_of
 from dreamprm.training.config import LowerLoss
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(UsedImages):
     """Options of weigh.
 
     Attributes:
@@ -40,7 +39,6 @@ class Config:
         lower_loss: of the reference PRM: `mse`, `bce` or `hard`.
         per_device_batch_size: trajectories in one forward pass.
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
-        image_root: folder that relative image paths start from; by default that of questions.
     """
 
     questions: Path
@@ -54,7 +52,6 @@ class Config:
     lower_loss: LowerLoss = "mse"
     per_device_batch_size: int = 16
     device: str | None = None
-    image_root: Path | None = None
 
 
 def run(config: Config) -> None:
@@ -76,6 +73,9 @@ def run(config: Config) -> None:
     questions, trajectories = read_candidates(
         [config.questions], [config.trajectories], config.image_root
     )
+    if needs_model:
+        questions = config.usable(questions, config.questions)
+        trajectories = candidates_of(questions, trajectories)
     by_id = {question.id: question for question in questions}
     pairs = tuple(
         (by_id[t.question_id], t)
@@ -91,7 +91,6 @@ def run(config: Config) -> None:
         from dreamprm.baselines.features import measured_pool
         from dreamprm.cli.terminal import quiet_transformers
 
-        check_images(questions, config.questions)
         quiet_transformers()
         with progress("trajectories scored", len(pairs)) as advance:
             pool = measured_pool(

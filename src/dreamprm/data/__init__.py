@@ -6,18 +6,20 @@ its first rows (`known.detect`) or given by name.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dreamprm.answers import check_gold
 from dreamprm.data import known, own
-from dreamprm.data.files import DataWarning, R, in_row
+from dreamprm.data.files import BadRow, DataWarning, R, in_row, refuse
 from dreamprm.data.format import Format, Records, WithoutResponse
 from dreamprm.data.own import JsonlAppender
 from dreamprm.errors import DataError
-from dreamprm.images import load_image
+from dreamprm.images import Checked, Reference, check_image, fitted_images, in_threads
 from dreamprm.records import Question, StepScores, Trajectory
 
 __all__ = [
@@ -46,6 +48,7 @@ def load(
     *paths: str | Path,
     format: str | None = None,
     image_root: str | Path | None = None,
+    bad_image: BadRow = refuse,
 ) -> Records:
     """Questions and their trajectories, from files of any format.
 
@@ -54,10 +57,11 @@ def load(
             format that hold both. The order does not matter.
         format: name of the format of all files; by default told from the first rows of each.
         image_root: folder that image paths start from; each file's own by default.
+        bad_image: see `check_images`; the trajectories of what it leaves out are left out too.
 
     Raises:
         DataError: names the file, row and field of what is wrong: a bad row, a trajectory of an
-            unknown question, an id of two questions, an image that does not exist.
+            unknown question, an id of two questions, an image that cannot be used.
 
     Example:
         >>> import tempfile
@@ -80,15 +84,17 @@ def load(
             raise DataError("holds step scores; give questions and trajectories", file=path)
         parts.append((path, one.read(path, image_root=image_root)))
     questions: dict[str, Question] = {}
+    ids: set[str] = set()
     for path, part in parts:
-        check_images(part.questions, path)
-        for question in part.questions:
+        ids.update(question.id for question in part.questions)
+        for question in check_images(part.questions, path, bad_image):
             if questions.setdefault(question.id, question) != question:
                 message = f"question id '{question.id}' stands for another question in another file"
                 raise DataError(f"{message}; make ids unique", file=path, field="id")
     trajectories: list[Trajectory] = []
     for path, part in parts:
-        trajectories += checked_references(questions, part.trajectories, path)
+        checked = checked_references(ids, part.trajectories, path)
+        trajectories += [t for t in checked if t.question_id in questions]
     source = next((path for path, part in parts if part.trajectories), paths[0])
     return Records(list(questions.values()), trajectories, source=str(source))
 
@@ -208,25 +214,42 @@ def checked_references(
         yield trajectory
 
 
-def check_images(questions: Sequence[Question], file: str | Path, *, decode: bool = False) -> None:
-    """Every image must be there.
+def check_images(
+    questions: Sequence[Question], file: str | Path | None, bad_image: BadRow = refuse
+) -> list[Question]:
+    """Read every image to its end, each once.
 
     Args:
         questions: questions in the order of their file.
-        file: where they come from, for the message.
-        decode: also read each image to its end (slow; finds damaged files).
+        file: where they come from, for the message; None where they are some of several.
+        bad_image: told of each question with an image that cannot be used, by its row; when it
+            returns, the question is left out.
+
+    Returns:
+        The questions whose images can be used. What was fetched takes the place of addresses.
 
     Raises:
-        DataError: naming the first row whose image is missing or damaged.
+        DataError: names the first row and question with an image that cannot be used.
     """
-    for row, question in enumerate(questions, start=1):
-        with in_row(file, row):
-            for image in question.images:
-                if decode:
-                    load_image(image)
-                elif isinstance(image, str) and not Path(image).is_file():
-                    message = f"image {image} does not exist; restore the file or correct the path"
-                    raise DataError(message, field="images")
+    references = dict.fromkeys(image for question in questions for image in question.images)
+    checked: dict[Reference, Checked] = {}
+    usable = []
+    with closing(in_threads(check_image, references)) as results:
+        reading = zip(references, results, strict=True)
+        for row, question in enumerate(questions, start=1):
+            with in_row(file, row if file else None, bad_image):
+                for image in question.images:
+                    while image not in checked:  # no further than to the first that is bad
+                        reference, checked[reference] = next(reading)
+                    if error := checked[image].error:
+                        message = f"question '{question.id}': {error.message}"
+                        raise DataError(message, field="images")
+                images = tuple(checked[image].reference for image in question.images)
+                same = images == question.images
+                usable.append(question if same else question.model_copy(update={"images": images}))
+    if fitted := [one.was for one in checked.values() if one.was]:
+        warnings.warn(DataWarning(f"{fitted_images(len(fitted))}, first {fitted[0]}"), stacklevel=2)
+    return usable
 
 
 def check_golds(questions: Sequence[Question], file: str | Path) -> None:

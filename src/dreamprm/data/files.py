@@ -6,8 +6,6 @@ can be moved as a whole; in memory it is a path that can be opened from the work
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import errno
 import glob
@@ -28,6 +26,7 @@ from typing import IO, Any, TypeVar
 
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.errors import DataWarning as DataWarning  # noqa: PLC0414  readers look for it here
+from dreamprm.images import decode_image, is_data_url, is_remote
 from dreamprm.records import Question, Record
 
 try:
@@ -51,21 +50,12 @@ def refuse(error: DataError) -> None:
 
 
 @contextmanager
-def in_row(path: str | Path, row: int | None, bad_row: BadRow = refuse) -> Iterator[None]:
+def in_row(path: str | Path | None, row: int | None, bad_row: BadRow = refuse) -> Iterator[None]:
     """Name file and row in an error of the block, and tell it to `bad_row`."""
     try:
         yield
     except DataError as error:
         bad_row(error.at(file=path, row=row))
-
-
-_SIGNATURES = (
-    (b"\x89PNG", "png"),
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"GIF8", "gif"),
-    (b"RIFF", "webp"),
-    (b"BM", "bmp"),
-)
 
 
 @contextmanager
@@ -241,30 +231,13 @@ def open_for_reading(path: str | Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def encode_image(data: bytes) -> str:
-    """Encoded image bytes as a data URL."""
-    kind = next((name for start, name in _SIGNATURES if data.startswith(start)), "x-unknown")
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def decode_image(url: str) -> bytes:
-    """The bytes of a data URL."""
-    head, comma, body = url.partition(",")
-    if not comma or not head.endswith(";base64"):
-        raise DataError("a data URL must be 'data:image/...;base64,...'", field="images")
-    try:
-        return base64.b64decode(body, validate=True)
-    except binascii.Error as error:
-        raise DataError(f"a data URL is not valid base64: {error}", field="images") from error
-
-
 def image_from_disk(reference: str | bytes, folder: Path) -> str | bytes:
     """Turn an image reference as stored in a file of `folder` into one that can be opened."""
     if isinstance(reference, bytes):
         return reference
-    if reference.startswith("data:"):
+    if is_data_url(reference):
         return decode_image(reference)
-    if "://" in reference:
+    if is_remote(reference):
         return reference
     return os.path.normpath(folder / reference)
 
@@ -275,7 +248,7 @@ def image_to_disk(reference: str, folder: Path) -> str:
     Relative when the image lies below the folder or below its parent (`images/` beside `data/`),
     so that the whole can be moved; else absolute.
     """
-    if "://" in reference or reference.startswith("data:"):
+    if is_remote(reference) or is_data_url(reference):
         return reference
     image, base = Path(os.path.abspath(reference)), Path(os.path.abspath(folder))
     near = image.is_relative_to(base) or (

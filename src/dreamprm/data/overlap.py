@@ -20,16 +20,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from dreamprm.errors import DataError
-from dreamprm.images import load_image
+from dreamprm.images import Reference, in_threads, is_remote, load_image
 from dreamprm.records import Question
 
 Why = Literal[
@@ -42,9 +40,6 @@ Why = Literal[
 ]
 _ONE_QUESTION = ("same text and image", "same text, no image")
 _UNSETTLED = ("same text, similar image", "same text, unreadable image")
-Reference = str | bytes
-"""An image: a path, or encoded bytes."""
-
 _MARKUP = re.compile(
     r"!\[[^\]]*\]\([^)]*\)"  # ![name](path)
     r"|<image\s*\d*>|\[image \d+\]"
@@ -60,7 +55,6 @@ _WORD = re.compile(
 _GRID = 16  # a picture's shape is told by the slopes of a grid of 16 by 16 greys,
 _SLOPE = 2  # of which those count that encoding anew does not make or undo;
 _SIMILAR = 24  # and so many of its 512 bits may differ (other pictures of MATH-Vision: 30 and more)
-_CHUNK = 1024  # images that wait in the pool at once
 
 
 class ImageHash(NamedTuple):
@@ -119,7 +113,7 @@ def hash_image(reference: Reference) -> ImageHash:
     except DataError:
         if isinstance(reference, bytes):
             return ImageHash(f"bytes:{hashlib.sha256(reference).hexdigest()}", None)
-        named = reference if "://" in reference else os.path.abspath(reference)
+        named = reference if is_remote(reference) else os.path.abspath(reference)
         return ImageHash(f"path:{named}", None)
     digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
     digest.update(image.tobytes())
@@ -131,10 +125,8 @@ def hash_images(
 ) -> dict[Reference, ImageHash]:
     """Hash images in threads, one per core, each image once; adds to `known`, if given."""
     hashes: dict[Reference, ImageHash] = {} if known is None else known
-    new = iter(dict.fromkeys(r for r in references if r not in hashes))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(islice(new, _CHUNK)):
-            hashes.update(zip(chunk, pool.map(hash_image, chunk), strict=True))
+    new = list(dict.fromkeys(r for r in references if r not in hashes))
+    hashes.update(zip(new, in_threads(hash_image, new), strict=True))
     return hashes
 
 

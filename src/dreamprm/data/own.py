@@ -18,7 +18,6 @@ from dreamprm.data.files import (
     atomic_write,
     cannot_write,
     check_new_id,
-    encode_image,
     from_disk,
     image_to_disk,
     in_row,
@@ -28,6 +27,7 @@ from dreamprm.data.files import (
 )
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError
+from dreamprm.images import encode_image
 from dreamprm.records import Question, Record
 
 LINES = (".jsonl", ".ndjson")

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from PIL import Image, UnidentifiedImageError
-
-from dreamprm.data.files import encode_image
-from dreamprm.images import LARGEST_ASPECT, image_bytes, load_image
+from dreamprm.images import data_url
 from dreamprm.policy import Completion, Reply, Request
 from dreamprm.policy.servers import OK, Failure, server_message
 from dreamprm.records import Question
@@ -44,9 +40,6 @@ The solution has been begun below. Go on exactly behind its last line: do not re
 is there, and begin with what comes next.
 
 {begun}"""
-
-_SENT_AS_THEY_ARE = ("JPEG", "PNG", "WEBP")
-_PLAIN_MODES = ("1", "L", "P", "RGB")
 
 
 class ChatMessages:
@@ -82,40 +75,6 @@ class ChatMessages:
         if begun:
             messages.append({"role": "assistant", "content": begun})
         return messages
-
-
-def data_url(reference: str | bytes) -> str:
-    """An image as a data URL that any server of vision models reads.
-
-    The file's own bytes where servers see in them what `load_image` sees; else its pixels as PNG:
-    other formats, more than 8 bits, transparency (which some servers turn black), animation, strips
-    thinner than image processors accept.
-
-    Raises:
-        DataError: the image is missing or is none.
-    """
-    data = image_bytes(reference)
-    if not _is_plain(data):
-        buffer = io.BytesIO()
-        load_image(reference).save(buffer, "PNG")
-        data = buffer.getvalue()
-    return encode_image(data)
-
-
-def _is_plain(data: bytes) -> bool:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            deep = image.format == "PNG" and data[24] > 8  # bits per channel, in PNG's header
-            return (
-                image.format in _SENT_AS_THEY_ARE
-                and image.mode in _PLAIN_MODES
-                and not deep
-                and "transparency" not in image.info
-                and getattr(image, "n_frames", 1) == 1
-                and max(image.size) <= LARGEST_ASPECT * min(image.size)
-            )
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
-        return False  # load_image says what is wrong
 
 
 def without_prefix(text: str, steps: Sequence[str], continuation: Continuation) -> str:

@@ -9,13 +9,11 @@ and its number alone, so a run that was killed goes on as if it had not been.
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from PIL import Image
 
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.images import load_image
+from dreamprm.images import image_area, load_image
 from dreamprm.models.generation import Ends, Pick, decode, greedy, prefill, sampler
 from dreamprm.models.loading import device_of, load_backbone, load_processor
 from dreamprm.models.plain_text import PlainText
@@ -145,17 +143,9 @@ def rough_length(prompt: Prompt) -> int:
 
     Only good for putting prompts of similar length together.
     """
-    return len(prompt.text) // 4 + sum(_area(reference) // 28**2 for reference in prompt.images)
-
-
-def _area(reference: str | bytes) -> int:
-    """Pixels of an image; 0 where it cannot be read, which whoever loads it will tell."""
-    source = io.BytesIO(reference) if isinstance(reference, bytes) else Path(reference)
-    try:
-        with Image.open(source) as image:
-            return image.width * image.height
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return 0
+    return len(prompt.text) // 4 + sum(
+        image_area(reference) // 28**2 for reference in prompt.images
+    )
 
 
 _FINAL = "Final answer:"

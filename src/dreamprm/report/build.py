@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamprm.data.files import in_row
+from dreamprm.data import check_images
+from dreamprm.data.files import BadRow, in_row, refuse
 from dreamprm.data.rows import each_row
 from dreamprm.data.trajectory_weights import Window, read_domain_weights
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration, calibration
 from dreamprm.evaluation.evaluate import Evaluation, group_candidates
 from dreamprm.evaluation.results import versions
-from dreamprm.images import load_image
+from dreamprm.images import Reference, load_image
 from dreamprm.records import Question, StepScores, Trajectory
 from dreamprm.report.page import (
     METHOD_LABELS,
@@ -41,6 +42,7 @@ def evaluation_report(
     settings: Mapping[str, str] | None = None,
     training_dir: Path | None = None,
     max_examples: int = 24,
+    bad_image: BadRow = refuse,
 ) -> ReportData:
     """The page on one evaluation.
 
@@ -48,6 +50,7 @@ def evaluation_report(
         notice: what a reader must know before believing a number.
         settings: what is needed to run it again.
         training_dir: folder of a training run, whose weights and their history are shown.
+        bad_image: see `data.check_images`; questions that it leaves out are not shown.
     """
     domains, history = training_history(training_dir) if training_dir else ((), ())
     shown: tuple[Example, ...] = ()
@@ -65,6 +68,7 @@ def evaluation_report(
             main_method=main_method,
             rival=rivals[0] if rivals else "self_consistency",
             limit=max_examples,
+            bad_image=bad_image,
         )
     return ReportData(
         title=title,
@@ -169,7 +173,7 @@ def examples(
     main_method: str = "dreamprm",
     rival: str = "prm_uniform",
     limit: int = 24,
-    image_root: Path | None = None,
+    bad_image: BadRow = refuse,
 ) -> tuple[Example, ...]:
     """Up to `limit` questions: the main method and its rival disagreeing both ways, and the rest.
 
@@ -179,7 +183,7 @@ def examples(
     Args:
         evaluation: of these questions, trajectories and scores; its first n candidates are shown.
         scores: step logits of the main method.
-        image_root: folder that relative image paths start from.
+        bad_image: see `data.check_images`; questions that it leaves out are not shown.
     """
     if main_method not in evaluation.aggregated:
         raise DataError(f"report: method '{main_method}' has no scores to show examples of")
@@ -199,10 +203,8 @@ def examples(
     picked = (picked + evenly(left, limit - len(picked)))[:limit]
 
     return tuple(
-        _example(
-            evaluation, by_id[q], candidates[q][: evaluation.n], logits, main_method, image_root
-        )
-        for q in picked
+        _example(evaluation, q, candidates[q.id][: evaluation.n], logits, main_method)
+        for q in check_images([by_id[name] for name in picked], None, bad_image)
     )
 
 
@@ -218,7 +220,6 @@ def _example(
     candidates: Sequence[Trajectory],
     logits: dict[tuple[str, int], tuple[float, ...]],
     main_method: str,
-    image_root: Path | None,
 ) -> Example:
     shown = []
     for c in candidates:
@@ -239,26 +240,24 @@ def _example(
                 ),
             )
         )
-    return example_of(question, shown, image_root)
+    return example_of(question, shown)
 
 
-def example_of(
-    question: Question, candidates: Sequence[ExampleCandidate], image_root: Path | None
-) -> Example:
+def example_of(question: Question, candidates: Sequence[ExampleCandidate]) -> Example:
     """A question with its images as the page shows it."""
     return Example(
         question=question.text,
         options=question.options,
         answer=question.answer,
-        images=tuple(_picture(image, image_root) for image in question.images),
+        images=tuple(_picture(image) for image in question.images),
         benchmark=question.domain,
         candidates=tuple(candidates),
     )
 
 
-def _picture(reference: str | bytes, root: Path | None) -> bytes:
+def _picture(reference: Reference) -> bytes:
     """An image as a PNG file, at most `LARGEST_IMAGE` pixels a side."""
-    image = load_image(reference, root)
+    image = load_image(reference)
     image.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))  # never enlarges
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data import check_images
+from dreamprm.data.files import BadRow, refuse
 from dreamprm.errors import DataError, offer
 from dreamprm.evaluation.compare import (
     OF_STEPS,
@@ -36,7 +38,7 @@ def comparison_report(
     baseline: str | None = None,
     questions: Sequence[Question] = (),
     max_examples: int = 24,
-    image_root: Path | None = None,
+    bad_image: BadRow = refuse,
 ) -> ReportData:
     """The page's content.
 
@@ -44,6 +46,7 @@ def comparison_report(
         baseline: run that the others are compared with; by default the main method of the first
             file.
         questions: shown where runs differ, with the answer of each.
+        bad_image: see `data.check_images`; questions that it leaves out are not shown.
 
     Raises:
         DataError: no files, one of another version, or no such baseline.
@@ -72,7 +75,7 @@ def comparison_report(
         scaling=_curves(names, "curve"),
         token_curves=_curves(names, "token_curve"),
         examples=_disagreements(
-            with_rows, questions, main=main, limit=max_examples, image_root=image_root
+            with_rows, questions, main=main, limit=max_examples, bad_image=bad_image
         ),
         runs={r.name if len(results) > 1 else "settings": _facts(r) for r in results},
         main_method=main,
@@ -175,7 +178,7 @@ def _disagreements(
     *,
     main: str,
     limit: int = 24,
-    image_root: Path | None = None,
+    bad_image: BadRow = refuse,
 ) -> tuple[Example, ...]:
     """Up to `limit` questions that some runs have right and others wrong, first seed of each.
 
@@ -195,12 +198,11 @@ def _disagreements(
     first = [q for ids in kinds.values() for q in evenly(ids, limit // 2)]
     left = [q for ids in kinds.values() for q in ids if q not in set(first)]
     picked = first + evenly(left, limit - len(first))
-    return tuple(_answers_of(by_id[q], answers[q], image_root) for q in picked)
+    usable = check_images([by_id[name] for name in picked], None, bad_image)
+    return tuple(_answers_of(question, answers[question.id]) for question in usable)
 
 
-def _answers_of(
-    question: Question, rows: dict[str, QuestionResult], image_root: Path | None
-) -> Example:
+def _answers_of(question: Question, rows: dict[str, QuestionResult]) -> Example:
     groups: dict[tuple[bool, str | None], list[str]] = {}
     for name, row in rows.items():
         groups.setdefault((row.value > 0, row.answer), []).append(name)
@@ -217,4 +219,4 @@ def _answers_of(
         )
         for place, ((right, answer), names) in enumerate(ordered)
     ]
-    return example_of(question, shown, image_root)
+    return example_of(question, shown)

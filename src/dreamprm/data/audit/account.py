@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -22,7 +20,7 @@ from dreamprm.data.format import Format, Records, row_place
 from dreamprm.data.overlap import ImageHash, hash_image
 from dreamprm.data.rows import each_row
 from dreamprm.errors import DataError, shortened
-from dreamprm.images import load_image
+from dreamprm.images import check_image, in_threads
 from dreamprm.records import UNKNOWN_ANSWER, Label, Question, Trajectory, domain_of
 from dreamprm.unread import Unread, unanswered
 
@@ -85,31 +83,27 @@ class Embedded:
     decode: bool
     digests: set[str | bytes] = field(default_factory=set)
     hashes: dict[str | bytes, ImageHash] = field(default_factory=dict)
-    damaged: dict[bytes, str] = field(default_factory=dict)
+    damaged: dict[str | bytes, str] = field(default_factory=dict)
 
     def put_aside(self, questions: Iterable[Question]) -> Iterator[Question]:
         """The questions without the bytes of their pictures."""
         questions = iter(questions)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            while some := list(islice(questions, _AT_ONCE)):
-                pictures = [i for q in some for i in q.images if isinstance(i, bytes)]
-                digests = iter(pool.map(self._look, pictures))
-                for question in some:
-                    images = tuple(
-                        next(digests) if isinstance(image, bytes) else image
-                        for image in question.images
-                    )
-                    yield question.model_copy(update={"images": images})
+        while some := list(islice(questions, _AT_ONCE)):
+            pictures = [i for q in some for i in q.images if isinstance(i, bytes)]
+            digests = in_threads(self._look, pictures)
+            for question in some:
+                images = tuple(
+                    next(digests) if isinstance(image, bytes) else image
+                    for image in question.images
+                )
+                yield question.model_copy(update={"images": images})
 
     def _look(self, picture: bytes) -> bytes:
         digest = hashlib.sha256(picture).digest()
         self.digests.add(digest)
         if self.decode and digest not in self.hashes:
             self.hashes[digest] = hash_image(picture)
-            try:
-                if self.hashes[digest].shape is None:
-                    load_image(picture)
-            except DataError as error:
+            if self.hashes[digest].shape is None and (error := check_image(picture).error):
                 self.damaged[digest] = error.message
         return digest
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dreamprm.answers.options import option_meant
 from dreamprm.answers.text import clean, same_text
 from dreamprm.data.audit.account import Embedded, Finding, Loaded, finding, place, share
 from dreamprm.data.overlap import Overlap, duplicates, find_overlap, normalise
-from dreamprm.errors import DataError
-from dreamprm.images import load_image
+from dreamprm.images import (
+    Reference,
+    check_image,
+    fitted_images,
+    in_threads,
+    is_remote,
+    may_be_fetched,
+)
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
@@ -21,11 +25,15 @@ from dreamprm.records import Question
 def check(loaded: Loaded, *, decode: bool = False) -> Iterator[Finding]:
     """All findings about images and repeated questions of one file."""
     named = [(question, image) for question in loaded.questions for image in question.images]
-    remote = [place(q) for q, image in named if isinstance(image, str) and "://" in image]
-    message = f"{len(remote)} images are addresses on the net; fetch them and name the files"
-    yield from finding("error", "remote_images", remote, message)
-    local = [(q, i) for q, i in named if not (isinstance(i, str) and "://" in i)]
-    missing = {i for _, i in local if isinstance(i, str) and not _is_file(i)}
+    remote: list[tuple[Question, Reference]] = []
+    local: list[tuple[Question, Reference]] = []
+    for q, image in named:
+        is_outside = isinstance(image, str) and is_remote(image) and not may_be_fetched(image)
+        (remote if is_outside else local).append((q, image))
+    message = f"{len(remote)} images are addresses on the net; fetch them and name the files, or"
+    message += " name their hosts by --allow_remote_images"
+    yield from finding("error", "remote_images", [place(q) for q, _ in remote], message)
+    missing = {i for _, i in local if isinstance(i, str) and _is_missing(i)}
     places = [f"{place(q)}: {i!s}" for q, i in local if i in missing]
     message = f"{share(len(places), len(named))} images are not there; restore the files, or say"
     message += " by --image_root where the paths start"
@@ -38,32 +46,25 @@ def check(loaded: Loaded, *, decode: bool = False) -> Iterator[Finding]:
     yield from finding("warning", "repeated_questions", _pairs(twice), message)
 
 
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # a name that the system cannot take
+def _is_missing(path: str) -> bool:
+    if is_remote(path):
         return False
+    try:
+        return not Path(path).exists()
+    except (OSError, ValueError):  # a name that the system cannot take
+        return True
 
 
-def _damaged(
-    images: Sequence[tuple[Question, str | bytes]], embedded: Embedded
-) -> Iterator[Finding]:
+def _damaged(images: Sequence[tuple[Question, Reference]], embedded: Embedded) -> Iterator[Finding]:
     """Read every image to its end; of those in the file it is known."""
-
-    def cause(image: str | bytes) -> str | None:
-        if isinstance(image, bytes) and image in embedded.digests:
-            return embedded.damaged.get(image)
-        try:
-            load_image(image)
-        except DataError as error:
-            return error.message
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        causes = pool.map(cause, [image for _, image in images])
-        bad = [f"{place(q)}: {told}" for (q, _), told in zip(images, causes, strict=True) if told]
+    references = dict.fromkeys(image for _, image in images if image not in embedded.digests)
+    checked = dict(zip(references, in_threads(check_image, references), strict=True))
+    causes = {i: c.error.message for i, c in checked.items() if c.error} | embedded.damaged
+    bad = [f"{place(q)}: {causes[image]}" for q, image in images if image in causes]
     message = f"{share(len(bad), len(images))} images are damaged; fetch them again"
     yield from finding("error", "damaged_images", bad, message)
+    fitted = [f"{place(q)}: {c.was}" for q, i in images if (c := checked.get(i)) and c.was]
+    yield from finding("note", "fitted_images", fitted, fitted_images(len(fitted)))
 
 
 def overlap(loaded: Loaded, name: str, other: Loaded) -> Iterator[Finding]:

@@ -20,12 +20,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dreamprm.data.files import DataWarning, atomic_write, image_from_disk
 from dreamprm.data.mathvision import IN_THE_IMAGE, without_marks
 from dreamprm.data.rows import Row, written_value
 from dreamprm.errors import DataError
+from dreamprm.images import image_format, is_data_url
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
@@ -292,7 +293,7 @@ def pictures(value: Any, root: Path | None, field: str) -> tuple[str | bytes, ..
     if _missing(value) or value in ("", b""):
         return ()
     if isinstance(value, str):
-        if root is None and not (Path(value).is_absolute() or value.startswith("data:")):
+        if root is None and not (Path(value).is_absolute() or is_data_url(value)):
             message = f"'{value[:60]}' names a file and the source lies in no folder; download the"
             message += " images and give their folder as image_root"
             raise DataError(message, field=field)
@@ -305,7 +306,7 @@ def pictures(value: Any, root: Path | None, field: str) -> tuple[str | bytes, ..
             raise DataError(f"the image cannot be written as PNG: {error}", field=field) from error
         return (buffer.getvalue(),)
     if isinstance(value, bytes):
-        _suffix(value, field)
+        image_format(value)  # is it one?
         return (value,)
     message = f"must be an image (path, bytes, struct of both, or PIL), not {type(value).__name__}"
     raise DataError(message, field=field)
@@ -316,23 +317,8 @@ def save_picture(data: bytes, folder: Path) -> str:
 
     The file is named by its content, so that an image of twenty questions is written once.
     """
-    suffix = _suffix(data, "images")
-    path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{image_format(data)}"
     if not path.exists():
         with atomic_write(path) as file:
             file.write(data)
     return str(path)
-
-
-def _suffix(data: bytes, field: str) -> str:
-    """The format of encoded bytes, e.g. `png`. Reads the head only; nothing is decoded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                return (image.format or "image").lower()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        message = f"{len(data)} bytes are no image; correct or remove the row"
-    except Image.DecompressionBombError:
-        message = "the image has too many pixels; remove the row"
-    raise DataError(message, field=field)
