@@ -10,6 +10,7 @@ it) and the memory that it took.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -138,6 +139,7 @@ def _serve() -> None:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:  # transformers prepares its first saving
         save_tiny_model(Path(folder))
+    gc.freeze()  # children need not look through what is here already
     if (idle := os.fork()) == 0:
         os._exit(0)
     least = os.wait4(idle, 0)[2].ru_maxrss
