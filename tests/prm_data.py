@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from dreamprm.data import Records
 from dreamprm.records import Label, Question, Trajectory
@@ -34,7 +35,8 @@ def small_data(
         question, first = _one(f"meta-{i}", "meta", rng)
         meta_questions.append(question)
         for index in range(3):
-            changes = {"outcome": index == 0, "sample_index": index, "labels": None}
+            changes: dict[str, Any] = {"outcome": index == 0, "sample_index": index}
+            changes |= {"labels": None, "answer": str(index)}  # else they contradict each other
             meta.append(first.model_copy(update=changes))
     return prepare_data(Records(questions, trajectories), Records(meta_questions, meta))
 

@@ -202,7 +202,7 @@ def test_testmini_of_mathvision_is_found_in_its_test_set(real_data: Path) -> Non
 
 
 def test_a_lossy_copy_of_a_benchmark_is_found(real_data: Path) -> None:
-    mini = read_questions(real_data / "mathvision" / "testmini.jsonl")[:80]
+    mini = read_questions(real_data / "mathvision" / "testmini.jsonl")[:40]
     copies = []
     for q in mini:
         buffer = io.BytesIO()
@@ -210,8 +210,8 @@ def test_a_lossy_copy_of_a_benchmark_is_found(real_data: Path) -> None:
         update = {"images": (buffer.getvalue(),), "text": f"<image>\n{q.text.upper()}"}
         copies.append(q.model_copy(update=update))
     found = find_overlap(copies, mini)
-    assert len(found) == 80
-    assert sum(overlap.counts for overlap in found) >= 78  # two may share a template
+    assert len(found) == 40
+    assert sum(overlap.counts for overlap in found) >= 38  # two may share a template
 
 
 def test_mathvista_is_found_in_a_models_output_and_not_in_mathvision(real_data: Path) -> None:

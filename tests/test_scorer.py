@@ -31,10 +31,13 @@ def one_per_prefix(model: PRM, question: Question, steps: tuple[str, ...]) -> li
         return [float(model(batch)[0, n]) for n, batch in enumerate(prefixes)]
 
 
+HOW = [("value", "trajectory"), ("vocab", "prefix"), ("token", "turns")]
+
+
 @pytest.mark.parametrize(
-    ("head", "layout"), [("value", "trajectory"), ("vocab", "prefix"), ("token", "turns")]
+    ("backbone", "head", "layout"),
+    [(name, *HOW[i % 3]) for i, name in enumerate(BUILDERS)],
 )
-@pytest.mark.parametrize("backbone", BUILDERS)
 def test_every_architecture_scores_behind_a_shared_prefix_as_prefix_by_prefix(
     backbone: str, head: str, layout: str
 ) -> None:
