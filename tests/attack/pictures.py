@@ -14,7 +14,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -187,8 +187,7 @@ def mutated(rng: random.Random) -> Iterator[tuple[str, bytes]]:
 def cases(folder: Path, count: int, rng: random.Random) -> Iterator[Case]:
     model, prm = save_tiny_model(folder / "model"), folder / "prm"
     random_prm().save_pretrained(prm)
-    made = [*handmade(folder)]
-    made += islice(mutated(rng), max(0, PICTURES - len(made)))
+    made = [*islice(chain(handmade(folder), mutated(rng)), min(count, PICTURES))]
     ended: dict[str, int] = {}  # picture -> exit code of the first command
     with FakeEndpoint() as server:
         todo = [(place, turn) for turn in range(TURNS) for place in range(len(made))]

@@ -306,7 +306,10 @@ def pictures(value: Any, root: Path | None, field: str) -> tuple[str | bytes, ..
             raise DataError(f"the image cannot be written as PNG: {error}", field=field) from error
         return (buffer.getvalue(),)
     if isinstance(value, bytes):
-        image_format(value)  # is it one?
+        try:
+            image_format(value)
+        except DataError as error:
+            raise DataError(error.message, field=field) from None
         return (value,)
     message = f"must be an image (path, bytes, struct of both, or PIL), not {type(value).__name__}"
     raise DataError(message, field=field)
