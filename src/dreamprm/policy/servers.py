@@ -136,7 +136,7 @@ def read_wait(headers: Mapping[str, str]) -> float | None:
             seconds = float(text) * unit
         except ValueError:
             seconds = _until(text)
-        if 0 <= seconds < float("inf"):
+        if 0 < seconds < float("inf"):  # one that is over asks for nothing
             return min(seconds, _LONGEST_WAIT_S)
     return None
 
