@@ -169,7 +169,7 @@ def test_a_choice_is_read_for_all_the_text_it_has(message: Any, text: str | None
 def test_a_sample_that_was_paid_for_and_has_no_text_is_an_empty_one() -> None:
     """SGLang replies so where a model stops at once; asked again, it stops at once again."""
     choice = {"message": {"content": None}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 10, "completion_tokens": 1}
+    usage = {"prompt_tokens": 10, "completion_tokens": 1.0}  # some proxies make floats of counts
     reply = read_reply(json.dumps({"choices": [choice], "usage": usage}).encode(), 1)
     assert reply == Reply((Completion(""),), 10, 1)
 

@@ -281,6 +281,7 @@ def _count(reply: Mapping[str, Any], name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
     if value is None:
         return 0
-    if not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or not 0 <= value <= _MOST_TOKENS:
         raise ValueError(f"its {name} are no count")
-    return value
+    return int(value)
