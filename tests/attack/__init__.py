@@ -1,6 +1,6 @@
 """Inputs that go out of their way to break something, and what must hold whatever they are.
 
-    python -m tests.attack                     # all of it; writes the table of docs/RELIABILITY.md
+    python -m tests.attack                     # all of it; whole kinds go into docs/RELIABILITY.md
     python -m tests.attack files --scale 0.1   # a tenth of one kind
     python -m tests.attack files --only 'row 3'   # the cases whose name holds this
 

@@ -16,8 +16,8 @@ from tests.forked_commands import ForkedCommands
 
 PAGE = Path(__file__).parents[2] / "docs" / "RELIABILITY.md"
 BEGIN, END = "<!-- written by python -m tests.attack: begin -->", "<!-- end -->"
-HEAD = """| what was tried | how often | worked | one clear line | broke | longest | memory |
-|---|---:|---:|---:|---:|---:|---:|"""
+HEAD = """| kind | what was tried | how often | worked | one clear line | broke | longest | memory |
+|---|---|---:|---:|---:|---:|---:|---:|"""
 
 
 def kinds() -> list[str]:
@@ -26,11 +26,20 @@ def kinds() -> list[str]:
     return [name for name in names if not name.startswith("_")]
 
 
-def row(kind: Kind, tally: Tally) -> str:
+def row(name: str, kind: Kind, tally: Tally) -> str:
     counts = f"{tally.tried:,} | {tally.well:,} | {tally.refused:,} | {len(tally.broken)}"
-    return (
-        f"| {kind.TRIED} | {counts} | {tally.longest_s:.1f} s | {tally.largest / 2**20:.0f} MiB |"
-    )
+    took = f"{tally.longest_s:.1f} s | {tally.largest / 2**20:.0f} MiB"
+    return f"| {name} | {kind.TRIED} | {counts} | {took} |"
+
+
+def write(rows: dict[str, str]) -> None:
+    """Put the rows of kinds into the page's table, in place of those that it has of them."""
+    before, rest = PAGE.read_text().split(BEGIN, 1)
+    table, after = rest.split(END, 1)
+    old = {line.split("|")[1].strip(): line for line in table.strip().splitlines()[2:]}
+    known = old | rows
+    body = [known[name] for name in kinds() if name in known]
+    PAGE.write_text("\n".join([f"{before}{BEGIN}", "", HEAD, *body, "", f"{END}{after}"]))
 
 
 def main() -> int:
@@ -45,7 +54,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.kinds) - set(kinds()):
         parser.error(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(kinds())}")
-    rows, broken = [], 0
+    rows: dict[str, str] = {}
+    broken = 0
     print(HEAD, flush=True)
     with contextlib.closing(ForkedCommands()) as commands, tempfile.TemporaryDirectory() as made:
         for name in options.kinds or kinds():
@@ -55,8 +65,8 @@ def main() -> int:
             count = max(1, round(options.scale * kind.COUNT))
             start = time.monotonic()
             tally = attack(kind, commands, folder, count, options.seed, options.only)
-            rows.append(row(kind, tally))
-            print(rows[-1], flush=True)
+            rows[name] = row(name, kind, tally)
+            print(rows[name], flush=True)
             print(
                 f"{name}: {time.monotonic() - start:.0f} s",
                 *tally.broken,
@@ -64,11 +74,8 @@ def main() -> int:
                 file=sys.stderr,
             )
             broken += len(tally.broken)
-    whole = not options.kinds and options.scale == 1.0 and not options.only
-    if whole and PAGE.exists() and BEGIN in (page := PAGE.read_text()):
-        before, rest = page.split(BEGIN, 1)
-        table = "\n".join([HEAD, *rows])
-        PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}")
+    if options.scale == 1.0 and not options.only:
+        write(rows)
     return 1 if broken else 0
 
 
