@@ -28,8 +28,9 @@ settings.load_profile("default")
 # Files that take longest begin first, and each stays whole, so that workers end together and
 # what a module prepares is prepared once.
 SLOWEST = [
-    *("attack", "distributed", "demo", "public_api", "benchmark_training", "real_input"),
-    *("hypergradient", "examples", "bilevel", "local_policy"),
+    *("attack", "hypergradient", "distributed", "dry_run", "answers_real", "benchmark_training"),
+    *("examples", "bilevel", "bad_input", "kill", "public_api", "bad_training_input", "demo"),
+    *("real_input", "answers", "local_policy", "cli_select_search", "overlap"),
 ]
 
 

@@ -169,25 +169,10 @@ def test_a_text_beyond_all_bounds_has_few_steps() -> None:
 
 pieces = st.lists(
     st.sampled_from(
-        [
-            "Step 1:",
-            "Step 10:",
-            "### Step 2",
-            "**Step 3.**",
-            "Final answer:",
-            "Final answer is",
-            "8",
-        ]
+        ["Step 1:", "Step 10:", "### Step 2", "**Step 3.**", "Final answer:", "Final answer is"]
         + ["1. ", "2. ", "   2. ", "(1)", "(2)", "## A", "**B**", "**C:** ", "---", "Answer: "]
-        + [
-            "<step_1>",
-            "</step_1>",
-            "<think>",
-            "</think>",
-            "<answer>",
-            "</answer>",
-            "\u6b65\u9aa41:",
-        ]
+        + ["<step_1>", "</step_1>", "<think>", "</think>", "<answer>", "</answer>", "8"]
+        + ["\u6b65\u9aa41:"]
         + ["```", "$$", "\\[", "\\]", "\\begin{a}", "\\end{a}"]
         + ["\n", "\n\n", " ", "\x0b", "\x85", "**", "- ", "Step 4", "a", ".", ":"]
     )

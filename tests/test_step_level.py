@@ -386,23 +386,10 @@ def test_intervals_of_f1_cover_it() -> None:
     assert 89 <= inside <= 99
 
 
+AGGREGATIONS = ("min", "product", "geometric_mean", "mean", "last", "mean_logit")
 REWARDMATH = {
-    "Math_Shepherd": {
-        "min": 74,
-        "product": 83,
-        "geometric_mean": 76,
-        "mean": 73,
-        "last": 88,
-        "mean_logit": 71,
-    },
-    "ReasonEval_7B": {
-        "min": 94,
-        "product": 88,
-        "geometric_mean": 98,
-        "mean": 97,
-        "last": 72,
-        "mean_logit": 101,
-    },
+    "Math_Shepherd": (74, 83, 76, 73, 88, 71),
+    "ReasonEval_7B": (94, 88, 98, 97, 72, 101),
 }
 
 
@@ -411,7 +398,7 @@ def test_rewardmath_counts_come_out(real_data: Path, tmp_path: Path, model: str)
     path = real_data / "rewardmath" / f"{model}_reward.json"
     result = run(tmp_path, "--benchmark", "rewardmath", "--data", path)
     assert result.kind == "responses"
-    for aggregation, right in REWARDMATH[model].items():
+    for aggregation, right in zip(AGGREGATIONS, REWARDMATH[model], strict=True):
         assert round(result.metrics[aggregation]["rewardmath"].value * 483, 6) == right
         assert len(result.questions[aggregation]) == 483
 
