@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -158,9 +159,11 @@ def moment(out: Path, seconds: float, rng: random.Random) -> Callable[[], bool]:
 
 def listing(folder: Path) -> set[tuple[str, int]]:
     listed = set()
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # gone since
-            listed.add((str(path), path.stat().st_size))
+    for parent, folders, files in os.walk(folder):  # which minds no folder that is gone since
+        for name in (*folders, *files):
+            path = os.path.join(parent, name)
+            with suppress(OSError):
+                listed.add((path, os.stat(path).st_size))
     return listed
 
 

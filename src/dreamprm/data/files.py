@@ -330,8 +330,11 @@ def warn_of_a_name_twice(name: str | None, path: str | Path, row: int | None = N
 def load_json(path: str | Path) -> Any:
     """What a file of JSON holds; a DataError where it cannot be read or is no JSON."""
     with open_for_reading(path) as file:
+        text = file.read()
         try:
-            value, twice = parse_json(file.read())
+            value, twice = parse_json(text)
+            if b"\\ud" in text.lower():  # halves of characters cannot be written again
+                json.dumps(value, ensure_ascii=False).encode()
         except ValueError as error:
             message = f"not JSON ({error}); the file may be cut off, so fetch or make it again"
             raise DataError(message, file=path) from error
