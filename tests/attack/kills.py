@@ -161,9 +161,9 @@ def listing(folder: Path) -> set[tuple[str, int]]:
     listed = set()
     for parent, folders, files in os.walk(folder):  # which minds no folder that is gone since
         for name in (*folders, *files):
-            path = os.path.join(parent, name)
+            path = Path(parent, name)
             with suppress(OSError):
-                listed.add((path, os.stat(path).st_size))
+                listed.add((str(path), path.stat().st_size))
     return listed
 
 
