@@ -20,9 +20,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
+
+from pydantic_core import from_json
 
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.errors import DataWarning as DataWarning  # noqa: PLC0414  readers look for it here
@@ -292,31 +293,40 @@ def parse_json(text: bytes | str) -> tuple[Any, str | None]:
     Raises:
         ValueError: it is no JSON, or lists and objects lie more than `DEEPEST` within each other.
     """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")  # `json` lets half characters pass
     try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("lists and objects lie too deep within each other") from None
-    names, depth, level = 0, 0, [value]
-    while level:
-        depth += 1
-        if depth > DEEPEST:
-            raise ValueError(f"lists and objects lie more than {DEEPEST} deep within each other")
-        objects = [one for one in level if type(one) is dict]
-        names += sum(map(len, objects))
-        parts = chain(*(one for one in level if type(one) is list), *(x.values() for x in objects))
-        level = [part for part in parts if type(part) in (dict, list)]
-    if names == text.count('":') + text.count('" :'):
+        value = from_json(text)  # in half the time of `json`
+    except ValueError:  # `json` says better why, and lets half characters in texts pass
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            raise ValueError("lists and objects lie too deep within each other") from None
+        _names([value])  # are they?
+    data = text if isinstance(text, bytes) else text.encode(errors="replace")
+    ends = data.count(b'":') + data.count(b'" :')
+    names = _names([value]) if ends else 0
+    if names != ends:  # there are quotes in texts
+        ends -= data.count(b'\\":') + data.count(b'\\" :')
+    if names == ends:
         return value, None
-    twice: list[str] = []  # or there is a colon in a text
+    twice: list[str] = []
 
     def look(pairs: list[tuple[str, Any]]) -> None:
         if len(dict(pairs)) < len(pairs):
             twice.append(Counter(name for name, _ in pairs).most_common(1)[0][0])
 
-    json.loads(text, object_pairs_hook=look)
+    json.loads(data, object_pairs_hook=look)
     return value, twice[0] if twice else None
+
+
+def _names(value: list[Any] | dict[str, Any], depth: int = 0) -> int:
+    """How many names its objects have; a ValueError where they lie too deep within each other."""
+    if depth > DEEPEST:
+        raise ValueError(f"lists and objects lie more than {DEEPEST} deep within each other")
+    is_object = type(value) is dict
+    parts = value.values() if is_object else value
+    within = sum(_names(part, depth + 1) for part in parts if type(part) in (dict, list))
+    return within + is_object * len(value)
 
 
 def warn_of_a_name_twice(name: str | None, path: str | Path, row: int | None = None) -> None:
