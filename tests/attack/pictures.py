@@ -213,7 +213,7 @@ def cases(folder: Path, count: int, rng: random.Random) -> Iterator[Case]:
                  "--output", here / "s.jsonl"),
                 ("validate", "--images", "true"),
                 ("sample", "--model_name_or_path", model, "--num_candidates", 1,
-                 "--max_new_tokens", 2, "--output", here / "c.jsonl"),
+                 "--max_new_tokens", 2, "--output", here / "l.jsonl"),
             )  # fmt: skip
             verb, *words = verbs[(place + turn) % TURNS]
             yield Case(
