@@ -302,7 +302,7 @@ def parse_json(text: bytes | str) -> tuple[Any, str | None]:
         except RecursionError:
             raise ValueError("lists and objects lie too deep within each other") from None
         _names([value])  # are they?
-    data = text if isinstance(text, bytes) else text.encode(errors="replace")
+    data = text if isinstance(text, bytes) else text.encode()
     ends = data.count(b'":') + data.count(b'" :')
     names = _names([value]) if ends else 0
     if names != ends:  # there are quotes in texts
@@ -319,14 +319,14 @@ def parse_json(text: bytes | str) -> tuple[Any, str | None]:
     return value, twice[0] if twice else None
 
 
-def _names(value: list[Any] | dict[str, Any], depth: int = 0) -> int:
+def _names(value: Any, depth: int = 0) -> int:
     """How many names its objects have; a ValueError where they lie too deep within each other."""
     if depth > DEEPEST:
         raise ValueError(f"lists and objects lie more than {DEEPEST} deep within each other")
     is_object = type(value) is dict
     parts = value.values() if is_object else value
     within = sum(_names(part, depth + 1) for part in parts if type(part) in (dict, list))
-    return within + is_object * len(value)
+    return within + len(value) if is_object else within
 
 
 def warn_of_a_name_twice(name: str | None, path: str | Path, row: int | None = None) -> None:
