@@ -34,7 +34,7 @@ def _counted(trajectories: Iterable[Trajectory], counts: Counter[str]) -> Iterat
         labels = [label for label in t.labels or () if label is not None]
         counts.update(
             trajectories=1,
-            questions=t.question_id != before,
+            questions=int(t.question_id != before),
             known=t.outcome is not None,
             right=bool(t.outcome),
             labels=len(labels),
