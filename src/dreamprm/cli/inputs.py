@@ -1,4 +1,4 @@
-"""Reading of what several verbs take: candidates of questions, pictures, scores by method."""
+"""Reading of what several verbs take: candidates of questions, and scores by method."""
 
 from __future__ import annotations
 
@@ -8,70 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamprm.cli.resume import recorded_aggregation
-from dreamprm.cli.terminal import held_warnings, left_out
-from dreamprm.data import (
-    check_images,
-    check_references,
-    read_questions,
-    read_scores,
-    read_trajectories,
-)
-from dreamprm.data.files import BadRow, refuse
+from dreamprm.cli.terminal import held_warnings
+from dreamprm.data import check_references, read_questions, read_scores, read_trajectories
 from dreamprm.errors import DataError
-from dreamprm.images import MAX_PIXELS, set_image_limits
 from dreamprm.records import Question, StepScores, Trajectory
 
 if TYPE_CHECKING:
     from dreamprm.evaluation.evaluate import Evaluation
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions:
-    """Which images are read.
-
-    Attributes:
-        image_root: folder that relative image paths start from; by default that of their file.
-        max_image_pixels: an image with more is refused before it is decoded.
-        allow_remote_images: hosts that images are fetched from where a question names an http(s)
-            address; all others are refused.
-    """
-
-    image_root: Path | None = None
-    max_image_pixels: int = MAX_PIXELS
-    allow_remote_images: list[str] = field(default_factory=list)
-
-    def limit_images(self) -> None:
-        """Let the limits hold in this process and those that it starts."""
-        set_image_limits(self.max_image_pixels, self.allow_remote_images)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UsedImages(ImageOptions):
-    """Which images are read, and what becomes of questions whose images cannot be used.
-
-    Attributes:
-        skip_bad_images: leave out questions with an image that is missing, damaged or refused, and
-            tell which; else the first one ends the run before anything is paid.
-    """
-
-    skip_bad_images: bool = False
-
-    def usable(self, questions: Sequence[Question], file: str | Path) -> list[Question]:
-        """The questions whose images can be used; all are read to their end.
-
-        Raises:
-            DataError: names the first question with another, or says that no question is left.
-        """
-        self.limit_images()
-        usable = check_images(questions, file, self.bad_image)
-        if questions and not usable:
-            raise DataError("no question has images that can be used", file=file)
-        return usable
-
-    @property
-    def bad_image(self) -> BadRow:
-        """What is done with a question whose images cannot be used."""
-        return left_out if self.skip_bad_images else refuse
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dreamprm.cli.inputs import UsedImages, candidates_of, read_candidates
+from dreamprm.cli.inputs import candidates_of, read_candidates
+from dreamprm.cli.pictures import UsedImages
 from dreamprm.cli.resume import guard
 from dreamprm.cli.sampling import Advance, check_output, run_sampling, tell
 from dreamprm.cli.terminal import tell_unread

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.cli.inputs import UsedImages, candidates_of, read_candidates
+from dreamprm.cli.inputs import candidates_of, read_candidates
+from dreamprm.cli.pictures import UsedImages
 from dreamprm.cli.terminal import held_warnings, tell_unread
 from dreamprm.data import read_questions, write_questions, write_trajectories
 from dreamprm.data.overlap import ImageHash, Overlap, find_overlap

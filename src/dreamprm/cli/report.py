@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dreamprm.cli.inputs import EvaluationInputs, UsedImages
+from dreamprm.cli.inputs import EvaluationInputs
+from dreamprm.cli.pictures import UsedImages
 from dreamprm.data import read_questions
 from dreamprm.errors import DataError
 from dreamprm.policy.options import is_embedded

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from dreamprm.cli.inputs import UsedImages
+from dreamprm.cli.pictures import UsedImages
 from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
 from dreamprm.data import checked_references, iterate_trajectories, read_questions

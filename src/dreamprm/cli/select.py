@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamprm.cli.inputs import UsedImages
+from dreamprm.cli.pictures import UsedImages
 from dreamprm.errors import DataError, DataWarning, DreamPRMError, require_positive
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.policy import Policy

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamprm.cli.inputs import UsedImages
+from dreamprm.cli.pictures import UsedImages
 from dreamprm.cli.terminal import held_warnings, is_main_process, progress
 from dreamprm.data import Records, load
 from dreamprm.data.files import locked

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamprm.cli.inputs import ImageOptions
 from dreamprm.cli.parsing import UsageError
+from dreamprm.cli.pictures import ImageOptions
 from dreamprm.errors import DreamPRMError
 
 if TYPE_CHECKING:

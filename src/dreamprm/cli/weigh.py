@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dreamprm.cli.inputs import UsedImages, candidates_of, read_candidates
+from dreamprm.cli.inputs import candidates_of, read_candidates
+from dreamprm.cli.pictures import UsedImages
 from dreamprm.cli.terminal import progress
 from dreamprm.errors import DataError, DreamPRMError, require_positive
 from dreamprm.records import domain_of
