@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.folder import LayoutConfig
+from dreamprm.prm.layout import Encoder
 from dreamprm.prm.model import PRM
 from dreamprm.records import Question
 from dreamprm.tiny.scene import to_png

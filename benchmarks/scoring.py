@@ -38,7 +38,8 @@ import transformers
 from benchmarks.one_pass import WORDS, make_pairs
 from benchmarks.shared_prefix import make_model
 from dreamprm.data import write_questions, write_trajectories
-from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.folder import LayoutConfig
+from dreamprm.prm.layout import Encoder
 from dreamprm.prm.model import PRM
 from dreamprm.prm.shared_prefix import share
 from dreamprm.records import Question, Trajectory

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
-from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.folder import LayoutConfig
+from dreamprm.prm.layout import Encoder
 from dreamprm.prm.model import PRM
 from dreamprm.records import Question
 from tests.tiny_backbones import BUILDERS, save_backbone

@@ -21,7 +21,8 @@ from benchmarks.training_exactness import (
 from benchmarks.training_memory import allocations, highest_sum, peak_bytes
 from benchmarks.training_setup import Setting, wide_model
 from benchmarks.training_table import render
-from dreamprm.prm.layout import Encoder, LayoutConfig
+from dreamprm.prm.folder import LayoutConfig
+from dreamprm.prm.layout import Encoder
 from tests.prm_data import small_data
 
 SMALL = Setting(**QUICK)

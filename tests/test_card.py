@@ -15,7 +15,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from dreamprm.cli import main
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.prm.model import PRMConfig
+from dreamprm.prm.folder import PRMConfig
 from dreamprm.training import hub
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.hub import MARKER, model_card, push_to_hub, write_card

@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
+from dreamprm.prm.folder import PRMConfig
 from dreamprm.prm.lora import Lora
-from dreamprm.prm.model import PRMConfig
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.dry_run import Plan, plan_run
 from dreamprm.training.learned import make_weights

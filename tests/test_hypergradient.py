@@ -27,8 +27,8 @@ from dreamprm.bilevel import (
 from dreamprm.bilevel.hypergradient import InnerProduct
 from dreamprm.bilevel.jacobian import step_jacobian
 from dreamprm.errors import DreamPRMError
-from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.model import PRM, PRMConfig
+from dreamprm.prm.folder import LayoutConfig, PRMConfig
+from dreamprm.prm.model import PRM
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.learned import make_weights
 from dreamprm.training.problem import PRMProblem

@@ -11,13 +11,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from dreamprm.errors import DreamPRMError
+from dreamprm.models import templates
 from dreamprm.models.loading import load_backbone, load_processor
+from dreamprm.models.templates import write_chats
 from dreamprm.prm.layout import Encoder
+from dreamprm.prm.model import PRM
+from dreamprm.tiny.model import build_processor
 from tests.test_backbones import MIXED
 from tests.tiny_backbones import BUILDERS, save_backbone
 
@@ -76,6 +83,79 @@ def test_a_folder_without_a_model_we_know_is_refused_in_one_line(tmp_path: Path)
             assert "\n" not in str(caught.value)
     with pytest.raises(DreamPRMError, match="type 'qwen2' does not read images"):
         load_backbone(str(tmp_path))
+
+
+Tensors = dict[str, torch.Tensor]
+KEY = "layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda w, k: w.update({k: w[k][:-1]}), r"{key}' is \[.*\] and should be \["),
+        (lambda w, k: w.pop(k), "missing are '.*{key}'"),
+        (lambda w, k: w.update({f"{k}.b": w[k].clone()}), "no place for: '.*{key}.b'"),
+        (lambda w, k: w[k].view(-1)[-1:].fill_(float("nan")), "not finite, in .*{key}'"),
+        (lambda w, k: w[k].view(-1)[:1].fill_(float("inf")), "not finite, in .*{key}'"),
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused_by_name(
+    damage: Callable[[Tensors, str], None], said: str, tmp_path: Path
+) -> None:
+    PRM.from_backbone("tiny").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    damage(weights, next(key for key in weights if key.endswith(KEY)))
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DreamPRMError, match=said.format(key=KEY)):
+        PRM.from_pretrained(tmp_path)
+
+
+def test_neither_code_nor_pickles_of_a_folder_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # transformers asks the user
+    PRM.from_backbone("tiny").save_pretrained(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DreamPRMError, match="as pickles .'pytorch_model.bin'"):
+        load_backbone(str(tmp_path))
+    (tmp_path / "mine.py").write_text("raise SystemExit('this ran')")
+    code = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.MyConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(code))
+    for load in (load_backbone, load_processor):
+        with pytest.raises(DreamPRMError, match="custom code"):
+            load(str(tmp_path))
+
+
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (LOOPS, "more than"),
+        ("{{ 10 ** (10 ** 10 * (messages | length)) }}", "more than"),
+        ("{{ 'x' * 10 ** 10 }}", "MemoryError"),
+        ("{{ 'x' * 10 ** 7 }}", "10,000,0.. characters"),
+        ("{{ messages.append(1) }}", "SecurityError"),
+    ],
+)
+def test_a_chat_template_has_little_time_and_memory(
+    template: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that misbehaves on some conversations only."""
+    monkeypatch.setattr(templates, "SECONDS", 0.5)
+    monkeypatch.setattr(templates, "_writer", templates._Writer())  # with that limit
+    processor = build_processor()
+    processor.chat_template = (
+        "{% if messages[0].content == 'bad' %}" + template + "{% endif %}{{ messages[0].content }}"
+    )
+    good, bad = ([{"role": "user", "content": word}] for word in ("good", "bad"))
+    assert write_chats(processor, [good, good]) == ["good", "good"]
+    with pytest.raises(DreamPRMError, match=f"chat template .*{said}"):
+        write_chats(processor, [bad])
+    processor.chat_template = "{{ messages[0].content }}"
+    assert write_chats(processor, [bad]) == ["bad"]
 
 
 def test_settings_for_videos_are_handed_on(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,11 @@ from transformers import (
 )
 
 from dreamprm.errors import DreamPRMError
+from dreamprm.prm.folder import INSTRUCTION, LayoutConfig, PRMConfig, read_config
 from dreamprm.prm.heads import token_head
-from dreamprm.prm.layout import INSTRUCTION, Batch, LayoutConfig
+from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import Lora
-from dreamprm.prm.model import PRM, PRMConfig, trainable_prm
+from dreamprm.prm.model import PRM, trainable_prm
 from dreamprm.tiny.model import build_model
 from tests.tiny_models import STEPS, close, picture_question, processor, random_prm
 
@@ -33,6 +35,24 @@ def own_difference(model: PRM, batch: Batch) -> torch.Tensor:
     plus, minus = processor().tokenizer.convert_tokens_to_ids(["+", "-"])
     at = full[batch.rows[batch.mask], batch.positions[batch.mask]]
     return at[:, plus] - at[:, minus]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("aggregation", "meen", "'aggregation'.*did you mean mean"),
+        ("head", "tail", "'head': Input should be 'value', 'vocab' or 'token'"),
+        ("layout", {"padding_side": "top"}, "'layout.padding_side': Input should be 'right' or"),
+        ("layout", {"max_length": "many"}, "'layout.max_length'"),
+        ("colour", "red", "'colour': Unexpected"),
+    ],
+)
+def test_a_saved_config_is_refused_by_field(
+    field: str, value: object, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "prm_config.json").write_text(json.dumps(asdict(PRMConfig()) | {field: value}))
+    with pytest.raises(DreamPRMError, match=f"prm_config.json, field {said}"):
+        read_config(tmp_path)
 
 
 @torch.inference_mode()

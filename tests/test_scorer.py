@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dreamprm.prm.layout import LayoutConfig
+from dreamprm.prm.folder import LayoutConfig, PRMConfig
 from dreamprm.prm.lora import Lora
-from dreamprm.prm.model import PRM, PRMConfig
+from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import Pair, StepScorer
 from dreamprm.prm.shared_prefix import share
 from dreamprm.records import Question, Trajectory

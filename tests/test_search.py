@@ -19,7 +19,7 @@ from dreamprm.errors import DreamPRMError
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.chat import read_reply
 from dreamprm.policy.policy import Policy
-from dreamprm.prm.model import PRMConfig
+from dreamprm.prm.folder import PRMConfig
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import Sampler
 from dreamprm.rollouts.store import RolloutStore

@@ -11,8 +11,8 @@ import torch
 from dreamprm.errors import DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.models.plain_text import PlainText
-from dreamprm.prm.layout import INSTRUCTION, Encoder, LayoutConfig, dialogue, reply_ids
-from dreamprm.prm.model import PRMConfig
+from dreamprm.prm.folder import INSTRUCTION, LayoutConfig, PRMConfig
+from dreamprm.prm.layout import Encoder, dialogue, reply_ids
 from dreamprm.records import Question
 from dreamprm.tiny.model import CHAT_TEMPLATE, build_processor
 from tests.tiny_models import STEPS, picture_question, processor, random_prm

@@ -27,8 +27,7 @@ from dreamprm.baselines.selection import (
 from dreamprm.cli import main, weigh
 from dreamprm.data.trajectory_weights import read_weights, write_weights
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.model import PRMConfig
+from dreamprm.prm.folder import LayoutConfig, PRMConfig
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Label, Question, Trajectory
 from tests.cli_samples import make_project, read_rows, save_tiny_model

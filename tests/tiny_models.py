@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from dreamprm.prm.model import PRM, PRMConfig
+from dreamprm.prm.folder import PRMConfig
+from dreamprm.prm.model import PRM
 from dreamprm.records import Question
 from dreamprm.tiny.model import build_model, build_processor
 from dreamprm.tiny.scene import random_scene, render, to_png

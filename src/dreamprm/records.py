@@ -143,10 +143,14 @@ class Record(BaseModel):
         try:
             return cls.model_validate(row)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or None
-            message = first["msg"].removeprefix("Value error, ")
-            raise DataError(message, field=field) from error
+            raise first_error(error) from error
+
+
+def first_error(error: ValidationError) -> DataError:
+    """What pydantic finds wrong first, with the field's name."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or None
+    return DataError(first["msg"].removeprefix("Value error, "), field=field)
 
 
 class Question(Record):

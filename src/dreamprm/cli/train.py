@@ -262,8 +262,7 @@ def _check_output_dir(folder: Path) -> None:
 
 def _prm_config(config: Config) -> Any:
     """Head, layout, and the aggregation of step logits that the model is trained for."""
-    from dreamprm.prm.layout import INSTRUCTION, LayoutConfig
-    from dreamprm.prm.model import PRMConfig
+    from dreamprm.prm.folder import INSTRUCTION, LayoutConfig, PRMConfig
 
     layout = LayoutConfig(
         name=config.layout, step_tag=config.step_tag, max_length=config.max_length

@@ -10,10 +10,12 @@ must score alike on every machine.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import (
@@ -30,10 +32,15 @@ from transformers.models.auto.video_processing_auto import get_video_processor_c
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.smolvlm import processing_smolvlm
 
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DataWarning, DreamPRMError
+from dreamprm.models.templates import start_writer
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 TINY = "tiny"  # `tiny`, `tiny/policy`, `tiny/policy-strong`: the checkpoints in the package
 VIDEO = "video_processor"
+PROCESSOR_ERRORS = (ValueError, TypeError, ArithmeticError)
+"""What a processor raises at a text, an image or a setting of its own that it cannot use."""
 
 
 def resolve(path: str) -> str:
@@ -68,32 +75,132 @@ def device_of(name: str | None) -> str:
     return name
 
 
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Tell in one line why transformers, tokenizers, peft or safetensors cannot read a folder.
+
+    A damaged file makes them raise anything at all, so this holds calls of theirs and nothing else.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise DreamPRMError(f"cannot load {what}: out of memory") from error
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise DreamPRMError(f"cannot load {what}: {kind}{error}") from error
+
+
 def load_backbone(
-    path: str, dtype: torch.dtype = torch.float32, *, weights: bool = True, **kwargs: Any
+    path: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    weights: bool = True,
+    all_read: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """Any `AutoModelForImageTextToText`; fp32 unless told otherwise, because it is trained.
 
-    `weights=False` builds it from its config alone, with random weights.
+    Args:
+        weights: False: build it from its config alone, with random weights.
+        all_read: tensors that the model has no place for are an error, not a warning.
+        kwargs: of transformers' `from_pretrained`.
 
     Raises:
-        DreamPRMError: there is no model, or it is none that reads images and text.
+        DreamPRMError: there is no model, it is none that reads images and text, or its weights do
+            not fit it.
     """
+    config = _vision_language_config(path)
+    if weights:
+        model, unread = load_weights(AutoModelForImageTextToText, path, dtype=dtype, **kwargs)
+        if unread:
+            told = f"'{path}' holds weights that the model has no place for: {_some(unread)}"
+            if all_read:
+                raise DreamPRMError(f"{told}; copy the folder again")
+            warnings.warn(f"{told}; they are not used", DataWarning, stacklevel=2)
+        return model
+    with reading(f"the config of '{path}'"):
+        return AutoModelForImageTextToText.from_config(
+            config, dtype=dtype, trust_remote_code=False, **kwargs
+        )
+
+
+def load_weights(kind: Any, path: str, **kwargs: Any) -> tuple[Any, list[str]]:
+    """A model of one of transformers' Auto classes, and the names of tensors that it did not read.
+
+    No code of the folder is run, and no pickle is opened.
+
+    Raises:
+        DreamPRMError: the weights are missing, damaged, pickled, or not those of the config.
+    """
+    start_writer()
     folder = resolve(path)
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            raise DreamPRMError(
-                f"cannot load '{path}' as a vision-language model: its type '{config.model_type}' "
-                "does not read images with text; choose one that does, such as Qwen2.5-VL, "
-                "InternVL3-hf or Gemma 3"
-            )
-        if not weights:
-            return AutoModelForImageTextToText.from_config(config, dtype=dtype, **kwargs)
-        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **kwargs)
-    except (OSError, ValueError) as error:
+    if not any(Path(folder).glob("model*.safetensors*")):
+        refuse_pickles(Path(folder))
+    with reading(f"the weights of '{path}'"):
+        model, report = kind.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the report names them, the error would not
+            **kwargs,
+        )
+    wrong = f"the weights of '{path}' do not fit its config: "
+    if report["mismatched_keys"]:
+        name, saved, wanted = min(report["mismatched_keys"])
+        shapes = f"is {list(saved)} and should be {list(wanted)}"
+        raise DreamPRMError(f"{wrong}'{name}' {shapes}; one of the two is of another model")
+    if report["missing_keys"]:
+        missing = _some(report["missing_keys"])
+        raise DreamPRMError(f"{wrong}missing are {missing}; copy the folder again")
+    return model, sorted(report["unexpected_keys"])
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise a DreamPRMError where weights lie in files that could run code when they are read."""
+    pickles = [p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+    if pickles:
         raise DreamPRMError(
-            f"cannot load a vision-language model from '{path}': {error}"
-        ) from error
+            f"{folder} holds its weights as pickles ({_some(pickles)}), which can run code when "
+            "they are read; get the model as safetensors, or load and save it with transformers "
+            "where you trust it"
+        )
+
+
+def placed(model: M, device: str, path: str) -> M:
+    """Move a model to its device, and refuse weights that are no finite numbers.
+
+    That reads each weight once, on the device: less than the model does for one token.
+
+    Raises:
+        DreamPRMError: names the first such tensor.
+    """
+    model = model.to(device)
+    for name, p in model.named_parameters():
+        sums = p.is_floating_point() and p.element_size() > 1 and not p.is_meta
+        if sums and not p.detach().sum(dtype=torch.float32).isfinite():
+            raise DreamPRMError(
+                f"the weights of '{path}' hold values that are not finite, in '{name}'; the model "
+                "was damaged, or its training diverged"
+            )
+    return model
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *rest = sorted(names)
+    return f"'{first}' and {len(rest):,} more" if rest else f"'{first}'"
+
+
+def _vision_language_config(path: str) -> Any:
+    with reading(f"the config of '{path}'"):
+        config = AutoConfig.from_pretrained(resolve(path), trust_remote_code=False)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise DreamPRMError(
+            f"cannot load '{path}' as a vision-language model: its type '{config.model_type}' "
+            "does not read images with text; choose one that does, such as Qwen2.5-VL, "
+            "InternVL3-hf or Gemma 3"
+        )
+    return config
 
 
 def load_processor(path: str) -> Any:
@@ -102,11 +209,9 @@ def load_processor(path: str) -> Any:
     Raises:
         DreamPRMError: there is none, it has no image processor, or it has no chat template.
     """
-    folder = resolve(path)
-    try:
-        processor = _load_processor(folder)
-    except (OSError, ValueError, ImportError) as error:
-        raise DreamPRMError(f"cannot load the processor of '{path}': {error}") from error
+    config = _vision_language_config(path)
+    with reading(f"the processor of '{path}'"):
+        processor = _load_processor(resolve(path), config)
     if not hasattr(processor, "image_processor"):
         raise DreamPRMError(
             f"cannot load the processor of '{path}': it has none for images; "
@@ -122,8 +227,7 @@ def load_processor(path: str) -> Any:
     return processor
 
 
-def _load_processor(folder: str) -> Any:
-    config = AutoConfig.from_pretrained(folder)
+def _load_processor(folder: str, config: Any) -> Any:
     facts, _ = ProcessorMixin.get_processor_dict(folder)
     image = get_image_processor_config(folder)
     name = facts.get("processor_class") or image.get("processor_class")
@@ -131,12 +235,14 @@ def _load_processor(folder: str) -> Any:
     if stock is None and type(config) in PROCESSOR_MAPPING:  # as `AutoProcessor` finds it
         stock = PROCESSOR_MAPPING[type(config)]
     if not (isinstance(stock, type) and issubclass(stock, ProcessorMixin)):
-        return AutoProcessor.from_pretrained(folder)  # code that comes with the model
-    processor = without_video(stock).from_pretrained(folder)
+        return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    processor = without_video(stock).from_pretrained(folder, trust_remote_code=False)
     if isinstance(processor, WithoutVideo):
         processor.video_settings = get_video_processor_config(folder)
     if "image_processor" in processor.get_attributes():
-        processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        processor.image_processor = AutoImageProcessor.from_pretrained(
+            folder, backend="pil", trust_remote_code=False
+        )
     return processor
 
 
@@ -177,7 +283,8 @@ class WithoutVideo(ProcessorMixin):
         build a video processor of defaults, and without any it would refuse.
         """
         facts: dict[str, Any] = super().to_dict()
-        stock = next(c for c in type(self).__mro__ if not issubclass(c, WithoutVideo))
+        processors = [c for c in type(self).__mro__ if issubclass(c, ProcessorMixin)]
+        stock = next(c for c in processors if not issubclass(c, WithoutVideo))
         return facts | {"processor_class": stock.__name__, VIDEO: self.video_settings}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers.pre_tokenizers import Sequence, Split
 
 from dreamprm.errors import DataError
+from dreamprm.models.templates import write_chats
 
 _MARK = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use, out of all texts
 
@@ -86,9 +87,7 @@ class PlainText:
             content = [{"type": "image"}, {"type": "text", "text": content}]
         turn = ""
         if self.processor.chat_template is not None:
-            turn = self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
+            [turn] = write_chats(self.processor, [[{"role": "user", "content": content}]], True)
         added = self._tokenizer.added_tokens_decoder.values()
         tokens = {t.content for t in added if t.special or t.content in turn}
         placeholders = {

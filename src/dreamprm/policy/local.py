@@ -24,8 +24,15 @@ from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.images import image_area, load_image
 from dreamprm.models.generation import Ends, Pick, decode, greedy, prefill, sampler
-from dreamprm.models.loading import device_of, load_backbone, load_processor
+from dreamprm.models.loading import (
+    PROCESSOR_ERRORS,
+    device_of,
+    load_backbone,
+    load_processor,
+    placed,
+)
 from dreamprm.models.plain_text import PlainText
+from dreamprm.models.templates import write_chats
 from dreamprm.policy import Completion, Reply, Request, RequestRefused
 from dreamprm.policy.batching import Batcher, Wanted
 from dreamprm.policy.options import PolicyOptions
@@ -116,7 +123,7 @@ class PromptEncoder:
         for i, images in pictures.items():
             try:
                 self._process(prompts, {i: images})
-            except ValueError as error:
+            except PROCESSOR_ERRORS as error:
                 refused[i] = RequestRefused(f"the model's processor refuses it: {error}")
             except Exception as error:
                 refused[i] = error
@@ -207,7 +214,7 @@ class LocalPolicy:
     @cached_property
     def _loaded(self) -> _Loaded:
         """Loaded when the first text is asked for: a finished job asks for none."""
-        model = load_backbone(self.name, dtype=self._dtype).to(self.device).eval()
+        model = placed(load_backbone(self.name, dtype=self._dtype), self.device, self.name).eval()
         if getattr(model.config, "is_encoder_decoder", False):
             raise DreamPRMError(
                 f"'{self.name}' is an encoder-decoder, whose answer cannot be begun for it; take a "
@@ -301,10 +308,8 @@ class LocalPolicy:
         content: list[dict[str, str]] = [{"type": "image"} for _ in question.images]
         text = self._loaded.plain.guard(self.prompt(question))
         content.append({"type": "text", "text": text})
-        message = [{"role": "user", "content": content}]
-        return str(
-            self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        )
+        [text] = write_chats(self.processor, [[{"role": "user", "content": content}]], True)
+        return text
 
     @torch.inference_mode()
     def _run(self, jobs: Sequence[_Job], wanted: Wanted) -> list[Reply | Exception]:

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.models.loading import load_weights, placed, reading
 from dreamprm.models.plain_text import PlainText
+from dreamprm.models.templates import write_chats
 from dreamprm.prm.scorer import Logits, Plain, Shared, Steps, score_question
 from dreamprm.prompts import question_text
 from dreamprm.records import Question
@@ -114,7 +116,7 @@ def math_shepherd(path: str, device: str, **kwargs: Any) -> TextPRM:
 def qwen_math_prm(path: str, device: str, **kwargs: Any) -> TextPRM:
     """Load a model of Qwen2.5-Math-PRM's convention, by folder or hub name."""
     tokenizer, model = _load("qwen_math_prm", AutoModel, path, device, **kwargs)
-    head = _two_class_head(path, model.config.hidden_size).to(device, model.dtype)
+    head = placed(_two_class_head(path, model.config.hidden_size), device, path).to(model.dtype)
     tag = _last_token(tokenizer, QWEN_TAG)
 
     def judge(ids: Tensor, mask: Tensor) -> Tensor:
@@ -128,7 +130,7 @@ def qwen_math_prm(path: str, device: str, **kwargs: Any) -> TextPRM:
             {"role": "user", "content": question},
             {"role": "assistant", "content": QWEN_TAG.join(steps) + QWEN_TAG},
         ]
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+        [text] = write_chats(tokenizer, [messages])
         return text
 
     return TextPRM(model, tokenizer, PlainText(tokenizer, QWEN_TAG), write, tag, judge)
@@ -142,27 +144,30 @@ TEXT_CONVENTIONS: dict[str, Callable[..., TextPRM]] = {
 
 def _load(convention: str, kind: Any, path: str, device: str, **kwargs: Any) -> tuple[Any, Any]:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        return tokenizer, kind.from_pretrained(path, **kwargs).to(device).eval()
-    except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())
-        raise DreamPRMError(f"{path} cannot be loaded as {convention}: {cause}") from error
+        with reading("the tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model, _ = load_weights(kind, path, **kwargs)
+    except DreamPRMError as error:
+        raise DreamPRMError(f"{path} cannot be loaded as {convention}: {error}") from error
+    return tokenizer, placed(model, device, path).eval()
 
 
 def _two_class_head(path: str, width: int) -> nn.Sequential:
     """The head that lies beside the backbone's weights as `score.0` and `score.2`."""
     head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
     state: dict[str, Tensor] = {}
-    for file in sorted(_weight_files(path)):
-        with safe_open(file, framework="pt") as weights:
-            for key in weights.keys():  # noqa: SIM118 (a handle, not a dict)
-                if key.startswith("score."):
-                    state[key.removeprefix("score.")] = weights.get_tensor(key)
+    with reading(f"the two-class head of {path}"):
+        for file in sorted(_weight_files(path)):
+            with safe_open(file, framework="pt") as weights:
+                for key in weights.keys():  # noqa: SIM118 (a handle, not a dict)
+                    if key.startswith("score."):
+                        state[key.removeprefix("score.")] = weights.get_tensor(key)
     if set(state) != set(head.state_dict()):
         raise DreamPRMError(
             f"{path} has no two-class head (score.0, score.2); it is no Qwen2.5-Math-PRM"
         )
-    head.load_state_dict(state)
+    with reading(f"the two-class head of {path}"):
+        head.load_state_dict(state)
     return head.eval()
 
 

@@ -8,15 +8,15 @@ checkpoint of its architecture.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.prm.layout import LayoutConfig, reply_ids
+from dreamprm.prm.folder import LayoutConfig
+from dreamprm.prm.layout import reply_ids
 
-HeadName = Literal["value", "vocab", "token"]
 # Architectures that squeeze their logits, where the config says so. Others (Gemma 3) carry the
 # field in their config and do not read it.
 _SOFTCAPPED = {"gemma3n", "gemma4", "gemma4_unified", "mistral_large4", "paligemma"}

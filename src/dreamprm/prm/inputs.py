@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.models.loading import PROCESSOR_ERRORS
 
 # Inputs with one value per token. Of the type ids (Qwen-VL's positions, Gemma's attention within an
 # image), 0 is text: what steps are made of, so that they attend causally.
@@ -75,10 +76,10 @@ def encode_prompt(processor: Any, text: str, images: Sequence[Image.Image], name
         options["add_special_tokens"] = False
     try:
         encoded = dict(processor(text=[text], return_tensors="pt", **options))
-    except ValueError as error:
+    except PROCESSOR_ERRORS as error:
         raise DataError(
             f"question '{name}': the model's processor refuses it: {' '.join(str(error).split())}; "
-            "correct its text or its images"
+            "correct its text or its images, or the model's processor_config.json"
         ) from error
     shape = encoded["input_ids"].shape  # (1, tokens)
     encoded.setdefault("attention_mask", torch.ones_like(encoded["input_ids"]))

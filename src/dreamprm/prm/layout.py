@@ -26,59 +26,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.models.plain_text import PlainText
+from dreamprm.models.templates import write_chats
+from dreamprm.prm.folder import LayoutConfig
 from dreamprm.prm.inputs import Prompt, PromptCache, encode_prompt, join
 from dreamprm.prompts import question_text
 from dreamprm.records import Question
 
-LayoutName = Literal["trajectory", "prefix", "turns"]
 # Format facts of VisualPRM-8B's and VisualPRM400K's conversations (OpenGVLab, MIT licence).
 QUESTION_MARK, SOLUTION_MARK = "### Question:\n", "\n\n### Solution Process:\n"
-INSTRUCTION = (
-    "You are given a problem and then its solution, one step at a time. Reply + while the solution "
-    "is right up to the step at hand, and - once it is not. Reply with nothing else."
-)
-"""A system turn for layout `turns`, in our words. A checkpoint that was trained with other words
-wants those: they are the first turn of each conversation of its training data."""
-
-
-@dataclass(frozen=True)
-class LayoutConfig:
-    """How a trajectory is laid out for the backbone.
-
-    Attributes:
-        name: `trajectory` (one pass for all steps), `prefix` (the paper's) or `turns` (a
-            conversation, one turn per step: VisualPRM's).
-        step_tag: text that ends each step; must be a single token of the backbone's tokenizer.
-            `turns` has none.
-        instruction: what the prompt asks for, after the question; in `turns`, the system turn.
-        reply: `turns`: what the assistant said to every earlier step, whatever it deserved.
-        padding_side: `right` or `left`; scores do not depend on it.
-        max_length: tokens of a sequence, images included; steps that would pass it are not scored,
-            with a warning. None: as many as the backbone has positions for.
-    """
-
-    name: LayoutName = "trajectory"
-    step_tag: str = "\n"
-    instruction: str = "Judge each step."
-    reply: str = "+"
-    padding_side: Literal["right", "left"] = "right"
-    max_length: int | None = None
-
-    @classmethod
-    def named(cls, name: LayoutName, **settings: Any) -> LayoutConfig:
-        """The settings with which a layout is trained; `turns` has `INSTRUCTION`."""
-        if name == "turns":
-            settings = {"instruction": INSTRUCTION} | settings
-        return cls(name=name, **settings)
 
 
 @dataclass(frozen=True)
@@ -200,10 +163,8 @@ class Encoder:
         content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
         text = "\n".join(part for part in (text, self.config.instruction) if part)
         content.append({"type": "text", "text": self.plain.guard(text)})
-        message = [{"role": "user", "content": content}]
-        return str(
-            self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        )
+        [text] = write_chats(self.processor, [[{"role": "user", "content": content}]], True)
+        return text
 
     def _write(self, question: Question, steps: Sequence[str]) -> tuple[str, list[int], list[int]]:
         """The prompt's text, and `tail` and `ends` of `Laid` for all steps."""
@@ -269,10 +230,11 @@ def dialogue(
         opening = [_text(QUESTION_MARK + text)]
     messages = [{"role": "system", "content": [_text(instruction)]}] if instruction else []
     messages.append({"role": "user", "content": opening})
-    prefixes = [_write(processor, messages, reply_next=True)]
+    chats = [messages]
     for step in steps[1:]:
-        messages += [_reply(reply), {"role": "user", "content": [_text(plain.guard(step))]}]
-        prefixes.append(_write(processor, messages, reply_next=True))
+        turns = [_reply(reply), {"role": "user", "content": [_text(plain.guard(step))]}]
+        chats.append(chats[-1] + turns)
+    prefixes = _write(processor, chats, reply_next=True)
     tokens = [plain.ids(text) for text in prefixes]
     whole, start = tokens[-1], len(tokens[0])
     for i, ids in enumerate(tokens[:-1], start=1):
@@ -296,8 +258,9 @@ def reply_ids(processor: Any, good: str, bad: str) -> tuple[int, int]:
             token, at the position that predicts the reply.
     """
     user = {"role": "user", "content": [_text("?")]}
-    before = _tokens(processor, _write(processor, [user], reply_next=True))
-    one, other = (_tokens(processor, _write(processor, [user, _reply(r)])) for r in (good, bad))
+    [asked] = _write(processor, [[user]], reply_next=True)
+    answered = _write(processor, [[user, _reply(good)], [user, _reply(bad)]])
+    before, one, other = (_tokens(processor, text) for text in (asked, *answered))
     differ = [i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
     if len(one) != len(other) or differ != [len(before)] or one[: len(before)] != before:
         raise DreamPRMError(
@@ -315,17 +278,14 @@ def _reply(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": [_text(text)]}
 
 
-def _write(processor: Any, messages: list[dict[str, Any]], reply_next: bool = False) -> str:
+def _write(
+    processor: Any, chats: list[list[dict[str, Any]]], reply_next: bool = False
+) -> list[str]:
     try:
-        return str(
-            processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=reply_next
-            )
-        )
-    except TemplateError as error:
+        return write_chats(processor, chats, reply_next)
+    except DreamPRMError as error:
         raise DreamPRMError(
-            f"layout 'turns': the chat template refuses the conversation: {error}; "
-            "an empty instruction leaves the system turn out"
+            f"layout 'turns': {error}; an empty instruction leaves the system turn out"
         ) from error
 
 

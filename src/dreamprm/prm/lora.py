@@ -7,7 +7,6 @@ the name of its base. The head is no part of the adapter and is trained whole.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 import warnings
@@ -17,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
-from dreamprm.models.loading import load_backbone
-
-ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
-_BASE = "base_model_name_or_path"
+from dreamprm.models.loading import load_backbone, reading, refuse_pickles
+from dreamprm.prm.folder import ADAPTER_CONFIG, ADAPTER_FILE, adapter_base
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,6 @@ def unwrapped(backbone: Any) -> Any:
     return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
 
 
-def has_adapter(folder: str | Path) -> bool:
-    return (Path(folder) / ADAPTER_CONFIG).is_file()
-
-
 def save_adapter(
     backbone: PeftModel, folder: Path, base: str, state: dict[str, Tensor] | None = None
 ) -> None:
@@ -130,23 +124,28 @@ def load_with_adapter(
     Raises:
         DreamPRMError: the base cannot be loaded, or the adapter does not fit it.
     """
-    try:
-        base = base_model or json.loads((folder / ADAPTER_CONFIG).read_text())[_BASE]
-    except (OSError, ValueError, KeyError) as error:
-        raise DreamPRMError(f"{folder / ADAPTER_CONFIG}: cannot read it: {error}") from error
-    moved = f"give base_model, or set {_BASE} in {folder / ADAPTER_CONFIG}"
+    base = base_model or adapter_base(folder) or ""
+    moved = f"give base_model, or set base_model_name_or_path in {folder / ADAPTER_CONFIG}"
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise DreamPRMError(f"{folder}: the adapter's base model is no longer at '{base}'; {moved}")
+    if not (folder / ADAPTER_FILE).is_file():
+        refuse_pickles(folder)
     try:
         backbone = load_backbone(base, **kwargs)
     except DreamPRMError as error:
         raise DreamPRMError(f"{folder}: the adapter's base model: {error}; {moved}") from error
-    try:
-        with _quiet_peft():
-            return PeftModel.from_pretrained(backbone, str(folder), is_trainable=trainable), base
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DreamPRMError(f"{folder}: the adapter does not fit '{base}': {reason}") from error
+    with reading(f"the adapters of {folder} onto '{base}'"), _quiet_peft():
+        adapted = PeftModel.from_pretrained(backbone, str(folder), is_trainable=trainable)
+        wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
+            saved = set(file.keys())
+    if saved != wanted:
+        name = min(saved ^ wanted)
+        raise DreamPRMError(
+            f"{folder}: the adapters do not fit '{base}': '{name}' is "
+            f"{'not wanted' if name in saved else 'missing'}; give the base they were trained on"
+        )
+    return adapted, base
 
 
 def merged_copy(backbone: PeftModel) -> Any:

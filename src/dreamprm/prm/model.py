@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -15,18 +15,34 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError, offer
-from dreamprm.models.loading import device_of, load_backbone, load_processor, resolve
+from dreamprm.models.loading import (
+    device_of,
+    load_backbone,
+    load_processor,
+    placed,
+    reading,
+    resolve,
+)
 from dreamprm.models.plain_text import PlainText
 from dreamprm.prm.conventions import TEXT_CONVENTIONS, TextPRM
-from dreamprm.prm.folder import CONFIG_FILE, HEAD_FILE, is_prm, no_prm
-from dreamprm.prm.heads import HeadName, TokenHead, linear_head, token_head
-from dreamprm.prm.layout import Batch, Encoder, LayoutConfig, LayoutName
-from dreamprm.prm.lora import (
+from dreamprm.prm.folder import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
+    CONFIG_FILE,
+    HEAD_FILE,
+    HeadName,
+    LayoutConfig,
+    LayoutName,
+    PRMConfig,
+    has_adapter,
+    is_prm,
+    read_config,
+)
+from dreamprm.prm.heads import TokenHead, linear_head, token_head
+from dreamprm.prm.layout import Batch, Encoder
+from dreamprm.prm.lora import (
     Lora,
     base_name,
-    has_adapter,
     load_with_adapter,
     merged_copy,
     save_adapter,
@@ -39,27 +55,6 @@ from dreamprm.records import Question
 
 CONVENTIONS = (*TEXT_CONVENTIONS, "visualprm")
 Dtype = Literal["float32", "bfloat16", "float16"] | torch.dtype
-
-
-@dataclass(frozen=True)
-class PRMConfig:
-    """What is not in the backbone's own config.
-
-    Attributes:
-        head: `value`: linear on the last hidden state at each step's end; `vocab` (the paper's):
-            linear on the vocabulary logits there; `token` (VisualPRM's): the logit of the good
-            token minus that of the bad one, without parameters; goes with layout `turns`.
-        layout: how trajectories become token sequences.
-        aggregation: of step logits to one score at inference, a name of `search.AGGREGATIONS`.
-        good_token: `token` head: says that a step is right; a single token.
-        bad_token: `token` head: says that it is wrong; a single token.
-    """
-
-    head: HeadName = "value"
-    layout: LayoutConfig = field(default_factory=LayoutConfig)
-    aggregation: str = "mean_logit"
-    good_token: str = "+"
-    bad_token: str = "-"
 
 
 class PRM(nn.Module):
@@ -286,7 +281,7 @@ class PRM(nn.Module):
         model.fp32_trainables()
         if gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        return model.to(device_of(device))
+        return placed(model, device_of(device), name_or_path)
 
     @overload
     @classmethod
@@ -360,29 +355,28 @@ class PRM(nn.Module):
                 raise DreamPRMError(f"there is no convention '{convention}'; {said}")
             config = PRMConfig(head="token", layout=LayoutConfig(name="turns"))
             backbone = load_backbone(str(path), **options)
-            return cls(backbone, load_processor(str(path)), config, base_name(str(path))).to(device)
+            model = cls(backbone, load_processor(str(path)), config, base_name(str(path)))
+            return placed(model, device, str(path))
         folder = Path(path if is_prm(path) else resolve(str(path)))
-        if not is_prm(folder):
-            raise no_prm(folder, CONFIG_FILE)
-        facts = json.loads((folder / CONFIG_FILE).read_text())
-        facts.pop("domain_weights", None)
-        config = PRMConfig(**facts | {"layout": LayoutConfig(**facts["layout"])})
+        config = read_config(folder)
         adapted = has_adapter(folder)
         if adapted:
             backbone, base = load_with_adapter(
                 folder, trainable=trainable, base_model=base_model, **options
             )
         else:
-            backbone, base = load_backbone(str(folder), **options), base_name(str(folder))
+            backbone = load_backbone(str(folder), all_read=True, **options)
+            base = base_name(str(folder))
         model = cls(backbone, load_processor(str(folder)), config, base)
-        model.head.load_state_dict(load_file(folder / HEAD_FILE))
+        with reading(f"the head in {folder / HEAD_FILE}"):
+            model.head.load_state_dict(load_file(folder / HEAD_FILE))
         if not trainable:
             model.requires_grad_(False)
         elif lora is not None and not adapted:
             model.add_lora(lora)
         elif adapted:
             model.fp32_trainables()
-        return model.to(device)
+        return placed(model, device, str(folder))
 
     def save_pretrained(
         self,

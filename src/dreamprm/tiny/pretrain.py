@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from transformers import Qwen2VLForConditionalGeneration
 
 from dreamprm.models.loading import ImageTextProcessor
-from dreamprm.prm.layout import LayoutConfig
+from dreamprm.prm.folder import LayoutConfig
 from dreamprm.tiny.model import build_model, build_processor
 from dreamprm.tiny.reasoning import (
     ARITHMETIC,

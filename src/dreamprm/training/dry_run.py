@@ -25,13 +25,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-from dreamprm.data.files import load_json_object
 from dreamprm.errors import DreamPRMError
-from dreamprm.models.loading import load_backbone, load_processor
-from dreamprm.prm.folder import CONFIG_FILE, is_prm
-from dreamprm.prm.layout import LayoutConfig
-from dreamprm.prm.lora import Lora, has_adapter
-from dreamprm.prm.model import PRM, PRMConfig
+from dreamprm.models.loading import load_backbone, load_processor, reading
+from dreamprm.prm.folder import PRMConfig, has_adapter, is_prm, read_config
+from dreamprm.prm.lora import Lora
+from dreamprm.prm.model import PRM
 from dreamprm.training.batches import LowerBatch, MetaBatch
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData
@@ -263,15 +261,14 @@ def _untrained(
 ) -> PRM:
     """The model of the run, with random weights."""
     if is_prm(name):
-        values = load_json_object(Path(name) / CONFIG_FILE)
-        values.pop("domain_weights", None)
-        facts = PRMConfig(**values | {"layout": LayoutConfig(**values["layout"])})
+        facts = read_config(Path(name))
     with torch.device(device):
         backbone = load_backbone(name, dtype, weights=False)
         if has_adapter(name):
-            adapters = peft.LoraConfig.from_pretrained(name)
-            adapters.inference_mode = False  # as saved, they are frozen
-            backbone = peft.get_peft_model(backbone, adapters)
+            with reading(f"the adapters of {name}"):
+                adapters = peft.LoraConfig.from_pretrained(name)
+                adapters.inference_mode = False  # as saved, they are frozen
+                backbone = peft.get_peft_model(backbone, adapters)
         model = PRM(backbone, load_processor(name), facts)
         if lora is not None and not has_adapter(name):
             model.add_lora(lora)

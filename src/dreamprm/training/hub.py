@@ -22,7 +22,7 @@ from dreamprm import __version__
 from dreamprm.data.files import atomic_write, in_row, load_json_object
 from dreamprm.data.trajectory_weights import read_domain_weights
 from dreamprm.errors import DataError, DreamPRMError
-from dreamprm.prm.folder import CONFIG_FILE, is_prm, no_prm
+from dreamprm.prm.folder import CONFIG_FILE, adapter_base, is_prm, no_prm
 from dreamprm.records import Record
 from dreamprm.training.config import TrainConfig
 
@@ -74,7 +74,7 @@ def push_to_hub(
     _check_name(repo_id)
     if not is_prm(folder):
         raise no_prm(Path(folder), CONFIG_FILE)
-    base = _adapter_base(Path(folder))
+    base = adapter_base(Path(folder))
     if base is not None and not _is_hub_name(base):
         raise DreamPRMError(
             f"{folder}: the adapters' base model is '{base}', which others do not have; set "
@@ -131,9 +131,9 @@ def model_card(
     weights = (saved or prm.get("domain_weights") or {}).items()
     config = trained.config
     learned = bool(weights) and bool((config or {}).get("learn_weights", True))
-    adapter_base = _adapter_base(folder)
-    adapter = adapter_base is not None
-    base = adapter_base or trained.model_name_or_path or ""
+    base_of_adapters = adapter_base(folder)
+    adapter = base_of_adapters is not None
+    base = base_of_adapters or trained.model_name_or_path or ""
     is_public = _is_hub_name(base)
     tags = ["process-reward-model", "reward-model"]
     front: dict[str, Any] = {"library_name": "dreamprm", "pipeline_tag": "image-text-to-text"}
@@ -184,12 +184,6 @@ class _Trained(Record):
     model_name_or_path: str | None = None
     config: dict[str, JsonValue] | None = None
     domains: dict[str, NonNegativeInt] | None = None
-
-
-def _adapter_base(folder: Path) -> str | None:
-    """Base of the adapters; None for a whole model."""
-    path = folder / "adapter_config.json"
-    return str(load_json_object(path)["base_model_name_or_path"]) if path.is_file() else None
 
 
 def _is_hub_name(name: str) -> bool:
