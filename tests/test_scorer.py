@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from dreamprm.errors import DreamPRMError
 from dreamprm.prm.folder import LayoutConfig, PRMConfig
 from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM
@@ -133,3 +134,10 @@ def test_steps_beyond_the_context_are_counted_not_scored() -> None:
     assert (len(short.logits), short.cut) == (1, 0)
     assert cut.cut > 0
     assert len(cut.logits) + cut.cut == 12
+
+
+def test_logits_that_are_no_numbers_are_one_line() -> None:
+    model = random_prm()
+    torch.nn.init.constant_(model.head.weight, float("nan"))
+    with pytest.raises(DreamPRMError, match="'q0'.* not finite"):
+        list(StepScorer(model).score(pairs(1)))

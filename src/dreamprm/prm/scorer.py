@@ -7,12 +7,14 @@ and any model that cannot share a prompt, takes the plain pass; the scores are t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
 import torch
 
+from dreamprm.errors import DreamPRMError
 from dreamprm.records import Question, StepScores, Trajectory
 
 Pair = tuple[Question, Trajectory]
@@ -64,12 +66,20 @@ class StepScorer:
 
         Yields:
             One record per trajectory, in an order of its own within a window.
+
+        Raises:
+            DreamPRMError: a logit is not a finite number.
         """
         left = iter(pairs)
         while held := list(islice(left, self.window)):
             items = [(i, question, t.steps) for i, (question, t) in enumerate(held)]
             for done in self._batches(items):
                 for place, logits in done:
+                    if not all(map(math.isfinite, logits)):
+                        raise DreamPRMError(
+                            f"question '{held[place][0].id}': the model gives logits that are not "
+                            "finite; its config files are damaged, or it needs float32"
+                        )
                     yield StepScores.of(held[place][1], logits)
                 progress(len(done))
 
