@@ -23,7 +23,7 @@ from PIL import Image, ImageChops
 from dreamprm.data import write_trajectories
 from dreamprm.images import decode_image, encode_image, load_image
 from dreamprm.records import Question, Trajectory
-from tests.attack import Case, Result
+from tests.attack import LONGEST_S, Case, Result
 from tests.cli_samples import save_tiny_model
 from tests.fake_endpoint import FakeEndpoint
 from tests.tiny_models import random_prm
@@ -220,6 +220,7 @@ def cases(folder: Path, count: int, rng: random.Random) -> Iterator[Case]:
                 f"{name}, {verb}",
                 [str(word) for word in (verb, "--questions", here / "q.jsonl", *words)],
                 _check(path, name, ended, server if server.url in words else None),
+                longest_s=20.0 if "million" in name else LONGEST_S,  # to decode twice, and resize
             )
 
 
