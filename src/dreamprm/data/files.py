@@ -323,10 +323,11 @@ def _names(value: Any, depth: int = 0) -> int:
     """How many names its objects have; a ValueError where they lie too deep within each other."""
     if depth > DEEPEST:
         raise ValueError(f"lists and objects lie more than {DEEPEST} deep within each other")
-    is_object = type(value) is dict
-    parts = value.values() if is_object else value
-    within = sum(_names(part, depth + 1) for part in parts if type(part) in (dict, list))
-    return within + len(value) if is_object else within
+    names, parts = (len(value), value.values()) if type(value) is dict else (0, value)
+    for part in parts:
+        if type(part) in (dict, list):
+            names += _names(part, depth + 1)
+    return names
 
 
 def warn_of_a_name_twice(name: str | None, path: str | Path, row: int | None = None) -> None:
