@@ -212,6 +212,8 @@ def load_processor(path: str) -> Any:
     config = _vision_language_config(path)
     with reading(f"the processor of '{path}'"):
         processor = _load_processor(resolve(path), config)
+        if hasattr(processor, "tokenizer"):
+            processor.tokenizer("a")  # settings of another type show when they are used
     if not hasattr(processor, "image_processor"):
         raise DreamPRMError(
             f"cannot load the processor of '{path}': it has none for images; "
