@@ -406,6 +406,8 @@ class PRM(nn.Module):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CONFIG_FILE).unlink(missing_ok=True)  # the last: without it this is no PRM
+            for left in folder.glob(".tmp??????"):  # by safetensors, where it was killed
+                left.unlink(missing_ok=True)
             if adapters and not merged:
                 save_adapter(self.backbone, folder, self.base, of_backbone)
             else:
