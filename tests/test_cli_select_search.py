@@ -212,7 +212,7 @@ def test_nobody_counts_tokens_where_there_is_no_reward_model(questions: Path) ->
         (["--method", "beam_search", "--trajectories", "t.jsonl"], "asks the policy for more"),
         (["--method", "self_consistency", "--max_tokens", "9"], "max_tokens needs --prm"),
         (["--output", "c.parquet"], "choices are written as .jsonl"),
-        (["--prm", "nowhere"], "prm_config.json: cannot be read"),
+        (["--prm", "nowhere"], "nowhere holds no prm_config.json"),
         (["--method", "self_consistency", "--early_stop", "2"], "between 0.5 and 1"),
         (["--prm", "p", "--single_steps"], "single_steps is of step_best_of_n"),
         (["--trajectories", "t.jsonl", "--scores_output", "s.jsonl"], "are of a search"),
