@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
@@ -340,6 +339,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Greyscale of 16 or 32 bits, or of floats, scaled from the range that it uses."""
+    import numpy as np  # takes a while, and few images need it
+
     values = np.asarray(image).astype(np.float32)
     if image.mode == "F":
         values = np.nan_to_num(values, copy=False, posinf=0, neginf=0)
