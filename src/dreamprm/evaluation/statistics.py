@@ -303,7 +303,7 @@ def _satterthwaite(sources: Sources) -> float:
     total = sum(variance for variance, _ in sources)
     if total == 0:
         return float(max(df for _, df in sources))
-    return float(total**2 / sum(variance**2 / df for variance, df in sources))
+    return float(1 / sum((variance / total) ** 2 / df for variance, df in sources))
 
 
 def _quantile(df: float) -> float:
