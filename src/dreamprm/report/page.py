@@ -10,7 +10,6 @@ the page as text, never as HTML.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from dreamprm.data.files import atomic_write
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
+from dreamprm.images import encode_image
 
 METHOD_LABELS = {
     "first_sample": "One sample",
@@ -168,13 +168,6 @@ class ReportData:
 _LONGEST_TEXT = 4_000  # characters of a text on the page; of all steps of a candidate:
 _LONGEST_STEPS, _MOST_STEPS = 40_000, 200
 
-_SIGNATURES = {
-    b"\x89PNG": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF8": "image/gif",
-    b"RIFF": "image/webp",
-}
-
 
 def render(data: ReportData) -> str:
     """The page as text."""
@@ -318,7 +311,7 @@ def _example(example: Example) -> dict[str, Any]:
         "question": _short(example.question),
         "options": list(map(_short, example.options)),
         "answer": _short(example.answer),
-        "images": [_data_uri(image) for image in example.images],
+        "images": [encode_image(image) for image in example.images],
         "candidates": [
             _steps(c)
             | {
@@ -346,13 +339,6 @@ def _steps(c: ExampleCandidate) -> dict[str, Any]:
 def _short(text: str, most: int = _LONGEST_TEXT) -> str:
     more = len(text) - most
     return text if more <= 0 else f"{text[:most]}… ({more:,} more characters)"
-
-
-def _data_uri(image: bytes) -> str:
-    for signature, kind in _SIGNATURES.items():
-        if image.startswith(signature):
-            return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
-    raise DataError("report: an example's image is no PNG, JPEG, GIF or WebP file", field="images")
 
 
 def _finite(number: float, what: str) -> float:
