@@ -303,10 +303,85 @@ BUILDERS: dict[str, Callable[[], Built]] = {
 }
 
 
+# --- Text models: their templates take contents as texts ---
+
+
+def text_template(before: str, after: str, reply: str, start: str = "") -> str:
+    turn = before + "{{ m['content'] }}" + after
+    return (
+        start
+        + "{% for m in messages %}"
+        + turn
+        + "{% endfor %}{% if add_generation_prompt %}"
+        + reply
+        + "{% endif %}"
+    )
+
+
+def llama() -> Built:
+    """As published: BOS from tokenizer and template, no padding token."""
+    head = "<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    tokens = tokenizer(
+        ["<|start_header_id|>", "<|end_header_id|>"],
+        text_template(
+            head,
+            "<|eot_id|>",
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+            "{{ bos_token }}",
+        ),
+        pad="<|eot_id|>",
+        eos="<|eot_id|>",
+        bos="<|begin_of_text|>",
+    )
+    tokens.pad_token = None
+    return tf.LlamaForCausalLM(tf.LlamaConfig(**text(tokens))), tokens
+
+
+def qwen2() -> Built:
+    turn, reply = "<|im_start|>{{ m['role'] }}\n", "<|im_start|>assistant\n"
+    tokens = tokenizer(
+        ["<|im_start|>"],
+        text_template(turn, "<|im_end|>\n", reply),
+        pad="<|endoftext|>",
+        eos="<|im_end|>",
+    )
+    return tf.Qwen2ForCausalLM(tf.Qwen2Config(**text(tokens))), tokens
+
+
+def gemma3_text() -> Built:
+    tokens = tokenizer(
+        ["<start_of_turn>"],
+        text_template(
+            "<start_of_turn>{{ m['role'].replace('assistant', 'model') }}\n",
+            "<end_of_turn>\n",
+            "<start_of_turn>model\n",
+            "{{ bos_token }}",
+        ),
+        pad="<pad>",
+        eos="<end_of_turn>",
+        bos="<bos>",
+    )
+    config = tf.Gemma3TextConfig(
+        **text(
+            tokens,
+            query_pre_attn_scalar=16,
+            sliding_window=24,
+            layer_types=["sliding_attention", "full_attention"],
+            final_logit_softcapping=2.0,
+        )
+    )
+    return tf.Gemma3ForCausalLM(config), tokens
+
+
+TEXT_BUILDERS: dict[str, Callable[[], Built]] = {
+    build.__name__: build for build in (llama, qwen2, gemma3_text)
+}
+
+
 def save_backbone(name: str, folder: Path) -> Path:
     """Write a fresh model of an architecture as a repository holds it."""
     torch.manual_seed(0)
-    model, processor = BUILDERS[name]()
+    model, processor = (BUILDERS | TEXT_BUILDERS)[name]()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -37,7 +37,7 @@ def measured_pool(
     """A pool with the figures that the selector `car` or `loss` needs.
 
     Args:
-        model: `loss`: folder of a trained PRM; `car`: that, or any vision-language model.
+        model: `loss`: folder of a trained PRM; `car`: that, or any model.
         step_tag: text that ends a step, for a model that is no PRM.
         progress: told the number of trajectories done since the last call.
     """

@@ -74,7 +74,7 @@ def run(config: Config) -> None:
     by_id = {question.id: question for question in questions}
     _check(config, trajectories, {q.id for q in questions if q.answer == UNKNOWN_ANSWER})
     _check_domains(config, {question.domain for question in questions})
-    questions = config.usable(questions, config.questions)
+    questions = config.usable(questions, config.questions, *config.loaded)
     trajectories = candidates_of(questions, trajectories)
     guard(config.output, "label", config.facts() | {"labels": config.labels})
 

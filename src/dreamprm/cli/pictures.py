@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dreamprm.cli.terminal import left_out
 from dreamprm.data import check_images
-from dreamprm.data.files import BadRow, refuse
+from dreamprm.data.files import BadRow, in_row, refuse
 from dreamprm.errors import DataError
 from dreamprm.images import MAX_PIXELS, set_image_limits
 from dreamprm.records import Question
@@ -39,23 +39,53 @@ class UsedImages(ImageOptions):
     """Which images are read, and what becomes of questions whose images cannot be used.
 
     Attributes:
-        skip_bad_images: leave out questions with an image that is missing, damaged or refused, and
-            tell which; else the first one ends the run before anything is paid.
+        skip_bad_images: leave out questions with an image that is missing, damaged or refused, or
+            that the model cannot see, and tell which; else the first one ends the run before
+            anything is paid.
     """
 
     skip_bad_images: bool = False
 
-    def usable(self, questions: Sequence[Question], file: str | Path) -> list[Question]:
+    def usable(
+        self, questions: Sequence[Question], file: str | Path, *models: str
+    ) -> list[Question]:
         """The questions whose images can be used; all are read to their end.
+
+        Args:
+            models: paths or hub names of the models of this process that are to read them.
 
         Raises:
             DataError: names the first question with another, or says that no question is left.
         """
         self.limit_images()
-        usable = check_images(questions, file, self.bad_image)
+        if blind := self._text_model(questions, models):
+            usable = []
+            for row, question in enumerate(questions, start=1):
+                with in_row(file, row, self.bad_image):
+                    if question.images:
+                        raise DataError(
+                            f"question '{question.id}' has images, and the model '{blind}' reads "
+                            "text alone; take a vision-language model, or --skip_bad_images true",
+                            field="images",
+                        )
+                    usable.append(question)
+        else:
+            usable = check_images(questions, file, self.bad_image)
         if questions and not usable:
             raise DataError("no question has images that can be used", file=file)
         return usable
+
+    @staticmethod
+    def _text_model(questions: Sequence[Question], models: Sequence[str]) -> str | None:
+        """The first of the models that cannot see the images that there are."""
+        if not any(question.images for question in questions):
+            return None
+        for model in models:
+            from dreamprm.models.loading import reads_images
+
+            if not reads_images(model):
+                return model
+        return None
 
     @property
     def bad_image(self) -> BadRow:

@@ -54,7 +54,7 @@ def run(config: Config) -> None:
     if not questions:
         raise DataError("holds no question", file=config.questions)
     check_golds(questions, config.questions)
-    questions = config.usable(questions, config.questions)
+    questions = config.usable(questions, config.questions, *config.loaded)
     guard(config.output, "sample", config.facts())
 
     async def work(sampler: Sampler, advance: Advance) -> tuple[Outcome, Iterator[Trajectory]]:

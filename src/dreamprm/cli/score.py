@@ -60,7 +60,8 @@ def run(config: Config) -> None:
     require_positive(config, "per_device_batch_size")
     asked = read_questions(config.questions, image_root=config.image_root)
     known = {question.id for question in asked}
-    questions = {question.id: question for question in config.usable(asked, config.questions)}
+    usable = config.usable(asked, config.questions, config.model_name_or_path)
+    questions = {question.id: question for question in usable}
 
     def trajectories() -> Iterator[Trajectory]:
         rows = iterate_trajectories(config.trajectories)

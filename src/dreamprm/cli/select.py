@@ -232,7 +232,8 @@ def _questions(config: Config) -> list[Question]:
         raise DataError("holds no question", file=config.questions)
     if config.result is not None and all(q.answer == UNKNOWN_ANSWER for q in questions):
         raise DataError("--result needs questions with known answers", file=config.questions)
-    return config.usable(questions, config.questions)
+    judge = [str(config.prm)] if config.prm else []
+    return config.usable(questions, config.questions, *config.loaded, *judge)
 
 
 def _options(config: Config) -> SearchOptions:

@@ -69,13 +69,13 @@ def run(config: Config) -> None:
             raise DataError("is read, and would be overwritten", file=path, field="output")
     needs_model = config.selector in ("car", "loss")
     if needs_model and config.model_name_or_path is None:
-        kind = "a trained PRM" if config.selector == "loss" else "any vision-language model"
+        kind = "a trained PRM" if config.selector == "loss" else "any model"
         raise DreamPRMError(f"selector '{config.selector}' needs model_name_or_path: {kind}")
     questions, trajectories = read_candidates(
         [config.questions], [config.trajectories], config.image_root
     )
     if needs_model:
-        questions = config.usable(questions, config.questions)
+        questions = config.usable(questions, config.questions, str(config.model_name_or_path))
         trajectories = candidates_of(questions, trajectories)
     by_id = {question.id: question for question in questions}
     pairs = tuple(

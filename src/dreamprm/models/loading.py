@@ -1,4 +1,7 @@
-"""Loading of vision-language models and their processors, with or without torchvision.
+"""Loading of models and what reads for them: a processor, or a text model's tokenizer.
+
+A config's type says which it is: one that transformers loads as `AutoModelForImageTextToText` reads
+images, one that it loads as `AutoModelForCausalLM` alone reads text.
 
 Processors of most vision-language models insist on a video processor, and every video processor
 insists on torchvision. Videos are not scored here, so `without_video` derives from a stock
@@ -19,11 +22,14 @@ from typing import Any, TypeVar
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoImageProcessor,
+    AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    AutoTokenizer,
     ProcessorMixin,
 )
 from transformers.models.auto.image_processing_auto import get_image_processor_config
@@ -39,6 +45,7 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 TINY = "tiny"  # `tiny`, `tiny/policy`, `tiny/policy-strong`: the checkpoints in the package
 VIDEO = "video_processor"
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 PROCESSOR_ERRORS = (ValueError, TypeError, ArithmeticError)
 """What a processor raises at a text, an image or a setting of its own that it cannot use."""
 
@@ -98,7 +105,7 @@ def load_backbone(
     all_read: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Any `AutoModelForImageTextToText`; fp32 unless told otherwise, because it is trained.
+    """Any `AutoModelForImageTextToText` or `AutoModelForCausalLM`, in fp32 unless told otherwise.
 
     Args:
         weights: False: build it from its config alone, with random weights.
@@ -106,12 +113,11 @@ def load_backbone(
         kwargs: of transformers' `from_pretrained`.
 
     Raises:
-        DreamPRMError: there is no model, it is none that reads images and text, or its weights do
-            not fit it.
+        DreamPRMError: there is no model, it is none that writes text, or its weights do not fit it.
     """
-    config = _vision_language_config(path)
+    config, kind = _config(path)
     if weights:
-        model, unread = load_weights(AutoModelForImageTextToText, path, dtype=dtype, **kwargs)
+        model, unread = load_weights(kind, path, dtype=dtype, **kwargs)
         if unread:
             told = f"'{path}' holds weights that the model has no place for: {_some(unread)}"
             if all_read:
@@ -119,9 +125,7 @@ def load_backbone(
             warnings.warn(f"{told}; they are not used", DataWarning, stacklevel=2)
         return model
     with reading(f"the config of '{path}'"):
-        return AutoModelForImageTextToText.from_config(
-            config, dtype=dtype, trust_remote_code=False, **kwargs
-        )
+        return kind.from_config(config, dtype=dtype, trust_remote_code=False, **kwargs)
 
 
 def load_weights(kind: Any, path: str, **kwargs: Any) -> tuple[Any, list[str]]:
@@ -191,25 +195,40 @@ def _some(names: Iterable[str]) -> str:
     return f"'{first}' and {len(rest):,} more" if rest else f"'{first}'"
 
 
-def _vision_language_config(path: str) -> Any:
+def _config(path: str) -> tuple[Any, Any]:
+    """The config of a model, and the Auto class that loads it."""
     with reading(f"the config of '{path}'"):
         config = AutoConfig.from_pretrained(resolve(path), trust_remote_code=False)
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise DreamPRMError(
-            f"cannot load '{path}' as a vision-language model: its type '{config.model_type}' "
-            "does not read images with text; choose one that does, such as Qwen2.5-VL, "
-            "InternVL3-hf or Gemma 3"
-        )
-    return config
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return config, AutoModelForImageTextToText
+    # BERT and its kin are in the other mapping too, and read both ways where they are no decoders.
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and getattr(config, "is_decoder", True):
+        return config, AutoModelForCausalLM
+    raise DreamPRMError(
+        f"cannot load '{path}': its type '{config.model_type}' does not write text from left to "
+        "right; choose a decoder, such as Qwen3 or Llama, or one that reads images too, such as "
+        "Qwen2.5-VL, InternVL3-hf or Gemma 3"
+    )
+
+
+def reads_images(path: str) -> bool:
+    """Whether the model of a folder or hub name reads images; its config alone is read.
+
+    Raises:
+        DreamPRMError: there is no model, or none that writes text.
+    """
+    return _config(path)[1] is AutoModelForImageTextToText
 
 
 def load_processor(path: str) -> Any:
-    """The model's processor, for images and text alone.
+    """The model's processor, for images and text alone; the tokenizer of a text model.
 
     Raises:
-        DreamPRMError: there is none, it has no image processor, or it has no chat template.
+        DreamPRMError: there is none; a processor has no image processor, or no chat template.
     """
-    config = _vision_language_config(path)
+    config, kind = _config(path)
+    if kind is AutoModelForCausalLM:
+        return _load_tokenizer(path)
     with reading(f"the processor of '{path}'"):
         processor = _load_processor(resolve(path), config)
         if hasattr(processor, "tokenizer"):
@@ -227,6 +246,30 @@ def load_processor(path: str) -> Any:
             "instruction-tuned variant, or put its chat_template.jinja into the model's folder"
         )
     return processor
+
+
+def _load_tokenizer(path: str) -> Any:
+    """A text model's tokenizer. One without chat template is given a plain one, which is saved too.
+
+    Plain: the contents of the messages, each with a line's end behind it.
+    """
+    with reading(f"the tokenizer of '{path}'"):
+        tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=False)
+        empty = tokenizer("").input_ids
+    tokenizer.model_input_names = [
+        "input_ids",
+        "attention_mask",
+    ]  # type ids are of BERT and its kin
+    if tokenizer.chat_template is None:
+        begins = "{{ bos_token }}" if empty[:1] == [tokenizer.bos_token_id] else ""
+        tokenizer.chat_template = begins + PLAIN_TEMPLATE
+        warnings.warn(
+            f"'{path}' has no chat template, so its prompts are plain text; an instruction-tuned "
+            "model needs its chat_template.jinja in the folder",
+            DataWarning,
+            stacklevel=2,
+        )
+    return tokenizer
 
 
 def _load_processor(folder: str, config: Any) -> Any:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from tokenizers.pre_tokenizers import Sequence, Split
+from PIL.Image import Image
+from tokenizers import pre_tokenizers
 
 from dreamprm.errors import DataError
-from dreamprm.models.templates import write_chats
+from dreamprm.models.templates import tokenizer_of, write_chats
+from dreamprm.records import Question
 
 _MARK = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use, out of all texts
 
@@ -26,17 +29,25 @@ class PlainText:
     """Keeps text and control tokens apart.
 
     Args:
-        processor: of a vision-language model, or a tokenizer.
+        processor: of a vision-language model, or a text model's tokenizer.
         tag: ends each step, and is nothing that a step may write. White space is no such tag.
     """
 
     def __init__(self, processor: Any, tag: str = "") -> None:
         self.processor = processor
-        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer = tokenizer_of(processor)
         # The longest first, as tokenizers match them. One character cannot be cut.
         tokens = [t for t in {*self._tokens(), tag} if len(t) > 1 and not t.isspace()]
         longest_first = sorted(tokens, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def check(self, question: Question) -> None:
+        """Raise a DataError where a question has images and the model reads text alone."""
+        if question.images and self.tokenizer is self.processor:
+            raise DataError(
+                f"question '{question.id}' has images, and this model reads text alone; leave the "
+                "question out, or take a vision-language model"
+            )
 
     def guard(self, text: str) -> str:
         """The text with a mark in each of its control tokens, for template, `reader` and `ids`."""
@@ -54,23 +65,40 @@ class PlainText:
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a guarded text, without those that tokenizers put around texts."""
-        reader = self.reader(text)
-        tokenizer = getattr(reader, "tokenizer", reader)
+        tokenizer = tokenizer_of(self.reader(text))
         ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
+    def inputs(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image]], **options: Any
+    ) -> dict[str, Any]:
+        """What the model reads of prompts and their images, as the processor encodes them.
+
+        Args:
+            texts: guarded, as the chat template wrote them.
+            images: of each text.
+            options: of the processor.
+        """
+        if any(images):
+            options["images"] = [list(pictures) for pictures in images]
+        bos, reader = self.tokenizer.bos_token, self.reader(*texts)
+        # Templates of text models write all special tokens; of others some leave out the first.
+        if tokenizer_of(reader) is reader or (bos and texts[0].startswith(bos)):
+            options["add_special_tokens"] = False
+        return dict(reader(text=list(texts), return_tensors="pt", **options))
+
     @cached_property
     def _marked(self) -> Any:
-        tokenizer = copy.deepcopy(self._tokenizer)
+        tokenizer = copy.deepcopy(self.tokenizer)
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise DataError(
                 "a text holds a control token of the model, which its tokenizer "
                 f"({type(tokenizer).__name__}) cannot write as plain text; remove it"
             )
-        parts = [Split(_MARK, "removed"), backend.pre_tokenizer]
-        backend.pre_tokenizer = Sequence([part for part in parts if part is not None])
-        if self._tokenizer is self.processor:
+        parts = [pre_tokenizers.Split(_MARK, "removed"), backend.pre_tokenizer]
+        backend.pre_tokenizer = pre_tokenizers.Sequence([part for part in parts if part])
+        if self.tokenizer is self.processor:
             return tokenizer
         processor = copy.copy(self.processor)
         processor.tokenizer = tokenizer
@@ -82,17 +110,15 @@ class PlainText:
         Others that are not special, such as `</think>`, are words of the model, which its own
         reasonings hold.
         """
-        content: Any = "?"
-        if self._tokenizer is not self.processor:
-            content = [{"type": "image"}, {"type": "text", "text": content}]
+        content = [{"type": "image"}, {"type": "text", "text": "?"}]
         turn = ""
         if self.processor.chat_template is not None:
             [turn] = write_chats(self.processor, [[{"role": "user", "content": content}]], True)
-        added = self._tokenizer.added_tokens_decoder.values()
+        added = self.tokenizer.added_tokens_decoder.values()
         tokens = {t.content for t in added if t.special or t.content in turn}
         placeholders = {
             value
             for name, value in vars(self.processor).items()
             if name.endswith(("_token", "_tag")) and isinstance(value, str)
         }
-        return tokens | placeholders | set(self._tokenizer.all_special_tokens)
+        return tokens | placeholders | set(self.tokenizer.all_special_tokens)

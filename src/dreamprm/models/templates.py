@@ -32,6 +32,11 @@ LONGEST = 1_000_000
 """Characters that a template may write beyond twice those of what it is asked."""
 
 
+def tokenizer_of(reader: Any) -> Any:
+    """The tokenizer of a processor; a text model's reader is its tokenizer."""
+    return getattr(reader, "tokenizer", reader)
+
+
 def write_chats(
     reader: Any, chats: Sequence[Sequence[dict[str, Any]]], reply_next: bool = False
 ) -> list[str]:
@@ -39,7 +44,8 @@ def write_chats(
 
     Args:
         reader: processor or tokenizer.
-        chats: each a list of messages with `role` and `content`.
+        chats: each a list of messages with `role` and `content`: a text, or a list of texts and
+            images as processors take it. A tokenizer's template is given the texts alone.
         reply_next: end with what begins the assistant's next turn.
 
     Raises:
@@ -50,7 +56,9 @@ def write_chats(
         template = template.get("default")
     if template is None:
         raise DreamPRMError("the model has no chat template; take its instruction-tuned variant")
-    tokens: dict[str, str] = getattr(reader, "tokenizer", reader).special_tokens_map
+    tokens: dict[str, str] = tokenizer_of(reader).special_tokens_map
+    if tokenizer_of(reader) is reader:
+        chats = [[m | {"content": _text_of(m["content"])} for m in chat] for chat in chats]
     asked = tokens | {
         "chat_template": template,
         "conversations": chats,
@@ -60,6 +68,12 @@ def write_chats(
     if isinstance(answer, str):
         raise DreamPRMError(f"the model's chat template does not write the conversation: {answer}")
     return answer
+
+
+def _text_of(content: str | list[dict[str, str]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 def start_writer() -> None:

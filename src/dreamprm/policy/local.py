@@ -105,17 +105,13 @@ class PromptEncoder:
 
     def _process(self, prompts: Sequence[Prompt], pictures: Pictures) -> Any:
         texts = [prompts[i].text for i in pictures]
-        options: dict[str, Any] = {}
-        if any(pictures.values()):
-            options["images"] = list(pictures.values())
-        processor = self.plain.reader(*texts)
-        bos = processor.tokenizer.bos_token
-        if bos and texts[0].startswith(bos):  # the chat template has written it; one is enough
-            options["add_special_tokens"] = False
-        inputs = processor(
-            text=texts, padding=True, padding_side="left", return_tensors="pt", **options
+        inputs = self.plain.inputs(
+            texts, list(pictures.values()), padding=True, padding_side="left"
         )
-        return inputs.to(self.device, self.dtype)
+        return {
+            name: v.to(self.device, self.dtype if v.is_floating_point() else v.dtype)
+            for name, v in inputs.items()
+        }
 
     def _culprits(self, prompts: Sequence[Prompt], pictures: Pictures) -> dict[int, Exception]:
         """The processor refuses the batch: which of them does it refuse alone?"""
@@ -183,8 +179,9 @@ class _Loaded:
 class LocalPolicy:
     """Samples with a key-value cache, many requests at once.
 
-    The model is any decoder that is an `AutoModelForImageTextToText`; at temperature 0 it takes the
-    likeliest token. Forced answers (`answer_tokens`) are budget forcing, arXiv 2501.19393.
+    The model is any decoder that is an `AutoModelForImageTextToText` or `AutoModelForCausalLM`; at
+    temperature 0 it takes the likeliest token. Forced answers (`answer_tokens`) are budget forcing,
+    arXiv 2501.19393.
     """
 
     def __init__(self, options: PolicyOptions) -> None:
@@ -218,18 +215,17 @@ class LocalPolicy:
         if getattr(model.config, "is_encoder_decoder", False):
             raise DreamPRMError(
                 f"'{self.name}' is an encoder-decoder, whose answer cannot be begun for it; take a "
-                "decoder-only vision-language model"
+                "decoder"
             )
-        processor = load_processor(self.name)
-        tokenizer = processor.tokenizer
+        plain = PlainText(load_processor(self.name))
+        tokenizer = plain.tokenizer
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         room = self.max_new_tokens
         if self.answer_tokens:
             forced = tokenizer(f"\n{_FINAL}", add_special_tokens=False)["input_ids"]
             room += len(forced) + self.answer_tokens
         text_config = model.config.get_text_config()
-        plain = PlainText(processor)
         encode = PromptEncoder(
             plain,
             longest=getattr(text_config, "max_position_embeddings", None),
@@ -242,9 +238,11 @@ class LocalPolicy:
         """N continuations; number j is the same for every n above j.
 
         Raises:
+            DataError: a text model is given images.
             RequestRefused: an image cannot be read, or prompt and answer pass the model's context.
         """
         question = request.question
+        self._loaded.plain.check(question)
         begun = opening(request.steps)
         text = self._ask(question) + self._loaded.plain.guard(begun)
         step_of = begun if request.one_step else None
@@ -335,7 +333,7 @@ class LocalPolicy:
             raise DreamPRMError(
                 f"out of memory with {sum(copies)} sequences at once; lower the batch size"
             ) from error
-        texts = self.processor.tokenizer.batch_decode(
+        texts = self._loaded.plain.tokenizer.batch_decode(
             [row.tokens for row in rows], skip_special_tokens=True
         )
         written = zip(texts, rows, strict=True)
@@ -352,7 +350,7 @@ class LocalPolicy:
         begun = [job.begun for job in jobs for _ in job.samples]
         if begun[0] is None:  # jobs of a batch are of one kind
             return None
-        decode_text = self.processor.tokenizer.decode
+        decode_text = self._loaded.plain.tokenizer.decode
 
         def ends(row: int, tokens: list[int]) -> bool:
             text = decode_text(tokens, skip_special_tokens=True)

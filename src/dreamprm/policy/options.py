@@ -14,7 +14,7 @@ class PolicyOptions:
     """The policy, how it is sampled, what that may cost, and where its completions are kept.
 
     Attributes:
-        model_name_or_path: any vision-language model of transformers, by path or hub name
+        model_name_or_path: any vision-language or text model of transformers, by path or hub name
             (`tiny/...` are the embedded ones); with base_urls, the name of the served model.
         base_urls: OpenAI-compatible endpoints that serve the model, such as
             http://localhost:8000/v1 (vLLM, SGLang, `transformers serve`, ...); several share the
@@ -83,6 +83,11 @@ class PolicyOptions:
     budget_cost: float | None = None
     prompt_token_price: float = 0.0
     completion_token_price: float = 0.0
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The model, where it is loaded into this process."""
+        return () if self.base_urls else (self.model_name_or_path,)
 
     def facts(self) -> dict[str, Any]:
         """Those that decide what the policy writes."""

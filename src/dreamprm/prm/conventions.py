@@ -63,11 +63,7 @@ class TextPRM:
         Raises:
             DataError: a question with images, a chat template that loses steps, or too long a text.
         """
-        if question.images:
-            raise DataError(
-                f"question '{question.id}' has images, which this reward model cannot see; take a "
-                "multimodal one"
-            )
+        self.plain.check(question)
         guard = self.plain.guard
         text = self.write(guard(question_text(question)), [guard(step) for step in steps])
         ids: list[int] = self.plain.reader(text)(text).input_ids

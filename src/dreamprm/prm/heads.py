@@ -14,17 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
+from dreamprm.models.templates import tokenizer_of
 from dreamprm.prm.folder import LayoutConfig
 from dreamprm.prm.layout import reply_ids
 
 # Architectures that squeeze their logits, where the config says so. Others (Gemma 3) carry the
 # field in their config and do not read it.
-_SOFTCAPPED = {"gemma3n", "gemma4", "gemma4_unified", "mistral_large4", "paligemma"}
+_SOFTCAPPED = {
+    "beam", "gemma2", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text",
+    "gemma4_unified", "gemma4_unified_text", "mistral_large4", "nanochat", "paligemma",
+    "vaultgemma",
+}  # fmt: skip
 # Architectures that do something else to their logits.
 _RESCALED = {
-    "cohere_compass", "diffusion_gemma", "granite4_vision", "granite_docling",
-    "hyperclovax_vision_v2", "inkling2", "inkling_mm_model", "muse_glimmer", "muse_spark",
-    "t5gemma2",
+    "cohere", "cohere2", "cohere2_moe", "cohere_compass", "cohere_compass_text", "diffusion_gemma",
+    "falcon_h1", "granite", "granite4_vision", "granite_docling", "granite_swa", "granitemoe",
+    "granitemoe_swa", "granitemoehybrid", "granitemoeshared", "hyperclovax",
+    "hyperclovax_vision_v2", "inkling2", "inkling2_text", "inkling_mm_model", "inkling_text",
+    "muse_glimmer", "muse_spark", "t5gemma2",
 }  # fmt: skip
 
 
@@ -69,7 +76,7 @@ def token_head(
             this head does not know.
     """
     good, bad = (
-        _single_token(processor.tokenizer, text, field)
+        _single_token(tokenizer_of(processor), text, field)
         for text, field in zip(tokens, ("good_token", "bad_token"), strict=True)
     )
     if layout.name == "turns":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.models.loading import PROCESSOR_ERRORS
+from dreamprm.models.plain_text import PlainText
 
 # Inputs with one value per token. Of the type ids (Qwen-VL's positions, Gemma's attention within an
 # image), 0 is text: what steps are made of, so that they attend causally.
@@ -63,19 +64,15 @@ def _bytes(prompt: Prompt) -> int:
     return sum(t.nbytes for t in (*prompt.tokens.values(), *prompt.visual.values()))
 
 
-def encode_prompt(processor: Any, text: str, images: Sequence[Image.Image], name: str) -> Prompt:
+def encode_prompt(plain: PlainText, text: str, images: Sequence[Image.Image], name: str) -> Prompt:
     """Process one prompt, as the chat template wrote it; `name` is the question's, for errors.
 
     Raises:
         DataError: the processor refuses this prompt.
         DreamPRMError: the architecture has inputs per token that we cannot continue.
     """
-    options: dict[str, Any] = {"images": [list(images)]} if images else {}
-    bos = processor.tokenizer.bos_token
-    if bos and text.startswith(bos):  # the chat template has written it; one is enough
-        options["add_special_tokens"] = False
     try:
-        encoded = dict(processor(text=[text], return_tensors="pt", **options))
+        encoded = plain.inputs([text], [images])
     except PROCESSOR_ERRORS as error:
         raise DataError(
             f"question '{name}': the model's processor refuses it: {' '.join(str(error).split())}; "

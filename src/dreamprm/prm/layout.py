@@ -34,7 +34,7 @@ from torch import Tensor
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.images import load_image
 from dreamprm.models.plain_text import PlainText
-from dreamprm.models.templates import write_chats
+from dreamprm.models.templates import tokenizer_of, write_chats
 from dreamprm.prm.folder import LayoutConfig
 from dreamprm.prm.inputs import Prompt, PromptCache, encode_prompt, join
 from dreamprm.prompts import question_text
@@ -100,11 +100,11 @@ class Encoder:
         self.root = root
         limit = self.config.max_length
         self.limit = context if limit is None else limit
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = self.plain.tokenizer
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.warn_cut = True  # once per trajectory with steps beyond the limit
         self._told: set[int] = set()  # trajectories whose cut has been warned about
-        tag = self.tokenizer(self.config.step_tag, add_special_tokens=False).input_ids
+        tag = self._tag_ids()
         if len(tag) != 1 and self.config.name != "turns":
             raise DreamPRMError(
                 f"step_tag {self.config.step_tag!r} is {len(tag)} tokens of this backbone's "
@@ -145,16 +145,28 @@ class Encoder:
         return Batch(inputs, positions, rows, mask)
 
     def lay_out(self, question: Question, steps: Sequence[str]) -> Laid:
-        """One trajectory as tokens; steps beyond the context are left out, with a warning."""
+        """One trajectory as tokens; steps beyond the context are left out, with a warning.
+
+        Raises:
+            DataError: a text model is given images; the prompt leaves no room for a step.
+        """
+        self.plain.check(question)
         text, tail, ends = self._write(question, steps)
 
         def encode() -> Prompt:
             pictures = [load_image(ref, self.root) for ref in question.images]
-            return encode_prompt(self.plain.reader(text), text, pictures, question.id)
+            return encode_prompt(self.plain, text, pictures, question.id)
 
         prompt = self._prompts.get((text, question.images), encode)
         fit = self._fitting(question, steps, len(prompt), ends)
         return Laid(prompt, tail[: ends[fit - 1] + 1], ends[:fit])
+
+    def _tag_ids(self) -> list[int]:
+        """The tag's tokens, without the one that some tokenizers put for a space before a text."""
+        tag = self.config.step_tag
+        alone, letter, behind = (self.plain.ids(text) for text in (tag, "a", f"a{tag}"))
+        one = len(behind) == len(letter) + 1 and behind[:-1] == letter
+        return behind[-1:] if len(alone) > 1 and one else alone
 
     def _tokenize_step(self, step: str) -> list[int]:
         return self.plain.ids(self.plain.guard(step))
@@ -290,5 +302,5 @@ def _write(
 
 
 def _tokens(processor: Any, text: str) -> list[int]:
-    ids: list[int] = processor.tokenizer(text, add_special_tokens=False).input_ids
+    ids: list[int] = tokenizer_of(processor)(text, add_special_tokens=False).input_ids
     return ids

@@ -1,4 +1,4 @@
-"""The process reward model: a vision-language backbone and a head with one logit per step."""
+"""The process reward model: a backbone and a head with one logit per step."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ class PRM(nn.Module):
     [[0.5, 0.5], [0.5]]
 
     Args:
-        backbone: any `AutoModelForImageTextToText`, with or without peft adapters.
-        processor: its processor.
+        backbone: any `AutoModelForImageTextToText` or `AutoModelForCausalLM`, with or without peft
+            adapters.
+        processor: its processor; of a text model its tokenizer, with a chat template.
         config: head, layout and aggregation.
         base: where the backbone was loaded from, path or hub name; a saved adapter names it.
 
@@ -151,10 +152,11 @@ class PRM(nn.Module):
         """What turns questions and steps into batches for this model."""
         text = unwrapped(self.backbone).config.get_text_config()
         context = getattr(text, "max_position_embeddings", None)
-        return Encoder(self.processor, self.config.layout, root, context, self._plain)
+        return Encoder(self.processor, self.config.layout, root, context, self.plain)
 
     @cached_property
-    def _plain(self) -> PlainText:
+    def plain(self) -> PlainText:
+        """Keeps text and control tokens apart, and says which questions the model can read."""
         return PlainText(self.processor, self.config.layout.step_tag)
 
     def forward(self, batch: Batch | SharedBatch) -> Tensor:

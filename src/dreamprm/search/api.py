@@ -117,6 +117,8 @@ async def _search(
 ) -> SearchResult:
     """Search one question, with a store of its own that is gone afterwards."""
     judge, count_tokens, trained_for = as_judge(prm)
+    if isinstance(prm, PRM | TextPRM):
+        prm.plain.check(question)
     how = SearchOptions(aggregation=aggregation or trained_for, **options)
     with (
         tempfile.TemporaryDirectory(prefix="dreamprm-") as folder,
@@ -132,7 +134,7 @@ def as_judge(
     """A judge of steps, a counter of tokens, and the aggregation that the model is trained for."""
     if not isinstance(prm, PRM | TextPRM):
         return prm, None, DEFAULT_AGGREGATION
-    tokenizer = prm.processor.tokenizer if isinstance(prm, PRM) else prm.tokenizer
+    tokenizer = prm.plain.tokenizer
     aggregation = prm.config.aggregation if isinstance(prm, PRM) else DEFAULT_AGGREGATION
 
     def count_tokens(text: str) -> int:

@@ -22,6 +22,7 @@ from dreamprm import __version__
 from dreamprm.data.files import atomic_write, in_row, load_json_object
 from dreamprm.data.trajectory_weights import read_domain_weights
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.models.loading import reads_images
 from dreamprm.prm.folder import CONFIG_FILE, adapter_base, is_prm, no_prm
 from dreamprm.records import Record
 from dreamprm.training.config import TrainConfig
@@ -136,7 +137,9 @@ def model_card(
     base = base_of_adapters or trained.model_name_or_path or ""
     is_public = _is_hub_name(base)
     tags = ["process-reward-model", "reward-model"]
-    front: dict[str, Any] = {"library_name": "dreamprm", "pipeline_tag": "image-text-to-text"}
+    sees = not (folder / "config.json").is_file() or reads_images(str(folder))
+    task = "image-text-to-text" if sees else "text-classification"
+    front: dict[str, Any] = {"library_name": "dreamprm", "pipeline_tag": task}
     if is_public and not Path(base).exists():
         front["base_model"] = base
         front["base_model_relation"] = "adapter" if adapter else "finetune"
@@ -165,6 +168,7 @@ def model_card(
         marker=MARKER,
         title=repo_id.rpartition("/")[2],
         repo_id=repo_id,
+        sees_images=sees,
         # Of a path of this machine, the last part alone.
         base=(base if is_public else Path(base).name) if base else "not recorded",
         adapter=adapter,

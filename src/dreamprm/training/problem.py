@@ -53,6 +53,8 @@ class PRMProblem:
         if config.learn_weights:
             self._check_upper_level()
         questions = [q for q, _ in data.items] + [group[0][0] for group in data.meta]
+        for question in questions:
+            model.plain.check(question)
         without = [q.id for q in questions if not q.images]
         if parallel.sharded and without and len(without) < len(questions):
             raise DataError(
