@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import dreamprm as dp
 from dreamprm.cli import main
 from dreamprm.data import read_records, write_questions, write_trajectories
-from dreamprm.errors import DataError, DataWarning, DreamPRMError
-from dreamprm.models.loading import load_backbone, load_processor
+from dreamprm.errors import DataError, DataWarning
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.local import LocalPolicy
 from dreamprm.policy.options import PolicyOptions
@@ -132,13 +131,6 @@ def test_a_model_without_chat_template_gets_plain_prompts(folder: str, tmp_path:
     model.save_pretrained(tmp_path / "prm")
     again = PRM.from_pretrained(tmp_path / "prm")
     assert again.score(QUESTION, CANDIDATES) == model.score(QUESTION, CANDIDATES)
-
-
-def test_what_does_not_write_from_left_to_right_is_refused(tmp_path: Path) -> None:
-    BertConfig().save_pretrained(tmp_path)
-    for load in (load_backbone, load_processor):
-        with pytest.raises(DreamPRMError, match="type 'bert' does not write text from left to"):
-            load(str(tmp_path))
 
 
 # --- from the command line ---

@@ -79,18 +79,28 @@ def prefill(model: Any, inputs: dict[str, Tensor]) -> Prefilled:
     `rope_deltas` how far text positions are then off the count of tokens.
     """
     mask = inputs["attention_mask"]  # (prompts, width)
-    count = mask.long().cumsum(dim=-1)  # (prompts, width)
+    positions = positions_in(mask)
     places_images = hasattr(model.base_model, "rope_deltas")
     if places_images:
         model.base_model.rope_deltas = None  # of the batch before
     extra: dict[str, Any] = {}
     if not (places_images and "image_grid_thw" in inputs):
-        extra["position_ids"] = (count - 1).clamp(min=0)
+        extra["position_ids"] = positions
     output = model(**inputs, **extra, **_last_only(model), use_cache=True)
-    position = count[:, -1:]
+    position = positions[:, -1:] + 1
     if places_images and model.base_model.rope_deltas is not None:
         position = position + model.base_model.rope_deltas.to(position.device)
     return Prefilled(output.past_key_values, mask, position, output.logits[:, -1])
+
+
+def positions_in(mask: Tensor) -> Tensor:
+    """Positions counted per row from its first token; mask and positions are (rows, width)."""
+    return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def has_cache(model: Any) -> bool:
+    """Whether a model keeps keys and values of what it has read, to go on from."""
+    return "past_key_values" in inspect.signature(model.forward).parameters
 
 
 def decode(

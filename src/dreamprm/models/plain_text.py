@@ -41,9 +41,14 @@ class PlainText:
         longest_first = sorted(tokens, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
+    @property
+    def text_only(self) -> bool:
+        """Is it of a text model?"""
+        return self.tokenizer is self.processor
+
     def check(self, question: Question) -> None:
         """Raise a DataError where a question has images and the model reads text alone."""
-        if question.images and self.tokenizer is self.processor:
+        if question.images and self.text_only:
             raise DataError(
                 f"question '{question.id}' has images, and this model reads text alone; leave the "
                 "question out, or take a vision-language model"
@@ -83,7 +88,7 @@ class PlainText:
             options["images"] = [list(pictures) for pictures in images]
         bos, reader = self.tokenizer.bos_token, self.reader(*texts)
         # Templates of text models write all special tokens; of others some leave out the first.
-        if tokenizer_of(reader) is reader or (bos and texts[0].startswith(bos)):
+        if self.text_only or (bos and texts[0].startswith(bos)):
             options["add_special_tokens"] = False
         return dict(reader(text=list(texts), return_tensors="pt", **options))
 
@@ -98,7 +103,7 @@ class PlainText:
             )
         parts = [pre_tokenizers.Split(_MARK, "removed"), backend.pre_tokenizer]
         backend.pre_tokenizer = pre_tokenizers.Sequence([part for part in parts if part])
-        if self.tokenizer is self.processor:
+        if self.text_only:
             return tokenizer
         processor = copy.copy(self.processor)
         processor.tokenizer = tokenizer

@@ -23,7 +23,7 @@ from PIL import Image
 from dreamprm.answers import extract_answer
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.images import image_area, load_image
-from dreamprm.models.generation import Ends, Pick, decode, greedy, prefill, sampler
+from dreamprm.models.generation import Ends, Pick, decode, greedy, has_cache, prefill, sampler
 from dreamprm.models.loading import (
     PROCESSOR_ERRORS,
     device_of,
@@ -212,10 +212,10 @@ class LocalPolicy:
     def _loaded(self) -> _Loaded:
         """Loaded when the first text is asked for: a finished job asks for none."""
         model = placed(load_backbone(self.name, dtype=self._dtype), self.device, self.name).eval()
-        if getattr(model.config, "is_encoder_decoder", False):
+        if getattr(model.config, "is_encoder_decoder", False) or not has_cache(model):
             raise DreamPRMError(
-                f"'{self.name}' is an encoder-decoder, whose answer cannot be begun for it; take a "
-                "decoder"
+                f"'{self.name}' cannot go on with a begun answer: it is an encoder-decoder, or keeps "
+                "no keys and values of what it has read; take a decoder"
             )
         plain = PlainText(load_processor(self.name))
         tokenizer = plain.tokenizer

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError, offer
+from dreamprm.models.generation import has_cache, positions_in
 from dreamprm.models.loading import (
     device_of,
     load_backbone,
@@ -141,8 +142,9 @@ class PRM(nn.Module):
 
         # Recurrent and hybrid backbones keep a state in place of keys and values, which
         # transformers marks as stateful: they cannot go on from an expanded cache.
-        stateful = getattr(unwrapped(self.backbone), "_is_stateful", False)
-        return plain, None if stateful else shared
+        model = unwrapped(self.backbone)
+        shares = has_cache(model) and not getattr(model, "_is_stateful", False)
+        return plain, shared if shares else None
 
     def _rows(self, batch: Batch | SharedBatch) -> list[Logits]:
         logits = self(batch.to(self.device)).float().cpu()  # (trajectories, steps)
@@ -168,6 +170,8 @@ class PRM(nn.Module):
         if isinstance(batch, SharedBatch):
             at_steps = states_at_steps(model, replace(batch, inputs=inputs))  # (found, width)
         else:
+            if self.plain.text_only:  # absolute positions must not count padding at the left
+                inputs["position_ids"] = positions_in(inputs["attention_mask"])
             # No cache: positions are judged, nothing is generated.
             hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
             at_steps = hidden[batch.rows[batch.mask], batch.positions[batch.mask]]  # (found, width)
