@@ -42,12 +42,14 @@ def tree(folder: Path) -> dict[str, bytes]:
 # The model
 
 
-def test_a_text_backbone_is_refused(project: Path, refused: Refused, tmp_path: Path) -> None:
+def test_a_text_backbone_is_refused_where_questions_have_images(
+    project: Path, refused: Refused, tmp_path: Path
+) -> None:
     sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     config = Qwen2Config(**sizes, num_attention_heads=1, num_key_value_heads=1)
     Qwen2ForCausalLM(config).save_pretrained(tmp_path / "text")
     line = refused(train_words(project, str(tmp_path / "text")))
-    assert "type 'qwen2' does not read images" in line
+    assert "has images, and the model" in line and "reads text alone" in line
     assert not (project / "prm").exists()
 
 

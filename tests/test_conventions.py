@@ -139,7 +139,7 @@ def test_what_does_not_fit_a_convention_is_told(shepherd: Path, qwen: Path, tmp_
     with pytest.raises(DreamPRMError, match="cannot be loaded as math_shepherd"):
         scorer("math_shepherd", str(tmp_path))
     theirs = scorer("math_shepherd", str(shepherd))
-    with pytest.raises(DataError, match="has images, which this reward model cannot see"):
+    with pytest.raises(DataError, match="has images, and this model reads text alone"):
         theirs.score_steps(picture_question("q", 1), STEPS)
 
 

@@ -58,34 +58,35 @@ class UsedImages(ImageOptions):
             DataError: names the first question with another, or says that no question is left.
         """
         self.limit_images()
-        if blind := self._text_model(questions, models):
-            usable = []
-            for row, question in enumerate(questions, start=1):
-                with in_row(file, row, self.bad_image):
-                    if question.images:
-                        raise DataError(
-                            f"question '{question.id}' has images, and the model '{blind}' reads "
-                            "text alone; take a vision-language model, or --skip_bad_images true",
-                            field="images",
-                        )
-                    usable.append(question)
-        else:
-            usable = check_images(questions, file, self.bad_image)
+        usable = check_images(self.seen(questions, file, *models), file, self.bad_image)
         if questions and not usable:
             raise DataError("no question has images that can be used", file=file)
         return usable
 
-    @staticmethod
-    def _text_model(questions: Sequence[Question], models: Sequence[str]) -> str | None:
-        """The first of the models that cannot see the images that there are."""
-        if not any(question.images for question in questions):
-            return None
-        for model in models:
-            from dreamprm.models.loading import reads_images
+    def seen(
+        self, questions: Sequence[Question], file: str | Path | None, *models: str
+    ) -> list[Question]:
+        """The questions that these models can read: of a text model those without images.
 
-            if not reads_images(model):
-                return model
-        return None
+        Raises:
+            DataError: names the first question with images that a model cannot see.
+        """
+        if not any(question.images for question in questions):
+            return list(questions)
+        from dreamprm.models.loading import reads_images
+
+        blind = next((model for model in models if not reads_images(model)), None)
+        seen = []
+        for row, question in enumerate(questions, start=1):
+            with in_row(file, row if file else None, self.bad_image):
+                if question.images and blind:
+                    raise DataError(
+                        f"question '{question.id}' has images, and the model '{blind}' reads text "
+                        "alone; take a vision-language model, or --skip_bad_images true",
+                        field="images",
+                    )
+                seen.append(question)
+        return seen
 
     @property
     def bad_image(self) -> BadRow:

@@ -245,7 +245,11 @@ def _read_set(config: Config, kind: Literal["train", "meta"]) -> Records | None:
     if not paths:
         return None
     config.limit_images()
-    return load(*paths, image_root=config.image_root, bad_image=config.bad_image)
+    records = load(*paths, image_root=config.image_root, bad_image=config.bad_image)
+    seen = config.seen(records.questions, None, config.model_name_or_path)
+    unseen = {q.id for q in records.questions} - {q.id for q in seen}
+    kept = [t for t in records.trajectories if t.question_id not in unseen]
+    return dataclasses.replace(records, questions=seen, trajectories=kept)
 
 
 def _check_output_dir(folder: Path) -> None:

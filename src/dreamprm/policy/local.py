@@ -214,8 +214,8 @@ class LocalPolicy:
         model = placed(load_backbone(self.name, dtype=self._dtype), self.device, self.name).eval()
         if getattr(model.config, "is_encoder_decoder", False) or not has_cache(model):
             raise DreamPRMError(
-                f"'{self.name}' cannot go on with a begun answer: it is an encoder-decoder, or keeps "
-                "no keys and values of what it has read; take a decoder"
+                f"'{self.name}' cannot go on with a begun answer: it is an encoder-decoder, or "
+                "keeps no keys and values of what it has read; take a decoder"
             )
         plain = PlainText(load_processor(self.name))
         tokenizer = plain.tokenizer
