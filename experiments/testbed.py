@@ -4,6 +4,9 @@
     python -m experiments.testbed train --seeds 101 102
     python -m experiments.testbed_table --seeds 101 102
 
+`--variant hard` takes the world's hard variant, on both stages and for the table; `--variant
+control` the one where every domain is clean.
+
 `data` samples candidates and Monte Carlo labels once per seed; `train` fits every method on them
 with the same budget and settings and scores the same candidates; `testbed_table` evaluates and
 writes `docs/results/`. `make testbed` does it all, as many runs at a time as there are cores.
@@ -46,13 +49,7 @@ from dreamprm.rollouts.labels import FixedCompletions, label_trajectories
 from dreamprm.rollouts.sampler import Sampler, sample_candidates, stored_candidates
 from dreamprm.rollouts.store import RolloutStore
 from dreamprm.tiny.demo_report import evaluate_folder, scores_path
-from dreamprm.tiny.world import (
-    DOMAINS,
-    WorldSize,
-    all_clean,
-    build_world,
-    write_world,
-)
+from dreamprm.tiny.world import VARIANTS, WorldSize, build_world, in_other_words, write_world
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData, prepare_data
 from dreamprm.training.learned import GivenWeights, without_zeros
@@ -75,12 +72,14 @@ class Method:
             `baselines.selection` (with `BUDGET` of the trajectories).
         outcome_only: an outcome reward model.
         cut_anywhere: reasonings are cut at random places instead of at their steps.
+        without: domains of this planted quality get the weight 0.
     """
 
     changes: dict[str, Any] = field(default_factory=dict)
     weights: str = "learned"
     outcome_only: bool = False
     cut_anywhere: bool = False
+    without: str = ""
 
 
 BUDGET = 0.5
@@ -110,11 +109,19 @@ METHODS = {  # `dreamprm` is one of the meta losses too: the default of TrainCon
     "meta_listwise": Method({"meta_loss": "listwise"}),
 }
 del METHODS[f"meta_{CONFIG.meta_loss}"]
+CHECKS = {  # of what is planted in the hard variant
+    "without_doubling": Method(weights="uniform", without="wrong_doubling"),
+    "without_comparison": Method(weights="uniform", without="wrong_comparison"),
+    "without_distance": Method(weights="uniform", without="wrong_distance"),
+    "without_demanding": Method(weights="oracle", without="demanding"),
+}
+FOLDERS = {"standard": "seed", "hard": "hard", "control": "control"}
 
 
-def make_data(folder: Path, seed: int, control: bool) -> None:
+def make_data(folder: Path, seed: int, variant: str) -> None:
     """Questions, candidates and labels of one seed, on disk under `folder`."""
-    world = build_world(seed, SIZE, all_clean() if control else DOMAINS)
+    control = variant == "control"
+    world = build_world(seed, SIZE, VARIANTS[variant])
     if not (folder / "train.jsonl").exists():
         write_world(world, folder)
     policy = Policy("tiny/policy", max_new_tokens=48, per_device_batch_size=512)
@@ -137,7 +144,14 @@ def make_data(folder: Path, seed: int, control: bool) -> None:
         plan = FixedCompletions(COMPLETIONS, world.completions)
         sampler = Sampler(policy, store, seed)
         _, found = asyncio.run(label_trajectories(sampler, questions, candidates, plan))
-        write_trajectories(labelled, found)
+        reworded = {d.name for d in VARIANTS[variant] if d.quality == "other_words"}
+        write_trajectories(
+            labelled,
+            [
+                in_other_words(t) if questions[t.question_id].domain in reworded else t
+                for t in found
+            ],
+        )
     if not control:
         strong = Policy("tiny/policy-strong", max_new_tokens=48, per_device_batch_size=512)
         _sample(
@@ -162,14 +176,19 @@ def _sample(
 
 
 def train_method(
-    folder: Path, name: str, seed: int, config: TrainConfig = CONFIG, rate: float | None = None
+    folder: Path,
+    name: str,
+    seed: int,
+    variant: str = "standard",
+    config: TrainConfig = CONFIG,
+    rate: float | None = None,
 ) -> None:
     """Fit one method on one seed's data and score the benchmarks' candidates with it.
 
     Args:
         rate: of the upper level, in place of the method's own.
     """
-    method = METHODS[name]
+    method = (METHODS | CHECKS)[name]
     if rate is not None:
         method = replace(method, changes=method.changes | {"meta_learning_rate": rate})
     done = folder / "scores" / f"{name}.json"  # written last
@@ -187,10 +206,13 @@ def train_method(
         Records(read_questions(folder / "meta.jsonl"), meta),
     )
     weights: GivenWeights | None = None
-    if method.weights == "uniform":
-        weights = dict.fromkeys(data.domains, 1.0)
-    elif method.weights == "oracle":
-        weights = {d.name: d.planted for d in DOMAINS}
+    if method.weights in ("uniform", "oracle"):
+        weights = {
+            d.name: 0.0
+            if d.quality == method.without
+            else (1.0 if method.weights == "uniform" else d.planted)
+            for d in VARIANTS[variant]
+        }
     elif method.weights != "learned":
         data, weights = without_zeros(data, _selected(folder, method.weights, data, seed))
     changes = {"seed": seed, "learn_weights": weights is None} | method.changes
@@ -280,22 +302,22 @@ def main() -> None:
     parser.add_argument("stage", choices=["data", "train"])
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--control", action="store_true", help="every domain clean")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *CHECKS])
+    parser.add_argument("--variant", default="standard", choices=list(VARIANTS))
+    parser.add_argument("--control", dest="variant", action="store_const", const="control")
     parser.add_argument(
         "--meta_learning_rate", type=float, help="of the upper level; with an --output-dir apart"
     )
     parser.add_argument("--processes", type=int, default=torch.get_num_threads())
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     args = parser.parse_args()
-    kind = "control" if args.control else "seed"
-    folders = {seed: args.output_dir / f"{kind}-{seed}" for seed in args.seeds}
+    folders = {seed: args.output_dir / f"{FOLDERS[args.variant]}-{seed}" for seed in args.seeds}
     work: list[tuple[Any, ...]]
     if args.stage == "data":
-        work = [(_data, folders[seed], seed, args.control, args.threads) for seed in args.seeds]
+        work = [(_data, folders[seed], seed, args.variant, args.threads) for seed in args.seeds]
     else:  # seed after seed would leave processes idle at each one's end
         work = [
-            (_train, folders[seed], name, seed, args.threads, args.meta_learning_rate)
+            (_train, folders[seed], name, seed, args.variant, args.threads, args.meta_learning_rate)
             for name in args.methods
             for seed in args.seeds
         ]
@@ -305,17 +327,19 @@ def main() -> None:
             print(f"{future.result()} after {time.time() - started:.0f} s", flush=True)
 
 
-def _data(folder: Path, seed: int, control: bool, threads: int) -> str:
+def _data(folder: Path, seed: int, variant: str, threads: int) -> str:
     torch.set_num_threads(threads)
-    make_data(folder, seed, control)
+    make_data(folder, seed, variant)
     return f"{folder.name}: data"
 
 
-def _train(folder: Path, name: str, seed: int, threads: int, rate: float | None) -> str:
+def _train(
+    folder: Path, name: str, seed: int, variant: str, threads: int, rate: float | None
+) -> str:
     torch.set_num_threads(threads)
-    if METHODS[name].weights == "loss":
-        train_method(folder, "prm_uniform", seed)
-    train_method(folder, name, seed, rate=rate)
+    if name == "small_loss":
+        train_method(folder, "prm_uniform", seed, variant)
+    train_method(folder, name, seed, variant, rate=rate)
     facts = json.loads((folder / "scores" / f"{name}.json").read_text())
     chosen = evaluate_folder(folder, "candidates", [name], limit=COMPARED).average[name].mean
     return f"{folder.name}: {name}: {100 * chosen:.1f} in {facts['seconds']:.0f} s"

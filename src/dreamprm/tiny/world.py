@@ -3,18 +3,25 @@
 What is planted is the data, never the labels: a domain with wrong gold answers gets its Monte Carlo
 labels from the same rollouts and the same verification as every other domain, and they come out
 misleading because its gold answers are.
+
+There are two variants of the training domains; meta set and benchmarks are the same. In the
+standard one (`DOMAINS`) what is harmful is also hard to fit, so that a loss tells much. In the hard
+one (`HARD_DOMAINS`) it is the other way round: the most useful domains ask what leads astray and
+have noisy labels, and the harmful ones follow one wrong rule throughout, on kinds of questions that
+few other domains ask.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dreamprm.data import write_questions
-from dreamprm.records import Question
+from dreamprm.records import Question, Trajectory
 from dreamprm.tiny.reasoning import (
     ARITHMETIC,
     LOOKS_LIKE,
@@ -35,6 +42,13 @@ Quality = Literal[
     "wrong_image",
     "wrong_gold",
     "misread_gold",
+    "demanding",
+    "copied",
+    "rearranged",
+    "other_words",
+    "wrong_doubling",
+    "wrong_comparison",
+    "wrong_distance",
 ]
 PLANTED: dict[Quality, float] = {
     "clean": 1.0,  # demanding questions, right answers
@@ -45,18 +59,33 @@ PLANTED: dict[Quality, float] = {
     "wrong_image": 0.1,  # pictures and questions were mixed up
     "wrong_gold": 0.1,  # gold answers are wrong at random
     "misread_gold": 0.0,  # the annotators shared the policy's misconceptions
+    # Of the hard variant.
+    "demanding": 1.0,  # only questions that lead the policy astray; one completion per prefix
+    "copied": 1 / 3,  # clean, but one of three domains with the same questions
+    "rearranged": 1 / 3,  # the same with the pictures' parts in another order
+    "other_words": 0.5,  # clean, but the steps are worded unlike those of the benchmarks
+    "wrong_doubling": 0.0,  # gold answers take "twice x" for x + 2
+    "wrong_comparison": 0.0,  # gold answers name the smaller one
+    "wrong_distance": 0.0,  # gold answers add instead of subtracting
 }
 """Planted quality, from 1 (clean and demanding) to 0 (harmful); fixed before any training."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A training domain and what is planted in it."""
+    """A training domain and what is planted in it.
+
+    Attributes:
+        times: how many times as many questions as other domains it has.
+        questions_of: the domain whose questions it takes; its own where empty.
+    """
 
     name: str
     family: str
     quality: Quality
     operations: tuple[str, ...] = OPERATIONS
+    times: int = 1
+    questions_of: str = ""
 
     @property
     def planted(self) -> float:
@@ -79,6 +108,24 @@ DOMAINS = (
     Domain("dials", "commonsense", "clean"),
     Domain("gauges", "commonsense", "misread_gold"),
     Domain("signs", "commonsense", "trivial"),
+)
+_SUMS = ("sum", "total")
+HARD_DOMAINS = (
+    Domain("archives", "chart", "demanding", times=20),
+    Domain("tissues", "science", "demanding"),
+    Domain("polygons", "geometry", "demanding"),
+    Domain("meters", "commonsense", "demanding"),
+    Domain("lessons", "geometry", "copied", _SUMS),
+    Domain("reprints", "geometry", "copied", _SUMS, questions_of="lessons"),
+    Domain("revisions", "geometry", "rearranged", _SUMS, questions_of="lessons"),
+    Domain("forums", "commonsense", "other_words", _SUMS),
+    Domain("captions", "chart", "image_not_needed", _SUMS),
+    Domain("sheets", "geometry", "off_distribution", (ARITHMETIC,)),
+    Domain("manuals", "science", "wrong_doubling", ("twice",)),
+    Domain("workbooks", "geometry", "wrong_doubling", ("twice",)),
+    Domain("rankings", "chart", "wrong_comparison", ("larger",)),
+    Domain("podiums", "commonsense", "wrong_comparison", ("larger",)),
+    Domain("distances", "science", "wrong_distance", ("difference",)),
 )
 
 
@@ -132,9 +179,11 @@ def build_world(
     """Make all questions of a seed; images are PNG bytes within the records."""
     size = size or WorldSize()
     train = [
-        _training_question(domain, i, random.Random(f"{seed}/{domain.name}/{i}"))
+        _training_question(
+            domain, i, random.Random(f"{seed}/{domain.questions_of or domain.name}/{i}")
+        )
         for domain in domains
-        for i in range(size.per_domain)
+        for i in range(domain.times * size.per_domain)
     ]
     meta = [_meta_question(i, random.Random(f"{seed}/meta/{i}")) for i in range(size.meta)]
     test = [
@@ -142,13 +191,16 @@ def build_world(
         for b in BENCHMARKS
         for i in range(size.per_benchmark)
     ]
-    completions = {d.name: 1 for d in domains if d.quality == "few_rollouts"}
+    completions = {d.name: 1 for d in domains if d.quality in ("few_rollouts", "demanding")}
     return World(train, meta, test, completions)
 
 
 def all_clean(domains: Sequence[Domain] = DOMAINS) -> tuple[Domain, ...]:
     """The control: the same domains with nothing planted in them."""
     return tuple(Domain(d.name, d.family, "clean") for d in domains)
+
+
+VARIANTS = {"standard": DOMAINS, "hard": HARD_DOMAINS, "control": all_clean()}
 
 
 def write_world(world: World, folder: Path) -> None:
@@ -169,11 +221,35 @@ def write_world(world: World, folder: Path) -> None:
         write_questions(folder / f"{name}.jsonl", on_disk)
 
 
+def in_other_words(trajectory: Trajectory) -> Trajectory:
+    """The same reasoning in the wording of the domains of quality `other_words`.
+
+    No step is numbered, and what is found stands before what it is found from: "7 = 3 + 4".
+    """
+    return trajectory.model_copy(update={"steps": tuple(map(_other_words, trajectory.steps))})
+
+
+def _other_words(step: str) -> str:
+    text = re.sub(r"^Step \d+: ", "", step)
+    if text.startswith("look at "):
+        return text.removeprefix("look at ")
+    for verb in (" = ", " is "):
+        if verb in text:
+            left, right = text.split(verb, 1)
+            return f"{right}{verb}{left}"
+    return text
+
+
 def _training_question(domain: Domain, index: int, rng: random.Random) -> Question:
     task = _task(domain, rng)
+    if domain.quality == "rearranged":
+        scene = task.scene
+        task = replace(task, scene=Scene(scene.family, scene.colours[::-1], scene.values[::-1]))
     shown = task.scene
     answer = right_answer(task)
-    if domain.quality == "misread_gold":
+    if domain.quality in ("wrong_doubling", "wrong_comparison", "wrong_distance"):
+        answer = _by_a_wrong_rule(task)
+    elif domain.quality == "misread_gold":
         answer = misconceived_answer(task)
     elif domain.quality == "wrong_gold":
         answer = _another_answer(task, rng)
@@ -183,7 +259,17 @@ def _training_question(domain: Domain, index: int, rng: random.Random) -> Questi
     return _question(f"{domain.name}-{index}", domain.name, task, shown, answer)
 
 
+def _by_a_wrong_rule(task: Task) -> str:
+    """What the rule of a domain's annotators makes of the values; never the right answer."""
+    a, b = task.colours
+    first, second = task.scene.value(a), task.scene.value(b)
+    if task.operation == "larger":
+        return a if first < second else b
+    return str(first + second + (2 if task.operation == "twice" else 0))
+
+
 def _task(domain: Domain, rng: random.Random) -> Task:
+    operation = rng.choice(domain.operations) if domain.quality == "demanding" else None
     while True:
         scene = random_scene(rng, domain.family)
         if domain.quality == "trivial":
@@ -192,11 +278,17 @@ def _task(domain: Domain, rng: random.Random) -> Task:
                 scene, "larger", (rng.choice(("red", "blue")), rng.choice(("green", "black")))
             )
         else:
-            task = random_task(rng, scene, domain.operations)
+            task = random_task(rng, scene, (operation,) if operation else domain.operations)
         if domain.quality == "image_not_needed":
             task = replace(task, stated=True)
-        if domain.quality != "misread_gold" or misconceived_answer(task) != right_answer(task):
-            return task
+        astray = misconceived_answer(task)
+        if domain.quality in ("misread_gold", "demanding") and astray == right_answer(task):
+            continue
+        if domain.quality == "wrong_doubling" and not right_answer(
+            task
+        ) != astray == _by_a_wrong_rule(task):
+            continue  # the rule happens to be right, or values are misread besides
+        return task
 
 
 def _same_colours(scene: Scene, rng: random.Random) -> Scene:
