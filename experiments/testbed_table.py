@@ -2,10 +2,12 @@
 
     python -m experiments.testbed_table --seeds 101 102 103 104 105
 
-Writes `docs/results/testbed.json` and `docs/results/testbed.md`. All intervals are 95% and cover
-the choice of questions and of seeds. With `--keep`, rows of methods that are not on disk stay as
-the last table had them, for who adds a method without hours of training the others again; it is
-refused unless the seeds and the rows without training come out as they were.
+Writes `docs/results/testbed.json` and `docs/results/testbed.md`, or with `--variant hard`
+`testbed_hard.json` and `testbed_hard.md`, and from both the table of `docs/CHOOSING.md`. All
+intervals are 95% and cover the choice of questions and of seeds. With `--keep`, rows of methods
+that are not on disk stay as the last table had them, for who adds a method without hours of
+training the others again; it is refused unless the seeds and the rows without training come out as
+they were.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ import transformers
 from scipy.stats import spearmanr
 
 from dreamprm import __version__
+from dreamprm.data import Records, read_questions, read_trajectories
 from dreamprm.evaluation.evaluate import Evaluation, combine_seeds
+from dreamprm.records import domain_of
 from dreamprm.tiny.demo_report import evaluate_folder
-from dreamprm.tiny.world import DOMAINS
-from experiments.testbed import COMPARED, CONFIG, METHODS
+from dreamprm.tiny.world import VARIANTS, Domain
+from dreamprm.training.data import prepare_data
+from experiments.testbed import CHECKS, COMPARED, CONFIG, FOLDERS, METHODS
 
-MAIN = [m for m in METHODS if not m.startswith("meta_")]
+MAIN = [m for m in [*METHODS, *CHECKS] if not m.startswith("meta_")]
 ABOUT = {
     "first_sample": "no choice",
     "self_consistency": "the most frequent answer",
@@ -47,41 +52,68 @@ ABOUT = {
     "no_aggregation": "dreamprm, meta loss on single steps",
     "no_steps": "dreamprm, reasonings cut at random places",
     "no_steps_uniform": "prm_uniform, reasonings cut at random places",
+    "without_doubling": "prm_uniform without domains of quality wrong_doubling",
+    "without_comparison": "prm_uniform without those of wrong_comparison",
+    "without_distance": "prm_uniform without those of wrong_distance",
+    "without_demanding": "prm_oracle without those of demanding",
     "any_right": "is any candidate right (ceiling)",
+}
+START, END = "<!-- table: experiments.testbed_table -->", "<!-- end of the table -->"
+COMPARISONS = [("prm_oracle", "prm_uniform"), ("prm_oracle", "without_demanding")] + [
+    (m, "prm_uniform") for m, method in CHECKS.items() if method.weights == "uniform"
+]
+NEEDS = {  # what the methods of docs/CHOOSING.md need besides labelled training data
+    "prm_uniform": "nothing",
+    "bis": "nothing",
+    "small_loss": "a second training",
+    "dreamprm": "a meta set",
+    "instance_table": "a meta set",
+    "instance_net": "a meta set",
+    "label_correction": "a meta set",
+    "prm_oracle": "knowing what is planted",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--variant", default="standard", choices=["standard", "hard"])
     parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--keep", action="store_true", help="rows that are not on disk")
     args = parser.parse_args()
-    folders = [args.output_dir / f"seed-{seed}" for seed in args.seeds]
-    controls = [args.output_dir / f"control-{seed}" for seed in args.seeds]
+    folders = [args.output_dir / f"{FOLDERS[args.variant]}-{seed}" for seed in args.seeds]
+    controls = [args.output_dir / f"{FOLDERS['control']}-{seed}" for seed in args.seeds]
+    if args.variant != "standard":
+        controls = []
+    name = "testbed" if args.variant == "standard" else f"testbed_{args.variant}"
     result = {
+        "variant": args.variant,
         "seeds": args.seeds,
         "version": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "config": asdict(CONFIG),
-    } | collect(folders, controls)
+    } | collect(folders, controls, VARIANTS[args.variant])
     if args.keep:
-        result = merged(json.loads((args.results / "testbed.json").read_text()), result)
+        result = merged(json.loads((args.results / f"{name}.json").read_text()), result)
     args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "testbed.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.results / "testbed.md").write_text(to_markdown(result))
+    (args.results / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.results / f"{name}.md").write_text(to_markdown(result))
     print(to_markdown(result))
+    update_choosing(args.results.parent / "CHOOSING.md", args.results)
 
 
-def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]:
+def collect(
+    folders: Sequence[Path], controls: Sequence[Path], domains: Sequence[Domain]
+) -> dict[str, Any]:
     """All figures of the table as one JSON object."""
     whole = [m for m in MAIN if all(_done(f, m) for f in folders)]
     default = [evaluate_folder(f, "candidates", whole) for f in folders]
     strong = [evaluate_folder(f, "strong", whole) for f in folders]
     together, together_strong = combine_seeds(default), combine_seeds(strong)
     weights = [_weights(f, "dreamprm") for f in folders] if "dreamprm" in whole else []
+    losses = [domain_losses(f) for f in folders] if "prm_uniform" in whole else []
     ready = [c for c in controls if _done(c, "dreamprm") and _done(c, "prm_uniform")]
     return {
         "n": together.n,
@@ -99,7 +131,7 @@ def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]
         "differences": _differences(together),
         "strong_differences": _differences(together_strong),
         "meta_losses": {
-            m: _meta_loss([f for f in folders if _done(f, m)], m)
+            m: _meta_loss([f for f in folders if _done(f, m)], m, domains)
             for m in METHODS
             if (m == "dreamprm" or m.startswith("meta_")) and any(_done(f, m) for f in folders)
         },
@@ -107,10 +139,11 @@ def collect(folders: Sequence[Path], controls: Sequence[Path]) -> dict[str, Any]
             d.name: {
                 "quality": d.quality,
                 "planted": d.planted,
+                "loss": [loss[d.name] for loss in losses],
                 "learned": [w[d.name] for w in weights],
             }
-            for d in DOMAINS
-            if weights
+            for d in domains
+            if losses or weights
         },
         "seconds": {m: [_facts(f, m)["seconds"] for f in folders] for m in whole},
         "in_part": {
@@ -161,7 +194,7 @@ def _in_part(folders: Sequence[Path], method: str) -> dict[str, Any]:
     }
 
 
-def _meta_loss(folders: Sequence[Path], method: str) -> dict[str, Any]:
+def _meta_loss(folders: Sequence[Path], method: str, domains: Sequence[Domain]) -> dict[str, Any]:
     """A meta loss at N = 8, on the seeds that have been run with it."""
     methods = ["prm_uniform", "prm_oracle", method]
     found = [evaluate_folder(f, "candidates", methods, limit=COMPARED) for f in folders]
@@ -169,7 +202,7 @@ def _meta_loss(folders: Sequence[Path], method: str) -> dict[str, Any]:
         "seeds": [f.name for f in folders],
         "accuracy": combine_seeds(found).average[method].as_json(),
         "won_back": won_back(found, method),
-        "spearman": [_rank(_weights(f, method)) for f in folders],
+        "spearman": [_rank(_weights(f, method), domains) for f in folders],
     }
 
 
@@ -187,7 +220,7 @@ def _control(folders: Sequence[Path]) -> dict[str, Any]:
 
 def _differences(evaluation: Evaluation) -> dict[str, Any]:
     pairs = [("dreamprm", m) for m in evaluation.values if m != "dreamprm"]
-    pairs.append(("prm_oracle", "prm_uniform"))
+    pairs += COMPARISONS
     pairs = [(a, b) for a, b in pairs if a in evaluation.values and b in evaluation.values]
     return {f"{a} - {b}": evaluation.difference(a, b).as_json() for a, b in pairs}
 
@@ -235,15 +268,25 @@ def _weights(folder: Path, method: str) -> dict[str, float]:
     return weights
 
 
-def _rank(weights: dict[str, float]) -> float:
-    planted = [d.planted for d in DOMAINS]
-    return float(spearmanr(planted, [weights[d.name] for d in DOMAINS]).statistic)
+def domain_losses(folder: Path) -> dict[str, float]:
+    """Mean lower loss of each domain's trajectories after training with uniform weights."""
+    labelled = read_trajectories(folder / "train.labelled.jsonl")
+    data = prepare_data(Records(read_questions(folder / "train.jsonl"), labelled))
+    losses: dict[str, list[float]] = {}
+    for pair, loss in zip(data.items, _facts(folder, "prm_uniform")["losses"], strict=True):
+        losses.setdefault(domain_of(*pair), []).append(loss)
+    return {name: float(np.mean(values)) for name, values in losses.items()}
+
+
+def _rank(weights: dict[str, float], domains: Sequence[Domain]) -> float:
+    planted = [d.planted for d in domains]
+    return float(spearmanr(planted, [weights[d.name] for d in domains]).statistic)
 
 
 def to_markdown(result: dict[str, Any]) -> str:
     """The tables for readers."""
     lines = [
-        "# Testbed: the embedded world",
+        f"# Testbed: the embedded world, {result['variant']} variant",
         "",
         f"Best of {result['n']}, mean of five benchmarks, seeds {result['seeds']}; 95% intervals "
         "over questions and seeds. Made by `make testbed`; figures in `testbed.json`.",
@@ -307,11 +350,19 @@ def to_markdown(result: dict[str, Any]) -> str:
     for m, curve in result["scaling"].items():
         row = " | ".join(f"{100 * curve[n]['mean']:.1f}" for n in _ns(result))
         lines.append(f"| {m} | {row} |")
-    lines += ["", "## Learned weights", "", "| domain | quality | planted | learned, per seed |"]
-    lines.append("|---|---|---|---|")
+    lines += [
+        "",
+        "## Losses and learned weights",
+        "",
+        "Loss: the mean over a domain's trajectories after training with uniform weights.",
+        "",
+        "| domain | quality | planted | loss, per seed | learned, per seed |",
+        "|---|---|---|---|---|",
+    ]
     for name, d in sorted(result["weights"].items(), key=lambda item: -item[1]["planted"]):
         learned = " / ".join(f"{w:.2f}" for w in d["learned"])
-        lines.append(f"| {name} | {d['quality']} | {d['planted']} | {learned} |")
+        loss = " / ".join(f"{v:.3f}" for v in d["loss"])
+        lines.append(f"| {name} | {d['quality']} | {d['planted']:.2g} | {loss} | {learned} |")
     if control := result["control"]:
         lines += [
             "",
@@ -321,6 +372,33 @@ def to_markdown(result: dict[str, Any]) -> str:
             f"({', '.join(control['seeds'])}).",
         ]
     return "\n".join(lines) + "\n"
+
+
+def update_choosing(page: Path, results: Path) -> None:
+    """Write the page's table anew, between its two marks, from the results of both variants."""
+    variants = {
+        variant: json.loads(path.read_text())
+        for variant, path in (
+            ("standard", results / "testbed.json"),
+            ("hard", results / "testbed_hard.json"),
+        )
+        if path.exists()
+    }
+    before, _, rest = page.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{START}\n{choosing_table(variants)}\n{END}{after}")
+
+
+def choosing_table(variants: dict[str, dict[str, Any]]) -> str:
+    """Accuracy of each method of `NEEDS` on each variant."""
+    heads = [f"{v} variant, seeds {', '.join(map(str, r['seeds']))}" for v, r in variants.items()]
+    lines = [f"| method | needs | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
+    for m, needs in NEEDS.items():
+        shown = [
+            _percent(r["accuracy"][m]) if m in r["accuracy"] else "" for r in variants.values()
+        ]
+        lines.append(f"| `{m}` | {needs} | {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def _ns(result: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from dreamprm.data import read_questions
 from dreamprm.images import load_image
-from dreamprm.records import Question
+from dreamprm.records import Question, Trajectory
 from dreamprm.tiny.reasoning import (
     FAULTLESS,
     OPERATIONS,
@@ -22,15 +23,18 @@ from dreamprm.tiny.reasoning import (
     random_task,
     reason,
     right_answer,
+    wrong_rule_answer,
 )
 from dreamprm.tiny.scene import FAMILIES, SIZE, Scene, random_scene, render
 from dreamprm.tiny.world import (
     BENCHMARKS,
     DOMAINS,
+    HARD_DOMAINS,
     PLANTED,
     WorldSize,
     all_clean,
     build_world,
+    in_other_words,
     write_world,
 )
 
@@ -89,7 +93,7 @@ def test_the_world_has_the_promised_shape() -> None:
     world = build_world(0, SMALL)
     assert len(DOMAINS) == 15
     assert {d.family for d in DOMAINS} == set(FAMILIES)
-    assert len({d.quality for d in DOMAINS}) == len(PLANTED) >= 7
+    assert {d.quality for d in (*DOMAINS, *HARD_DOMAINS)} == PLANTED.keys()
     assert Counter(q.domain for q in world.train) == {d.name: 6 for d in DOMAINS}
     assert len({q.subject for q in world.meta}) == 30
     assert Counter(q.domain for q in world.test) == {b.name: 6 for b in BENCHMARKS}
@@ -100,6 +104,51 @@ def test_the_world_has_the_promised_shape() -> None:
 def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
     assert build_world(3, SMALL) == build_world(3, SMALL)
     assert build_world(3, SMALL).test != build_world(4, SMALL).test
+
+
+def test_the_standard_world_is_the_one_that_figures_were_made_with() -> None:
+    world = build_world(1, WorldSize(per_domain=4, meta=10, per_benchmark=4))
+    rows = [(q.id, q.text, q.answer) for q in (*world.train, *world.meta, *world.test)]
+    assert hashlib.sha256(repr(rows).encode()).hexdigest().startswith("9a63b2852f59017a")
+
+
+def hard_world() -> dict[str, list[Question]]:
+    by_domain: dict[str, list[Question]] = {}
+    for question in build_world(1, WorldSize(10, 1, 1), HARD_DOMAINS).train:
+        by_domain.setdefault(question.domain, []).append(question)
+    return by_domain
+
+
+def test_the_hard_variant_has_a_large_domain_and_copies() -> None:
+    world = hard_world()
+    assert {name: len(qs) for name, qs in world.items() if len(qs) != 10} == {"archives": 200}
+    lessons, reprints, revisions = (
+        [(q.text, q.answer, q.images) for q in world[name]]
+        for name in ("lessons", "reprints", "revisions")
+    )
+    assert reprints == lessons
+    assert [row[:2] for row in revisions] == [row[:2] for row in lessons]
+    assert all(a[2] != b[2] for a, b in zip(revisions, lessons, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("operation", "colours", "answer"),
+    [
+        ("twice", ("red", "black"), "7"),  # twice 3 as 3 + 2
+        ("larger", ("orange", "red"), "red"),
+        ("difference", ("blue", "red"), "12"),
+    ],
+)
+def test_wrong_rules_give_the_answers_worked_out_by_hand(
+    operation: str, colours: tuple[str, ...], answer: str
+) -> None:
+    assert wrong_rule_answer(Task(SCENE, operation, colours)) == answer
+
+
+def test_other_words_say_the_same_with_no_number_and_the_result_first() -> None:
+    steps = ("Step 1: look at red and blue", "Step 2: red is 3", "Step 3: 3 + 9 = 12")
+    reworded = in_other_words(Trajectory(question_id="q", steps=steps, answer="12"))
+    assert reworded.steps == ("red and blue", "3 is red", "12 = 3 + 9")
 
 
 def by_quality(quality: str) -> list[Question]:

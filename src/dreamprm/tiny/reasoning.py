@@ -111,6 +111,15 @@ def misconceived_answer(task: Task) -> str:
     return reason(task, random.Random(0), Slips(misconception=1.0)).answer
 
 
+def wrong_rule_answer(task: Task) -> str:
+    """Answer of an annotator who takes "twice x" for x + 2, "larger" for smaller, apart for sum."""
+    a, b = task.colours
+    first, second = task.scene.value(a), task.scene.value(b)
+    if task.operation == "larger":
+        return a if first < second else b
+    return str(first + second + (2 if task.operation == "twice" else 0))
+
+
 class _Writer:
     def __init__(self, task: Task, rng: random.Random, slips: Slips) -> None:
         self.task, self.rng, self.slips = task, rng, slips

@@ -30,6 +30,7 @@ from dreamprm.tiny.reasoning import (
     misconceived_answer,
     random_task,
     right_answer,
+    wrong_rule_answer,
 )
 from dreamprm.tiny.scene import COLOURS, FAMILIES, Scene, random_scene, render, to_png
 
@@ -248,7 +249,7 @@ def _training_question(domain: Domain, index: int, rng: random.Random) -> Questi
     shown = task.scene
     answer = right_answer(task)
     if domain.quality in ("wrong_doubling", "wrong_comparison", "wrong_distance"):
-        answer = _by_a_wrong_rule(task)
+        answer = wrong_rule_answer(task)
     elif domain.quality == "misread_gold":
         answer = misconceived_answer(task)
     elif domain.quality == "wrong_gold":
@@ -257,15 +258,6 @@ def _training_question(domain: Domain, index: int, rng: random.Random) -> Questi
         while right_answer(replace(task, scene=shown)) == answer:
             shown = _same_colours(task.scene, rng)
     return _question(f"{domain.name}-{index}", domain.name, task, shown, answer)
-
-
-def _by_a_wrong_rule(task: Task) -> str:
-    """What the rule of a domain's annotators makes of the values; never the right answer."""
-    a, b = task.colours
-    first, second = task.scene.value(a), task.scene.value(b)
-    if task.operation == "larger":
-        return a if first < second else b
-    return str(first + second + (2 if task.operation == "twice" else 0))
 
 
 def _task(domain: Domain, rng: random.Random) -> Task:
@@ -286,7 +278,7 @@ def _task(domain: Domain, rng: random.Random) -> Task:
             continue
         if domain.quality == "wrong_doubling" and not right_answer(
             task
-        ) != astray == _by_a_wrong_rule(task):
+        ) != astray == wrong_rule_answer(task):
             continue  # the rule happens to be right, or values are misread besides
         return task
 
