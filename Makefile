@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint coverage setup testbed clean
+.PHONY: demo test lint coverage setup testbed testbed_hard clean
 
 # One thread: the model is small, and two that wait for each other are slow beside other work.
 demo: $(STAMP)
@@ -36,6 +36,13 @@ testbed: $(STAMP)
 	$(BIN)/python -m experiments.testbed data --control --seeds $(SEEDS)
 	$(BIN)/python -m experiments.testbed train --control --seeds $(SEEDS) --methods prm_uniform dreamprm
 	$(BIN)/python -m experiments.testbed_table --seeds $(SEEDS)
+
+# The same on the world's hard variant, and the table of docs/CHOOSING.md: about two hours.
+CHOICES ?= prm_uniform prm_oracle small_loss bis label_correction instance_table instance_net dreamprm
+testbed_hard: $(STAMP)
+	$(BIN)/python -m experiments.testbed data --variant hard --seeds $(SEEDS)
+	$(BIN)/python -m experiments.testbed train --variant hard --seeds $(SEEDS) --methods $(CHOICES)
+	$(BIN)/python -m experiments.testbed_table --variant hard --seeds $(SEEDS)
 
 # torch first and pinned, so that nothing else chooses its version.
 $(STAMP): pyproject.toml constraints.txt

@@ -86,7 +86,7 @@ def main() -> None:
     controls = [args.output_dir / f"{FOLDERS['control']}-{seed}" for seed in args.seeds]
     if args.variant != "standard":
         controls = []
-    name = "testbed" if args.variant == "standard" else f"testbed_{args.variant}"
+    name = _name(args.variant)
     result = {
         "variant": args.variant,
         "seeds": args.seeds,
@@ -285,11 +285,12 @@ def _rank(weights: dict[str, float], domains: Sequence[Domain]) -> float:
 
 def to_markdown(result: dict[str, Any]) -> str:
     """The tables for readers."""
+    made_by = _name(result["variant"])
     lines = [
         f"# Testbed: the embedded world, {result['variant']} variant",
         "",
         f"Best of {result['n']}, mean of five benchmarks, seeds {result['seeds']}; 95% intervals "
-        "over questions and seeds. Made by `make testbed`; figures in `testbed.json`.",
+        f"over questions and seeds. Made by `make {made_by}`; figures in `{made_by}.json`.",
         "",
         "## Methods",
         "",
@@ -375,18 +376,16 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 
 def update_choosing(page: Path, results: Path) -> None:
-    """Write the page's table anew, between its two marks, from the results of both variants."""
-    variants = {
-        variant: json.loads(path.read_text())
-        for variant, path in (
-            ("standard", results / "testbed.json"),
-            ("hard", results / "testbed_hard.json"),
-        )
-        if path.exists()
-    }
+    """Write the page's table anew, between its two marks."""
     before, _, rest = page.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}\n{choosing_table(variants)}\n{END}{after}")
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{START}\n{choosing_table(saved_results(results))}\n{END}{after}")
+
+
+def saved_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `main` wrote of each variant that it was run on."""
+    paths = {v: folder / f"{_name(v)}.json" for v in ("standard", "hard")}
+    return {v: json.loads(path.read_text()) for v, path in paths.items() if path.exists()}
 
 
 def choosing_table(variants: dict[str, dict[str, Any]]) -> str:
@@ -399,6 +398,10 @@ def choosing_table(variants: dict[str, dict[str, Any]]) -> str:
         ]
         lines.append(f"| `{m}` | {needs} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def _name(variant: str) -> str:
+    return "testbed" if variant == "standard" else f"testbed_{variant}"
 
 
 def _ns(result: dict[str, Any]) -> list[str]:
