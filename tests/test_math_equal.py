@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,15 @@ def test_a_script_is_not_run_again_and_ends_at_once_with_its_workers(tmp_path: P
             os.kill(int(pid), 0)
     assert pids
     assert done.stderr == ""
+
+
+def test_a_process_of_multiprocessing_ends_with_its_workers() -> None:
+    child = get_context("spawn").Process(target=verify_answer, args=("z + 1", "1 + z"))
+    child.start()
+    child.join(60)
+    ended = child.exitcode
+    child.kill()
+    assert ended == 0
 
 
 def test_workers_that_cannot_start_are_an_error_and_no_verdict(

@@ -23,6 +23,7 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 from dreamprm.errors import DreamPRMError
@@ -115,6 +116,8 @@ def _running_pool() -> ProcessPool:
             _pool = ProcessPool(
                 PROCESSES, initializer=_prepare, initargs=(_BYTES_OF_MEMORY,), context=_Context()
             )
+            # A process of multiprocessing runs no atexit, and would wait for the workers for ever.
+            Finalize(None, stop, exitpriority=0)
         return _pool
 
 
