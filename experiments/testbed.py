@@ -207,12 +207,9 @@ def train_method(
     )
     weights: GivenWeights | None = None
     if method.weights in ("uniform", "oracle"):
-        weights = {
-            d.name: 0.0
-            if d.quality == method.without
-            else (1.0 if method.weights == "uniform" else d.planted)
-            for d in VARIANTS[variant]
-        }
+        planted = {d.name: d.planted for d in VARIANTS[variant]}
+        weights = planted if method.weights == "oracle" else dict.fromkeys(planted, 1.0)
+        weights |= {d.name: 0.0 for d in VARIANTS[variant] if d.quality == method.without}
     elif method.weights != "learned":
         data, weights = without_zeros(data, _selected(folder, method.weights, data, seed))
     changes = {"seed": seed, "learn_weights": weights is None} | method.changes
@@ -304,7 +301,9 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("build/testbed"))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *CHECKS])
     parser.add_argument("--variant", default="standard", choices=list(VARIANTS))
-    parser.add_argument("--control", dest="variant", action="store_const", const="control")
+    parser.add_argument(
+        "--control", dest="variant", action="store_const", const="control", help="--variant control"
+    )
     parser.add_argument(
         "--meta_learning_rate", type=float, help="of the upper level; with an --output-dir apart"
     )

@@ -273,13 +273,11 @@ def _task(domain: Domain, rng: random.Random) -> Task:
             task = random_task(rng, scene, (operation,) if operation else domain.operations)
         if domain.quality == "image_not_needed":
             task = replace(task, stated=True)
-        astray = misconceived_answer(task)
-        if domain.quality in ("misread_gold", "demanding") and astray == right_answer(task):
+        right, astray = right_answer(task), misconceived_answer(task)
+        if astray == right and domain.quality in ("misread_gold", "demanding", "wrong_doubling"):
             continue
-        if domain.quality == "wrong_doubling" and not right_answer(
-            task
-        ) != astray == wrong_rule_answer(task):
-            continue  # the rule happens to be right, or values are misread besides
+        if domain.quality == "wrong_doubling" and astray != wrong_rule_answer(task):
+            continue  # values are misread besides
         return task
 
 
