@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.training_paper import LastBatchDifference, PrefixPasses
 from benchmarks.training_setup import CANDIDATES, Setting, make_data, make_model
 from dreamprm.bilevel import Bilevel
-from dreamprm.bilevel.losses import trajectory_losses
+from dreamprm.training.losses import trajectory_losses
 from dreamprm.bilevel.parameters import trainable
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import unwrapped

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dreamprm.bilevel.losses import (
+from dreamprm.training.losses import (
     META_LOSSES,
     Affine,
     Listwise,

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamprm.baselines.selection import Floats, Pool
-from dreamprm.bilevel.losses import trajectory_losses
 from dreamprm.prm.folder import LayoutConfig, PRMConfig, is_prm
 from dreamprm.prm.layout import Batch, Encoder
 from dreamprm.prm.lora import unwrapped
 from dreamprm.prm.model import PRM
 from dreamprm.records import Question, Trajectory
 from dreamprm.training.config import LowerLoss
+from dreamprm.training.losses import trajectory_losses
 
 Pairs = Sequence[tuple[Question, Trajectory]]
 Progress = Callable[[int], None]

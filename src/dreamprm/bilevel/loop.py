@@ -5,10 +5,14 @@
             for each of its one-domain micro-batches b:
                 g_b = grad mean_i w_i L_i
             phi <- AdamW(phi, 1/D sum_b g_b)
-        h = d meta loss / d w                                  # the hypergradient
-        alpha <- AdamW(alpha, (h - its weighted mean) chained through w(alpha))
+        h = d meta loss / d w, less its weighted mean          # the hypergradient
+        of domains:      alpha <- shrunk sum of -h over the windows, in standard errors
+        of trajectories: alpha <- Adam(alpha, h chained through w(alpha))
 
-with D micro-batches in a step, and in each the weights w_i and losses L_i of its trajectories.
+with D micro-batches in a step, and in each the weights w_i and losses L_i of its trajectories. That
+of domains is dual averaging (Nesterov 2009; regularised, Xiao 2010): the sum of all derivatives so
+far decides, not the path to it, and as it is in standard errors it needs no learning rate
+(`evidence.py`). `meta_optimizer="adamw"` has the paper's AdamW for domains too.
 
 Any model will do:
 
@@ -28,6 +32,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dreamprm.bilevel.evidence import Evidence
 from dreamprm.bilevel.hypergradient import (
     Estimator,
     Hypergradient,
@@ -41,7 +46,7 @@ from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.bilevel.parameters import add_scaled, gradients, local, trainable
 from dreamprm.bilevel.per_trajectory import FiniteDifference, Ghost, Jvp
 from dreamprm.bilevel.table_adam import TableAdam
-from dreamprm.bilevel.weights import LabelCorrection, Weights
+from dreamprm.bilevel.weights import DomainWeights, LabelCorrection, Weights, compared
 from dreamprm.errors import DreamPRMError
 
 ESTIMATORS: dict[str, type[Estimator]] = {
@@ -50,6 +55,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "jvp": Jvp,
     "ghost": Ghost,
 }
+MetaOptimizer = Literal["dual_averaging", "adamw"]
 CHEAPEST = ("inner_product", "ghost", "jvp")  # for domains, for trajectories, for labels
 EXPLODED = 1e6  # a loss of this size counts as diverged
 
@@ -65,12 +71,16 @@ class Step:
         hypergradient: of the window; None as well where the optimiser had no state to take a
             direction with (the first window).
         window: the window's micro-batches, in the hypergradient's order.
+        part: of the meta set that the window read.
+        effects: of a larger weight of each domain on the meta set, (domains,); NaN: not seen.
     """
 
     losses: list[Tensor]
     meta_loss: float | None = None
     hypergradient: Hypergradient | None = None
     window: tuple[MicroBatch, ...] = ()
+    part: int | None = None
+    effects: Tensor | None = None
 
 
 class Bilevel:
@@ -88,7 +98,9 @@ class Bilevel:
         optimizer: of phi, in place of AdamW with `lr`: AdamW, or SGD with preconditioning `none`.
         schedule: step -> factor of the lower learning rate.
         max_grad_norm: the lower gradient is clipped to this norm; 0 does not clip.
-        meta_lr, meta_weight_decay: of the upper level's optimiser.
+        meta_optimizer: of domain weights; all else that is learned has Adam.
+        meta_lr: of the upper level; None takes 1.0 for dual averaging and 0.1 for Adam.
+        meta_weight_decay: of Adam.
         window: lower steps between two upper steps.
         meta_warmup: lower steps before the first window that is learned from.
         max_steps: end of the run, which may cut the last window short.
@@ -97,10 +109,13 @@ class Bilevel:
         meta_gradient_at: `start` of the window, or its `end`; see `hypergradient.py`.
         preconditioning, momentum: how the optimiser's step is differentiated; see `jacobian.py`.
         meta_backward, row_owners: see `Levels`.
-        domains: names, for messages.
+        domains: names, in the order of `domain` of the micro-batches.
         parallel: the processes that share the work.
 
-    A micro-batch is any object with a `domain`, the index of the domain of all its trajectories.
+    A micro-batch is any object with a `domain`, the index of the domain of all its trajectories. A
+    meta batch is any object; it may have a `part`, the number of the part of the meta set that it
+    is from (otherwise each counts as a part of its own, and that meta questions come again is not
+    seen: intervals are too narrow then).
     All but `DomainWeights` with `inner_product` also need `items`, (B,), the index of each
     trajectory on the model's device, and label correction its `labels`, (B, steps). Estimators
     other than `inner_product` run the model again: dropout must be off. `weights` and `labels`
@@ -119,7 +134,8 @@ class Bilevel:
         optimizer: torch.optim.Optimizer | None = None,
         schedule: Callable[[int], float] = lambda step: 1.0,
         max_grad_norm: float = 0.0,
-        meta_lr: float = 1e-2,
+        meta_optimizer: MetaOptimizer = "dual_averaging",
+        meta_lr: float | None = None,
         meta_weight_decay: float = 0.0,
         window: int = 3,
         meta_warmup: int = 0,
@@ -145,14 +161,23 @@ class Bilevel:
         self.window_length, self.meta_warmup, self.max_steps = window, meta_warmup, max_steps
         self.domains = tuple(domains) or tuple(getattr(weights, "domains", ()))
         self.parallel = parallel
-        learned = [*weights.parameters(), *(labels.parameters() if labels else ())]
-        self.learns = bool(learned)
+        self.dual_averaging = meta_optimizer == "dual_averaging" and isinstance(
+            weights, DomainWeights
+        )
         variables = [module for module in (weights, labels) if module and [*module.parameters()]]
+        self.learns = bool(variables)
+        self.evidence = Evidence(len(self.domains))  # of weights
+        self.evidence_of_labels = Evidence(len(self.domains))
+        stepped = [m for m in variables if not (self.dual_averaging and m is weights)]
         # A network or domain weights beside corrected labels: AdamW moves all of them.
-        tables_only = variables and all(module.is_table for module in variables)
+        tables_only = stepped and all(module.is_table for module in stepped)
         kind = TableAdam if tables_only else torch.optim.AdamW
+        self.meta_lr = meta_lr if meta_lr is not None else 1.0 if self.dual_averaging else 0.1
         self.upper_optimizer: torch.optim.Optimizer = kind(
-            learned or [nn.Parameter(torch.zeros(1))], lr=meta_lr, weight_decay=meta_weight_decay
+            [p for module in stepped for p in module.parameters()]
+            or [nn.Parameter(torch.zeros(1))],
+            lr=0.1 if meta_lr is None else meta_lr,
+            weight_decay=meta_weight_decay,
         )
         needed = 2 if labels is not None else 0 if weights.by_domain or not self.learns else 1
         if isinstance(estimator, str):
@@ -206,6 +231,21 @@ class Bilevel:
             result = self._upper_step(result.losses)
         self.steps += 1
         return result
+
+    @torch.no_grad()
+    def intervals(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """95% intervals of the domains' weights: low and high, (domains,) each.
+
+        Args:
+            means: of the weights in each domain, (domains,); read where trajectories have weights.
+        """
+        if isinstance(self.weights, DomainWeights):
+            moved = None if self.dual_averaging else self.weights.alpha
+            low, high = self.evidence.interval(moved)
+            rate = self.meta_lr if self.dual_averaging else 1.0
+            return self.weights.table(rate * low), self.weights.table(rate * high)
+        low, high = self.evidence.interval(means - 1.0)
+        return 1.0 + low, 1.0 + high
 
     def _start_window(self, meta_batch: Any) -> None:
         left = self.window_length if self.max_steps is None else self.max_steps - self.steps
@@ -289,26 +329,51 @@ class Bilevel:
         """Move alpha along the hypergradient, chained through the weights."""
         meta_loss, hypergradient = self.estimator.finish(self._meta_batch)
         self._check_finite(meta_loss, "the meta set")
+        part = getattr(self._meta_batch, "part", self.upper_steps)
         window, self._window, self._meta_batch = tuple(self._window), [], None
-        if hypergradient is not None:
-            self.upper_optimizer.zero_grad()
-            if any(True for _ in self.weights.parameters()):
-                seen = [(micro.batch, micro.features) for micro in window]
-                self.weights.set_gradient(seen, hypergradient.weights, self.parallel)
-            if self.labels is not None:
-                batches = [micro.batch for micro in window]
-                self.labels.set_gradient(batches, hypergradient.labels, self.parallel)
-            for group in self.upper_optimizer.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        largest = float(p.grad.abs().max())
-                        self._check_finite(largest, "the meta set", "hypergradient")
-            self.upper_optimizer.step()
-            self.weights.project()
-            if self.labels is not None:
-                self.labels.project()
+        effects = None if hypergradient is None else self._learn(window, hypergradient, part)
         self.upper_steps += 1
-        return Step(losses, meta_loss, hypergradient, window)
+        return Step(losses, meta_loss, hypergradient, window, part, effects)
+
+    def _learn(
+        self, window: Sequence[MicroBatch], hypergradient: Hypergradient, part: int
+    ) -> Tensor | None:
+        """Take in what the window says and move what is learned; returns effects of weights."""
+        batches = [micro.batch for micro in window]
+        weights, labels, effects = self.weights, self.labels, None
+        self.upper_optimizer.zero_grad()
+        if any(True for _ in weights.parameters()):
+            h = compared(hypergradient.weights, [micro.w for micro in window], self.parallel)
+            effects = self._effects(batches, h)
+            self.evidence.add(part, effects)
+            if isinstance(weights, DomainWeights) and self.dual_averaging:
+                with torch.no_grad():
+                    weights.alpha.copy_(self.meta_lr * self.evidence.shrunk())
+            else:
+                seen = [(micro.batch, micro.features) for micro in window]
+                weights.set_gradient(seen, h, self.parallel)
+        if labels is not None:
+            self.evidence_of_labels.add(part, self._effects(batches, hypergradient.labels))
+            labels.set_gradient(batches, hypergradient.labels, self.parallel)
+        for group in self.upper_optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    largest = float(p.grad.abs().max())
+                    self._check_finite(largest, "the meta set", "hypergradient")
+        self.upper_optimizer.step()
+        weights.project()
+        if labels is not None:
+            labels.project()
+        return effects
+
+    def _effects(self, batches: Sequence[Any], h: Sequence[Tensor]) -> Tensor:
+        """-h by domain, its mean over the domain's micro-batches, (domains,); NaN: not seen."""
+        sums = torch.zeros(2, len(self.domains), device=h[0].device)
+        for batch, part in zip(batches, h, strict=True):
+            sums[:, batch.domain] += torch.stack([part.sum().float(), part.new_ones(()).float()])
+        effect, visits = self.parallel.total(sums)
+        self._check_finite(float(effect.abs().max()), "the meta set", "hypergradient")
+        return torch.where(visits > 0, -effect / visits, torch.nan)
 
     def _name(self, batch: Any) -> str:
         return self.domains[batch.domain] if self.domains else f"domain {batch.domain}"

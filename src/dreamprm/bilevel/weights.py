@@ -2,8 +2,8 @@
 
 All weights share one rule: only how they compare is learned. A hypergradient h that asks all
 weights to grow alike says "learn faster", which is the lower optimiser's business, so sum(h w) /
-sum(w) over the window is subtracted before it reaches alpha. As sum((h - mean) w) is then 0, a
-normalised weight that the window did not see gets no gradient either.
+sum(w) over the window is subtracted (`compared`) before it reaches alpha. As sum((h - mean) w) is
+then 0, a normalised weight that the window did not see gets no gradient either.
 
 A new weighting is a subclass of `Weights`: parameters alpha, and `forward` from a micro-batch to
 w_i, (B,). The estimator's d meta loss / d w_i reaches alpha by autograd.
@@ -17,9 +17,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dreamprm.bilevel.parallel import SINGLE, Parallel
+
+
+def compared(
+    hypergradient: Sequence[Tensor], weights: Sequence[Tensor], parallel: Parallel = SINGLE
+) -> list[Tensor]:
+    """D meta loss / d w_i less what all weights have in common, of each micro-batch, (B,).
+
+    Args:
+        hypergradient, weights: of the window's micro-batches, (B,) each.
+        parallel: the processes that share the work.
+    """
+    h, w = torch.cat(list(hypergradient)), torch.cat(list(weights))  # (all of the window,)
+    sums = parallel.total(torch.stack([(h * w).sum(), w.sum()]))
+    # sum(h w) / sum(w): the direction in which all weights grow alike. Weights below zero could
+    # make it infinite; then the plain mean has to do.
+    common = sums[0] / sums[1] if sums[1] > 1e-6 * len(w) else parallel.mean(h.mean())
+    return [part - common for part in hypergradient]
 
 
 class Weights(nn.Module, ABC):
@@ -41,29 +57,21 @@ class Weights(nn.Module, ABC):
     def set_gradient(
         self,
         window: Sequence[tuple[Any, Tensor]],
-        hypergradient: Sequence[Tensor],
+        h: Sequence[Tensor],
         parallel: Parallel = SINGLE,
     ) -> None:
         """Chain d meta loss / d w into the gradients of alpha.
 
         Args:
             window: its micro-batches with their features.
-            hypergradient: d meta loss / d w_i of each micro-batch, (B,).
+            h: `compared` d meta loss / d w_i of each micro-batch, (B,).
             parallel: the processes that share the work.
         """
         for p in self.parameters():
             p.grad = None
         with torch.enable_grad():
             outputs = [self(batch, features) for batch, features in window]
-        h, w = (
-            torch.cat(list(hypergradient)),
-            torch.cat(outputs).detach(),
-        )  # (all of the window,)
-        sums = parallel.total(torch.stack([(h * w).sum(), w.sum()]))
-        # sum(h w) / sum(w): the direction in which all weights grow alike. Weights below zero could
-        # make it infinite; then the plain mean has to do.
-        common = sums[0] / sums[1] if sums[1] > 1e-6 * len(w) else parallel.mean(h.mean())
-        torch.autograd.backward(outputs, [part - common for part in hypergradient])
+        torch.autograd.backward(outputs, list(h))
         parallel.average([p.grad for p in self.parameters() if p.grad is not None])
 
     @torch.no_grad()
@@ -72,10 +80,11 @@ class Weights(nn.Module, ABC):
 
 
 class DomainWeights(Weights):
-    """w_k = K softplus(alpha_k) / sum_j softplus(alpha_j): positive, mean 1, all 1.0 at the start.
+    """w_k = K sigmoid(alpha_k) / sum_j sigmoid(alpha_j): positive, mean 1, all 1.0 at the start.
 
     Fixing the mean keeps the weights from acting as a learning rate, which the lower optimiser
-    already has; only how the domains compare is left to learn.
+    already has; only how the domains compare is left to learn. The sigmoid is bounded, so that
+    domains which are surely good end equal, however sure it is.
 
     Args:
         domains: how many, or their names in the order of the weight vector.
@@ -90,11 +99,15 @@ class DomainWeights(Weights):
         self.domains = tuple(domains)
         self.alpha = nn.Parameter(torch.zeros(len(self.domains)))
 
-    def table(self) -> Tensor:
-        """The weights w, (domains,)."""
-        positive = F.softplus(self.alpha)  # (domains,)
-        w: Tensor = len(self.domains) * positive / positive.sum()
-        return w
+    def table(self, alpha: Tensor | None = None) -> Tensor:
+        """The weights w, (domains,); of other values than the present ones, where they are given.
+
+        Each of the values given stands beside the present ones of all other domains.
+        """
+        total = self.alpha.sigmoid().sum()
+        alpha = self.alpha if alpha is None else alpha.to(self.alpha)
+        others = total - self.alpha.sigmoid()
+        return len(self.domains) * alpha.sigmoid() / (others + alpha.sigmoid())
 
     def forward(self, batch: Any, features: Tensor) -> Tensor:
         return self.table()[batch.domain].expand(len(features))

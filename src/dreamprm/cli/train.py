@@ -221,9 +221,7 @@ def _train(config: Config) -> None:
     leave_together()
     if not result.is_main:
         return
-    print(f"{config.output_dir}: saved; weights of the domains:")
-    for name, weight in sorted(result.weights.items(), key=lambda item: -item[1]):
-        print(f"  {weight:6.3f}  {name}")
+    _print_weights(config.output_dir, result)
     if config.push_to_hub and config.hub_model_id:
         from dreamprm.training.hub import push_to_hub, write_card
 
@@ -277,3 +275,15 @@ def _prm_config(config: Config) -> Any:
     if config.objective == "orm":
         aggregation = "last"
     return PRMConfig(head=config.head, layout=layout, aggregation=aggregation)
+
+
+def _print_weights(folder: Path, result: Any) -> None:
+    print(f"{folder}: saved; weights of the domains:")
+    for name, weight in sorted(result.weights.items(), key=lambda item: -item[1]):
+        sure = ""
+        if name in result.intervals:
+            low, high = result.intervals[name]
+            sure = f"  [{low:.2f}, {high:.2f}] {result.verdicts[name]:14}"
+        print(f"  {weight:5.2f}{sure}  {name}")
+    if result.intervals:
+        print("  [95% interval] and what it says: up, down, or not told apart from 1")

@@ -1,7 +1,9 @@
 """Files of weights: what `dreamprm weigh` and training write and read.
 
-Of domains they are one JSON object {domain: weight}, of trajectories JSON lines:
+Of domains they are one JSON object, with the weight as a number or, where it was learned, with its
+95% interval and what that says; of trajectories JSON lines:
 
+    {"chartqa": {"weight": 1.5, "low": 1.1, "high": 1.7, "verdict": "up"}}
     {"question_id": "q1", "sample_index": 0, "domain": "chartqa", "weight": 1.5}
 
 The domain is there for people and tools; a trajectory is found by its question and sample index.
@@ -32,11 +34,43 @@ class TrajectoryWeight(Record):
     weight: Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
+class DomainWeight(Record):
+    """A domain's weight, and its 95% interval where it was learned.
+
+    Attributes:
+        verdict: `up`, `down`, or `not told apart` from 1 (the interval holds it).
+    """
+
+    weight: FiniteFloat
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    verdict: str | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Low and high, where there are both."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+def verdict(low: float, high: float, start: float = 1.0) -> str:
+    """What a 95% interval says of a value that began at `start`."""
+    return "down" if high < start else "up" if low > start else "not told apart"
+
+
 class Window(Record):
-    """One line of a training history: losses and weights of the domains after a window."""
+    """One line of a training history: losses and weights of the domains after a window.
+
+    Attributes:
+        intervals: 95%, of the weights.
+        meta_part: the part of the meta set that the window read.
+        effects: of a larger weight of each domain on the meta set, as far as this window can tell.
+    """
 
     step: NonNegativeInt
     weights: dict[str, FiniteFloat]
+    intervals: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None
+    meta_part: NonNegativeInt | None = None
+    effects: dict[str, FiniteFloat] | None = None
     lower_loss: float | None = None
     meta_loss: float | None = None
     trajectories: int | None = None
@@ -65,8 +99,8 @@ def write_weights(
                 file.write(to_line(TrajectoryWeight.parse(facts), path.parent))
 
 
-def read_domain_weights(path: str | Path) -> dict[str, float]:
-    """Weights by domain.
+def read_domain_weights(path: str | Path) -> dict[str, DomainWeight]:
+    """Weights by domain, with their intervals where the file has them.
 
     Raises:
         DataError: the file holds no such object, or (named by its domain) a weight is no number.
@@ -74,11 +108,17 @@ def read_domain_weights(path: str | Path) -> dict[str, float]:
     weights = load_json_object(path)
     if not weights:
         raise DataError("must be an object {domain: weight}", file=path)
+    read = {}
     for domain, weight in weights.items():
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not is_number or not abs(weight) <= sys.float_info.max:
+        if isinstance(weight, dict):
+            with in_row(path, None):
+                read[domain] = DomainWeight.parse(weight)
+        elif is_number and abs(weight) <= sys.float_info.max:
+            read[domain] = DomainWeight(weight=float(weight))
+        else:
             raise DataError(f"must be a number, not {weight!r:.40}", file=path, field=domain)
-    return {domain: float(weight) for domain, weight in weights.items()}
+    return read
 
 
 def read_weights(path: str | Path) -> dict[tuple[str, int], float]:

@@ -26,6 +26,7 @@ from dreamprm.report.page import (
     Example,
     ExampleCandidate,
     Fate,
+    Range,
     ReportData,
 )
 from dreamprm.search.aggregation import log_sigmoid
@@ -280,13 +281,14 @@ def _headline(evaluation: Evaluation, main: str) -> str:
 
 def training_history(
     folder: Path,
-) -> tuple[tuple[Domain, ...], tuple[tuple[int, dict[str, float]], ...]]:
+) -> tuple[tuple[Domain, ...], tuple[tuple[int, dict[str, float], dict[str, Range]], ...]]:
     """Final weights and their history from the output of a training run."""
     weights = read_domain_weights(folder / "weights.json")
-    history: list[tuple[int, dict[str, float]]] = []
+    history: list[tuple[int, dict[str, float], dict[str, Range]]] = []
     path = folder / "history.jsonl"
     for number, row in each_row(path) if path.is_file() else ():
         with in_row(path, number):
             window = Window.parse(row)
-            history.append((window.step, window.weights))
-    return tuple(Domain(name, "", "", None, w) for name, w in weights.items()), tuple(history)
+            history.append((window.step, window.weights, window.intervals or {}))
+    domains = [Domain(name, "", "", None, w.weight, w.interval) for name, w in weights.items()]
+    return tuple(domains), tuple(history)

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from dreamprm.data.files import atomic_write
+from dreamprm.data.trajectory_weights import verdict
 from dreamprm.errors import DataError
 from dreamprm.evaluation.calibration import Calibration
 from dreamprm.evaluation.statistics import Difference, Estimate
@@ -37,6 +38,9 @@ METHOD_LABELS = {
 """Names for readers; a method that is not listed is shown under its own name."""
 
 
+Range = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Domain:
     """A training domain and what was learned about it.
@@ -45,6 +49,7 @@ class Domain:
         quality: kind of its planted quality, such as "clean" or "wrong answers"; "" if unknown.
         planted: the planted quality as a number, higher is better; None if unknown.
         weight: learned weight; the mean over domains is 1.
+        interval: its 95% interval; None where it was not learned, or nobody kept it.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Domain:
     quality: str
     planted: float | None
     weight: float
+    interval: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class ReportData:
         settings: the rest of what is needed to run it again.
         tables: for example one for the default policy, one for a stronger one.
         domains: with their final weights.
-        history: (training step, {domain: weight}) in order of time.
+        history: (training step, {domain: weight}, {domain: 95% interval}) in order of time.
         scaling: method -> N -> estimate.
         token_curves: method -> tokens that a question may cost -> estimate.
         fates: method -> what became of the questions.
@@ -152,7 +158,7 @@ class ReportData:
     settings: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[AccuracyTable, ...] = ()
     domains: tuple[Domain, ...] = ()
-    history: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    history: tuple[tuple[int, Mapping[str, float], Mapping[str, Range]], ...] = ()
     scaling: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)
     token_curves: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
@@ -267,12 +273,18 @@ def _page_data(data: ReportData) -> dict[str, Any]:
                 "quality": d.quality,
                 "planted": None if d.planted is None else _finite(d.planted, d.name),
                 "weight": _finite(d.weight, d.name),
+                "interval": d.interval and [_finite(x, d.name) for x in d.interval],
+                "verdict": d.interval and verdict(*d.interval),
             }
             for d in data.domains
         ],
         "history": [
-            {"step": step, "w": {name: _finite(w, name) for name, w in weights.items()}}
-            for step, weights in data.history
+            {
+                "step": step,
+                "w": {name: _finite(w, name) for name, w in weights.items()},
+                "i": {name: [_finite(x, name) for x in i] for name, i in intervals.items()},
+            }
+            for step, weights, intervals in data.history
         ],
         "scaling": _curves(data.scaling),
         "tokens": _curves(data.token_curves),

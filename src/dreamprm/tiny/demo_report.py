@@ -6,7 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,13 @@ from dreamprm import __version__
 from dreamprm.data import read_questions, read_scores, read_trajectories
 from dreamprm.errors import DataError
 from dreamprm.evaluation.evaluate import Evaluation, evaluate
-from dreamprm.report.build import accuracy_table, calibrations, examples, fates
+from dreamprm.report.build import (
+    accuracy_table,
+    calibrations,
+    examples,
+    fates,
+    training_history,
+)
 from dreamprm.report.page import Domain, ReportData, write_report
 from dreamprm.tiny.world import DOMAINS
 
@@ -47,8 +53,12 @@ def write_demo_report(
     """Evaluate what the demo left in `folder`; write `summary.json` and `report.html` there."""
     default = evaluate_folder(folder, "candidates", methods)
     strong = evaluate_folder(folder, "strong", methods)
-    weights = json.loads((folder / "models" / "dreamprm" / "weights.json").read_text())
-    domains = [Domain(d.name, d.family, d.quality, d.planted, weights[d.name]) for d in DOMAINS]
+    learned, history = training_history(folder / "models" / "dreamprm")
+    of_name = {domain.name: domain for domain in learned}
+    domains = [
+        replace(of_name[d.name], family=d.family, quality=d.quality, planted=d.planted)
+        for d in DOMAINS
+    ]
     rank = float(spearmanr([d.planted for d in domains], [d.weight for d in domains]).statistic)
     if math.isnan(rank):  # all weights equal: a run too short to learn any
         rank = 0.0
@@ -56,10 +66,6 @@ def write_demo_report(
         "strong_policy": {m: e.as_json() for m, e in strong.average.items()},
         "spearman_weight_planted": rank,
     }
-    history = [
-        json.loads(line)
-        for line in (folder / "models" / "dreamprm" / "history.jsonl").read_text().splitlines()
-    ]
     threads = torch.get_num_threads()
     ours, uniform = default.average["dreamprm"], default.average["prm_uniform"]
     questions = read_questions(folder / "test.jsonl")
@@ -93,7 +99,7 @@ def write_demo_report(
             ),
         ),
         domains=tuple(domains),
-        history=tuple((row["step"], row["weights"]) for row in history),
+        history=history,
         scaling=default.scaling,
         fates=fates(default),
         calibration=calibrations(default, candidates),

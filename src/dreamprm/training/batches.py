@@ -55,11 +55,13 @@ class MetaBatch:
         chunks: tokens of the candidates.
         outcomes: 0.0 or 1.0 of each candidate, (candidates,).
         question: index of each candidate's question, (candidates,).
+        part: of the meta set that the questions are.
     """
 
     chunks: tuple[Batch, ...]
     outcomes: Tensor
     question: Tensor
+    part: int
 
     def outcomes_of_chunks(self) -> tuple[Tensor, ...]:
         """Outcomes, divided as the chunks are."""
@@ -67,11 +69,9 @@ class MetaBatch:
         return tuple(torch.split(self.outcomes, sizes))
 
     def to(self, device: torch.device) -> MetaBatch:
-        return MetaBatch(
-            tuple(chunk.to(device) for chunk in self.chunks),
-            self.outcomes.to(device),
-            self.question.to(device),
-        )
+        chunks = tuple(chunk.to(device) for chunk in self.chunks)
+        outcomes, question = self.outcomes.to(device), self.question.to(device)
+        return replace(self, chunks=chunks, outcomes=outcomes, question=question)
 
 
 def ahead(
@@ -136,6 +136,17 @@ def items_at(visit: int, size: int, count: int, key: str) -> list[int]:
     epochs = {place // size for place in places}
     order = {e: _permutation(size, f"{key}/epoch/{e}") for e in epochs}
     return [order[place // size][place % size] for place in places]
+
+
+def part_at(visit: int, parts: int, key: str) -> int:
+    """The part that the `visit`-th batch is: each once in an epoch, in fresh order."""
+    epoch, place = divmod(visit, parts)
+    return _permutation(parts, f"{key}/epoch/{epoch}")[place]
+
+
+def items_of_part(part: int, parts: int, size: int, key: str) -> list[int]:
+    """The items of one of the parts that a set is cut into at random, once and for all."""
+    return list(_permutation(size, key)[part::parts])
 
 
 @lru_cache(maxsize=64)

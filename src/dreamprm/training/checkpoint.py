@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import FiniteFloat, NonNegativeInt
+from pydantic import NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from dreamprm.bilevel.evidence import Evidence
 from dreamprm.bilevel.loop import Bilevel
-from dreamprm.bilevel.losses import Affine, MetaLoss
 from dreamprm.data.files import in_row, load_json_object
 from dreamprm.data.trajectory_weights import Window
 from dreamprm.errors import DataError, DreamPRMError
@@ -43,7 +43,6 @@ class State(Record):
     upper_step: NonNegativeInt
     domains: tuple[str, ...]
     config: dict[str, Any]
-    slope: FiniteFloat | None
     run: dict[str, Any]
     history: tuple[Window, ...]
 
@@ -51,7 +50,6 @@ class State(Record):
 def save_checkpoint(
     loop: Bilevel,
     config: TrainConfig,
-    profile: MetaLoss,
     folder: Path,
     run: dict[str, Any],
     history: list[dict[str, Any]],
@@ -77,7 +75,6 @@ def save_checkpoint(
             "upper_step": loop.upper_steps,
             "domains": loop.domains,
             "config": asdict(config),
-            "slope": profile.slope if isinstance(profile, Affine) else None,
             "run": run,
             "history": history,
         }
@@ -105,7 +102,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    loop: Bilevel, config: TrainConfig, profile: MetaLoss, path: Path, run: dict[str, Any]
+    loop: Bilevel, config: TrainConfig, path: Path, run: dict[str, Any]
 ) -> dict[str, Any]:
     """Put a run into the state of a checkpoint; returns its JSON part.
 
@@ -152,14 +149,14 @@ def load_checkpoint(
         raise DreamPRMError(
             f"{path} does not fit this model ({error}); give the same, or another output_dir"
         ) from error
-    if isinstance(profile, Affine):
-        profile.slope = state["slope"]
     loop.steps, loop.upper_steps = state["step"], state["upper_step"]
     return state
 
 
 def _tensors(loop: Bilevel) -> dict[str, Tensor]:
     tensors = {name: _whole(p) for name, p in _variables(loop).items()}
+    for name, evidence in _evidence(loop):
+        tensors |= {f"{name}.sums": evidence.sums, f"{name}.visits": evidence.visits}
     tensors["rng"] = torch.get_rng_state()
     device = loop.parameters[0].device
     if device.type == "cuda":
@@ -175,6 +172,8 @@ def _restore(loop: Bilevel, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, variable in _variables(loop).items():
             variable.copy_(_sharded_as(variable, tensors[name]))
+    for name, evidence in _evidence(loop):
+        evidence.sums, evidence.visits = tensors[f"{name}.sums"], tensors[f"{name}.visits"]
     for name, optimizer in _optimizers(loop):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         restored = optimizer.state_dict() | {"state": {}}
@@ -210,6 +209,10 @@ def _sharded_as(p: Tensor, whole: Tensor) -> Tensor:
     if isinstance(p, DTensor):
         return distribute_tensor(whole.to(p.device), p.device_mesh, p.placements)
     return whole
+
+
+def _evidence(loop: Bilevel) -> list[tuple[str, Evidence]]:
+    return [("evidence", loop.evidence), ("evidence_of_labels", loop.evidence_of_labels)]
 
 
 def _optimizers(loop: Bilevel) -> list[tuple[str, torch.optim.Optimizer]]:

@@ -18,6 +18,7 @@ MetaLossName = Literal[
     "mse", "affine_bce", "affine_mse", "pairwise", "listwise", "mse_steps", "bce_steps"
 ]
 WeightingName = Literal["domain", "instance_table", "instance_net", "none"]
+MetaOptimizer = Literal["dual_averaging", "adamw"]
 EstimatorName = Literal["auto", "inner_product", "finite_difference", "jvp", "ghost"]
 
 _POSITIVE = {
@@ -48,14 +49,18 @@ class TrainConfig:
         gradient_accumulation_steps: micro-batches, each of another domain, in a lower step.
         group_by_length: put trajectories of similar length into one micro-batch.
         unroll_steps: lower steps between two upper steps (the window).
-        meta_batch_questions: questions in a meta batch.
+        meta_batch_questions: questions in a meta batch; fewer where the meta set would otherwise
+            make less than 8 batches, because how they differ says how sure the weights are.
         meta_batch_candidates: candidates of each of these questions, with both outcomes where
             there are both.
         per_device_meta_batch_size: candidates in one forward pass of the meta batch; the rest wait
             and are computed again in the backward pass. 0 takes all at once.
-        meta_learning_rate: of the upper level's AdamW.
-        meta_weight_decay: of the upper level's AdamW; pulls every weight toward 1, every label
-            toward the given one.
+        meta_optimizer: of domain weights: `dual_averaging` (a weight leaves 1 as far as the sum of
+            the evidence for it is beyond chance) or `adamw` (the paper). What trajectories and
+            labels learn is moved by Adam.
+        meta_learning_rate: of the upper level. By default 1 for dual averaging, whose steps are in
+            standard errors, and 0.1 for Adam.
+        meta_weight_decay: of Adam; pulls every weight toward 1, every label toward the given one.
         meta_warmup_steps: lower steps before the first upper step (cold start): weights stay 1.0.
         lower_loss: `mse` (paper), `bce` or `hard`, on step scores against Monte Carlo labels.
         hard_threshold: of `hard`: a step is good if its label is above.
@@ -101,7 +106,8 @@ class TrainConfig:
     meta_batch_questions: int = 16
     meta_batch_candidates: int = 4
     per_device_meta_batch_size: int = 0
-    meta_learning_rate: float = 0.1
+    meta_optimizer: MetaOptimizer = "dual_averaging"
+    meta_learning_rate: float | None = None
     meta_weight_decay: float = 1e-3
     meta_warmup_steps: int = 0
     lower_loss: LowerLoss = "mse"
@@ -197,6 +203,7 @@ PAPER: dict[str, Any] = {
     "unroll_steps": 5,
     "meta_batch_questions": 1,
     "meta_batch_candidates": 1,
+    "meta_optimizer": "adamw",
     "meta_learning_rate": 0.01,
     "meta_loss": "mse",
     "meta_gradient_at": "end",

@@ -20,7 +20,7 @@ from pydantic import JsonValue, NonNegativeInt
 
 from dreamprm import __version__
 from dreamprm.data.files import atomic_write, in_row, load_json_object
-from dreamprm.data.trajectory_weights import read_domain_weights
+from dreamprm.data.trajectory_weights import DomainWeight, read_domain_weights
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.models.loading import reads_images
 from dreamprm.prm.folder import CONFIG_FILE, adapter_base, is_prm, no_prm
@@ -125,11 +125,12 @@ def model_card(
         load_json_object(folder / name) if (folder / name).is_file() else {}
         for name in (CONFIG_FILE, "weights.json", "training_config.json")
     )
+    given = prm.get("domain_weights") or {}
+    weights = {name: DomainWeight(weight=w) for name, w in given.items()}
     if saved:
-        saved = read_domain_weights(folder / "weights.json")
+        weights = read_domain_weights(folder / "weights.json")
     with in_row(folder / "training_config.json", None):
         trained = _Trained.parse(training)
-    weights = (saved or prm.get("domain_weights") or {}).items()
     config = trained.config
     learned = bool(weights) and bool((config or {}).get("learn_weights", True))
     base_of_adapters = adapter_base(folder)
@@ -174,7 +175,7 @@ def model_card(
         adapter=adapter,
         prm=prm,
         domains=trained.domains or {},
-        weights=sorted(weights, key=lambda item: -item[1]),
+        weights=sorted(weights.items(), key=lambda item: -item[1].weight),
         learned=learned,
         settings=settings,
         evaluation=_table(evaluation) if evaluation else None,

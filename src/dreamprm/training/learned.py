@@ -6,13 +6,14 @@ import difflib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dreamprm.bilevel.loop import Bilevel
 from dreamprm.bilevel.weights import (
     DomainWeights,
     FixedWeights,
@@ -23,6 +24,7 @@ from dreamprm.bilevel.weights import (
 )
 from dreamprm.data import trajectory_weights
 from dreamprm.data.files import atomic_write
+from dreamprm.data.trajectory_weights import DomainWeight, verdict
 from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.records import domain_of
 from dreamprm.training.config import TrainConfig
@@ -32,6 +34,7 @@ from dreamprm.training.problem import FEATURES, PRMProblem
 Instance = tuple[str, int]  # question id, sample index
 GivenWeights = Mapping[str, float] | Mapping[Instance, float]
 """Weight of each domain, or of each trajectory."""
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,12 @@ class TrainResult:
         instances: weight of each trajectory, mean 1, in the order of `TrainData.items`; None where
             domains have weights.
         labels: corrected labels of each trajectory, its unlabelled steps None; None: not corrected.
-        history: one row per window: step, lower_loss, meta_loss, weights of the domains.
+        history: one row per window: step, losses, weights of the domains, their intervals and more,
+            see `data.trajectory_weights.Window`.
         is_main: this is the process that writes and prints.
+        intervals: 95% interval of each of the weights; empty where they were given.
+        corrections: mean correction of each domain's labels, with its 95% interval; empty where
+            labels were not corrected.
     """
 
     weights: dict[str, float]
@@ -52,6 +59,24 @@ class TrainResult:
     labels: list[list[float | None]] | None
     history: list[dict[str, Any]]
     is_main: bool = True
+    intervals: dict[str, Range] = field(default_factory=dict)
+    corrections: dict[str, DomainWeight] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """`up`, `down` or `not told apart` (from 1) of each learned weight."""
+        return {name: verdict(*interval) for name, interval in self.intervals.items()}
+
+    def domain_weights(self) -> dict[str, Any]:
+        """What `weights.json` holds: numbers, or weight, low, high and verdict where learned."""
+        if not self.intervals:
+            return dict(self.weights)
+        return {
+            name: {"weight": w, "low": low, "high": high, "verdict": verdict(low, high)}
+            for (name, w), (low, high) in zip(
+                self.weights.items(), self.intervals.values(), strict=True
+            )
+        }
 
 
 def make_weights(
@@ -87,7 +112,8 @@ def read_weights(path: Path) -> GivenWeights:
         path = instances if instances.exists() else path / "weights.json"
     if path.suffix == ".jsonl":
         return trajectory_weights.read_weights(path)
-    return trajectory_weights.read_domain_weights(path)
+    read = trajectory_weights.read_domain_weights(path)
+    return {name: found.weight for name, found in read.items()}
 
 
 def domain_weights(weighting: Weights, data: TrainData) -> dict[str, float]:
@@ -99,32 +125,65 @@ def domain_weights(weighting: Weights, data: TrainData) -> dict[str, float]:
     return _means(weighting.get_buffer("w"), data) if isinstance(weighting, FixedWeights) else {}
 
 
+def intervals(loop: Bilevel, weights: dict[str, float]) -> dict[str, Range]:
+    """95% intervals of the domains' learned weights; empty where none are learned."""
+    if not weights or not any(True for _ in loop.weights.parameters()):
+        return {}
+    low, high = loop.intervals(torch.tensor(list(weights.values())))
+    return dict(zip(weights, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+
 @torch.no_grad()
-def learned(
-    problem: PRMProblem,
-    weighting: Weights,
-    correction: LabelCorrection | None,
-    history: list[dict[str, Any]],
-) -> TrainResult:
+def learned(problem: PRMProblem, loop: Bilevel, history: list[dict[str, Any]]) -> TrainResult:
     """The upper level's result at the end of a run."""
-    data, is_main = problem.data, problem.parallel.rank == 0
-    labels = None
-    if correction is not None:
-        corrected, labelled = correction.table().cpu(), data.label_table()[1]
+    data, weighting = problem.data, loop.weights
+    labels, corrections = None, {}
+    if loop.labels is not None:
+        corrected, labelled = loop.labels.table().cpu(), data.label_table()[1]
         labels = [
             [float(row[s]) if mask[s] else None for s in range(len(t.steps))]
             for row, mask, (_, t) in zip(corrected, labelled, data.items, strict=True)
         ]
+        corrections = _corrections(loop, loop.labels, data)
+    instances = None
     if weighting.by_domain:
-        return TrainResult(domain_weights(weighting, data), None, labels, history, is_main)
-    if isinstance(weighting, InstanceNet):
-        w = _of_net(problem, weighting, correction)
-    elif isinstance(weighting, InstanceTable):
-        w = weighting.table().cpu()
+        weights = domain_weights(weighting, data)
     else:
-        w = weighting.get_buffer("w").cpu()
-    w = w / w.mean().clamp(min=1e-12)
-    return TrainResult(_means(w, data), w.tolist(), labels, history, is_main)
+        if isinstance(weighting, InstanceNet):
+            w = _of_net(problem, weighting, loop.labels)
+        elif isinstance(weighting, InstanceTable):
+            w = weighting.table().cpu()
+        else:
+            w = weighting.get_buffer("w").cpu()
+        w = w / w.mean().clamp(min=1e-12)
+        weights, instances = _means(w, data), w.tolist()
+    return TrainResult(
+        weights,
+        instances,
+        labels,
+        history,
+        problem.parallel.rank == 0,
+        intervals(loop, weights),
+        corrections,
+    )
+
+
+def _corrections(
+    loop: Bilevel, labels: LabelCorrection, data: TrainData
+) -> dict[str, DomainWeight]:
+    """Mean correction of each domain's labels, with its 95% interval."""
+    given, labelled = data.label_table()
+    changed = torch.where(labelled, labels.table().cpu() - given, 0.0).sum(dim=1)
+    counts = labelled.sum(dim=1)
+    sizes = [len(data.lower[name]) for name in data.domains]
+    pairs = zip(changed.split(sizes), counts.split(sizes), strict=True)
+    means = torch.stack([c.sum() / n.sum().clamp(min=1) for c, n in pairs])
+    lows, highs = loop.evidence_of_labels.interval(means)
+    rows = zip(data.domains, means.tolist(), lows.tolist(), highs.tolist(), strict=True)
+    return {
+        name: DomainWeight(weight=mean, low=low, high=high, verdict=verdict(low, high, start=0.0))
+        for name, mean, low, high in rows
+    }
 
 
 def _of_net(
@@ -146,12 +205,13 @@ def _of_net(
 
 def write_learned(result: TrainResult, data: TrainData, folder: Path) -> None:
     """`weights.json`, and one row per trajectory where trajectories have weights or new labels."""
-    with atomic_write(folder / "weights.json") as file:
-        file.write((json.dumps(result.weights, indent=2) + "\n").encode())
+    _write_json(folder / "weights.json", result.domain_weights())
     if result.instances is not None:
         path = folder / "instance_weights.jsonl"
         trajectory_weights.write_weights(path, data.items, result.instances)
     if result.labels is not None:
+        corrections = {name: c.model_dump() for name, c in result.corrections.items()}
+        _write_json(folder / "label_corrections.json", corrections)
         with atomic_write(folder / "corrected_labels.jsonl") as file:
             for (question, t), labels in zip(data.items, result.labels, strict=True):
                 row = {
@@ -161,6 +221,11 @@ def write_learned(result: TrainResult, data: TrainData, folder: Path) -> None:
                     "labels": labels,
                 }
                 file.write((json.dumps(row) + "\n").encode())
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
 def without_zeros(

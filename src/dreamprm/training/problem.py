@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dreamprm.bilevel.losses import META_LOSSES, MetaLoss, aggregate, trajectory_losses
 from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
@@ -21,10 +20,14 @@ from dreamprm.training.batches import (
     domains_at,
     grouped_items_at,
     items_at,
+    items_of_part,
+    part_at,
 )
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
+from dreamprm.training.losses import META_LOSSES, MetaLoss, aggregate, trajectory_losses
 
+LEAST_PARTS = 8  # of the meta set, where it has enough questions: they say how sure weights are
 FEATURES = 4  # what an instance net sees of a trajectory, see `PRMProblem.lower_losses`
 
 
@@ -74,11 +77,11 @@ class PRMProblem:
                 f"meta_loss '{config.meta_loss}' compares right and wrong candidates of one, "
                 "and the meta set has no question with both; use meta_loss affine_bce or mse"
             )
-        questions = min(config.meta_batch_questions, len(self._meta_groups()))
+        questions = len(self._meta_groups()) // self.meta_parts
         if questions < self.parallel.world:
             raise DataError(
                 f"a meta batch has {questions} questions for {self.parallel.world} processes; "
-                "raise meta_batch_questions, or use fewer processes"
+                "give a larger meta set, or use fewer processes"
             )
         token = estimator == "ghost" and model.config.head == "token"
         if token and model.backbone.get_output_embeddings().weight.requires_grad:
@@ -140,12 +143,20 @@ class PRMProblem:
         only_contrast = self.of_candidates.compares_candidates or enough
         return self._contrast if only_contrast else self.data.meta
 
+    @property
+    def meta_parts(self) -> int:
+        """Parts of the meta set, of about `meta_batch_questions`, or of fewer for `LEAST_PARTS`."""
+        count = len(self._meta_groups())
+        wanted = max(LEAST_PARTS, round(count / self.config.meta_batch_questions))
+        return max(1, min(wanted, count // max(2, self.parallel.world)))
+
     def meta_batch(self, upper_step: int) -> MetaBatch:
         """This process's share of a meta batch, on the CPU; a function of seed and step."""
         config, groups = self.config, self._meta_groups()
         key = f"{config.seed}/meta"
-        count = min(config.meta_batch_questions, len(groups))
-        questions = items_at(upper_step, len(groups), count, key)
+        part = part_at(upper_step, self.meta_parts, key)
+        questions = items_of_part(part, self.meta_parts, len(groups), key)
+        count = len(questions)
         picked: list[tuple[int, Pair]] = []
         for number in self.parallel.mine(count):
             group = groups[questions[number]]
@@ -174,6 +185,7 @@ class PRMProblem:
             tuple(self.encode([(q, t.steps) for _, (q, t) in chunk]) for chunk in chunks),
             torch.tensor([float(bool(t.outcome)) for _, (_, t) in picked]),
             torch.tensor([number for number, _ in picked]),
+            part,
         )
 
     def lower_losses(

@@ -30,6 +30,7 @@ from dreamprm.training.learned import (
     GivenWeights,
     TrainResult,
     domain_weights,
+    intervals,
     learned,
     make_weights,
     without_zeros,
@@ -124,13 +125,14 @@ def fit(
     stale = checkpoints(folder) if folder and not resume else []
     if folder and resume and checkpoints(folder):
         newest = checkpoints(folder)[-1]
-        state = load_checkpoint(loop, config, problem.of_candidates, newest, run)
+        state = load_checkpoint(loop, config, newest, run)
         history = state["history"]
         progress(loop.steps)
     warn_of_nothing_learned(config, data)
     saved = logged = loop.steps
     for row in windows(loop, problem):
-        history.append(row | {"weights": domain_weights(weighting, data)})
+        now = domain_weights(weighting, data)
+        history.append(row | {"weights": now, "intervals": intervals(loop, now)})
         progress(loop.steps - (history[-2]["step"] if len(history) > 1 else 0))
         if loop.steps - logged >= config.logging_steps:
             losses = {k: row[k] for k in ("lower_loss", "meta_loss") if row[k] is not None}
@@ -138,11 +140,11 @@ def fit(
             processes.log(losses | weights_now, loop.steps)
             logged = loop.steps
         if folder and config.save_steps and loop.steps - saved >= config.save_steps:
-            save_checkpoint(loop, config, problem.of_candidates, folder, run, history, stale)
+            save_checkpoint(loop, config, folder, run, history, stale)
             processes.wait()
             stale = []
             saved = loop.steps
-    result = learned(problem, weighting, correction, history)
+    result = learned(problem, loop, history)
     if output_dir:
         whole = processes.whole_state(model)
         if result.is_main:
@@ -209,6 +211,7 @@ def make_loop(
         ),
         schedule=lambda step: lr_factor(config, step),
         max_grad_norm=config.max_grad_norm,
+        meta_optimizer=config.meta_optimizer,
         meta_lr=config.meta_learning_rate,
         meta_weight_decay=config.meta_weight_decay,
         window=config.unroll_steps,
@@ -238,11 +241,15 @@ def windows(loop: Bilevel, problem: PRMProblem) -> Iterator[dict[str, Any]]:
         losses += step.losses
         if loop.between_windows:
             mean = problem.parallel.mean(torch.stack([x.mean() for x in losses]).mean())
+            effects = [] if step.effects is None else step.effects.tolist()
+            of_domain = zip(loop.domains, effects, strict=False)  # none in the first window
             yield {
                 "step": loop.steps,
                 "lower_loss": float(mean),
                 "meta_loss": step.meta_loss,
                 "trajectories": sum(len(x) for x in losses) * problem.parallel.world,
+                "meta_part": step.part,
+                "effects": {name: e for name, e in of_domain if not math.isnan(e)},
             }
             losses = []
 

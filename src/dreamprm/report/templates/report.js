@@ -47,22 +47,37 @@
     const planted = domains.some((d) => d.planted !== null);
     const frames = data.history.length
       ? data.history
-      : [{ step: null, w: Object.fromEntries(domains.map((d) => [d.name, d.weight])) }];
+      : [{ step: null, w: Object.fromEntries(domains.map((d) => [d.name, d.weight])), i: {} }];
     const weightAt = (frame, d) =>
       frame === null ? d.weight : Object.hasOwn(frame.w, d.name) ? frame.w[d.name] : null;
-    const most = Math.max(
-      1.2, ...domains.map((d) => d.weight), ...frames.flatMap((f) => Object.values(f.w)));
+    const rangeAt = (frame, d) => (frame === null ? d.interval
+      : Object.hasOwn(frame.i, d.name) ? frame.i[d.name] : null);
+    const most = Math.max(1.2, ...domains.map((d) => Math.max(d.weight, ...(d.interval || []))),
+      ...frames.flatMap((f) => Object.values(f.w)));
+    const hasRanges = domains.some((d) => d.interval !== null);
     const members = kinds.map((kind) => domains.filter((d) => d.quality === kind));
     const numbers = (frame, group) => group.map((d) => weightAt(frame, d));
+    // How far each whisker reaches beyond its bar: above and below.
+    const whiskers = (frame, group) => [1, 0].map((end) => group.map((d) => {
+      const range = rangeAt(frame, d), w = weightAt(frame, d);
+      return range === null || w === null ? 0 : Math.max(0, end ? range[1] - w : w - range[0]);
+    }));
     const texts = (values) => values.map((w) => (w === null ? "" : w.toFixed(2)));
     const traces = kinds.map((kind, k) => {
       const values = numbers(null, members[k]);
+      const [above, below] = whiskers(null, members[k]);
       return {
         type: "bar", orientation: "h", name: plain(kind || "unknown quality"),
         x: values, y: members[k].map((d) => place.get(d)),
-        text: texts(values), textposition: "outside", cliponaxis: false, textfont: { size: 14 },
+        text: texts(values), textposition: hasRanges ? "inside" : "outside",
+        insidetextanchor: "start", cliponaxis: false, textfont: { size: 14 },
+        error_x: { type: "data", symmetric: false, array: above, arrayminus: below, thickness: 1.5,
+          width: 4, color: cssColour("--ink"), visible: hasRanges },
         marker: { color: PALETTE[k % PALETTE.length] },
-        hovertext: members[k].map((d) => plain(`${d.name}: ${d.family}, ${d.quality}`)),
+        hovertext: members[k].map((d) => plain([
+          `${d.name}: ${d.family}, ${d.quality}`,
+          ...(d.interval ? [`95% interval ${d.interval[0].toFixed(2)} to ` +
+            `${d.interval[1].toFixed(2)}: ${d.verdict}`] : [])].join("; "))),
         hovertemplate: "%{hovertext}<br>weight %{x:.2f}<extra></extra>",
         showlegend: kinds.length > 1 || kind !== "",
       };
@@ -104,7 +119,9 @@
     let timer = null;
     const show = (i) => {
       const values = members.map((group) => numbers(frames[i], group));
-      Plotly.restyle(byId("weights"), { x: values, text: values.map(texts) },
+      const reach = members.map((group) => whiskers(frames[i], group));
+      Plotly.restyle(byId("weights"), { x: values, text: values.map(texts),
+        "error_x.array": reach.map((r) => r[0]), "error_x.arrayminus": reach.map((r) => r[1]) },
         kinds.map((_, k) => k));
       byId("weights-step").textContent =
         `training step ${frames[i].step}` + (i === frames.length - 1 ? " (final)" : "");

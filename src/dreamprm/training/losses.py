@@ -166,31 +166,24 @@ class Listwise(MetaLoss):
 class Affine(MetaLoss):
     """BCE or MSE of sigmoid(a A + b), where a and b are fitted to the outcomes and held fixed.
 
-    Two things keep it from collapsing. The slope a is bounded below: best-of-N takes the highest
-    score, so a fit with a negative slope would reward a model for ranking upside down and, once
-    there, hold it there. And the slope has a memory of earlier meta batches, because that of a few
-    dozen outcomes is mostly noise. The shift b has none: it is fitted to each batch given the
-    slope, or else a shift of all scores would be rewarded again.
-
-    Attributes:
-        slope: a of the last meta batch: state of a run, kept in checkpoints.
+    Both are fitted to each batch, which makes the gradient blind to a shift and to a scale of all
+    scores; with a slope from elsewhere a batch that the model ranks badly asks for smaller scores,
+    and that is noise (docs/LOG.md, 2026-11-30). The slope is bounded below: best-of-N takes the
+    highest score, so a fit with a negative slope would reward a model for ranking upside down and,
+    once there, hold it there.
     """
 
     MIN_SLOPE = 0.1
-    MEMORY = 0.8  # share of the previous slope that is kept at each meta batch
 
     def __init__(self, loss: Literal["bce", "mse"], aggregation: Aggregation = "mean") -> None:
         super().__init__(aggregation)
         self.loss = loss
-        self.slope: float | None = None
 
     def __call__(self, scores: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
         fixed = scores.detach()
-        a = max(fit_affine(fixed, outcome)[0], self.MIN_SLOPE)
-        if self.slope is not None:
-            a = self.MEMORY * self.slope + (1 - self.MEMORY) * a
-        self.slope = a
-        _, b = fit_affine(fixed, outcome, slope=a)
+        a, b = fit_affine(fixed, outcome)
+        if a < self.MIN_SLOPE:
+            a, b = fit_affine(fixed, outcome, slope=self.MIN_SLOPE)
         if self.loss == "bce":
             return F.binary_cross_entropy_with_logits(a * scores + b, outcome)
         return (((a * scores + b).sigmoid() - outcome) ** 2).mean()
@@ -235,4 +228,4 @@ META_LOSSES: dict[str, Callable[[Aggregation], MetaLoss]] = {
     "mse_steps": lambda how: OfSteps("mse"),
     "bce_steps": lambda how: OfSteps("bce"),
 }
-"""Makers by name; a loss is made anew for each run, as `Affine` has a memory."""
+"""Makers by name."""
