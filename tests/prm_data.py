@@ -31,7 +31,7 @@ def small_data(
                 labels.append(Label.of(value, 1))
             trajectories.append(t.model_copy(update={"labels": tuple(labels)}))
     meta_questions, meta = [], []
-    for i in range(6):
+    for i in range(32):
         question, first = _one(f"meta-{i}", "meta", rng)
         meta_questions.append(question)
         for index in range(3):

@@ -91,10 +91,14 @@ def full_report() -> ReportData:
             },
         )
 
-    history = tuple(
-        (10 * step, {d[0]: 1 + (d[4] - 1) * min(1.0, step / 20) for d in DOMAINS})
-        for step in range(31)
-    )
+    def weights(step: int) -> dict[str, float]:
+        return {d[0]: 1 + (d[4] - 1) * min(1.0, step / 20) for d in DOMAINS}
+
+    def intervals(step: int) -> dict[str, tuple[float, float]]:
+        half = 2 / (2 + step)
+        return {name: (max(0.0, w - half), w + half) for name, w in weights(step).items()}
+
+    history = tuple((10 * step, weights(step), intervals(step)) for step in range(31))
     return ReportData(
         title="DreamPRM: what the small visual world teaches",
         headline="DreamPRM chooses right in 72.0% of questions, 6.0 points above uniform weights "
@@ -104,7 +108,7 @@ def full_report() -> ReportData:
         facts={"dreamprm": "0.1.0", "Seed": "0", "Wall time": "4 min 12 s", "Machine": "2 cores"},
         settings={"lower_lr": "2e-4", "upper_lr": "0.1", "window": "5", "torch": "2.13.0+cpu"},
         tables=(table("Best of 8", 0.0), table("Best of 8, stronger policy", 0.05)),
-        domains=tuple(Domain(*d) for d in DOMAINS),
+        domains=tuple(Domain(*d, intervals(30)[d[0]]) for d in DOMAINS),
         history=history,
         scaling={
             m: {n: _estimate(x - 0.1 / n, 0.03, 800) for n in (1, 2, 4, 8, 16)}
@@ -165,7 +169,10 @@ def hostile_report() -> ReportData:
             Domain("constructor", "", "", None, 1.0),
             Domain("<b>bold</b> &amp;", "", "", None, 1.0),
         ),
-        history=((0, {ATTACK: 1.0}), (1, {ATTACK: 1.5, "__proto__": 0.5})),
+        history=(
+            (0, {ATTACK: 1.0}, {}),
+            (1, {ATTACK: 1.5, "__proto__": 0.5}, {ATTACK: (1.1, 1.9)}),
+        ),
         scaling={ATTACK: {1: estimate, 2: estimate}, "constructor": {1: estimate}},
         token_curves={ATTACK: {10: estimate, 20: estimate}},
         examples=(Example(ATTACK, ATTACK, (candidate,), options=(ATTACK,), benchmark=ATTACK),),

@@ -22,7 +22,7 @@ from dreamprm.training.batches import contrasting, domains_at, grouped_items_at,
 from dreamprm.training.checkpoint import checkpoints
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import TrainData, prepare_data
-from dreamprm.training.learned import make_weights
+from dreamprm.training.learned import make_weights, read_weights
 from dreamprm.training.problem import PRMProblem
 from dreamprm.training.run import fit, lr_factor, make_loop
 from tests.prm_data import small_data
@@ -68,7 +68,7 @@ def test_the_public_train_takes_loaded_data_and_writes_the_model(tmp_path: Path)
         questions = {q.id: q for q, _ in pairs}
         loaded.append(Records(list(questions.values()), [t for _, t in pairs], []))
     result = dreamprm.train(random_prm(), *loaded, SMALL, output_dir=str(tmp_path / "prm"))
-    assert json.loads((tmp_path / "prm" / "weights.json").read_text()) == result.weights
+    assert read_weights(tmp_path / "prm") == result.weights
     assert result.weights == fit(random_prm(), data, SMALL).weights
     with pytest.raises(DataError, match="learning weights needs a meta set"):
         dreamprm.train(random_prm(), loaded[0], config=SMALL)
@@ -148,7 +148,7 @@ def test_a_killed_run_resumes_to_bit_identical_parameters_and_weights(tmp_path: 
     assert result.history == expected.history
     for a, b in zip(fresh.parameters(), whole.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert json.loads((tmp_path / "weights.json").read_text()) == result.weights
+    assert read_weights(tmp_path) == result.weights
 
 
 def test_starting_anew_leaves_no_checkpoint_of_the_old_run(tmp_path: Path) -> None:

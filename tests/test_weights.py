@@ -18,6 +18,7 @@ from dreamprm.bilevel import (
     Weights,
 )
 from dreamprm.bilevel.table_adam import TableAdam
+from dreamprm.bilevel.weights import compared
 from tests.small_problem import Batch, Classifier
 
 
@@ -29,13 +30,16 @@ def batch(domain: int, items: list[int]) -> Batch:
 def push(weights: Weights, *seen: tuple[Batch, list[float]]) -> None:
     """Set alpha's gradient from d meta loss / d w_i of each micro-batch of a window."""
     window = [(one, torch.zeros(len(one.items), 1)) for one, _ in seen]
-    weights.set_gradient(window, [torch.tensor(values) for _, values in seen])
+    w = [weights(*one).detach() for one in window]
+    weights.set_gradient(window, compared([torch.tensor(values) for _, values in seen], w))
 
 
-def upper_optimizer(weights: Weights, labels: LabelCorrection | None = None) -> Any:
+def upper_optimizer(
+    weights: Weights, labels: LabelCorrection | None = None, of_domains: Any = "dual_averaging"
+) -> Any:
     problem = Classifier()
     levels = (problem.model, problem.lower_losses, problem.meta_loss, weights)
-    return Bilevel(*levels, labels=labels, meta_lr=0.1).upper_optimizer
+    return Bilevel(*levels, labels=labels, meta_optimizer=of_domains, meta_lr=0.1).upper_optimizer
 
 
 def gradient(parameter: Tensor) -> list[Any]:
@@ -143,7 +147,8 @@ def test_hypergradients_whose_squares_are_zero_still_move_a_table() -> None:
 
 def test_few_shared_weights_are_moved_by_adamw_and_tables_by_their_own() -> None:
     labels = LabelCorrection(torch.zeros(4, 1))
-    assert isinstance(upper_optimizer(DomainWeights(["a", "b"])), torch.optim.AdamW)
-    assert isinstance(upper_optimizer(DomainWeights(["a", "b"]), labels), torch.optim.AdamW)
+    by_adamw = DomainWeights(["a", "b"])
+    assert isinstance(upper_optimizer(by_adamw, labels, "adamw"), torch.optim.AdamW)
+    assert isinstance(upper_optimizer(DomainWeights(["a", "b"]), labels), TableAdam)
     assert isinstance(upper_optimizer(InstanceTable(4), labels), TableAdam)
     assert isinstance(upper_optimizer(FixedWeights(torch.ones(4)), labels), TableAdam)

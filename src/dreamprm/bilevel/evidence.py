@@ -35,6 +35,9 @@ class Evidence:
     def add(self, part: int, effects: Tensor) -> None:
         """Take in a window.
 
+        It counts with the square root of its size: by size a few early windows would decide, and
+        as votes of equal size those that have nothing to say would drown the rest.
+
         Args:
             part: of the meta set that the window read.
             effects: what a larger weight does for the meta set, (domains,); NaN for those that the
@@ -44,8 +47,11 @@ class Evidence:
         if missing > 0:
             empty = torch.zeros(missing, self.sums.shape[1])
             self.sums, self.visits = torch.cat([self.sums, empty]), torch.cat([self.visits, empty])
-        self.sums[part] += effects.nan_to_num().cpu().to(self.sums)
-        self.visits[part] += (~effects.isnan()).cpu()
+        values = effects.nan_to_num().cpu().to(self.sums)
+        seen = ~effects.isnan().cpu()
+        size = (values.square().sum() / seen.sum().clamp(min=1)).sqrt()
+        self.sums[part] += values / size.sqrt().clamp(min=1e-12)
+        self.visits[part] += seen
 
     def z(self) -> tuple[Tensor, Tensor]:
         """Mean effect in standard errors, and its degrees of freedom, (domains,) each.

@@ -368,11 +368,13 @@ class Bilevel:
 
     def _effects(self, batches: Sequence[Any], h: Sequence[Tensor]) -> Tensor:
         """-h by domain, its mean over the domain's micro-batches, (domains,); NaN: not seen."""
+        if not self.domains:
+            return torch.zeros(0)
         sums = torch.zeros(2, len(self.domains), device=h[0].device)
         for batch, part in zip(batches, h, strict=True):
             sums[:, batch.domain] += torch.stack([part.sum().float(), part.new_ones(()).float()])
         effect, visits = self.parallel.total(sums)
-        self._check_finite(float(effect.abs().max()), "the meta set", "hypergradient")
+        self._check_finite(float(effect.abs().sum()), "the meta set", "hypergradient")
         return torch.where(visits > 0, -effect / visits, torch.nan)
 
     def _name(self, batch: Any) -> str:

@@ -45,10 +45,10 @@ _TRAIN = {
     "training": """preset max_steps learning_rate head_learning_rate per_device_train_batch_size
         gradient_accumulation_steps lower_loss seed lr_scheduler_type warmup_steps weight_decay
         max_grad_norm lr_step_size lr_gamma hard_threshold group_by_length""",
-    "weights": """meta_optimizer meta_learning_rate unroll_steps meta_batch_questions meta_batch_candidates
-        meta_loss weighting label_correction weights_file learn_weights meta_aggregation
-        meta_warmup_steps meta_weight_decay estimator instance_weight_min instance_weight_max
-        meta_gradient_at preconditioning momentum""",
+    "weights": """meta_optimizer meta_learning_rate unroll_steps meta_batch_questions
+        meta_batch_candidates meta_loss weighting label_correction weights_file learn_weights
+        meta_aggregation meta_warmup_steps meta_weight_decay estimator instance_weight_min
+        instance_weight_max meta_gradient_at preconditioning momentum""",
     "hardware": """dry_run device bf16 dtype gradient_checkpointing per_device_meta_batch_size
         dataloader_num_workers""",
     "output": """output_dir save_steps save_total_limit resume_from_checkpoint logging_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from dreamprm.training.problem import FEATURES, PRMProblem
 Instance = tuple[str, int]  # question id, sample index
 GivenWeights = Mapping[str, float] | Mapping[Instance, float]
 """Weight of each domain, or of each trajectory."""
-Range = tuple[float, float]
+Range = Sequence[float]  # low and high
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def intervals(loop: Bilevel, weights: dict[str, float]) -> dict[str, Range]:
     """95% intervals of the domains' learned weights; empty where none are learned."""
     if not weights or not any(True for _ in loop.weights.parameters()):
         return {}
-    low, high = loop.intervals(torch.tensor(list(weights.values())))
-    return dict(zip(weights, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+    ends = torch.stack(loop.intervals(torch.tensor(list(weights.values()))), dim=1)
+    return dict(zip(weights, ends.tolist(), strict=True))
 
 
 @torch.no_grad()
