@@ -125,7 +125,7 @@ def fit(
     weights: Weights,
     max_steps: int,
     labels: LabelCorrection | None = None,
-    meta_lr: float = 0.01,
+    meta_lr: float | None = None,
 ) -> float:
     """Train; what `weights` and `labels` hold is learned in place.
 

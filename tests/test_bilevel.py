@@ -83,7 +83,7 @@ def test_the_paper_preset_has_the_published_settings() -> None:
 
 
 def test_training_lowers_the_loss_and_moves_the_weights() -> None:
-    config = replace(SMALL, max_steps=24, meta_loss="mse")
+    config = replace(SMALL, max_steps=24, meta_loss="mse", meta_optimizer="adamw")
     result = fit(random_prm(), small_data(("clean", "inverted", "clean too")), config)
     losses = [row["lower_loss"] for row in result.history]
     assert len(losses) == 12
