@@ -86,7 +86,8 @@ def test_train_learns_weights_and_score_reads_the_model(project: Path, model: st
     assert main(train_words(project, model)) == 0
     weights = json.loads((project / "prm" / "weights.json").read_text())
     assert set(weights) == {"bars", "dials"}
-    assert sum(weights.values()) == pytest.approx(2)
+    assert sum(w["weight"] for w in weights.values()) == pytest.approx(2)
+    assert all(w["low"] < w["weight"] < w["high"] for w in weights.values())
     assert read_rows(project / "prm" / "history.jsonl")
 
     words = [
