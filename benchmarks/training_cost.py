@@ -26,7 +26,6 @@ from torch import Tensor
 from benchmarks.training_paper import LastBatchDifference, PrefixPasses
 from benchmarks.training_setup import CANDIDATES, Setting, make_data, make_model
 from dreamprm.bilevel import Bilevel
-from dreamprm.training.losses import trajectory_losses
 from dreamprm.bilevel.parameters import trainable
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.lora import unwrapped
@@ -35,6 +34,7 @@ from dreamprm.training.batches import LowerBatch, MetaBatch
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import Pair, TrainData
 from dreamprm.training.learned import make_weights
+from dreamprm.training.losses import trajectory_losses
 from dreamprm.training.problem import PRMProblem
 from dreamprm.training.run import make_loop
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from dreamprm.bilevel import MicroBatch
-from dreamprm.training.losses import aggregate
 from dreamprm.bilevel.parameters import copy_of
 from dreamprm.bilevel.per_trajectory import FiniteDifference
 from dreamprm.training.batches import MetaBatch
+from dreamprm.training.losses import aggregate
 from dreamprm.training.problem import PRMProblem
 
 
