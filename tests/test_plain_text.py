@@ -15,7 +15,7 @@ from dreamprm.models.plain_text import PlainText
 from dreamprm.policy import Request
 from dreamprm.policy.local import LocalPolicy, PromptEncoder
 from dreamprm.policy.options import PolicyOptions
-from dreamprm.prm.conventions import QWEN_TAG, SHEPHERD_TAG, TextPRM
+from dreamprm.prm.conventions import QWEN_TAG, SHEPHERD_TAG, TextPRM, at_tags
 from dreamprm.prm.layout import Encoder, LayoutConfig
 from dreamprm.prm.shared_prefix import share
 from dreamprm.records import Question
@@ -103,11 +103,13 @@ def test_a_reward_model_of_others_judges_its_own_tags_alone(tag: str) -> None:
     def write(question: str, steps: Any) -> str:
         return question + "".join(f" {step} {tag}" for step in steps)
 
-    tag_id = tokenizer(tag).input_ids[-1]
-    model = TextPRM(StubModel(), tokenizer, PlainText(tokenizer, tag), write, tag_id, torch.add)
+    plain = PlainText(tokenizer, tag)
+    read = at_tags(plain, tokenizer, tag, write)
+    model = TextPRM(StubModel(), tokenizer, plain, read, torch.add)
     question = Question(id="q", domain="d", text=f"What is {tag}?", answer="1")
-    ids = model.encode(question, [f"a {tag} b<|im_end|>", tag])
-    assert ids.count(model.tag) == 2
+    ids, places = model.encode(question, [f"a {tag} b<|im_end|>", tag])
+    assert [i for i, token in enumerate(ids) if token == tokenizer(tag).input_ids[-1]] == places
+    assert len(places) == 2
     assert tokenizer.eos_token_id not in ids
     assert tokenizer.decode(ids).count(tag) == 5, "the text is whole"
 

@@ -38,7 +38,8 @@ class Config(UsedImages):
     Attributes:
         model_name_or_path: folder of a PRM that `dreamprm train` wrote; with `convention`, any
             folder or hub name.
-        convention: of a PRM that others trained: math_shepherd, qwen_math_prm or visualprm.
+        convention: of a PRM that others trained: math_shepherd, qwen_math_prm, skywork, rlhflow,
+            ursa or visualprm.
         questions: file of questions.
         trajectories: file of the trajectories to score.
         output: .jsonl file of step scores; appended to.

@@ -166,8 +166,8 @@ def refuse_pickles(folder: Path) -> None:
     if pickles:
         raise DreamPRMError(
             f"{folder} holds its weights as pickles ({_some(pickles)}), which can run code when "
-            "they are read; get the model as safetensors, or load and save it with transformers "
-            "where you trust it"
+            "they are read; get the model as safetensors, or convert them with "
+            "torch.load(..., weights_only=True) and safetensors.torch.save_file"
         )
 
 

@@ -23,6 +23,7 @@ from dreamprm.models.templates import tokenizer_of, write_chats
 from dreamprm.records import Question
 
 _MARK = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use, out of all texts
+WITHOUT_IMAGES = "leave the question out, or take a vision-language model"
 
 
 class PlainText:
@@ -46,12 +47,11 @@ class PlainText:
         """Is it of a text model?"""
         return self.tokenizer is self.processor
 
-    def check(self, question: Question) -> None:
+    def check(self, question: Question, instead: str = WITHOUT_IMAGES) -> None:
         """Raise a DataError where a question has images and the model reads text alone."""
         if question.images and self.text_only:
             raise DataError(
-                f"question '{question.id}' has images, and this model reads text alone; leave the "
-                "question out, or take a vision-language model"
+                f"question '{question.id}' has images, and this model reads text alone; {instead}"
             )
 
     def guard(self, text: str) -> str:

@@ -339,8 +339,8 @@ class PRM(nn.Module):
 
         Args:
             path: the folder; with a convention, a hub name too.
-            convention: whose model it is: `math_shepherd`, `qwen_math_prm` or `visualprm`; None: a
-                PRM of ours. The first two read text only and give a `TextPRM`, with `score`.
+            convention: whose model it is: `visualprm`, or one of `conventions`, which read text
+                only and give a `TextPRM`, with `score`; None: a PRM of ours.
             trainable: go on training: the adapters where there are any, otherwise all of the model
                 that its head uses. Nothing asks for gradients without it.
             lora: with `trainable`: put these adapters on a model that has none.
