@@ -36,7 +36,11 @@ CANDIDATES = [  # of different lengths; they part in the first step, within a st
     ("it is red", "so 3 and more"),
     ("it is red", "so 3"),
 ]
-HOW = [("value", "trajectory"), ("vocab", "prefix"), ("token", "turns")]
+HOW = [
+    ("value", "trajectory", None),
+    ("vocab", "prefix", Lora(r=2)),
+    ("token", "turns", None),
+]
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +63,7 @@ def prm(folder: str, **settings: Any) -> PRM:
     return model
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=2)])
-@pytest.mark.parametrize(("head", "layout"), HOW)
+@pytest.mark.parametrize(("head", "layout", "lora"), HOW)
 def test_all_passes_give_the_scores_of_single_prefixes(
     folder: str, head: Any, layout: Any, lora: Lora | None
 ) -> None:

@@ -102,7 +102,7 @@ class PlainText:
                 f"({type(tokenizer).__name__}) cannot write as plain text; remove it"
             )
         parts = [pre_tokenizers.Split(_MARK, "removed"), backend.pre_tokenizer]
-        backend.pre_tokenizer = pre_tokenizers.Sequence([part for part in parts if part])
+        backend.pre_tokenizer = pre_tokenizers.Sequence([p for p in parts if p is not None])
         if self.text_only:
             return tokenizer
         processor = copy.copy(self.processor)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import load_backbone, reading, refuse_pickles
@@ -179,7 +180,9 @@ def _targets(backbone: Any, options: Lora) -> str | list[str]:
     decoder = backbone.get_decoder()
     scope = backbone if options.vision else decoder
     leaves = {
-        name.rpartition(".")[2] for name, m in scope.named_modules() if isinstance(m, nn.Linear)
+        name.rpartition(".")[2]
+        for name, m in scope.named_modules()
+        if isinstance(m, nn.Linear | Conv1D)  # GPT-2's linear layers
     }
     if options.target_modules != "all-linear":
         unknown = sorted(set(options.target_modules) - leaves)
