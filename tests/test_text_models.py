@@ -109,14 +109,15 @@ def test_the_token_head_gives_the_models_own_two_logits(folder: str) -> None:
 def test_a_prompt_is_tokenized_as_transformers_does_it(folder: str, text: str) -> None:
     """One BOS at most, whatever the question spells."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = prm(folder).encoder()([(QUESTION.model_copy(update={"text": text}), ("a",))])
+    ids = prm(folder).encoder()([(QUESTION.model_copy(update={"text": text}), (text, "b"))])
     ids = ids.inputs["input_ids"][0].tolist()
     if text == "What?":
         message = {"role": "user", "content": "What?\nJudge each step."}
         expected = tokenizer.apply_chat_template(
             [message], add_generation_prompt=True, return_dict=True
         )["input_ids"]
-        assert ids == [*expected, *tokenizer("a\n", add_special_tokens=False).input_ids]
+        steps = tokenizer("What?\nb\n", add_special_tokens=False).input_ids
+        assert ids == [*expected, *steps]
     assert ids.count(tokenizer.bos_token_id) == (tokenizer.bos_token is not None)
     assert ids.count(tokenizer.eos_token_id) == 1, "of the user's turn"
 
