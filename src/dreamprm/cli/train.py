@@ -287,3 +287,7 @@ def _print_weights(folder: Path, result: Any) -> None:
         print(f"  {weight:5.2f}{sure}  {name}")
     if result.intervals:
         print("  [95% interval] and what it says: up, down, or not told apart from 1")
+    if ranking := result.meta_ranking:
+        print(f"meta set, before -> after training ({ranking.sizes()}):")
+        for name, before, after in ranking.rows():
+            print(f"  {name}: {before} -> {after}")

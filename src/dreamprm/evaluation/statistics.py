@@ -101,7 +101,7 @@ def estimate_average(benchmarks: Mapping[str, ArrayLike]) -> Estimate:
     values = _checked(benchmarks, lowest=0.0)
     below, above = [], []  # squared distances from the mean to the limits
     for v in values:
-        lo, hi = _wilson(v)
+        lo, hi = wilson(float(v.mean()), v.shape[1], _variances(v))
         below.append((v.mean() - lo) ** 2)
         above.append((hi - v.mean()) ** 2)
     mean = float(np.mean([v.mean() for v in values]))
@@ -286,12 +286,14 @@ def _shared_seed_variance(values: list[Values]) -> tuple[float, int]:
     return max(0.0, off_diagonal), n_seeds - 1
 
 
-def _wilson(v: Values) -> tuple[float, float]:
-    """Wilson's interval for v.mean(), with the effective sample size that the variance implies."""
-    p, sources = float(v.mean()), _variances(v)
+def wilson(p: float, count: int, sources: Sources) -> tuple[float, float]:
+    """Wilson's interval for p, with the effective sample size that its variance implies.
+
+    Args:
+        count: of questions, the sample size where the variance is 0: nothing else is known then.
+    """
     variance = sum(part for part, _ in sources)
-    # Where all values are equal, nothing but the number of questions is known.
-    n = p * (1 - p) / variance if variance > 0 else float(v.shape[1])
+    n = p * (1 - p) / variance if variance > 0 else float(count)
     t = _quantile(_satterthwaite(sources))
     centre = (p + t**2 / (2 * n)) / (1 + t**2 / n)
     half = t / (1 + t**2 / n) * float(np.sqrt(p * (1 - p) / n + t**2 / (4 * n**2)))

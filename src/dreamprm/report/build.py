@@ -30,6 +30,7 @@ from dreamprm.report.page import (
     ReportData,
 )
 from dreamprm.search.aggregation import log_sigmoid
+from dreamprm.training.meta_ranking import FILE, read_ranking
 
 LARGEST_IMAGE = 640  # pixels per side on the page
 
@@ -75,7 +76,7 @@ def evaluation_report(
         title=title,
         headline=_headline(evaluation, main_method),
         notice=notice,
-        facts={"made": time.strftime("%Y-%m-%d %H:%M")} | versions(),
+        facts={"made": time.strftime("%Y-%m-%d %H:%M")} | versions() | meta_facts(training_dir),
         settings=settings or {},
         tables=(
             accuracy_table(
@@ -292,3 +293,12 @@ def training_history(
             history.append((window.step, window.weights, window.intervals or {}))
     domains = [Domain(name, "", "", None, w.weight, w.interval) for name, w in weights.items()]
     return tuple(domains), tuple(history)
+
+
+def meta_facts(folder: Path | None) -> dict[str, str]:
+    """How well a training run came to rank its meta set, before -> after, where it is noted."""
+    if folder is None or not (path := folder / FILE).is_file():
+        return {}
+    ranking = read_ranking(path)
+    facts = {name: f"{before} → {after}" for name, before, after in ranking.rows()}
+    return {"meta set, before → after training": ranking.sizes()} | facts

@@ -26,6 +26,7 @@ from dreamprm.models.loading import reads_images
 from dreamprm.prm.folder import CONFIG_FILE, adapter_base, is_prm, no_prm
 from dreamprm.records import Record
 from dreamprm.training.config import TrainConfig
+from dreamprm.training.meta_ranking import FILE, read_ranking
 
 CARD_FILE = "README.md"
 MARKER = "<!-- Written by dreamprm; remove this line to keep your own text. -->"
@@ -178,6 +179,7 @@ def model_card(
         weights=sorted(weights.items(), key=lambda item: -item[1].weight),
         learned=learned,
         settings=settings,
+        ranking=read_ranking(folder / FILE) if (folder / FILE).is_file() else None,
         evaluation=_table(evaluation) if evaluation else None,
         versions=versions,
     )

@@ -29,6 +29,7 @@ from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.records import domain_of
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair, TrainData
+from dreamprm.training.meta_ranking import BeforeAfter
 from dreamprm.training.problem import FEATURES, PRMProblem
 
 Instance = tuple[str, int]  # question id, sample index
@@ -52,6 +53,7 @@ class TrainResult:
         intervals: 95% interval of each of the weights; empty where they were given.
         corrections: mean correction of each domain's labels, with its 95% interval; empty where
             labels were not corrected.
+        meta_ranking: of the meta set, before and after; None where no weights are learned.
     """
 
     weights: dict[str, float]
@@ -61,6 +63,7 @@ class TrainResult:
     is_main: bool = True
     intervals: dict[str, Range] = field(default_factory=dict)
     corrections: dict[str, DomainWeight] = field(default_factory=dict)
+    meta_ranking: BeforeAfter | None = None
 
     @property
     def verdicts(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,7 @@ from dreamprm.bilevel.parallel import SINGLE, Parallel
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.prm.layout import Batch
 from dreamprm.prm.model import PRM
+from dreamprm.records import Question
 from dreamprm.training.batches import (
     LowerBatch,
     MetaBatch,
@@ -256,6 +257,11 @@ class PRMProblem:
     def _scores(self, tokens: Batch, outcomes: Tensor) -> Tensor:
         """What the meta loss looks at of each candidate, (candidates,)."""
         return self.of_candidates.score(self._logits(tokens), tokens.mask, outcomes)
+
+    def logits_of(self, part: list[tuple[Question, Sequence[str]]]) -> tuple[Tensor, Tensor]:
+        """Step logits and mask of trajectories, (trajectories, steps) each."""
+        tokens = self.encode(part).to(self.model.device)
+        return self._logits(tokens), tokens.mask
 
     def _logits(self, tokens: Batch) -> Tensor:
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.config.bf16):

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from dreamprm.training.learned import (
     without_zeros,
     write_learned,
 )
+from dreamprm.training.meta_ranking import ranking_after, ranking_before
 from dreamprm.training.problem import PRMProblem
 from dreamprm.training.processes import Processes
 
@@ -97,9 +98,9 @@ def fit(
         model: trained in place.
         data: from `prepare_data`.
         config: settings of both levels.
-        output_dir: gets the model, `weights.json`, `history.jsonl` and `checkpoints/`, and
-            `instance_weights.jsonl` and `corrected_labels.jsonl` where these are learned; nothing
-            is written without it.
+        output_dir: gets the model, `weights.json`, `history.jsonl`, `meta_ranking.json` and
+            `checkpoints/`, and `instance_weights.jsonl` and `corrected_labels.jsonl` where these
+            are learned; nothing is written without it.
         weights: fixed weights instead of learned ones, by domain or by trajectory (question id and
             sample index); they are scaled to mean 1.
         resume: go on from the newest checkpoint in `output_dir`, if there is one.
@@ -129,6 +130,7 @@ def fit(
         history = state["history"]
         progress(loop.steps)
     warn_of_nothing_learned(config, data)
+    before = ranking_before(problem, loop.steps, output_dir)
     saved = logged = loop.steps
     for row in windows(loop, problem):
         now = domain_weights(weighting, data)
@@ -145,6 +147,7 @@ def fit(
             stale = []
             saved = loop.steps
     result = learned(problem, loop, history)
+    result = replace(result, meta_ranking=ranking_after(problem, before, output_dir))
     if output_dir:
         whole = processes.whole_state(model)
         if result.is_main:
