@@ -1,6 +1,6 @@
 """Does the model rank the meta set, and is it told apart from chance?"""
 
-import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,14 @@ from tests.prm_data import small_data
 from tests.tiny_models import random_prm
 
 DATA = small_data()
-SHORT = TrainConfig(max_steps=6, meta_batch_questions=2, save_steps=3, meta_learning_rate=0.01)
+SHORT = TrainConfig(
+    max_steps=4,
+    unroll_steps=2,
+    save_steps=2,
+    gradient_accumulation_steps=3,
+    per_device_train_batch_size=2,
+    meta_batch_questions=2,
+)
 
 
 def test_pairs_are_of_one_question_and_a_tie_counts_half() -> None:
@@ -47,7 +54,7 @@ def test_intervals_cover_chance_where_scores_are_chance_and_candidates_are_alike
 def test_a_sample_takes_what_a_run_can_afford_and_questions_with_both_outcomes_first() -> None:
     one_kind = [[(q, t.model_copy(update={"outcome": True})) for q, t in g] for g in DATA.meta]
     meta = one_kind * 20 + DATA.meta
-    config = TrainConfig(max_steps=100, meta_batch_questions=2)
+    config = TrainConfig(max_steps=100)
     sample = sample_of(meta, config)
     assert len(sample) == pytest.approx(0.04 * 100 * 40, abs=3), "candidates, of 4,000 trajectories"
     assert {q for q, _ in sample} >= set(range(120, 126)), "those with both outcomes"
@@ -55,31 +62,23 @@ def test_a_sample_takes_what_a_run_can_afford_and_questions_with_both_outcomes_f
 
 
 def test_a_run_notes_the_ranking_before_and_after_and_a_resumed_one_keeps_it(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.warns(DataWarning, match="not told apart from chance"):
         whole = fit(random_prm(), DATA, SHORT, output_dir=tmp_path / "whole")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit(random_prm(), DATA, SHORT, output_dir=tmp_path / "two")
-        (tmp_path / "two" / FILE).write_text(
-            json.dumps({"before": read_ranking(tmp_path / "two" / FILE).before.model_dump()})  # type: ignore[union-attr]
-        )
-        (newest := tmp_path / "two" / "checkpoints" / "checkpoint-6").rename(newest.with_name("x"))
-        resumed = fit(random_prm(), DATA, SHORT, output_dir=tmp_path / "two")
+        shutil.copytree(tmp_path / "whole", tmp_path / "half")
+        shutil.rmtree(tmp_path / "half" / "checkpoints" / "checkpoint-4")
+        resumed = fit(random_prm(), DATA, SHORT, output_dir=tmp_path / "half")
         plain = fit(random_prm(), DATA, replace(SHORT, learn_weights=False))
+        monkeypatch.setattr("dreamprm.training.run.ranking_before", lambda *_: None)
+        unmeasured = fit(random_prm(), DATA, SHORT)
     assert whole.meta_ranking is not None and whole.meta_ranking.before is not None
     assert whole.meta_ranking.before != whole.meta_ranking.after
     assert resumed.meta_ranking == whole.meta_ranking == read_ranking(tmp_path / "whole" / FILE)
     assert plain.meta_ranking is None
+    assert unmeasured.history == whole.history, "measuring changes nothing of training"
     facts = meta_facts(tmp_path / "whole")
     assert "18 candidates of 6 meta questions, 6 with both" in next(iter(facts.values()))
     assert meta_facts(tmp_path) == {}
-
-
-def test_measuring_changes_nothing_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        measured = fit(random_prm(), DATA, SHORT)
-        monkeypatch.setattr("dreamprm.training.run.ranking_before", lambda *_: None)
-        assert fit(random_prm(), DATA, SHORT).weights == measured.weights

@@ -293,7 +293,7 @@ def wilson(p: float, count: int, sources: Sources) -> tuple[float, float]:
         count: of questions, the sample size where the variance is 0: nothing else is known then.
     """
     variance = sum(part for part, _ in sources)
-    n = p * (1 - p) / variance if variance > 0 else float(count)
+    n = p * (1 - p) / variance if variance > 1e-15 else float(count)  # rounding is no variance
     t = _quantile(_satterthwaite(sources))
     centre = (p + t**2 / (2 * n)) / (1 + t**2 / n)
     half = t / (1 + t**2 / n) * float(np.sqrt(p * (1 - p) / n + t**2 / (4 * n**2)))

@@ -34,6 +34,7 @@ FILE = "meta_ranking.json"
 QUESTIONS, CANDIDATES = 300, 4  # the most that a sample has, and those of one of its questions
 SHARE = 0.04  # candidates of a sample, of the trajectories of a run: twice that, forward only,
 # is 0.04 * 2 / 3 = 2.7% of the work of training
+SMALL = 64  # candidates that the shortest run scores too
 
 
 class Share(Record):
@@ -172,8 +173,7 @@ def sample_of(meta: Sequence[Sequence[Pair]], config: TrainConfig) -> list[tuple
     where there are both; questions with both come first.
     """
     per_step = config.gradient_accumulation_steps * config.per_device_train_batch_size
-    one_batch = config.meta_batch_questions * config.meta_batch_candidates
-    most = max(int(SHARE * config.max_steps * per_step), one_batch)
+    most = max(int(SHARE * config.max_steps * per_step), SMALL)
     if sum(map(len, meta)) <= most and len(meta) <= QUESTIONS:
         return [(q, pair) for q, group in enumerate(meta) for pair in group]
     order = items_at(0, len(meta), len(meta), "meta ranking")
