@@ -41,14 +41,14 @@ def test_pairs_are_of_one_question_and_a_tie_counts_half() -> None:
 def test_intervals_cover_chance_where_scores_are_chance_and_candidates_are_alike() -> None:
     rng = np.random.default_rng(0)
     covered = np.zeros(2)
-    for _ in range(300):
+    for _ in range(150):
         question = np.repeat(np.arange(25), 4)
         outcomes = rng.random(100) < np.repeat(rng.random(25), 4)  # of one question they are alike,
         scores = rng.normal(size=100) + 2 * rng.normal(size=25)[question]  # and so are scores
         found = ranking_of(scores, outcomes, question)
         assert found.pairs is not None
         covered += found.pairs.is_chance, found.auc.is_chance
-    assert (covered / 300 > 0.92).all() and (covered / 300 < 0.99).all(), covered / 300
+    assert (covered / 150 > 0.9).all() and (covered / 150 < 0.99).all(), covered / 150
 
 
 def test_a_sample_takes_what_a_run_can_afford_and_questions_with_both_outcomes_first() -> None:
@@ -57,8 +57,10 @@ def test_a_sample_takes_what_a_run_can_afford_and_questions_with_both_outcomes_f
     config = TrainConfig(max_steps=100)
     sample = sample_of(meta, config)
     assert len(sample) == pytest.approx(0.04 * 100 * 40, abs=3), "candidates, of 4,000 trajectories"
-    assert {q for q, _ in sample} >= set(range(120, 126)), "those with both outcomes"
-    assert len(sample_of(DATA.meta, config)) == 18, "all, where there are few"
+    assert {q for q, _ in sample} >= set(range(len(one_kind) * 20, len(meta))), (
+        "those with both outcomes"
+    )
+    assert len(sample_of(DATA.meta, config)) == 3 * len(DATA.meta), "all, where there are few"
 
 
 def test_a_run_notes_the_ranking_before_and_after_and_a_resumed_one_keeps_it(
@@ -80,5 +82,5 @@ def test_a_run_notes_the_ranking_before_and_after_and_a_resumed_one_keeps_it(
     assert plain.meta_ranking is None
     assert unmeasured.history == whole.history, "measuring changes nothing of training"
     facts = meta_facts(tmp_path / "whole")
-    assert "18 candidates of 6 meta questions, 6 with both" in next(iter(facts.values()))
+    assert "96 candidates of 32 meta questions, 32 with both" in next(iter(facts.values()))
     assert meta_facts(tmp_path) == {}
