@@ -82,5 +82,5 @@ def test_a_run_notes_the_ranking_before_and_after_and_a_resumed_one_keeps_it(
     assert plain.meta_ranking is None
     assert unmeasured.history == whole.history, "measuring changes nothing of training"
     facts = meta_facts(tmp_path / "whole")
-    assert "96 candidates of 32 meta questions, 32 with both" in next(iter(facts.values()))
+    assert "66 candidates of 22 meta questions, 22 with both" in next(iter(facts.values()))
     assert meta_facts(tmp_path) == {}
