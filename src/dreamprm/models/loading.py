@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -62,6 +63,29 @@ def resolve(path: str) -> str:
             raise DreamPRMError(f"no embedded model '{path}'; there are: {', '.join(known)}")
         return str(folder)
     return path
+
+
+def source(path: str) -> tuple[str, dict[str, Any]]:
+    """Folder or hub name of a model, and what transformers' `from_pretrained` needs besides.
+
+    A file NAME.gguf, or a folder with one and without config.json, is config, tokenizer and weights
+    in one, as llama.cpp writes them.
+
+    Raises:
+        DreamPRMError: the package gguf is not installed, or a folder holds several such files.
+    """
+    place = Path(resolve(path))
+    files = [place] if place.suffix == ".gguf" and place.is_file() else sorted(place.glob("*.gguf"))
+    if not files or (place / "config.json").is_file():
+        return resolve(path), {}
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise DreamPRMError(f"'{path}' holds several GGUF files: give one of {names}")
+    if find_spec("gguf") is None:
+        raise DreamPRMError(
+            f"'{path}' is a GGUF file, which needs the package gguf: pip install 'dreamprm[gguf]'"
+        )
+    return str(files[0].parent), {"gguf_file": files[0].name}
 
 
 def device_of(name: str | None) -> str:
@@ -137,10 +161,14 @@ def load_weights(kind: Any, path: str, **kwargs: Any) -> tuple[Any, list[str]]:
         DreamPRMError: the weights are missing, damaged, pickled, or not those of the config.
     """
     start_writer()
-    folder = resolve(path)
-    if not any(Path(folder).glob("model*.safetensors*")):
+    folder, gguf = source(path)
+    if not gguf and not any(Path(folder).glob("model*.safetensors*")):
         refuse_pickles(Path(folder))
     with reading(f"the weights of '{path}'"):
+        if gguf:  # its weights are unpacked, so that it is trained and saved as any other
+            from transformers import GgufConfig  # not in all that we run with
+
+            kwargs |= gguf | {"quantization_config": GgufConfig(dequantize=True)}
         model, report = kind.from_pretrained(
             folder,
             trust_remote_code=False,
@@ -197,8 +225,9 @@ def _some(names: Iterable[str]) -> str:
 
 def _config(path: str) -> tuple[Any, Any]:
     """The config of a model, and the Auto class that loads it."""
+    folder, gguf = source(path)
     with reading(f"the config of '{path}'"):
-        config = AutoConfig.from_pretrained(resolve(path), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **gguf)
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return config, AutoModelForImageTextToText
     # BERT and its kin are in the other mapping too, and read both ways where they are no decoders.
@@ -253,8 +282,9 @@ def _load_tokenizer(path: str) -> Any:
 
     Plain: the contents of the messages, each with a line's end behind it.
     """
+    folder, gguf = source(path)
     with reading(f"the tokenizer of '{path}'"):
-        tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
         empty = tokenizer("").input_ids
     tokenizer.model_input_names = [
         "input_ids",

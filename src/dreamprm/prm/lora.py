@@ -127,7 +127,7 @@ def load_with_adapter(
     """
     base = base_model or adapter_base(folder) or ""
     moved = f"give base_model, or set base_model_name_or_path in {folder / ADAPTER_CONFIG}"
-    if Path(base).is_absolute() and not Path(base).is_dir():
+    if Path(base).is_absolute() and not Path(base).exists():
         raise DreamPRMError(f"{folder}: the adapter's base model is no longer at '{base}'; {moved}")
     if not (folder / ADAPTER_FILE).is_file():
         refuse_pickles(folder)
@@ -163,8 +163,8 @@ def merged_copy(backbone: PeftModel) -> Any:
 
 
 def base_name(path: str) -> str:
-    """How a saved adapter names its base: a folder by its full path, anything else as given."""
-    return os.path.abspath(path) if Path(path).is_dir() else path
+    """How a saved adapter names its base: what lies here by its full path, a hub name as given."""
+    return os.path.abspath(path) if Path(path).exists() else path
 
 
 @contextmanager
