@@ -18,7 +18,7 @@ from dreamprm.data.format import Records
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.prm.lora import Lora
 from dreamprm.records import Label, Question, Trajectory
-from dreamprm.training.batches import contrasting, domains_at, grouped_items_at, items_at
+from dreamprm.training.batches import blocks_of, contrasting, domains_at, part_at
 from dreamprm.training.checkpoint import checkpoints
 from dreamprm.training.config import TrainConfig, preset
 from dreamprm.training.data import TrainData, prepare_data
@@ -46,10 +46,19 @@ def test_every_round_visits_every_domain_once(count: int, per_step: int, seed: i
     assert sorted(visits) == sorted((k, r) for k in range(count) for r in range(per_step))
 
 
-@given(st.integers(1, 9), st.integers(1, 9))
-def test_every_epoch_takes_every_item_once(size: int, count: int) -> None:
-    items = [i for visit in range(size) for i in items_at(visit, size, count, "key")]
-    assert all(items.count(i) == count for i in range(size))
+@given(st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_blocks_are_of_one_size_and_hold_every_item(size: int, count: int, by_length: bool) -> None:
+    blocks = blocks_of([i % 3 for i in range(size)], count, "key", by_length)
+    items = [i for block in blocks for i in block]
+    assert set(items) == set(range(size))
+    assert {len(block) for block in blocks} == {count}
+    assert len(items) - size < max(count, 1)
+
+
+@given(st.integers(1, 9), st.integers(1, 30))
+def test_every_epoch_takes_every_part_once(parts: int, epoch: int) -> None:
+    visits = range(epoch * parts, (epoch + 1) * parts)
+    assert sorted(part_at(visit, parts, "key") for visit in visits) == list(range(parts))
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=9), st.integers(2, 9))
@@ -325,8 +334,7 @@ def test_shards_refuse_mixed_questions_and_per_trajectory_estimators() -> None:
     make_loop(PRMProblem(random_prm(), data, plain, shards), *make_weights(plain, data))
 
 
-def test_similar_lengths_share_a_batch_and_an_epoch_still_takes_every_item_once() -> None:
+def test_similar_lengths_share_a_batch() -> None:
     lengths = [1, 9, 1, 9, 1, 9, 1, 9]
-    batches = [grouped_items_at(visit, lengths, 2, "key") for visit in range(4)]
-    assert sorted(i for batch in batches for i in batch) == list(range(8))
-    assert all(len({lengths[i] for i in batch}) == 1 for batch in batches)
+    blocks = blocks_of(lengths, 2, "key", by_length=True)
+    assert all(len({lengths[i] for i in block}) == 1 for block in blocks)

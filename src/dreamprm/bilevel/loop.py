@@ -10,9 +10,7 @@
         of trajectories: alpha <- Adam(alpha, h chained through w(alpha))
 
 with D micro-batches in a step, and in each the weights w_i and losses L_i of its trajectories. That
-of domains is dual averaging (Nesterov 2009; regularised, Xiao 2010): the sum of all derivatives so
-far decides, not the path to it, and as it is in standard errors it needs no learning rate
-(`evidence.py`). `meta_optimizer="adamw"` has the paper's AdamW for domains too.
+of domains is dual averaging (Nesterov 2009, Xiao 2010); the paper has AdamW (`meta_optimizer`).
 
 Any model will do:
 
@@ -112,10 +110,9 @@ class Bilevel:
         domains: names, in the order of `domain` of the micro-batches.
         parallel: the processes that share the work.
 
-    A micro-batch is any object with a `domain`, the index of the domain of all its trajectories. A
-    meta batch is any object; it may have a `part`, the number of the part of the meta set that it
-    is from (otherwise each counts as a part of its own, and that meta questions come again is not
-    seen: intervals are too narrow then).
+    A micro-batch is any object with a `domain`, the index of the domain of all its trajectories.
+    Where data come again, intervals are right if they come in the same batches: with `block`, a
+    micro-batch's number in its domain, and `part`, a meta batch's number in the meta set.
     All but `DomainWeights` with `inner_product` also need `items`, (B,), the index of each
     trajectory on the model's device, and label correction its `labels`, (B, steps). Estimators
     other than `inner_product` run the model again: dropout must be off. `weights` and `labels`
@@ -234,17 +231,13 @@ class Bilevel:
 
     @torch.no_grad()
     def intervals(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """95% intervals of the domains' weights: low and high, (domains,) each.
-
-        Args:
-            means: of the weights in each domain, (domains,); read where trajectories have weights.
-        """
+        """95% intervals of the domains' (mean) weights, (domains,): low and high."""
         if isinstance(self.weights, DomainWeights):
             moved = None if self.dual_averaging else self.weights.alpha
-            low, high = self.evidence.interval(moved)
+            low, high = self.evidence.interval(self.weights.table(), moved)
             rate = self.meta_lr if self.dual_averaging else 1.0
             return self.weights.table(rate * low), self.weights.table(rate * high)
-        low, high = self.evidence.interval(means - 1.0)
+        low, high = self.evidence.interval(means, means - 1.0)
         return 1.0 + low, 1.0 + high
 
     def _start_window(self, meta_batch: Any) -> None:
@@ -344,16 +337,15 @@ class Bilevel:
         self.upper_optimizer.zero_grad()
         if any(True for _ in weights.parameters()):
             h = compared(hypergradient.weights, [micro.w for micro in window], self.parallel)
-            effects = self._effects(batches, h)
-            self.evidence.add(part, effects)
+            effects = self._note(self.evidence, part, batches, h)
             if isinstance(weights, DomainWeights) and self.dual_averaging:
                 with torch.no_grad():
-                    weights.alpha.copy_(self.meta_lr * self.evidence.shrunk())
+                    weights.alpha.copy_(self.meta_lr * self.evidence.shrunk(weights.table()))
             else:
                 seen = [(micro.batch, micro.features) for micro in window]
                 weights.set_gradient(seen, h, self.parallel)
         if labels is not None:
-            self.evidence_of_labels.add(part, self._effects(batches, hypergradient.labels))
+            self._note(self.evidence_of_labels, part, batches, hypergradient.labels)
             labels.set_gradient(batches, hypergradient.labels, self.parallel)
         for group in self.upper_optimizer.param_groups:
             for p in group["params"]:
@@ -366,16 +358,17 @@ class Bilevel:
             labels.project()
         return effects
 
-    def _effects(self, batches: Sequence[Any], h: Sequence[Tensor]) -> Tensor:
-        """-h by domain, its mean over the domain's micro-batches, (domains,); NaN: not seen."""
+    def _note(
+        self, evidence: Evidence, part: int, batches: Sequence[Any], h: Sequence[Tensor]
+    ) -> Tensor | None:
+        """Add a window's -h, of each micro-batch, to the evidence; returns effects by domain."""
+        effects = -self.parallel.total(torch.stack([one.sum().float() for one in h]))
+        self._check_finite(float(effects.abs().sum()), "the meta set", "hypergradient")
         if not self.domains:
-            return torch.zeros(0)
-        sums = torch.zeros(2, len(self.domains), device=h[0].device)
-        for batch, part in zip(batches, h, strict=True):
-            sums[:, batch.domain] += torch.stack([part.sum().float(), part.new_ones(()).float()])
-        effect, visits = self.parallel.total(sums)
-        self._check_finite(float(effect.abs().sum()), "the meta set", "hypergradient")
-        return torch.where(visits > 0, -effect / visits, torch.nan)
+            return None
+        domains = [batch.domain for batch in batches]
+        blocks = [getattr(batch, "block", -1) for batch in batches]
+        return evidence.add(part, domains, blocks, effects)
 
     def _name(self, batch: Any) -> str:
         return self.domains[batch.domain] if self.domains else f"domain {batch.domain}"

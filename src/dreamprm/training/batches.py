@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from dreamprm.errors import DreamPRMError
 from dreamprm.prm.layout import Batch
 
-BATCHES_IN_BLOCK = 8  # within which trajectories are sorted by length
+BATCHES_IN_STRETCH = 8  # within which trajectories are sorted by length
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class LowerBatch:
 
     Attributes:
         domain: its index.
+        block: its number among the domain's blocks.
         items: index of each trajectory in `TrainData.items`, (B,).
         tokens: of the trajectories.
         labels: p of each step, (B, steps).
@@ -36,6 +37,7 @@ class LowerBatch:
     """
 
     domain: int
+    block: int
     items: Tensor
     tokens: Batch
     labels: Tensor
@@ -127,17 +129,6 @@ def domains_at(step: int, count: int, per_step: int, seed: int) -> list[tuple[in
     return [(order[place // count][place % count], place // count) for place in places]
 
 
-def items_at(visit: int, size: int, count: int, key: str) -> list[int]:
-    """`count` items of the `visit`-th batch from a set of `size`, epoch by epoch in fresh order.
-
-    An item comes twice in a batch only where the batch is larger than what the epochs leave.
-    """
-    places = range(visit * count, (visit + 1) * count)
-    epochs = {place // size for place in places}
-    order = {e: _permutation(size, f"{key}/epoch/{e}") for e in epochs}
-    return [order[place // size][place % size] for place in places]
-
-
 def part_at(visit: int, parts: int, key: str) -> int:
     """The part that the `visit`-th batch is: each once in an epoch, in fresh order."""
     epoch, place = divmod(visit, parts)
@@ -149,28 +140,30 @@ def items_of_part(part: int, parts: int, size: int, key: str) -> list[int]:
     return list(_permutation(size, key)[part::parts])
 
 
-@lru_cache(maxsize=64)
-def _grouped_epoch(lengths: tuple[int, ...], count: int, key: str, epoch: int) -> list[list[int]]:
-    """An epoch's batches: sorted by length within random blocks of some batches, then shuffled."""
-    order = _permutation(len(lengths), f"{key}/epoch/{epoch}")
-    block = BATCHES_IN_BLOCK * count
-    by_length: list[int] = []
-    for start in range(0, len(order), block):
-        by_length += sorted(order[start : start + block], key=lambda i: lengths[i])
-    batches = [by_length[i : i + count] for i in range(0, len(by_length), count)]
-    if len(batches) > 1 and len(batches[-1]) < count:  # fill the last with random others
-        missing = count - len(batches[-1])
-        batches[-1] += [i for i in order if i not in batches[-1]][:missing]
-    while len(batches[-1]) < count:  # fewer items than a batch takes
-        batches[-1] = [*batches[-1], *order][:count]
-    return [batches[i] for i in _permutation(len(batches), f"{key}/batches/{epoch}")]
+def blocks_of(lengths: Sequence[int], count: int, key: str, by_length: bool) -> list[list[int]]:
+    """A set of trajectories in blocks of `count`, at random, once and for all.
+
+    The last one is filled up with the first items, so that all are as large.
+
+    Args:
+        lengths: of the trajectories.
+        by_length: items of similar length together (within random stretches of them).
+    """
+    return _blocks_of(tuple(lengths), count, key, by_length)
 
 
-def grouped_items_at(visit: int, lengths: Sequence[int], count: int, key: str) -> list[int]:
-    """`items_at` with items of similar length in a batch."""
-    per_epoch = -(-len(lengths) // count)
-    epoch, place = divmod(visit, per_epoch)
-    return _grouped_epoch(tuple(lengths), count, key, epoch)[place]
+@lru_cache(maxsize=1024)  # asked for at every visit of a domain
+def _blocks_of(lengths: tuple[int, ...], count: int, key: str, by_length: bool) -> list[list[int]]:
+    order = list(_permutation(len(lengths), key))
+    if by_length:
+        stretch = BATCHES_IN_STRETCH * count
+        order = [
+            i
+            for start in range(0, len(order), stretch)
+            for i in sorted(order[start : start + stretch], key=lambda i: lengths[i])
+        ]
+    starts = range(0, len(order), count)
+    return [[order[i % len(order)] for i in range(start, start + count)] for start in starts]
 
 
 def contrasting(outcomes: Sequence[bool], count: int, key: str) -> list[int]:

@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from dreamprm.bilevel.evidence import Evidence
 from dreamprm.bilevel.loop import Bilevel
 from dreamprm.data.files import in_row, load_json_object
 from dreamprm.data.trajectory_weights import Window
@@ -155,8 +154,8 @@ def load_checkpoint(
 
 def _tensors(loop: Bilevel) -> dict[str, Tensor]:
     tensors = {name: _whole(p) for name, p in _variables(loop).items()}
-    for name, evidence in _evidence(loop):
-        tensors |= {f"{name}.sums": evidence.sums, f"{name}.visits": evidence.visits}
+    for name, holder, attribute in _evidence(loop):
+        tensors[name] = getattr(holder, attribute).contiguous()
     tensors["rng"] = torch.get_rng_state()
     device = loop.parameters[0].device
     if device.type == "cuda":
@@ -172,8 +171,8 @@ def _restore(loop: Bilevel, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, variable in _variables(loop).items():
             variable.copy_(_sharded_as(variable, tensors[name]))
-    for name, evidence in _evidence(loop):
-        evidence.sums, evidence.visits = tensors[f"{name}.sums"], tensors[f"{name}.visits"]
+    for name, holder, attribute in _evidence(loop):
+        setattr(holder, attribute, tensors[name])
     for name, optimizer in _optimizers(loop):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         restored = optimizer.state_dict() | {"state": {}}
@@ -211,8 +210,14 @@ def _sharded_as(p: Tensor, whole: Tensor) -> Tensor:
     return whole
 
 
-def _evidence(loop: Bilevel) -> list[tuple[str, Evidence]]:
-    return [("evidence", loop.evidence), ("evidence_of_labels", loop.evidence_of_labels)]
+def _evidence(loop: Bilevel) -> list[tuple[str, Any, str]]:
+    """Name of each tensor of the evidence, with what holds it and the attribute there."""
+    found: list[tuple[str, Any, str]] = []
+    for name, of in (("evidence", loop.evidence), ("evidence_of_labels", loop.evidence_of_labels)):
+        found.append((f"{name}.squares", of, "squares"))
+        for part, sums in (("parts", of.parts), ("blocks", of.blocks)):
+            found += [(f"{name}.{part}.{field}", sums, field) for field in ("total", "count")]
+    return found
 
 
 def _optimizers(loop: Bilevel) -> list[tuple[str, torch.optim.Optimizer]]:

@@ -181,7 +181,7 @@ def _corrections(
     sizes = [len(data.lower[name]) for name in data.domains]
     pairs = zip(changed.split(sizes), counts.split(sizes), strict=True)
     means = torch.stack([c.sum() / n.sum().clamp(min=1) for c, n in pairs])
-    lows, highs = loop.evidence_of_labels.interval(means)
+    lows, highs = loop.evidence_of_labels.interval(None, means)
     rows = zip(data.domains, means.tolist(), lows.tolist(), highs.tolist(), strict=True)
     return {
         name: DomainWeight(weight=mean, low=low, high=high, verdict=verdict(low, high, start=0.0))

@@ -24,7 +24,7 @@ from dreamprm.data.files import atomic_write, in_row, load_json_object
 from dreamprm.errors import DataWarning
 from dreamprm.evaluation.statistics import Estimate, estimate, wilson
 from dreamprm.records import Record
-from dreamprm.training.batches import contrasting, items_at
+from dreamprm.training.batches import contrasting, items_of_part
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import Pair
 from dreamprm.training.losses import META_LOSSES, aggregate
@@ -176,7 +176,7 @@ def sample_of(meta: Sequence[Sequence[Pair]], config: TrainConfig) -> list[tuple
     most = max(int(SHARE * config.max_steps * per_step), SMALL)
     if sum(map(len, meta)) <= most and len(meta) <= QUESTIONS:
         return [(q, pair) for q, group in enumerate(meta) for pair in group]
-    order = items_at(0, len(meta), len(meta), "meta ranking")
+    order = items_of_part(0, 1, len(meta), "meta ranking")
     order.sort(key=lambda q: len({t.outcome for _, t in meta[q]}), reverse=True)
     sample: list[tuple[int, Pair]] = []
     for q in order[:QUESTIONS]:

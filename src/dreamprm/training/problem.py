@@ -17,10 +17,9 @@ from dreamprm.records import Question
 from dreamprm.training.batches import (
     LowerBatch,
     MetaBatch,
+    blocks_of,
     contrasting,
     domains_at,
-    grouped_items_at,
-    items_at,
     items_of_part,
     part_at,
 )
@@ -110,15 +109,14 @@ class PRMProblem:
     def lower_batch(self, domain: int, visit: int) -> LowerBatch:
         """This process's share of one domain's micro-batch, on the CPU."""
         name = self.data.domains[domain]
-        pairs, key = self.data.lower[name], f"{self.config.seed}/{name}"
+        key = f"{self.config.seed}/{name}"
         count = self.config.per_device_train_batch_size * self.parallel.world
-        if self.config.group_by_length:
-            chosen = grouped_items_at(visit, self._lengths[name], count, key)
-        else:
-            chosen = items_at(visit, len(pairs), count, key)
-        return self.batch_of(domain, [chosen[i] for i in self.parallel.mine(len(chosen))])
+        blocks = blocks_of(self._lengths[name], count, key, self.config.group_by_length)
+        block = part_at(visit, len(blocks), key)
+        mine = [blocks[block][i] for i in self.parallel.mine(count)]
+        return self.batch_of(domain, mine, block)
 
-    def batch_of(self, domain: int, mine: list[int]) -> LowerBatch:
+    def batch_of(self, domain: int, mine: list[int], block: int = -1) -> LowerBatch:
         """A micro-batch of some of a domain's trajectories, on the CPU."""
         pairs = self.data.lower[self.data.domains[domain]]
         tokens = self.encode([(pairs[i][0], pairs[i][1].steps) for i in mine])
@@ -126,6 +124,7 @@ class PRMProblem:
         steps = tokens.mask.shape[1]
         return LowerBatch(
             domain=domain,
+            block=block,
             items=items,
             tokens=tokens,
             labels=self._labels[items, :steps],
