@@ -107,7 +107,7 @@ def test_the_method_turns_away_from_a_domain_with_inverted_labels(meta_loss: str
         SMALL,
         max_steps=40,
         gradient_accumulation_steps=2,
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=4,
         meta_batch_questions=6,
         meta_loss=meta_loss,
     )

@@ -49,7 +49,7 @@ def test_without_clusters_the_chance_of_what_comes_again_is_not_seen(
 
 def test_what_may_be_chance_moves_nothing_and_what_is_sure_moves_almost_freely() -> None:
     moved = torch.stack([run(seed).shrunk() for seed in range(RUNS)])
-    assert (moved[:, :2] == 0).double().mean() == pytest.approx(0.9, abs=0.04)
+    assert (moved[:, :2] == 0).double().mean() == pytest.approx(0.88, abs=0.05)
     evidence = Evidence(2)
     for window in range(30):
         effects = torch.tensor([1.0, -1.0]) + 0.1 * (-1) ** (window // 10)

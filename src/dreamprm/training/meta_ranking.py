@@ -21,7 +21,7 @@ from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
 from dreamprm.data.files import atomic_write, in_row, load_json_object
-from dreamprm.errors import DataWarning
+from dreamprm.errors import DataWarning, DreamPRMError
 from dreamprm.evaluation.statistics import Estimate, estimate, wilson
 from dreamprm.records import Record
 from dreamprm.training.batches import contrasting, items_of_part
@@ -188,13 +188,16 @@ def sample_of(meta: Sequence[Sequence[Pair]], config: TrainConfig) -> list[tuple
 
 
 @torch.no_grad()
-def measured(problem: PRMProblem) -> MetaRanking:
-    """The ranking as the model is now. Every process scores the whole sample."""
+def measured(problem: PRMProblem) -> MetaRanking | None:
+    """The ranking as the model is now; None where scores are not finite, and training will say so.
+
+    Every process scores the whole sample.
+    """
     config, device = problem.config, problem.model.device
     sample = sample_of(problem.data.meta, config)
     sample.sort(key=lambda entry: rough_length(entry[1]))
     size = config.per_device_meta_batch_size or config.per_device_train_batch_size
-    meta_loss = META_LOSSES[config.meta_loss](config.meta_aggregation)  # with no memory of others
+    meta_loss = META_LOSSES[config.meta_loss](config.meta_aggregation)
     scores: list[Tensor] = []
     judged: list[Tensor] = []
     outcomes = torch.tensor([float(bool(t.outcome)) for _, (_, t) in sample])
@@ -205,6 +208,8 @@ def measured(problem: PRMProblem) -> MetaRanking:
             target = outcomes[start : start + size].to(device)
             scores.append(aggregate(logits, mask, config.meta_aggregation).cpu())
             judged.append(meta_loss.score(logits, mask, target).cpu())
+    if not torch.cat(judged).isfinite().all():
+        return None
     question = torch.tensor([q for q, _ in sample])
     loss = float(meta_loss(torch.cat(judged).float(), outcomes, question))
     return ranking_of(torch.cat(scores).numpy(), outcomes.numpy(), question.numpy(), loss)
@@ -218,7 +223,8 @@ def ranking_before(problem: PRMProblem, step: int, folder: Path | None) -> MetaR
         path = folder / FILE if folder else None
         return read_ranking(path).before if path and path.exists() else None
     ranking = measured(problem)
-    _write(problem, BeforeAfter(before=ranking), folder)
+    if ranking is not None:
+        _write(problem, BeforeAfter(before=ranking), folder)
     return ranking
 
 
@@ -229,6 +235,11 @@ def ranking_after(
     if not problem.config.learn_weights:
         return None
     after = measured(problem)
+    if after is None:
+        raise DreamPRMError(
+            "after training, scores of the meta set are not finite: start anew (in another "
+            "output_dir) with a lower learning rate"
+        )
     result = BeforeAfter(before=before, after=after)
     _write(problem, result, folder)
     if after.verdict.ci95[0] <= 0.5:
