@@ -48,7 +48,7 @@ _TRAIN = {
     "weights": """meta_optimizer meta_learning_rate unroll_steps meta_batch_questions
         meta_batch_candidates meta_loss weighting label_correction weights_file learn_weights
         meta_aggregation meta_warmup_steps meta_weight_decay estimator instance_weight_min
-        instance_weight_max meta_gradient_at preconditioning momentum""",
+        instance_weight_max meta_gradient_at preconditioning momentum null_check null_check_runs""",
     "hardware": """dry_run device bf16 dtype gradient_checkpointing per_device_meta_batch_size
         dataloader_num_workers""",
     "output": """output_dir save_steps save_total_limit resume_from_checkpoint logging_steps

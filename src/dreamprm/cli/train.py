@@ -74,6 +74,9 @@ class Config(TrainConfig, UsedImages):
             trajectories (`dreamprm weigh`), or the folder of an earlier run (what it learned).
         preset: values of the options that you do not give: `default`, or `paper` as published.
         resume_from_checkpoint: go on from the newest checkpoint in output_dir.
+        null_check: train once more with the meta outcomes permuted, in output_dir/null_check, and
+            show which weights chance alone gives.
+        null_check_runs: of these, how many.
         dry_run: check data and settings, show what memory and time the run takes, and stop;
             no weights are loaded.
         push_to_hub: upload the model with its card when it is done.
@@ -105,6 +108,8 @@ class Config(TrainConfig, UsedImages):
     weights_file: Path | None = None
     preset: Literal["default", "paper"] = "default"
     resume_from_checkpoint: bool = True
+    null_check: bool = False
+    null_check_runs: int = 1
     dry_run: bool = False
     push_to_hub: bool = False
     hub_model_id: str | None = None
@@ -143,6 +148,11 @@ def _train(config: Config) -> None:
         raise DreamPRMError(
             "no training data; give train_file, or train_questions and _trajectories"
         )
+    if config.null_check and (not config.learns or config.null_check_runs < 1):
+        raise DreamPRMError(
+            "null_check trains again with permuted outcomes: it needs weights that are learned "
+            "(learn_weights true, no weights_file, objective prm) and null_check_runs of 1 or more"
+        )
     if meta_set is None and config.learns:
         raise DreamPRMError(
             "learning weights needs a meta set: give meta_file, or meta_questions and "
@@ -177,40 +187,26 @@ def _train(config: Config) -> None:
     quiet_transformers()
     if config.dry_run:
         if is_main_process():
-            from dreamprm.models.loading import device_of
-            from dreamprm.training.dry_run import plan_run
-            from dreamprm.training.processes import sharding_asked_for
-
-            plan = plan_run(
-                config.model_name_or_path,
-                _prm_config(config),
-                data,
-                settings,
-                lora=adapters,
-                dtype=getattr(torch, config.dtype),
-                weights=given,
-                device=device_of(config.device),
-                world=int(os.environ.get("WORLD_SIZE", "1")),
-                sharded=sharding_asked_for(),
-            )
-            print(plan)
+            _print_plan(config, data, adapters, given)
         return
 
-    from dreamprm.prm.model import trainable_prm
+    from dreamprm.prm.model import PRM, trainable_prm
     from dreamprm.training.processes import leave_together
     from dreamprm.training.run import fit
 
-    torch.manual_seed(config.seed)  # adapters begin at random
-    model = trainable_prm(
-        config.model_name_or_path,
-        _prm_config(config),
-        lora=adapters,
-        dtype=config.dtype,
-        device=config.device,
-    )
+    def make_model() -> PRM:
+        torch.manual_seed(config.seed)  # adapters begin at random
+        return trainable_prm(
+            config.model_name_or_path,
+            _prm_config(config),
+            lora=adapters,
+            dtype=config.dtype,
+            device=config.device,
+        )
+
     with progress("training steps", settings.max_steps) as advance:
         result = fit(
-            model,
+            make_model(),
             data,
             settings,
             output_dir=config.output_dir,
@@ -218,15 +214,47 @@ def _train(config: Config) -> None:
             resume=config.resume_from_checkpoint,
             progress=advance,
         )
+    band = None
+    if config.null_check:
+        from dreamprm.training.null_check import null_check
+
+        runs = config.null_check_runs
+        with progress("steps of null runs", runs * settings.max_steps) as advance:
+            band = null_check(make_model, data, settings, result, config.output_dir, runs, advance)
     leave_together()
     if not result.is_main:
         return
     _print_weights(config.output_dir, result)
+    for line in band.lines() if band else ():
+        print(line)
     if config.push_to_hub and config.hub_model_id:
         from dreamprm.training.hub import push_to_hub, write_card
 
         write_card(config.output_dir, config.hub_model_id)
         print(push_to_hub(config.output_dir, config.hub_model_id, config.hub_private_repo or None))
+
+
+def _print_plan(config: Config, data: Any, adapters: Any, given: Any) -> None:
+    """What `dry_run` shows."""
+    import torch
+
+    from dreamprm.models.loading import device_of
+    from dreamprm.training.dry_run import plan_run
+    from dreamprm.training.processes import sharding_asked_for
+
+    plan = plan_run(
+        config.model_name_or_path,
+        _prm_config(config),
+        data,
+        config.settings(),
+        lora=adapters,
+        dtype=getattr(torch, config.dtype),
+        weights=given,
+        device=device_of(config.device),
+        world=int(os.environ.get("WORLD_SIZE", "1")),
+        sharded=sharding_asked_for(),
+    )
+    print(plan)
 
 
 def _read_set(config: Config, kind: Literal["train", "meta"]) -> Records | None:

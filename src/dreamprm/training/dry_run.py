@@ -34,6 +34,7 @@ from dreamprm.training.batches import LowerBatch, MetaBatch
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData
 from dreamprm.training.learned import GivenWeights, make_weights, without_zeros
+from dreamprm.training.power import what_can_be_found
 from dreamprm.training.problem import PRMProblem, rough_length
 from dreamprm.training.run import make_loop, warn_of_nothing_learned
 
@@ -127,6 +128,7 @@ class Plan:
         steps: lower steps of the run.
         shards: devices that share parameters, gradients and what is as large (FSDP2).
         seconds, measured_peak: of a real window; None: not measured.
+        meta_set: what it can find, in words; empty where no weights of domains are learned.
     """
 
     domains: list[tuple[str, int, int, float]]
@@ -145,6 +147,7 @@ class Plan:
     shards: int = 1
     seconds: float | None = None
     measured_peak: int | None = None
+    meta_set: str = ""
 
     @property
     def expected_peak(self) -> int:
@@ -182,6 +185,8 @@ class Plan:
         ]
         width = max(len(name) for name, _ in rows) + 2
         lines = [f"{name:<{width}}{value}".rstrip() for name, value in rows]
+        if self.meta_set:
+            lines.append(f"Meta set: {self.meta_set}.")
         verdict = "fits" if self.fits else "does not fit"
         memory = _bytes(self.memory)
         lines.append(f"The peak and a tenth more {verdict} this device's {memory}.")
@@ -227,6 +232,8 @@ def plan_run(
     """
     device = torch.device(device)
     warn_of_nothing_learned(config, data)
+    by_domain = config.learn_weights and config.weighting == "domain"
+    meta_set = what_can_be_found(config, data)[1] if by_domain else ""
     data, weights = without_zeros(data, weights)
     config = replace(config, meta_batch_questions=-(-config.meta_batch_questions // world))
     order = [(len({t.outcome for _, t in g}), max(map(rough_length, g))) for g in data.meta]
@@ -248,7 +255,7 @@ def plan_run(
         model = _untrained(name, facts, lora, dtype, config, str(device))
         seconds, peak = _measured(PRMProblem(model, data, config), lower, weights, windows)
         plan = replace(plan, seconds=seconds, measured_peak=peak)
-    return plan
+    return replace(plan, meta_set=meta_set)
 
 
 def _untrained(

@@ -37,6 +37,7 @@ from dreamprm.training.learned import (
     write_learned,
 )
 from dreamprm.training.meta_ranking import ranking_after, ranking_before
+from dreamprm.training.power import warn_if_too_small
 from dreamprm.training.problem import PRMProblem
 from dreamprm.training.processes import Processes
 
@@ -130,6 +131,7 @@ def fit(
         history = state["history"]
         progress(loop.steps)
     warn_of_nothing_learned(config, data)
+    warn_if_too_small(config, data)
     before = ranking_before(problem, loop.steps, output_dir)
     saved = logged = loop.steps
     for row in windows(loop, problem):
@@ -148,23 +150,31 @@ def fit(
             saved = loop.steps
     result = learned(problem, loop, history)
     result = replace(result, meta_ranking=ranking_after(problem, before, output_dir))
+    warn_of_nothing_told_apart(result)
     if output_dir:
         whole = processes.whole_state(model)
         if result.is_main:
             model.save_pretrained(output_dir, result.weights, state=whole)
             write_learned(result, data, output_dir)
-            facts = {
-                "model_name_or_path": model.base,
-                "config": asdict(config),
-                "domains": {name: len(pairs) for name, pairs in data.lower.items()},
-            }
-            with atomic_write(output_dir / "history.jsonl") as file:
-                file.writelines(json.dumps(row).encode() + b"\n" for row in history)
-            with atomic_write(output_dir / "training_config.json") as file:
-                file.write(json.dumps(facts, indent=2).encode() + b"\n")
+            _write_facts(model, data, config, history, output_dir)
         processes.wait()
     processes.finish()
     return result
+
+
+def _write_facts(
+    model: PRM, data: TrainData, config: TrainConfig, history: list[dict[str, Any]], folder: Path
+) -> None:
+    """How the model came to be: `history.jsonl` and `training_config.json`."""
+    facts = {
+        "model_name_or_path": model.base,
+        "config": asdict(config),
+        "domains": {name: len(pairs) for name, pairs in data.lower.items()},
+    }
+    with atomic_write(folder / "history.jsonl") as file:
+        file.writelines(json.dumps(row).encode() + b"\n" for row in history)
+    with atomic_write(folder / "training_config.json") as file:
+        file.write(json.dumps(facts, indent=2).encode() + b"\n")
 
 
 def warn_of_nothing_learned(config: TrainConfig, data: TrainData) -> None:
@@ -180,6 +190,17 @@ def warn_of_nothing_learned(config: TrainConfig, data: TrainData) -> None:
         reason = f"'{data.domains[0]}' is the only domain, and domains are compared"
     if reason:
         warnings.warn(f"no weights are learned: {reason}", DataWarning, stacklevel=3)
+
+
+def warn_of_nothing_told_apart(result: TrainResult) -> None:
+    """A run that has learned weights, and none that means anything."""
+    if result.verdicts and set(result.verdicts.values()) == {"not told apart"}:
+        warnings.warn(
+            "no weight is told apart from 1 (every 95% interval holds it): as far as this meta set "
+            "and these windows can tell, the domains are equally good",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def make_loop(
