@@ -109,6 +109,8 @@ def test_the_text_says_what_does_not_fit_and_what_is_guessed() -> None:
     assert "does not fit this device's 0.01 MB" in text
     assert "Less memory: gradient_checkpointing" in text
     assert "Time: guessed" in text
+    assert "Meta set" not in text
+    assert "Meta set: 96 meta candidates, 32 questions with both outcomes" in str(plan(SMALL))
     measured = str(plan_run("tiny", PRMConfig(), DATA, PLAIN))
     assert " fits " in measured
     assert "Time: measured" in measured
