@@ -82,8 +82,14 @@ def test_label_labels_every_step_and_resumes(project: Path, model: str) -> None:
     assert (project / "labelled.jsonl").read_bytes() == whole
 
 
-def test_train_learns_weights_and_score_reads_the_model(project: Path, model: str) -> None:
-    assert main(train_words(project, model)) == 0
+def test_train_learns_weights_and_score_reads_the_model(
+    project: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*train_words(project, model), "--null_check"]) == 0
+    told = capsys.readouterr()
+    assert "right-wrong pairs of a question ranked right" in told.out
+    assert "null check, outcomes permuted within questions, 1 run: 2 weights from" in told.out
+    assert "the meta set is small" in told.err
     weights = json.loads((project / "prm" / "weights.json").read_text())
     assert set(weights) == {"bars", "dials"}
     assert sum(w["weight"] for w in weights.values()) == pytest.approx(2)

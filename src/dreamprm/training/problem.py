@@ -257,7 +257,7 @@ class PRMProblem:
         """What the meta loss looks at of each candidate, (candidates,)."""
         return self.of_candidates.score(self._logits(tokens), tokens.mask, outcomes)
 
-    def logits_of(self, part: list[tuple[Question, Sequence[str]]]) -> tuple[Tensor, Tensor]:
+    def logits_of(self, part: Sequence[tuple[Question, Sequence[str]]]) -> tuple[Tensor, Tensor]:
         """Step logits and mask of trajectories, (trajectories, steps) each."""
         tokens = self.encode(part).to(self.model.device)
         return self._logits(tokens), tokens.mask
