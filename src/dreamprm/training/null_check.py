@@ -54,8 +54,9 @@ class NullBand:
         low, high = values[0], values[-1]
         sure = f"; {self.told_apart} of them told apart from 1" * (self.told_apart is not None)
         outside = [f"{n} {w:.2f}" for n, w in self.real.items() if not low <= w <= high]
+        runs = f"{len(self.null)} run{'s' * (len(self.null) > 1)}"
         return [
-            f"null check, outcomes permuted within questions, {len(self.null)} run{'s' * (len(self.null) > 1)}: "
+            f"null check, outcomes permuted within questions, {runs}: "
             f"{len(values)} weights from {low:.2f} to {high:.2f}{sure}",
             f"real weights outside of that: {', '.join(outside) or 'none'}",
         ]
