@@ -286,10 +286,8 @@ def _load_tokenizer(path: str) -> Any:
     with reading(f"the tokenizer of '{path}'"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
         empty = tokenizer("").input_ids
-    tokenizer.model_input_names = [
-        "input_ids",
-        "attention_mask",
-    ]  # type ids are of BERT and its kin
+    # Some tokenizers give type ids, which decoders ignore, or add up as if they were tokens.
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
     if tokenizer.chat_template is None:
         begins = "{{ bos_token }}" if empty[:1] == [tokenizer.bos_token_id] else ""
         tokenizer.chat_template = begins + PLAIN_TEMPLATE
