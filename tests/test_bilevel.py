@@ -48,7 +48,8 @@ def test_every_round_visits_every_domain_once(count: int, per_step: int, seed: i
 
 @given(st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_blocks_are_of_one_size_and_hold_every_item(size: int, count: int, by_length: bool) -> None:
-    blocks = blocks_of([i % 3 for i in range(size)], count, "key", by_length)
+    lengths, questions = [i % 3 for i in range(size)], [str(i % 4) for i in range(size)]
+    blocks = blocks_of(questions, lengths, count, "key", by_length)
     items = [i for block in blocks for i in block]
     assert set(items) == set(range(size))
     assert {len(block) for block in blocks} == {count}
@@ -336,5 +337,12 @@ def test_shards_refuse_mixed_questions_and_per_trajectory_estimators() -> None:
 
 def test_similar_lengths_share_a_batch() -> None:
     lengths = [1, 9, 1, 9, 1, 9, 1, 9]
-    blocks = blocks_of(lengths, 2, "key", by_length=True)
+    blocks = blocks_of([str(i) for i in range(8)], lengths, 2, "key", by_length=True)
     assert all(len({lengths[i] for i in block}) == 1 for block in blocks)
+
+
+def test_trajectories_of_a_question_share_a_block_but_do_not_fill_it() -> None:
+    pairs = blocks_of([str(i // 2) for i in range(32)], [1] * 32, 8, "key", by_length=False)
+    assert all(len({i // 2 for i in block}) == 4 for block in pairs)
+    many = blocks_of([str(i // 16) for i in range(64)], [1] * 64, 8, "key", by_length=False)
+    assert max(len({i // 16 for i in block}) for block in many) > 1

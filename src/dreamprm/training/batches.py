@@ -140,21 +140,28 @@ def items_of_part(part: int, parts: int, size: int, key: str) -> list[int]:
     return list(_permutation(size, key)[part::parts])
 
 
-def blocks_of(lengths: Sequence[int], count: int, key: str, by_length: bool) -> list[list[int]]:
+def blocks_of(
+    questions: Sequence[str], lengths: Sequence[int], count: int, key: str, by_length: bool
+) -> list[list[int]]:
     """A set of trajectories in blocks of `count`, at random, once and for all.
 
-    The last one is filled up with the first items, so that all are as large.
+    Trajectories of one question stand together, up to a quarter of a block: they share what is
+    peculiar to it. The last block is filled up with the first items, so that all are as large.
 
     Args:
-        lengths: of the trajectories.
+        questions, lengths: of the trajectories.
         by_length: items of similar length together (within random stretches of them).
     """
-    return _blocks_of(tuple(lengths), count, key, by_length)
-
-
-@lru_cache(maxsize=1024)  # asked for at every visit of a domain
-def _blocks_of(lengths: tuple[int, ...], count: int, key: str, by_length: bool) -> list[list[int]]:
-    order = list(_permutation(len(lengths), key))
+    of_question: dict[str, list[int]] = {}
+    for i, question in enumerate(questions):
+        of_question.setdefault(question, []).append(i)
+    together = max(1, count // 4)
+    bunches = [
+        items[start : start + together]
+        for items in of_question.values()
+        for start in range(0, len(items), together)
+    ]
+    order = [i for b in _permutation(len(bunches), key) for i in bunches[b]]
     if by_length:
         stretch = BATCHES_IN_STRETCH * count
         order = [

@@ -50,8 +50,15 @@ class PRMProblem:
         self.of_candidates: MetaLoss = META_LOSSES[config.meta_loss](config.meta_aggregation)
         self._labels, self._labelled = data.label_table()
         self._contrast = [group for group in data.meta if len({t.outcome for _, t in group}) == 2]
-        self._lengths = {
-            name: [rough_length(pair) for pair in pairs] for name, pairs in data.lower.items()
+        self._blocks = {
+            name: blocks_of(
+                [q.id for q, _ in pairs],
+                [rough_length(pair) for pair in pairs],
+                config.per_device_train_batch_size * parallel.world,
+                f"{config.seed}/{name}",
+                config.group_by_length,
+            )
+            for name, pairs in data.lower.items()
         }
         if config.learn_weights:
             self._check_upper_level()
@@ -109,11 +116,9 @@ class PRMProblem:
     def lower_batch(self, domain: int, visit: int) -> LowerBatch:
         """This process's share of one domain's micro-batch, on the CPU."""
         name = self.data.domains[domain]
-        key = f"{self.config.seed}/{name}"
-        count = self.config.per_device_train_batch_size * self.parallel.world
-        blocks = blocks_of(self._lengths[name], count, key, self.config.group_by_length)
-        block = part_at(visit, len(blocks), key)
-        mine = [blocks[block][i] for i in self.parallel.mine(count)]
+        blocks = self._blocks[name]
+        block = part_at(visit, len(blocks), f"{self.config.seed}/{name}")
+        mine = [blocks[block][i] for i in self.parallel.mine(len(blocks[block]))]
         return self.batch_of(domain, mine, block)
 
     def batch_of(self, domain: int, mine: list[int], block: int = -1) -> LowerBatch:
