@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from scipy import stats  # type: ignore[import-untyped]
+from scipy.special import stdtrit  # type: ignore[import-untyped]
 from torch import Tensor
 
 LEAST_PARTS = 3  # that saw a domain, before anything is said of it
@@ -163,4 +163,4 @@ class Evidence:
 
 
 def _quantile(level: float, freedom: Tensor) -> Tensor:
-    return torch.from_numpy(stats.t.ppf((1 + level) / 2, freedom.numpy()))
+    return torch.from_numpy(stdtrit(freedom.numpy(), (1 + level) / 2))
