@@ -15,9 +15,9 @@ a share s of its labels inverted is moved s times as far as one with all of them
 count as half.) So the smallest effect can be said as a share of wrong labels.
 
 The two constants are rough: they are of the embedded world's harmful domains (seeds 1 and 2, ten of
-them, default settings). There the formula says within 0.2, mostly 0.1, how often one is found, with 48 to 192
-questions and 8 to 99 windows (`experiments/power.py`). Other data and models have others, and the
-chance in a domain's own trajectories comes on top: a domain of a few dozen needs more than is said.
+them, default settings). There the formula says within 0.2, mostly 0.1, how often one is found, with
+48 to 192 questions and 8 to 99 windows (`experiments/power.py`). Other data and models have others,
+and the chance in a domain's own trajectories comes on top: one of a few dozen needs more.
 """
 
 from __future__ import annotations
