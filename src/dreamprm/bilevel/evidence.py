@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit  # type: ignore[import-untyped]
-from torch import Tensor
 
+Array = NDArray[np.float64]
 LEAST_PARTS = 3  # that saw a domain, before anything is said of it
 SHRUNK_BELOW = 0.9  # evidence below this (two-sided) quantile of t moves no weight
 POOLED = 4.0  # blocks' worth of what all domains say, in each domain's variance among blocks
@@ -30,24 +31,24 @@ class Sums:
     """Sums of values by cluster and domain: total and count, (clusters, domains)."""
 
     def __init__(self, domains: int) -> None:
-        self.total, self.count = torch.zeros(2, 0, domains, dtype=torch.double)
+        self.total, self.count = np.zeros((2, 0, domains))
 
     def add(self, cluster: int, domain: int, value: float) -> None:
-        missing = cluster + 1 - len(self.total)
-        if missing > 0:
-            empty = self.total.new_zeros(missing, self.total.shape[1])
-            self.total, self.count = (torch.cat([x, empty]) for x in (self.total, self.count))
+        missing = max(0, cluster + 1 - len(self.total))
+        self.total, self.count = (
+            np.pad(x, ((0, missing), (0, 0))) if missing else x for x in (self.total, self.count)
+        )
         self.total[cluster, domain] += value
         self.count[cluster, domain] += 1
 
-    def spread(self) -> tuple[Tensor, Tensor, Tensor]:
+    def spread(self) -> tuple[Array, Array, Array]:
         """Mean over clusters, variance among them, and how many saw the domain, (domains,) each."""
         seen = self.count > 0
-        means = self.total / self.count.clamp(min=1)
-        clusters = seen.sum(dim=0)
-        mean = means.sum(dim=0) / clusters.clamp(min=1)
-        squares = torch.where(seen, (means - mean) ** 2, 0.0).sum(dim=0)
-        return mean, squares / (clusters - 1).clamp(min=1), clusters
+        means = self.total / np.maximum(self.count, 1)
+        clusters = seen.sum(axis=0).astype(float)
+        mean = means.sum(axis=0) / np.maximum(clusters, 1)
+        squares = np.where(seen, (means - mean) ** 2, 0.0).sum(axis=0)
+        return mean, squares / np.maximum(clusters - 1, 1), clusters
 
 
 class Evidence:
@@ -61,11 +62,11 @@ class Evidence:
 
     def __init__(self, domains: int) -> None:
         self.parts, self.blocks = Sums(domains), Sums(domains)
-        self.squares = torch.zeros(domains, dtype=torch.double)
+        self.squares = np.zeros(domains)
 
     def add(
-        self, part: int, domains: Sequence[int], blocks: Sequence[int], effects: Tensor
-    ) -> Tensor:
+        self, part: int, domains: Sequence[int], blocks: Sequence[int], effects: Sequence[float]
+    ) -> dict[int, float]:
         """Take in a window.
 
         It counts with the square root of its size: by size a few early windows would decide, and
@@ -74,27 +75,26 @@ class Evidence:
         Args:
             part: of the meta set that the window read.
             domains: of each micro-batch.
-            blocks: of its domain that each micro-batch is; all -1: their chance is left out.
-            effects: of a larger weight of each micro-batch on the meta set, (micro-batches,).
+            blocks: of its domain that each micro-batch is; -1: the chance in it is left out.
+            effects: of a larger weight of each micro-batch on the meta set.
 
         Returns:
-            The effects of domains, (domains,); NaN for those that the window did not see.
+            The effect of each domain that the window saw.
         """
-        effects = effects.double().cpu()
-        index = torch.tensor(domains)
-        visits = torch.bincount(index, minlength=len(self.squares))
-        sums = torch.zeros_like(self.squares).index_add(0, index, effects)
-        of_domain = sums / visits  # 0 / 0 is NaN
-        size = of_domain[visits > 0].square().mean().sqrt().sqrt().clamp(min=1e-12)
-        for k in visits.nonzero()[:, 0].tolist():
-            self.parts.add(part, k, float(of_domain[k] / size))
-        for k, block, effect in zip(domains, blocks, (effects / size).tolist(), strict=True):
+        of_domain: dict[int, list[float]] = {}
+        for k, effect in zip(domains, effects, strict=True):
+            of_domain.setdefault(k, []).append(effect)
+        means = {k: float(np.mean(values)) for k, values in of_domain.items()}
+        size = max(float(np.sqrt(np.sqrt(np.mean(np.square([*means.values()]))))), 1e-12)
+        for k, mean in means.items():
+            self.parts.add(part, k, mean / size)
+        for k, block, effect in zip(domains, blocks, effects, strict=True):
             if block >= 0:
-                self.blocks.add(block, k, effect)
-                self.squares[k] += effect**2
-        return of_domain
+                self.blocks.add(block, k, effect / size)
+                self.squares[k] += (effect / size) ** 2
+        return means
 
-    def z(self, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def z(self, weights: ArrayLike | None = None) -> tuple[Array, Array]:
         """Mean effect in standard errors, and its degrees of freedom, (domains,) each.
 
         z is 0 for a domain that fewer than `LEAST_PARTS` parts have seen.
@@ -104,45 +104,41 @@ class Evidence:
                 whose chance is part of them.
         """
         mean, among, parts = self.parts.spread()
-        variance = among / parts.clamp(min=1)
-        freedom = (parts - 1).clamp(min=1).double()
-        beside = torch.eye(len(mean), dtype=torch.double)  # (domain, of whose trajectories)
+        variance, freedom = among / np.maximum(parts, 1), np.maximum(parts - 1, 1)
+        beside = np.eye(len(mean))  # (domain, of whose trajectories)
         if weights is not None:
-            weights = weights.detach().double().cpu()
-            beside = (beside - weights / weights.sum()) ** 2
+            beside = (beside - np.asarray(weights) / max(np.sum(weights), 1e-12)) ** 2
         of_blocks, freedom_of_blocks = self._of_blocks()
-        added = beside @ of_blocks
+        total = variance + beside @ of_blocks
         unsure = variance**2 / freedom + beside**2 @ (of_blocks**2 / freedom_of_blocks)
-        total = variance + added
         known = (parts >= LEAST_PARTS) & (total > 0)
-        z = torch.where(known, mean / total.sqrt(), 0.0)
-        return z, torch.where(known, total**2 / unsure, 1.0)  # Satterthwaite
+        total, unsure = np.where(known, total, 1.0), np.where(known, unsure, 1.0)
+        return np.where(known, mean / np.sqrt(total), 0.0), total**2 / unsure  # Satterthwaite
 
-    def _of_blocks(self) -> tuple[Tensor, Tensor]:
+    def _of_blocks(self) -> tuple[Array, Array]:
         """Variance of each domain's mean by the choice of its trajectories, and its freedom."""
         _, among, blocks = self.blocks.spread()
-        count = self.blocks.count.sum(dim=0).clamp(min=1)
-        mean = self.blocks.total.sum(dim=0) / count
-        within = (self.squares / count - mean**2).clamp(min=0) * blocks / count  # of windows alone
-        freedom = (blocks - 1).clamp(min=0).double()
-        excess = among - within
-        pooled = (freedom * excess).sum() / freedom.sum().clamp(min=1)
+        count = np.maximum(self.blocks.count.sum(axis=0), 1)
+        mean = self.blocks.total.sum(axis=0) / count
+        within = np.maximum(self.squares / count - mean**2, 0) * blocks / count  # of windows alone
+        freedom, excess = np.maximum(blocks - 1, 0), among - within
+        pooled = (freedom * excess).sum() / max(freedom.sum(), 1)
         of_each = (freedom * excess + POOLED * pooled) / (freedom + POOLED)
-        return of_each.clamp(min=0) / blocks.clamp(min=1), freedom + POOLED
+        return np.maximum(of_each, 0) / np.maximum(blocks, 1), freedom + POOLED
 
-    def shrunk(self, weights: Tensor | None = None) -> Tensor:
+    def shrunk(self, weights: ArrayLike | None = None) -> Array:
         """z, with what may well be chance taken out: z - c^2 / z beyond the quantile c, else 0.
 
         The non-negative garrote (Breiman 1995) at the quantile of t: small values become 0, large
         ones are hardly touched.
         """
         z, freedom = self.z(weights)
-        c = _quantile(SHRUNK_BELOW, freedom)
-        return torch.where(z.abs() > c, z - c**2 / torch.where(z == 0, 1.0, z), 0.0)
+        c = stdtrit(freedom, (1 + SHRUNK_BELOW) / 2)
+        return np.where(np.abs(z) > c, z - c**2 / np.where(z == 0, 1.0, z), 0.0)
 
     def interval(
-        self, weights: Tensor | None = None, moved: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, weights: ArrayLike | None = None, moved: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
         """95% interval of what has been moved along the evidence, (domains,) each.
 
         Args:
@@ -152,15 +148,10 @@ class Evidence:
                 unexplained is noise too. None: z itself.
         """
         z, freedom = self.z(weights)
-        q = _quantile(0.95, freedom)
+        q = stdtrit(freedom, 0.975)
         if moved is None:
             return z - q, z + q
-        moved = moved.double().cpu()
-        scale = (moved * z).sum() / (z**2).sum().clamp(min=1e-12)
-        rest = ((moved - scale * z) ** 2).mean()
-        half = q * (scale**2 + rest).sqrt()
+        moved = np.asarray(moved)
+        scale = (moved * z).sum() / max((z**2).sum(), 1e-12)
+        half = q * np.sqrt(scale**2 + ((moved - scale * z) ** 2).mean())
         return moved - half, moved + half
-
-
-def _quantile(level: float, freedom: Tensor) -> Tensor:
-    return torch.from_numpy(stdtrit(freedom.numpy(), (1 + level) / 2))

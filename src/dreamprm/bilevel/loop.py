@@ -23,8 +23,8 @@ Any model will do:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -70,7 +70,7 @@ class Step:
             direction with (the first window).
         window: the window's micro-batches, in the hypergradient's order.
         part: of the meta set that the window read.
-        effects: of a larger weight of each domain on the meta set, (domains,); NaN: not seen.
+        effects: of a larger weight on the meta set, of each domain that the window saw.
     """
 
     losses: list[Tensor]
@@ -78,7 +78,7 @@ class Step:
     hypergradient: Hypergradient | None = None
     window: tuple[MicroBatch, ...] = ()
     part: int | None = None
-    effects: Tensor | None = None
+    effects: Mapping[int, float] = field(default_factory=dict)
 
 
 class Bilevel:
@@ -230,15 +230,15 @@ class Bilevel:
         return result
 
     @torch.no_grad()
-    def intervals(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """95% intervals of the domains' (mean) weights, (domains,): low and high."""
-        if isinstance(self.weights, DomainWeights):
-            moved = None if self.dual_averaging else self.weights.alpha
-            low, high = self.evidence.interval(self.weights.table(), moved)
-            rate = self.meta_lr if self.dual_averaging else 1.0
-            return self.weights.table(rate * low), self.weights.table(rate * high)
-        low, high = self.evidence.interval(means, means - 1.0)
-        return 1.0 + low, 1.0 + high
+    def intervals(self, means: Sequence[float]) -> tuple[list[float], list[float]]:
+        """95% intervals of the domains' (mean) weights: low and high of each."""
+        if not isinstance(self.weights, DomainWeights):
+            low, high = self.evidence.interval(means, [w - 1.0 for w in means])
+            return (1.0 + low).tolist(), (1.0 + high).tolist()
+        moved = None if self.dual_averaging else self.weights.alpha.tolist()
+        rate = self.meta_lr if self.dual_averaging else 1.0
+        ends = [torch.from_numpy(rate * x) for x in self.evidence.interval(means, moved)]
+        return self.weights.table(ends[0]).tolist(), self.weights.table(ends[1]).tolist()
 
     def _start_window(self, meta_batch: Any) -> None:
         left = self.window_length if self.max_steps is None else self.max_steps - self.steps
@@ -324,23 +324,25 @@ class Bilevel:
         self._check_finite(meta_loss, "the meta set")
         part = getattr(self._meta_batch, "part", self.upper_steps)
         window, self._window, self._meta_batch = tuple(self._window), [], None
-        effects = None if hypergradient is None else self._learn(window, hypergradient, part)
+        effects = {} if hypergradient is None else self._learn(window, hypergradient, part)
         self.upper_steps += 1
         return Step(losses, meta_loss, hypergradient, window, part, effects)
 
     def _learn(
         self, window: Sequence[MicroBatch], hypergradient: Hypergradient, part: int
-    ) -> Tensor | None:
+    ) -> dict[int, float]:
         """Take in what the window says and move what is learned; returns effects of weights."""
         batches = [micro.batch for micro in window]
-        weights, labels, effects = self.weights, self.labels, None
+        weights, labels = self.weights, self.labels
+        effects: dict[int, float] = {}
         self.upper_optimizer.zero_grad()
         if any(True for _ in weights.parameters()):
             h = compared(hypergradient.weights, [micro.w for micro in window], self.parallel)
             effects = self._note(self.evidence, part, batches, h)
             if isinstance(weights, DomainWeights) and self.dual_averaging:
+                alpha = self.meta_lr * self.evidence.shrunk(weights.table().tolist())
                 with torch.no_grad():
-                    weights.alpha.copy_(self.meta_lr * self.evidence.shrunk(weights.table()))
+                    weights.alpha.copy_(torch.tensor(alpha.tolist()))
             else:
                 seen = [(micro.batch, micro.features) for micro in window]
                 weights.set_gradient(seen, h, self.parallel)
@@ -360,12 +362,12 @@ class Bilevel:
 
     def _note(
         self, evidence: Evidence, part: int, batches: Sequence[Any], h: Sequence[Tensor]
-    ) -> Tensor | None:
+    ) -> dict[int, float]:
         """Add a window's -h, of each micro-batch, to the evidence; returns effects by domain."""
-        effects = -self.parallel.total(torch.stack([one.sum().float() for one in h]))
-        self._check_finite(float(effects.abs().sum()), "the meta set", "hypergradient")
+        effects = (-self.parallel.mean(torch.stack([one.sum() for one in h]))).tolist()
+        self._check_finite(max(map(abs, effects)), "the meta set", "hypergradient")
         if not self.domains:
-            return None
+            return {}
         domains = [batch.domain for batch in batches]
         blocks = [getattr(batch, "block", -1) for batch in batches]
         return evidence.add(part, domains, blocks, effects)

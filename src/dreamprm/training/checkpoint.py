@@ -155,7 +155,7 @@ def load_checkpoint(
 def _tensors(loop: Bilevel) -> dict[str, Tensor]:
     tensors = {name: _whole(p) for name, p in _variables(loop).items()}
     for name, holder, attribute in _evidence(loop):
-        tensors[name] = getattr(holder, attribute).contiguous()
+        tensors[name] = torch.from_numpy(getattr(holder, attribute))
     tensors["rng"] = torch.get_rng_state()
     device = loop.parameters[0].device
     if device.type == "cuda":
@@ -172,7 +172,7 @@ def _restore(loop: Bilevel, tensors: dict[str, Tensor]) -> None:
         for name, variable in _variables(loop).items():
             variable.copy_(_sharded_as(variable, tensors[name]))
     for name, holder, attribute in _evidence(loop):
-        setattr(holder, attribute, tensors[name])
+        setattr(holder, attribute, tensors[name].numpy())
     for name, optimizer in _optimizers(loop):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         restored = optimizer.state_dict() | {"state": {}}

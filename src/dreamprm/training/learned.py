@@ -132,8 +132,8 @@ def intervals(loop: Bilevel, weights: dict[str, float]) -> dict[str, Range]:
     """95% intervals of the domains' learned weights; empty where none are learned."""
     if not weights or not any(True for _ in loop.weights.parameters()):
         return {}
-    ends = torch.stack(loop.intervals(torch.tensor(list(weights.values()))), dim=1)
-    return dict(zip(weights, ends.tolist(), strict=True))
+    ends = zip(*loop.intervals(list(weights.values())), strict=True)
+    return dict(zip(weights, map(list, ends), strict=True))
 
 
 @torch.no_grad()
@@ -181,7 +181,7 @@ def _corrections(
     sizes = [len(data.lower[name]) for name in data.domains]
     pairs = zip(changed.split(sizes), counts.split(sizes), strict=True)
     means = torch.stack([c.sum() / n.sum().clamp(min=1) for c, n in pairs])
-    lows, highs = loop.evidence_of_labels.interval(None, means)
+    lows, highs = loop.evidence_of_labels.interval(None, means.numpy())
     rows = zip(data.domains, means.tolist(), lows.tolist(), highs.tolist(), strict=True)
     return {
         name: DomainWeight(weight=mean, low=low, high=high, verdict=verdict(low, high, start=0.0))

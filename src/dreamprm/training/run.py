@@ -265,15 +265,13 @@ def windows(loop: Bilevel, problem: PRMProblem) -> Iterator[dict[str, Any]]:
         losses += step.losses
         if loop.between_windows:
             mean = problem.parallel.mean(torch.stack([x.mean() for x in losses]).mean())
-            effects = [] if step.effects is None else step.effects.tolist()
-            of_domain = zip(loop.domains, effects, strict=False)  # none in the first window
             yield {
                 "step": loop.steps,
                 "lower_loss": float(mean),
                 "meta_loss": step.meta_loss,
                 "trajectories": sum(len(x) for x in losses) * problem.parallel.world,
                 "meta_part": step.part,
-                "effects": {name: e for name, e in of_domain if not math.isnan(e)},
+                "effects": {loop.domains[k]: e for k, e in sorted(step.effects.items())},
             }
             losses = []
 
