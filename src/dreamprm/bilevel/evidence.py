@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import nctdtrinc, stdtrit  # type: ignore[import-untyped]
 
 Array = NDArray[np.float64]
 LEAST_PARTS = 3  # that saw a domain, before anything is said of it
@@ -148,10 +148,14 @@ class Evidence:
                 unexplained is noise too. None: z itself.
         """
         z, freedom = self.z(weights)
-        q = stdtrit(freedom, 0.975)
+        # What z is to be expected? Far from 0 the doubt about the standard error counts most, so
+        # the ends are those of the non-central t. At 0 they are z less and plus t's quantile.
+        near, far = (nctdtrinc(freedom, p, np.abs(z)) for p in (0.975, 0.025))
+        low, high = np.where(z < 0, -far, near), np.where(z < 0, -near, far)
         if moved is None:
-            return z - q, z + q
+            return low, high
         moved = np.asarray(moved)
         scale = (moved * z).sum() / max((z**2).sum(), 1e-12)
-        half = q * np.sqrt(scale**2 + ((moved - scale * z) ** 2).mean())
-        return moved - half, moved + half
+        rest = stdtrit(freedom, 0.975) ** 2 * ((moved - scale * z) ** 2).mean()
+        below, above = (np.sqrt((scale * (z - end)) ** 2 + rest) for end in (low, high))
+        return moved - below, moved + above
