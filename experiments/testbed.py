@@ -107,6 +107,7 @@ METHODS = {  # `dreamprm` is one of the meta losses too: the default of TrainCon
     "meta_affine_bce": Method({"meta_loss": "affine_bce"}),
     "meta_pairwise": Method({"meta_loss": "pairwise"}),
     "meta_listwise": Method({"meta_loss": "listwise"}),
+    "meta_margin": Method({"meta_loss": "margin"}),
 }
 del METHODS[f"meta_{CONFIG.meta_loss}"]
 CHECKS = {  # of what is planted in the hard variant

@@ -15,7 +15,7 @@ from dreamprm.errors import DreamPRMError
 # Names live here, and not beside the functions, because the command line reads this file: no torch.
 LowerLoss = Literal["mse", "bce", "hard"]
 MetaLossName = Literal[
-    "mse", "affine_bce", "affine_mse", "pairwise", "listwise", "mse_steps", "bce_steps"
+    "mse", "affine_bce", "affine_mse", "pairwise", "listwise", "margin", "mse_steps", "bce_steps"
 ]
 WeightingName = Literal["domain", "instance_table", "instance_net", "none"]
 MetaOptimizer = Literal["dual_averaging", "adamw"]
@@ -65,8 +65,8 @@ class TrainConfig:
         lower_loss: `mse` (paper), `bce` or `hard`, on step scores against Monte Carlo labels.
         hard_threshold: of `hard`: a step is good if its label is above.
         meta_loss: of aggregated scores against outcomes: `mse` (paper), `affine_bce` and
-            `affine_mse` (scale and shift fitted first, so that only ranking counts), `pairwise` and
-            `listwise` (within a question); `mse_steps` and `bce_steps` judge every step instead.
+            `affine_mse` (scale and shift fitted first, so that only ranking counts), `pairwise`,
+            `listwise` and `margin` (within a question); `mse_steps` and `bce_steps` judge every step instead.
         meta_aggregation: of step logits in the meta loss.
         weighting: what the upper level learns: `domain` (DreamPRM), `instance_table` or
             `instance_net` (DreamPRM-1.5: a weight of each trajectory), `none`.

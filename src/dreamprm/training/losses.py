@@ -163,6 +163,25 @@ class Listwise(MetaLoss):
         return torch.stack(losses).mean() if losses else scores.sum() * 0.0
 
 
+class Margin(MetaLoss):
+    """Mean A of a question's wrong candidates less that of its right ones, mean over questions.
+
+    It has no scale at which a pair counts as well ranked, so that every pair goes on speaking: of
+    all meta losses it is surest of what a domain is worth (docs/LOG.md, 2026-11-30).
+    """
+
+    compares_candidates = True
+
+    def __call__(self, scores: Tensor, outcome: Tensor, question: Tensor) -> Tensor:
+        right = outcome > 0.5
+        margins = [
+            scores[mine & ~right].mean() - scores[mine & right].mean()
+            for mine in (question == q for q in question.unique())
+            if right[mine].any() and not right[mine].all()
+        ]
+        return torch.stack(margins).mean() if margins else scores.sum() * 0.0
+
+
 class Affine(MetaLoss):
     """BCE or MSE of sigmoid(a A + b), where a and b are fitted to the outcomes and held fixed.
 
@@ -225,6 +244,7 @@ META_LOSSES: dict[str, Callable[[Aggregation], MetaLoss]] = {
     "affine_mse": lambda how: Affine("mse", how),
     "pairwise": Pairwise,
     "listwise": Listwise,
+    "margin": Margin,
     "mse_steps": lambda how: OfSteps("mse"),
     "bce_steps": lambda how: OfSteps("bce"),
 }
