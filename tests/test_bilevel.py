@@ -102,7 +102,7 @@ def test_training_lowers_the_loss_and_moves_the_weights() -> None:
     assert sum(result.weights.values()) == pytest.approx(3.0, rel=1e-5)
 
 
-@pytest.mark.parametrize("meta_loss", ["affine_bce", "pairwise", "listwise"])
+@pytest.mark.parametrize("meta_loss", ["affine_bce", "pairwise", "margin"])
 def test_the_method_turns_away_from_a_domain_with_inverted_labels(meta_loss: str) -> None:
     config = replace(
         SMALL,

@@ -11,6 +11,7 @@ from dreamprm.training.losses import (
     META_LOSSES,
     Affine,
     Listwise,
+    Margin,
     MetaLoss,
     OfSteps,
     Pairwise,
@@ -119,3 +120,11 @@ def test_a_meta_loss_that_calls_itself_separable_is_the_mean_of_its_parts(name: 
     else:
         with pytest.raises(TypeError, match="not a mean over candidates"):
             loss.of_each(scores, outcome)
+
+
+def test_margin_is_the_mean_gap_within_questions_and_skips_those_without_one() -> None:
+    scores = torch.tensor([3.0, 1.0, 0.0, 5.0, 5.0, -2.0])
+    outcome = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+    question = torch.tensor([0, 0, 0, 1, 1, 2])
+    assert float(Margin()(scores, outcome, question)) == pytest.approx(0.5 - 3.0)
+    assert float(Margin()(scores[3:], outcome[3:], question[3:])) == 0.0

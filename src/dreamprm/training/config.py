@@ -66,7 +66,8 @@ class TrainConfig:
         hard_threshold: of `hard`: a step is good if its label is above.
         meta_loss: of aggregated scores against outcomes: `mse` (paper), `affine_bce` and
             `affine_mse` (scale and shift fitted first, so that only ranking counts), `pairwise`,
-            `listwise` and `margin` (within a question); `mse_steps` and `bce_steps` judge every step instead.
+            `listwise` and `margin` (within a question); `mse_steps` and `bce_steps` judge every
+            step instead.
         meta_aggregation: of step logits in the meta loss.
         weighting: what the upper level learns: `domain` (DreamPRM), `instance_table` or
             `instance_net` (DreamPRM-1.5: a weight of each trajectory), `none`.

@@ -7,7 +7,7 @@ The DreamPRM paper's squared error rewards calibration more than ranking: labels
 pull the mean score toward the meta set's base rate, and that lowers the error. The other meta
 losses look only at what best-of-N uses. `affine_*` fits scale and shift of the aggregated logit to
 the outcomes and holds them fixed in the gradient (profiling a nuisance out); `pairwise` and
-`listwise` compare candidates of one question, where a shift cancels by itself.
+`listwise` (and `margin`, without a scale) compare candidates of one question, where a shift cancels by itself.
 """
 
 from __future__ import annotations
