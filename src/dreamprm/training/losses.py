@@ -6,8 +6,8 @@ aggregated as at inference, and the aggregated logit is compared with the soluti
 The DreamPRM paper's squared error rewards calibration more than ranking: labels without information
 pull the mean score toward the meta set's base rate, and that lowers the error. The other meta
 losses look only at what best-of-N uses. `affine_*` fits scale and shift of the aggregated logit to
-the outcomes and holds them fixed in the gradient (profiling a nuisance out); `pairwise` and
-`listwise` (and `margin`, without a scale) compare candidates of one question, where a shift cancels by itself.
+the outcomes and holds them fixed in the gradient (profiling a nuisance out); `pairwise`,
+`listwise` and `margin` compare candidates of one question, where a shift cancels by itself.
 """
 
 from __future__ import annotations
