@@ -71,6 +71,7 @@ def read_pool(data: Path, benchmark: str) -> Pool:
                 steps=candidate["steps"],
                 answer=vote_of(candidate["extracted"]),
                 outcome=candidate["correct"],
+                extra={"extracted": candidate["extracted"]},
             )
             for i, candidate in enumerate(row["candidates"])
         ]
