@@ -346,7 +346,14 @@ def make_states(
 # ---- training
 
 
-def run(folder: Path, cuts: Mapping[str, Cut], part: str, method: str, seed: int) -> None:
+def run(
+    folder: Path,
+    cuts: Mapping[str, Cut],
+    part: str,
+    method: str,
+    seed: int,
+    steps: int | None = None,
+) -> None:
     """Train one PRM and score the test candidates with it; a killed run goes on where it was.
 
     Leaves `{part}/{method}-{seed}.json`, its scores beside it, and a folder with weights and
@@ -362,8 +369,9 @@ def run(folder: Path, cuts: Mapping[str, Cut], part: str, method: str, seed: int
         JUDGE if part == "judge" else CONFIG,
         seed=seed,
         learn_weights=learns,
+        max_steps=steps or CONFIG.max_steps,
         save_steps=30,
-        bf16=torch.cuda.is_available(),  # CPUs without bf16 units compute it at a fifth of the speed
+        bf16=torch.cuda.is_available(),  # many CPUs compute it at a fifth of the speed of fp32
     )
     started = time.time()
     model, _ = make_model(folder)
@@ -452,7 +460,7 @@ def main() -> None:
         return
     for seed in args.seeds:
         for method in args.methods:
-            run(args.output_dir, cuts, args.part, method, seed)
+            run(args.output_dir, cuts, args.part, method, seed, args.steps)
             print(f"{args.part}/{method}-{seed} is done", flush=True)
 
 
