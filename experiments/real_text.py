@@ -51,6 +51,7 @@ from dreamprm.baselines.selection import Pool as Selectable
 from dreamprm.baselines.selection import select_weights
 from dreamprm.data import Records, write_scores
 from dreamprm.data.files import atomic_write
+from dreamprm.models.generation import positions_in
 from dreamprm.models.loading import device_of
 from dreamprm.prm.folder import LayoutConfig, PRMConfig
 from dreamprm.prm.model import PRM
@@ -168,7 +169,8 @@ def some(group: Group, count: int) -> Group:
     by_length = sorted(group, key=lambda pair: sum(map(len, pair[1].steps)))
     short = by_length[: max(count, 2 * len(by_length) // 3)]
     rng = random.Random(f"{group[0][0].id}/some")
-    pairs = rng.sample(short if mixed(short) else by_length, len(short))
+    pairs = short if mixed(short) else by_length
+    rng.shuffle(pairs)
     wrong = [pair for pair in pairs if not pair[1].outcome]
     right = [pair for pair in pairs if pair[1].outcome]
     kept = wrong[: max(count // 2, count - len(right))]
@@ -282,7 +284,7 @@ class FrozenLayers:
         ids, mask = kwargs.pop("input_ids"), kwargs["attention_mask"].bool()
         keys = self.digests(ids, mask)
         if any(key not in self.known and key not in self.stored for key in keys):
-            self.compute(keys, ids, mask, kwargs["position_ids"])
+            self.compute(ids, mask)
         states = torch.zeros(*ids.shape, self.below.config.hidden_size, device=ids.device)
         for row, own, key in zip(states, mask, keys, strict=True):
             file = self.stored.get(key)
@@ -296,12 +298,15 @@ class FrozenLayers:
         return [hashlib.sha256(row).hexdigest()[:24] for row in rows]
 
     @torch.no_grad()
-    def compute(self, keys: Sequence[str], ids: Tensor, mask: Tensor, positions: Tensor) -> None:
-        self.below.to(ids.device)
-        states = self.below(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False
-        ).last_hidden_state
-        for key, own, row in zip(keys, mask, states, strict=True):
+    def compute(self, ids: Tensor, mask: Tensor) -> None:
+        """Add the states of rows of tokens to `known`."""
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "position_ids": positions_in(mask),
+        }
+        states = self.below.to(ids.device)(**inputs, use_cache=False).last_hidden_state
+        for key, own, row in zip(self.digests(ids, mask), mask, states, strict=True):
             self.known[key] = row[own].half().cpu()  # (tokens, width)
             assert self.known[key].isfinite().all()
 
@@ -335,8 +340,8 @@ def make_states(
         shard = sorted(pairs[start : start + SHARD], key=lambda pair: sum(map(len, pair[1].steps)))
         for first in range(0, len(shard), 8):
             batch = encode([(q, t.steps) for q, t in shard[first : first + 8]])
-            with torch.no_grad():
-                model(batch.to(model.device))
+            inputs = batch.to(model.device).inputs
+            frozen.compute(inputs["input_ids"], inputs["attention_mask"].bool())
         with atomic_write(path) as file:
             file.write(save(frozen.known))
         print(f"{path.name} of {len(starts)}: {time.time() - started:.0f} s", flush=True)

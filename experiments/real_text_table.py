@@ -3,8 +3,8 @@
     python -m experiments.real_text_table DATA
 
 Writes `docs/results/real_text.json` and `real_text.md`, and in the output folder what `dreamprm
-report` reads with its page, `judge.html` and `trust.html`. Intervals are 95%, by question and, where
-there are several, by seed.
+report` reads with its page, `judge.html` and `trust.html`. Intervals are 95%, by question and by
+seed where there are several.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from dreamprm.cli import main as dreamprm
 from dreamprm.data import read_scores, write_questions, write_scores, write_trajectories
 from dreamprm.evaluation.evaluate import Evaluation, combine_seeds, evaluate
-from dreamprm.evaluation.statistics import Difference, Estimate, estimate_average, paired_difference
+from dreamprm.evaluation.statistics import Estimate, estimate_average, paired_difference
 from dreamprm.records import Question, StepScores, Trajectory, logits_of
 from experiments.real_pools import OFFICIAL, Pool
 from experiments.real_text import (
@@ -241,7 +241,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             per_seed = " / ".join(f"{r:.2f}" for r in rank["per_seed"])
             lines += [
                 "",
-                f"Rank correlation of mean weight and the labellers' own best of 32 (all questions): "
+                "Rank correlation of mean weight and the labellers' own best of 32 (all): "
                 f"{rank['of_mean_weights']:.2f} [{low:.2f}, {high:.2f}], p = {rank['p']:.2g}; "
                 f"per seed {per_seed}.",
                 "",
