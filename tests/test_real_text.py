@@ -72,7 +72,6 @@ def test_stored_states_give_the_scores_of_the_whole_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = str(save_backbone("llama", tmp_path / "backbone"))
-    monkeypatch.setattr(real_text, "packaged", lambda: backbone)
     monkeypatch.setattr(real_text, "LAYERS", 2)
     monkeypatch.setattr(real_text, "TRAINED", 1)
     question = Question(id="q", domain="d", text="What is 2 + 3?", answer="5")
