@@ -32,7 +32,9 @@ import importlib.util
 import json
 import random
 import re
+import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,6 +51,7 @@ from dreamprm.baselines.selection import Pool as Selectable
 from dreamprm.baselines.selection import select_weights
 from dreamprm.data import Records, write_scores
 from dreamprm.data.files import atomic_write
+from dreamprm.errors import DataWarning
 from dreamprm.models.generation import positions_in
 from dreamprm.models.loading import device_of, load_backbone, load_processor
 from dreamprm.prm.folder import LayoutConfig, PRMConfig
@@ -387,7 +390,8 @@ def run(
     }
     if method == "uniform":
         facts["loss_of_each"] = reference_losses(model, data.items, 16, config.lower_loss).tolist()
-    for path in output.rglob("*.safetensors"):  # without its frozen layers of no use
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    for path in output.glob("*.safetensors"):  # of no use without the frozen layers
         path.unlink()
     with atomic_write(done) as file:
         file.write(json.dumps(facts, indent=1).encode())
@@ -439,6 +443,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of training, to try things out")
     parser.add_argument("--output-dir", type=Path, default=Path("build/real_text"))
     args = parser.parse_args()
+    warnings.filterwarnings("ignore", ".* beyond the limit of", DataWarning)  # `LONGEST`
     cuts = {b: read_cut(args.data, b, args.questions) for b in PARTS[args.part]}
     if args.stage == "states":
         k, n = map(int, args.share.split("/"))

@@ -150,32 +150,17 @@ def collect(folder: Path, cuts: Mapping[str, Cut], part: str) -> dict[str, Any]:
             for m, curve in curves.items()
         },
         "differences": {
-            f"PRM: {m} - {other}": {
-                str(n): paired_difference(
-                    e.curve_values["prm"][n], e.curve_values[other][n]
-                ).as_json()
-                for n in NS[1:]
-            }
+            f"PRM: {m} - {other}": _minus(e, e, other)
             for m, e in every.items()
             for other in untrained[:3]
         },
     }
     if "dreamprm" in runs:
-        for m in runs:
-            if both := sorted(set(runs[m]) & set(runs["dreamprm"])):
-                pair = [combined(runs[name], both) for name in ("dreamprm", m)]
-                result["differences"] |= (
-                    {}
-                    if m == "dreamprm"
-                    else {
-                        f"PRM: dreamprm - PRM: {m}": {
-                            str(n): paired_difference(
-                                *(p.curve_values["prm"][n] for p in pair)
-                            ).as_json()
-                            for n in NS[1:]
-                        }
-                    }
-                )
+        for m in [m for m in runs if m != "dreamprm"]:
+            both = sorted(set(runs[m]) & set(runs["dreamprm"]))
+            if both:
+                ours, other = (combined(runs[name], both) for name in ("dreamprm", m))
+                result["differences"][f"PRM: dreamprm - PRM: {m}"] = _minus(ours, other, "prm")
         own = own_accuracy(cuts["gsm8k"].pool)
         weights = [f["weights"] for f in facts["dreamprm"]]
         plain = [{name: row["weight"] for name, row in w.items()} for w in weights]
@@ -192,6 +177,12 @@ def collect(folder: Path, cuts: Mapping[str, Cut], part: str) -> dict[str, Any]:
 
 def combined(by_seed: Mapping[int, Evaluation], seeds: Sequence[int]) -> Evaluation:
     return combine_seeds([by_seed[s] for s in seeds]) if len(seeds) > 1 else by_seed[seeds[0]]
+
+
+def _minus(a: Evaluation, b: Evaluation, method: str) -> dict[str, Any]:
+    """The PRM of one evaluation minus a method of the other, over N."""
+    curve, other = a.curve_values["prm"], b.curve_values[method]
+    return {str(n): paired_difference(curve[n], other[n]).as_json() for n in NS[1:]}
 
 
 def _first_seed(values: Mapping[str, Any]) -> dict[str, Any]:
