@@ -70,7 +70,7 @@ PLANTED = ("shuffled", "inverted", "all_ones")
 LABELLERS = (*SCORED["gsm8k"], "outcome", *PLANTED)
 PER_LABELLER = 2  # trajectories of each question that a labeller gets
 JUDGE_CANDIDATES, META_CANDIDATES = 6, 8  # of each question
-LAYERS, TRAINED = 18, 4  # of the backbone's 30: the first 18 are kept, the last 4 of them trained
+LAYERS, TRAINED = 16, 2  # of the backbone's 30: the first 16 are kept, the last 2 of them trained
 LONGEST = 640  # tokens; later steps of longer reasonings are not judged
 SHARD = 128  # trajectories in one file of states
 CONFIG = TrainConfig(
@@ -448,7 +448,7 @@ def main() -> None:
     if args.stage == "states":
         k, n = map(int, args.share.split("/"))
         for benchmark, cut in cuts.items():
-            sets = {"train": cut.train, "meta": cut.meta}
+            sets = {"train": cut.train} | ({"meta": cut.meta} if args.part == "trust" else {})
             flat = {name: [p for group in groups for p in group] for name, groups in sets.items()}
             for name, pairs in (flat | {"test": cut.scored}).items():
                 if not args.sets or f"{benchmark}-{name}" in args.sets:
