@@ -2,8 +2,9 @@
 
     pip install -e '.[evidence]'
     python -m experiments.real_text states DATA --share 1/2       # and 2/2 in a second process
-    python -m experiments.real_text train DATA --part judge --methods qwen --seeds 1 2 3
-    python -m experiments.real_text train DATA --part trust --methods dreamprm uniform --seeds 1 2 3
+    python -m experiments.real_text train DATA --seeds 1 2 3
+    python -m experiments.real_text states DATA --part trust
+    python -m experiments.real_text train DATA --part trust --seeds 1 2 3 --methods uniform dreamprm
     python -m experiments.real_text_table DATA
 
 DATA is a folder with candidates and step scores of StrictPRMBench (see `experiments.real_pools`):
@@ -435,7 +436,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["states", "train"])
     parser.add_argument("data", type=Path, help="folder of candidates and scores")
     parser.add_argument("--part", choices=list(PARTS), default="judge")
-    parser.add_argument("--methods", nargs="+", choices=["qwen", *METHODS], default=["qwen"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="of trust")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--share", default="1/1", help="of the files of states, such as 1/2")
     parser.add_argument("--sets", nargs="+", help="states of these alone, such as gsm8k-test")
@@ -455,7 +456,7 @@ def main() -> None:
                     make_states(args.output_dir, pairs, f"{benchmark}-{name}", (k, n))
         return
     for seed in args.seeds:
-        for method in args.methods:
+        for method in args.methods if args.part == "trust" else ["qwen"]:
             run(args.output_dir, cuts, args.part, method, seed, args.steps)
             print(f"{args.part}/{method}-{seed} is done", flush=True)
 
