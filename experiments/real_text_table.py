@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from dreamprm.cli import main as dreamprm
@@ -107,20 +108,21 @@ def ranks(own: Evaluation, weights: Sequence[Mapping[str, float]]) -> dict[str, 
     mean = np.mean([[w[name] for name in LABELLERS] for w in weights], axis=0)  # (9,)
     rng = np.random.default_rng(0)
     drawn = [
-        spearmanr(values[:, rng.integers(values.shape[1], size=values.shape[1])].mean(1), mean)
+        _spearman(values[:, rng.integers(values.shape[1], size=values.shape[1])].mean(1), mean)
         for _ in range(DRAWS)
     ]
-    low, high = np.quantile([r.statistic for r in drawn], [0.025, 0.975])
-    whole = spearmanr(values.mean(axis=1), mean)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    whole = values.mean(axis=1)
     return {
-        "of_mean_weights": float(whole.statistic),
-        "p": float(whole.pvalue),
+        "of_mean_weights": _spearman(whole, mean),
         "ci95_over_questions": [float(low), float(high)],
-        "per_seed": [
-            float(spearmanr(values.mean(1), [w[name] for name in LABELLERS]).statistic)
-            for w in weights
-        ],
+        "per_seed": [_spearman(whole, [w[name] for name in LABELLERS]) for w in weights],
     }
+
+
+def _spearman(accuracies: ArrayLike, weights: ArrayLike) -> float:
+    """Rank correlation; 0 where no weight has left 1."""
+    return float(spearmanr(accuracies, weights).statistic) if np.ptp(weights) else 0.0
 
 
 def collect(folder: Path, cuts: Mapping[str, Cut], part: str) -> dict[str, Any]:
@@ -233,7 +235,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             lines += [
                 "",
                 "Rank correlation of mean weight and the labellers' own best of 32 (all): "
-                f"{rank['of_mean_weights']:.2f} [{low:.2f}, {high:.2f}], p = {rank['p']:.2g}; "
+                f"{rank['of_mean_weights']:.2f} [{low:.2f}, {high:.2f}]; "
                 f"per seed {per_seed}.",
                 "",
                 "| labeller | own best of 32 | weight [95% interval] per seed |",
