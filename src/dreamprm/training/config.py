@@ -113,7 +113,7 @@ class TrainConfig:
     meta_warmup_steps: int = 0
     lower_loss: LowerLoss = "mse"
     hard_threshold: float = 0.0
-    meta_loss: MetaLossName = "affine_bce"
+    meta_loss: MetaLossName = "margin"
     meta_aggregation: Literal["mean", "sum"] = "mean"
     weighting: WeightingName = "domain"
     label_correction: bool = False

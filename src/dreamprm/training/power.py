@@ -15,7 +15,7 @@ a share s of its labels inverted is moved s times as far as one with all of them
 count as half.) So the smallest effect can be said as a share of wrong labels.
 
 The two constants are rough: they are of the embedded world's harmful domains (seeds 1 and 2, ten of
-them, default settings). There the formula says within 0.2, mostly 0.1, how often one is found, with
+them, default settings). There the formula says within 0.1 how often one is found, with
 48 to 192 questions and 8 to 99 windows (`experiments/power.py`). Other data and models have others,
 and the chance in a domain's own trajectories comes on top: one of a few dozen needs more.
 """
@@ -32,8 +32,8 @@ from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData
 from dreamprm.training.problem import LEAST_PARTS
 
-RHO = 0.3
-EFFECT = 0.16  # of a domain with all labels wrong, below the others
+RHO = 0.05
+EFFECT = 0.72  # of a domain with all labels wrong, below the others
 LARGEST = 100_000  # questions of a meta set, in the search for one that is large enough
 
 
