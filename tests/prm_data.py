@@ -37,6 +37,8 @@ def small_data(
         for index in range(3):
             changes: dict[str, Any] = {"outcome": index == 0, "sample_index": index}
             changes |= {"labels": None, "answer": str(index)}  # else they contradict each other
+            if index:  # what is wrong reads otherwise, or no score could tell
+                changes["steps"] = (*first.steps, f"that is {index}")
             meta.append(first.model_copy(update=changes))
     return prepare_data(Records(questions, trajectories), Records(meta_questions, meta))
 

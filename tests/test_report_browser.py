@@ -55,7 +55,7 @@ const final = bars(), step = q("#weights-step").textContent;
 const slider = q("#weights-slider");
 slider.value = 0; slider.dispatchEvent(new Event("input"));
 return {final, step, start: bars(), startStep: q("#weights-step").textContent,
-  drawn: all("#weights .bars path").length,
+  drawn: all("#weights .bars .point > path").length,
   overTokens: q("#tokens").data.filter((t) => t.name).map((t) => t.name),
   curves: q("#scaling").data.filter((t) => t.name).map((t) => t.name),
   calibrated: all("#calibration .scatterlayer .trace").length,

@@ -58,7 +58,7 @@ class UsedImages(ImageOptions):
             DataError: names the first question with another, or says that no question is left.
         """
         self.limit_images()
-        usable = check_images(self.seen(questions, file, *models), file, self.bad_image)
+        usable = self.seen(check_images(questions, file, self.bad_image), file, *models)
         if questions and not usable:
             raise DataError("no question has images that can be used", file=file)
         return usable

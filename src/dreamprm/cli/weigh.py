@@ -59,6 +59,7 @@ def run(config: Config) -> None:
     """Read, weigh, write."""
     from dreamprm.baselines.selection import Pool, check_budget, select_weights
     from dreamprm.data.trajectory_weights import write_weights
+    from dreamprm.prm.folder import read_config
 
     check_budget(config.budget, config.seed)
     require_positive(config, "per_device_batch_size")
@@ -75,7 +76,10 @@ def run(config: Config) -> None:
         [config.questions], [config.trajectories], config.image_root
     )
     if needs_model:
-        questions = config.usable(questions, config.questions, str(config.model_name_or_path))
+        model = Path(str(config.model_name_or_path))
+        if config.selector == "loss" and model.is_dir():
+            read_config(model)  # refuses what is no PRM
+        questions = config.usable(questions, config.questions, str(model))
         trajectories = candidates_of(questions, trajectories)
     by_id = {question.id: question for question in questions}
     pairs = tuple(

@@ -28,21 +28,21 @@ class LowerBatch:
 
     Attributes:
         domain: its index.
-        block: its number among the domain's blocks.
         items: index of each trajectory in `TrainData.items`, (B,).
         tokens: of the trajectories.
         labels: p of each step, (B, steps).
         labelled: True where there is a label and a step that was not cut off, (B, steps).
         images: number of images of each trajectory's question.
+        block: its number among the domain's blocks; -1: none of them.
     """
 
     domain: int
-    block: int
     items: Tensor
     tokens: Batch
     labels: Tensor
     labelled: Tensor
     images: tuple[int, ...]
+    block: int = -1
 
     def to(self, device: torch.device) -> LowerBatch:
         names = ("items", "tokens", "labels", "labelled")
@@ -63,7 +63,7 @@ class MetaBatch:
     chunks: tuple[Batch, ...]
     outcomes: Tensor
     question: Tensor
-    part: int
+    part: int = 0
 
     def outcomes_of_chunks(self) -> tuple[Tensor, ...]:
         """Outcomes, divided as the chunks are."""

@@ -129,12 +129,12 @@ class PRMProblem:
         steps = tokens.mask.shape[1]
         return LowerBatch(
             domain=domain,
-            block=block,
             items=items,
             tokens=tokens,
             labels=self._labels[items, :steps],
             labelled=self._labelled[items, :steps] & tokens.mask,
             images=tuple(len(pairs[i][0].images) for i in mine),
+            block=block,
         )
 
     def _meta_groups(self) -> list[list[Pair]]:
