@@ -45,7 +45,7 @@ def smallest_share(questions: int, windows: int, batch: int) -> float:
         windows: that are learned from.
         batch: `meta_batch_questions`.
     """
-    parts = min(max(LEAST_PARTS, round(questions / batch)), questions // 2, windows)
+    parts = min(max(LEAST_PARTS, round(questions / batch)), questions, windows)
     if parts < 3:
         return float("inf")
     needed = float(stdtrit(parts - 1, 0.975) + stdtrit(parts - 1, 0.8))

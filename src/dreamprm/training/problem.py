@@ -153,7 +153,9 @@ class PRMProblem:
         """Parts of the meta set, of about `meta_batch_questions`, or of fewer for `LEAST_PARTS`."""
         count = len(self._meta_groups())
         wanted = max(LEAST_PARTS, round(count / self.config.meta_batch_questions))
-        return max(1, min(wanted, count // max(2, self.parallel.world)))
+        alone = self.of_candidates.separable or self.of_candidates.compares_candidates
+        smallest = 1 if alone else 2  # a scale cannot be fitted to the candidates of one question
+        return max(1, min(wanted, count // max(smallest, self.parallel.world)))
 
     def meta_batch(self, upper_step: int) -> MetaBatch:
         """This process's share of a meta batch, on the CPU; a function of seed and step."""
