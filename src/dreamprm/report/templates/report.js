@@ -62,6 +62,9 @@
       const range = rangeAt(frame, d), w = weightAt(frame, d);
       return range === null || w === null ? 0 : Math.max(0, end ? range[1] - w : w - range[0]);
     }));
+    // Beside a whisker a number would be hard to read; in a short bar it does not fit.
+    const places = (values) =>
+      values.map((w) => (hasRanges && w !== null && w > most * 0.08 ? "inside" : "outside"));
     const texts = (values) => values.map((w) => (w === null ? "" : w.toFixed(2)));
     const traces = kinds.map((kind, k) => {
       const values = numbers(null, members[k]);
@@ -69,7 +72,7 @@
       return {
         type: "bar", orientation: "h", name: plain(kind || "unknown quality"),
         x: values, y: members[k].map((d) => place.get(d)),
-        text: texts(values), textposition: hasRanges ? "inside" : "outside",
+        text: texts(values), textposition: places(values),
         insidetextanchor: "start", cliponaxis: false, textfont: { size: 14 },
         error_x: { type: "data", symmetric: false, array: above, arrayminus: below, thickness: 1.5,
           width: 4, color: cssColour("--ink"), visible: hasRanges },
@@ -120,7 +123,7 @@
     const show = (i) => {
       const values = members.map((group) => numbers(frames[i], group));
       const reach = members.map((group) => whiskers(frames[i], group));
-      Plotly.restyle(byId("weights"), { x: values, text: values.map(texts),
+      Plotly.restyle(byId("weights"), { x: values, text: values.map(texts), textposition: values.map(places),
         "error_x.array": reach.map((r) => r[0]), "error_x.arrayminus": reach.map((r) => r[1]) },
         kinds.map((_, k) => k));
       byId("weights-step").textContent =
