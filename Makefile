@@ -33,8 +33,8 @@ SEEDS ?= 101 102 103 104 105
 testbed: $(STAMP)
 	$(BIN)/python -m experiments.testbed data --seeds $(SEEDS)
 	$(BIN)/python -m experiments.testbed train --seeds $(SEEDS)
-	$(BIN)/python -m experiments.testbed data --control --seeds $(SEEDS)
-	$(BIN)/python -m experiments.testbed train --control --seeds $(SEEDS) --methods prm_uniform dreamprm
+	$(BIN)/python -m experiments.testbed data --variant control --seeds $(SEEDS)
+	$(BIN)/python -m experiments.testbed train --variant control --seeds $(SEEDS) --methods prm_uniform dreamprm
 	$(BIN)/python -m experiments.testbed_table --seeds $(SEEDS)
 
 # The same on the world's hard variant, and the table of docs/CHOOSING.md: about two hours.

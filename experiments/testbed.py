@@ -303,9 +303,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *CHECKS])
     parser.add_argument("--variant", default="standard", choices=list(VARIANTS))
     parser.add_argument(
-        "--control", dest="variant", action="store_const", const="control", help="--variant control"
-    )
-    parser.add_argument(
         "--meta_learning_rate", type=float, help="of the upper level; with an --output-dir apart"
     )
     parser.add_argument("--processes", type=int, default=torch.get_num_threads())
