@@ -53,6 +53,7 @@ from dreamprm.tiny.world import VARIANTS, WorldSize, build_world, in_other_words
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.data import TrainData, prepare_data
 from dreamprm.training.learned import GivenWeights, without_zeros
+from dreamprm.training.null_check import permuted
 from dreamprm.training.run import fit
 
 SIZE = WorldSize(per_domain=60, meta=240, per_benchmark=60)
@@ -73,6 +74,7 @@ class Method:
         outcome_only: an outcome reward model.
         cut_anywhere: reasonings are cut at random places instead of at their steps.
         without: domains of this planted quality get the weight 0.
+        permuted: outcomes of the meta set are permuted within questions and say nothing.
     """
 
     changes: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Method:
     outcome_only: bool = False
     cut_anywhere: bool = False
     without: str = ""
+    permuted: bool = False
 
 
 BUDGET = 0.5
@@ -110,7 +113,8 @@ METHODS = {  # `dreamprm` is one of the meta losses too: the default of TrainCon
     "meta_margin": Method({"meta_loss": "margin"}),
 }
 del METHODS[f"meta_{CONFIG.meta_loss}"]
-CHECKS = {  # of what is planted in the hard variant
+CHECKS = {  # of the intervals, and of what is planted in the hard variant
+    "permuted": Method(permuted=True),
     "without_doubling": Method(weights="uniform", without="wrong_doubling"),
     "without_comparison": Method(weights="uniform", without="wrong_comparison"),
     "without_distance": Method(weights="uniform", without="wrong_distance"),
@@ -206,6 +210,8 @@ def train_method(
         Records(read_questions(folder / "train.jsonl"), trajectories),
         Records(read_questions(folder / "meta.jsonl"), meta),
     )
+    if method.permuted:
+        data = replace(data, meta=permuted(data.meta, seed))
     weights: GivenWeights | None = None
     if method.weights in ("uniform", "oracle"):
         planted = {d.name: d.planted for d in VARIANTS[variant]}
