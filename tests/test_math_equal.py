@@ -132,8 +132,11 @@ def test_a_script_is_not_run_again_and_ends_at_once_with_its_workers(tmp_path: P
     script = tmp_path / "script.py"  # without `if __name__ == "__main__"`
     script.write_text(
         "print('start')\nimport threading; from dreamprm.answers import math_equal as m\n"
+        "from multiprocessing.util import Finalize; from dreamprm.answers import verify_answer\n"
+        # The end takes time enough for the thread to start new workers, if it would.
+        "Finalize(None, threading.Event().wait, args=(2,), exitpriority=-1)\n"
         "m.SECONDS_PER_QUESTION = 60; m.PROCESSES = 2; m.math_equal('x + 1', '1 + x')\n"
-        f"t = threading.Thread(target=m.math_equal, args={ENDLESS!r}, daemon=True); t.start()\n"
+        f"t = threading.Thread(target=verify_answer, args={ENDLESS!r}, daemon=True); t.start()\n"
         "t.join(0.5); print(*m._pool._pool_manager.worker_manager.workers)"
     )
     started = time.monotonic()

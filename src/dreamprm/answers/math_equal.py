@@ -41,6 +41,7 @@ _ATTEMPTS = 3  # pools that are started before the error is told
 _INEQUALITY = re.compile(r"[<>]|\\[lg](?:eq?|t)\b|\\in\b")
 
 _pool: ProcessPool | None = None
+_ending = False  # this process ends; a thread that still compares must not start workers anew
 _lock = threading.Lock()
 _starting = threading.Lock()
 
@@ -58,7 +59,7 @@ def math_equal(answer: str, gold: str) -> bool:
         gold: likewise.
 
     Raises:
-        NoReply: it needs too long.
+        NoReply: it needs too long, or this process ends.
         DreamPRMError: math-verify cannot be started.
     """
     if max(len(answer), len(gold)) > _LONGEST:
@@ -112,12 +113,14 @@ def _running_pool() -> ProcessPool:
 
     global _pool
     with _lock:
+        if _ending:
+            raise NoReply
         if _pool is None:
             _pool = ProcessPool(
                 PROCESSES, initializer=_prepare, initargs=(_BYTES_OF_MEMORY,), context=_Context()
             )
             # A process of multiprocessing runs no atexit, and would wait for the workers for ever.
-            Finalize(None, stop, exitpriority=0)
+            Finalize(None, _end, exitpriority=0)
         return _pool
 
 
@@ -125,6 +128,12 @@ def stop() -> None:
     """End all workers; the next question starts new ones."""
     if _pool is not None:
         _discard(_pool)
+
+
+def _end() -> None:
+    global _ending
+    _ending = True
+    stop()
 
 
 def _discard(pool: ProcessPool) -> None:
@@ -139,8 +148,8 @@ def _discard(pool: ProcessPool) -> None:
 
 def _after_fork() -> None:
     """A child must not use its parent's pipes, nor wait for a lock that no thread of its holds."""
-    global _pool, _lock, _starting
-    _pool, _lock, _starting = None, threading.Lock(), threading.Lock()
+    global _pool, _ending, _lock, _starting
+    _pool, _ending, _lock, _starting = None, False, threading.Lock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
