@@ -51,6 +51,8 @@ Quality = Literal[
     "wrong_comparison",
     "wrong_distance",
 ]
+_WRONG_RULES = ("wrong_doubling", "wrong_comparison", "wrong_distance")
+_STATED = ("image_not_needed", "copied", "rearranged")
 PLANTED: dict[Quality, float] = {
     "clean": 1.0,  # demanding questions, right answers
     "few_rollouts": 0.8,  # clean, but labels from one completion per prefix
@@ -62,8 +64,8 @@ PLANTED: dict[Quality, float] = {
     "misread_gold": 0.0,  # the annotators shared the policy's misconceptions
     # Of the hard variant.
     "demanding": 1.0,  # only questions that lead the policy astray; one completion per prefix
-    "copied": 1 / 3,  # clean, but one of three domains with the same questions
-    "rearranged": 1 / 3,  # the same with the pictures' parts in another order
+    "copied": 1 / 6,  # the text states the values; one of three domains with the same questions
+    "rearranged": 1 / 6,  # the same with the pictures' parts in another order
     "other_words": 0.5,  # clean, but the steps are worded unlike those of the benchmarks
     "wrong_doubling": 0.0,  # gold answers take "twice x" for x + 2
     "wrong_comparison": 0.0,  # gold answers name the smaller one
@@ -165,7 +167,7 @@ class World:
 
     Attributes:
         test: of all benchmarks; the name of a question's benchmark is its domain.
-        completions: rollouts per prefix of the domains that have fewer of them than the rest.
+        completions: rollouts per prefix of the domains that have fewer or more than the rest.
     """
 
     train: list[Question]
@@ -193,6 +195,7 @@ def build_world(
         for i in range(size.per_benchmark)
     ]
     completions = {d.name: 1 for d in domains if d.quality in ("few_rollouts", "demanding")}
+    completions |= {d.name: 8 for d in domains if d.quality in _WRONG_RULES}
     return World(train, meta, test, completions)
 
 
@@ -248,7 +251,7 @@ def _training_question(domain: Domain, index: int, rng: random.Random) -> Questi
         task = replace(task, scene=Scene(scene.family, scene.colours[::-1], scene.values[::-1]))
     shown = task.scene
     answer = right_answer(task)
-    if domain.quality in ("wrong_doubling", "wrong_comparison", "wrong_distance"):
+    if domain.quality in _WRONG_RULES:
         answer = wrong_rule_answer(task)
     elif domain.quality == "misread_gold":
         answer = misconceived_answer(task)
@@ -271,7 +274,7 @@ def _task(domain: Domain, rng: random.Random) -> Task:
             )
         else:
             task = random_task(rng, scene, (operation,) if operation else domain.operations)
-        if domain.quality == "image_not_needed":
+        if domain.quality in _STATED:
             task = replace(task, stated=True)
         right, astray = right_answer(task), misconceived_answer(task)
         if astray == right and domain.quality in ("misread_gold", "demanding", "wrong_doubling"):
