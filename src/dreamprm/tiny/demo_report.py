@@ -24,6 +24,7 @@ from dreamprm.report.build import (
     calibrations,
     examples,
     fates,
+    meta_facts,
     training_history,
 )
 from dreamprm.report.page import Domain, ReportData, write_report
@@ -88,7 +89,8 @@ def write_demo_report(
             "seed": str(seed),
             "wall time": f"{wall_s / 60:.1f} minutes",
             "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        },
+        }
+        | meta_facts(folder / "models" / "dreamprm"),
         settings={name: _shown(value) for name, value in settings.items()},
         tables=(
             accuracy_table(default, f"Accuracy, best of {default.n}"),

@@ -62,18 +62,19 @@
       const range = rangeAt(frame, d), w = weightAt(frame, d);
       return range === null || w === null ? 0 : Math.max(0, end ? range[1] - w : w - range[0]);
     }));
-    // Beside a whisker a number would be hard to read; in a short bar it does not fit.
-    const places = (values) =>
-      values.map((w) => (hasRanges && w !== null && w > most * 0.08 ? "inside" : "outside"));
-    const texts = (values) => values.map((w) => (w === null ? "" : w.toFixed(2)));
+    // Numbers stand beyond their whiskers, which would cross them elsewhere.
+    const ends = (frame) => domains.map((d) => {
+      const range = rangeAt(frame, d), w = weightAt(frame, d);
+      return w === null ? null : Math.min(most, Math.max(w, range === null ? 0 : range[1]));
+    });
+    const texts = (frame) =>
+      numbers(frame, domains).map((w) => (w === null ? "" : `\u00a0${w.toFixed(2)}`));
     const traces = kinds.map((kind, k) => {
       const values = numbers(null, members[k]);
       const [above, below] = whiskers(null, members[k]);
       return {
         type: "bar", orientation: "h", name: plain(kind || "unknown quality"),
         x: values, y: members[k].map((d) => place.get(d)),
-        text: texts(values), textposition: places(values),
-        insidetextanchor: "start", cliponaxis: false, textfont: { size: 14 },
         error_x: { type: "data", symmetric: false, array: above, arrayminus: below, thickness: 1.5,
           width: 4, color: cssColour("--ink"), visible: hasRanges },
         marker: { color: PALETTE[k % PALETTE.length] },
@@ -84,6 +85,11 @@
         hovertemplate: "%{hovertext}<br>weight %{x:.2f}<extra></extra>",
         showlegend: kinds.length > 1 || kind !== "",
       };
+    });
+    traces.push({
+      type: "scatter", mode: "text", x: ends(null), y: domains.map((d) => place.get(d)),
+      text: texts(null), textposition: "middle right", textfont: { size: 14 },
+      cliponaxis: false, hoverinfo: "skip", showlegend: false,
     });
     if (planted) {
       kinds.forEach((kind, k) => traces.push({
@@ -123,9 +129,9 @@
     const show = (i) => {
       const values = members.map((group) => numbers(frames[i], group));
       const reach = members.map((group) => whiskers(frames[i], group));
-      Plotly.restyle(byId("weights"), { x: values, text: values.map(texts), textposition: values.map(places),
-        "error_x.array": reach.map((r) => r[0]), "error_x.arrayminus": reach.map((r) => r[1]) },
-        kinds.map((_, k) => k));
+      Plotly.restyle(byId("weights"), { x: values, "error_x.array": reach.map((r) => r[0]),
+        "error_x.arrayminus": reach.map((r) => r[1]) }, kinds.map((_, k) => k));
+      Plotly.restyle(byId("weights"), { x: [ends(frames[i])], text: [texts(frames[i])] }, kinds.length);
       byId("weights-step").textContent =
         `training step ${frames[i].step}` + (i === frames.length - 1 ? " (final)" : "");
     };
