@@ -59,7 +59,8 @@ class Config(TrainConfig, UsedImages):
             `token` (the logit of + minus that of -, no new parameters: VisualPRM, DreamPRM-1.5).
         layout: `trajectory` (one pass for all steps), `prefix` (one pass per step, the paper) or
             `turns` (a conversation with a turn per step: VisualPRM, DreamPRM-1.5).
-        step_tag: text that ends a step; a single token of the backbone.
+        step_tag: text that ends a step; a single token of the backbone. By default an unused
+            special token of its tokenizer, as vLLM needs it.
         max_length: tokens of a sequence; steps beyond are cut off and told. By default what the
             backbone can take.
         use_peft: train LoRA adapters and the head instead of the whole model.
@@ -96,7 +97,7 @@ class Config(TrainConfig, UsedImages):
     objective: Literal["prm", "orm"] = "prm"
     head: Literal["value", "vocab", "token"] = "value"
     layout: Literal["trajectory", "prefix", "turns"] = "trajectory"
-    step_tag: str = "\n"
+    step_tag: str | None = None
     max_length: int | None = None
     use_peft: bool = False
     lora_r: int = 16

@@ -22,6 +22,11 @@ from dreamprm.errors import DataError
 from dreamprm.models.templates import tokenizer_of, write_chats
 from dreamprm.records import Question
 
+_FREE = re.compile("reserved|unused|extra_|dummy|step")
+_AT_WORK = re.compile(
+    "image|img|video|vision|audio|speech|pad|unk|mask|bos|eos|eot|eom|sep|cls|turn|im_|header|think"
+    "|tool|python|call|system|user|assistant|function|control|begin|end_of|endof|start_of"
+)
 _MARK = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use, out of all texts
 WITHOUT_IMAGES = "leave the question out, or take a vision-language model"
 
@@ -34,11 +39,11 @@ class PlainText:
         tag: ends each step, and is nothing that a step may write. White space is no such tag.
     """
 
-    def __init__(self, processor: Any, tag: str = "") -> None:
+    def __init__(self, processor: Any, tag: str | None = None) -> None:
         self.processor = processor
         self.tokenizer = tokenizer_of(processor)
         # The longest first, as tokenizers match them. One character cannot be cut.
-        tokens = [t for t in {*self._tokens(), tag} if len(t) > 1 and not t.isspace()]
+        tokens = [t for t in {*self._tokens(), tag or ""} if len(t) > 1 and not t.isspace()]
         longest_first = sorted(tokens, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
@@ -127,3 +132,30 @@ class PlainText:
             if name.endswith(("_token", "_tag")) and isinstance(value, str)
         }
         return tokens | placeholders | set(self.tokenizer.all_special_tokens)
+
+
+def unused_token(processor: Any, vocabulary: int | None = None) -> str | None:
+    """A special token of the tokenizer that has no work there; None where there is none.
+
+    One that is named as reserved; otherwise the last of those that are neither the tokenizer's own
+    (end, padding), nor in the chat template, nor named after what marks images, turns or tools.
+
+    Args:
+        vocabulary: rows of the model's embedding, which some tokenizers exceed.
+    """
+    tokenizer = tokenizer_of(processor)
+    taken = {str(v) for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
+    taken |= {v for k, v in vars(processor).items() if k.endswith("_token") and isinstance(v, str)}
+    template = str(processor.chat_template)
+    free = [
+        token.content
+        for number, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special
+        and (vocabulary is None or number < vocabulary)
+        and not (token.lstrip or token.rstrip or token.single_word)
+        and token.content not in taken
+        and token.content not in template
+    ]
+    kept_free = [text for text in free if _FREE.search(text.lower())]
+    others = [text for text in free if not _AT_WORK.search(text.lower())]
+    return kept_free[0] if kept_free else others[-1] if others else None

@@ -37,7 +37,8 @@ class LayoutConfig:
         name: `trajectory` (one pass for all steps), `prefix` (the paper's) or `turns` (a
             conversation, one turn per step: VisualPRM's).
         step_tag: text that ends each step; must be a single token of the backbone's tokenizer.
-            `turns` has none.
+            None: `models.plain_text.unused_token`, which no prompt holds and no neighbour merges
+            with, as servers need it; a line's end where the tokenizer has none. `turns` has none.
         instruction: what the prompt asks for, after the question; in `turns`, the system turn.
         reply: `turns`: what the assistant said to every earlier step, whatever it deserved.
         padding_side: `right` or `left`; scores do not depend on it.
@@ -46,7 +47,7 @@ class LayoutConfig:
     """
 
     name: LayoutName = "trajectory"
-    step_tag: str = "\n"
+    step_tag: str | None = None
     instruction: str = "Judge each step."
     reply: str = "+"
     padding_side: Literal["right", "left"] = "right"

@@ -97,14 +97,15 @@ def token_head(
     return TokenHead(good, bad, cap if config.model_type in _SOFTCAPPED else None)
 
 
-def linear_head(width: int) -> nn.Linear:
+def linear_head(width: int, bias: bool = False) -> nn.Linear:
     """A fresh `value` or `vocab` head.
 
-    Zero: every step starts at a score of 0.5, and the backbone's features decide the rest.
+    Zero: every step starts at a score of 0.5, and the backbone's features decide the rest. Without
+    bias, as vLLM serves it; models that were trained before 2026-12 have one.
     """
-    head = nn.Linear(width, 1, dtype=torch.float32)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    head = nn.Linear(width, 1, bias=bias, dtype=torch.float32)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
     return head
 
 

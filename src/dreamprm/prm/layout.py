@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
 from dreamprm.images import load_image
-from dreamprm.models.plain_text import PlainText
+from dreamprm.models.plain_text import PlainText, unused_token
 from dreamprm.models.templates import tokenizer_of, write_chats
 from dreamprm.prm.folder import LayoutConfig
 from dreamprm.prm.inputs import Prompt, PromptCache, encode_prompt, join
@@ -69,6 +69,13 @@ class Batch:
         )
 
 
+def with_tag(config: LayoutConfig, processor: Any, vocabulary: int | None = None) -> LayoutConfig:
+    """The layout with the step tag that stands for None; see `LayoutConfig`."""
+    if config.step_tag is not None or config.name == "turns":
+        return config
+    return replace(config, step_tag=unused_token(processor, vocabulary) or "\n")
+
+
 class Laid(NamedTuple):
     """One trajectory as tokens, up to the last step that fits."""
 
@@ -95,7 +102,7 @@ class Encoder:
         plain: PlainText | None = None,
     ) -> None:
         self.processor = processor
-        self.config = config or LayoutConfig()
+        self.config = with_tag(config or LayoutConfig(), processor)
         self.plain = plain or PlainText(processor, self.config.step_tag)
         self.root = root
         limit = self.config.max_length
@@ -163,7 +170,7 @@ class Encoder:
 
     def _tag_ids(self) -> list[int]:
         """The tag's tokens, without the one that some tokenizers put for a space before a text."""
-        tag = self.config.step_tag
+        tag = self.config.step_tag or ""
         alone, letter, behind = (self.plain.ids(text) for text in (tag, "a", f"a{tag}"))
         one = len(behind) == len(letter) + 1 and behind[:-1] == letter
         return behind[-1:] if len(alone) > 1 and one else alone

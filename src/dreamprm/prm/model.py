@@ -40,7 +40,7 @@ from dreamprm.prm.folder import (
     read_config,
 )
 from dreamprm.prm.heads import TokenHead, linear_head, token_head
-from dreamprm.prm.layout import Batch, Encoder
+from dreamprm.prm.layout import Batch, Encoder, with_tag
 from dreamprm.prm.lora import (
     Lora,
     base_name,
@@ -83,9 +83,10 @@ class PRM(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.processor = backbone, processor
-        self.config = config or PRMConfig()
         self.base = base or getattr(unwrapped(backbone), "name_or_path", "")
         model, text = unwrapped(backbone), unwrapped(backbone).config.get_text_config()
+        config = config or PRMConfig()
+        self.config = replace(config, layout=with_tag(config.layout, processor, text.vocab_size))
         self.head: nn.Linear | TokenHead
         if self.config.head == "token":
             tokens, layout = (self.config.good_token, self.config.bad_token), self.config.layout
@@ -375,7 +376,10 @@ class PRM(nn.Module):
             base = base_name(str(folder))
         model = cls(backbone, load_processor(str(folder)), config, base)
         with reading(f"the head in {folder / HEAD_FILE}"):
-            model.head.load_state_dict(load_file(folder / HEAD_FILE))
+            head = load_file(folder / HEAD_FILE)
+            if "bias" in head:
+                model.head = linear_head(head["weight"].shape[1], bias=True)
+            model.head.load_state_dict(head)
         if not trainable:
             model.requires_grad_(False)
         elif lora is not None and not adapted:

@@ -32,6 +32,7 @@ SPECIAL = {
     "image": "<|image_pad|>",
     "video": "<|video_pad|>",
 }
+STEP_TAG = "<|step|>"  # of the backbone alone: policies do not write it
 WHOLE = [f"Step {i}:" for i in range(1, 10)] + ["Final answer:"]
 CHAT_TEMPLATE = (
     "{% for m in messages %}"

@@ -36,7 +36,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from dreamprm.models.loading import ImageTextProcessor
 from dreamprm.prm.folder import LayoutConfig
-from dreamprm.tiny.model import build_model, build_processor
+from dreamprm.tiny.model import STEP_TAG, build_model, build_processor
 from dreamprm.tiny.reasoning import (
     ARITHMETIC,
     FAULTLESS,
@@ -217,6 +217,19 @@ def judge_accuracy(model: Qwen2VLForConditionalGeneration, examples: Examples) -
     return {name: sum(judged) / len(judged) for name, judged in hits.items()}
 
 
+def add_step_tag(model: Qwen2VLForConditionalGeneration, processor: ImageTextProcessor) -> None:
+    """A special token that ends steps, as real tokenizers have unused ones.
+
+    To the model it is a line's end, which is what ended steps so far.
+    """
+    tokenizer = processor.tokenizer
+    [line] = tokenizer("\n", add_special_tokens=False).input_ids
+    tokenizer.add_tokens(STEP_TAG, special_tokens=True)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    embedding = model.get_input_embeddings().weight.data
+    embedding[-1] = embedding[line]
+
+
 def save(model: Qwen2VLForConditionalGeneration, processor: ImageTextProcessor, path: Path) -> None:
     stored = type(model)(model.config).half()
     stored.load_state_dict(model.state_dict())
@@ -265,6 +278,7 @@ def main() -> None:
         fit(model, partial(_judgement, examples, slips, whole), count, 1.5e-3)
     accuracy = judge_accuracy(model, examples)
     _say(f"judges rightly: {json.dumps(accuracy)}")
+    add_step_tag(model, processor)
     save(model, processor, args.output_dir / "backbone")
 
 
