@@ -134,7 +134,8 @@ def test_a_saved_model_scores_as_before(model: PRM, tmp_path: Path) -> None:
 
 
 def test_a_step_tag_is_one_token_or_refused(model: PRM) -> None:
-    assert Encoder(model.processor).tag_id == model.processor.tokenizer("\n").input_ids[-1]
+    line = Encoder(model.processor, LayoutConfig(step_tag="\n"))
+    assert line.tag_id == model.processor.tokenizer("\n").input_ids[-1]
     with pytest.raises(DreamPRMError, match="must be one"):
         Encoder(model.processor, LayoutConfig(step_tag="the end"))
 

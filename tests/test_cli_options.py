@@ -36,7 +36,6 @@ def test_help_shows_the_note_of_every_option(capsys: pytest.CaptureFixture[str])
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     assert "lower steps between two upper steps" in " ".join(text.split())
-    assert r"(default: '\n')" in text  # --step_tag
     titles = [f"\n{title}:\n" for title in GROUPS["train"]]
     assert [text.count(title) for title in titles] == [1] * len(titles)
     *groups, rest = re.split("|".join([*titles, "\noptions:\n"]), text)[1:]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from dreamprm.models.plain_text import PlainText
+from dreamprm.models.plain_text import PlainText, unused_token
 from dreamprm.policy import Request
 from dreamprm.policy.local import LocalPolicy, PromptEncoder
 from dreamprm.policy.options import PolicyOptions
@@ -132,3 +132,37 @@ def test_a_local_policy_reads_neither_question_nor_begun_steps_as_control(
     special = set(policy.processor.tokenizer.all_special_ids)
     assert controls_of(read[0], special) == controls_of(read[1], special)
     asyncio.run(policy.close())
+
+
+SPECIAL_TOKENS = {  # of published tokenizers, the end of a text first; what is unused last
+    "qwen2.5-vl": "<|im_end|> <|endoftext|> <|im_start|> <|object_ref_start|> <|object_ref_end|> "
+    "<|box_start|> <|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> "
+    "<|vision_pad|> <|image_pad|> <|video_pad|>",
+    "smollm2": "<|im_end|> <|endoftext|> <|im_start|> <repo_name> <file_sep> <gh_stars> "
+    "<jupyter_start> <jupyter_output> <empty_output>",
+    "llama-3": "<|eot_id|> <|begin_of_text|> <|end_of_text|> <|finetune_right_pad_id|> "
+    "<|start_header_id|> <|eom_id|> <|python_tag|> <|reserved_special_token_0|> "
+    "<|reserved_special_token_1|>",
+    "gemma-3": "<eos> <pad> <bos> <start_of_turn> <end_of_turn> <start_of_image> <unused0> <unused1>",
+    "mistral": "</s> <s> [INST] [/INST] [AVAILABLE_TOOLS] [IMG] [IMG_BREAK] [control_8]",
+}
+UNUSED = {
+    "qwen2.5-vl": "<|quad_end|>",
+    "smollm2": "<empty_output>",
+    "llama-3": "<|reserved_special_token_0|>",
+    "gemma-3": "<unused0>",
+    "mistral": None,
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL_TOKENS)
+def test_steps_end_at_a_special_token_that_has_no_work(name: str) -> None:
+    tokenizer = words("a")
+    special = SPECIAL_TOKENS[name].split()
+    own = {"eos_token": special[0]} | ({"bos_token": "<s>"} if "<s>" in special else {})
+    tokenizer.add_special_tokens(own | {"extra_special_tokens": special[1:]})
+    tokenizer.chat_template = "<|im_start|>user {{ messages }} [INST] [/INST]"
+    assert unused_token(tokenizer) == UNUSED[name]
+    if UNUSED[name]:
+        limit = tokenizer.convert_tokens_to_ids(UNUSED[name])
+        assert unused_token(tokenizer, limit) != UNUSED[name], "the model has no such row"

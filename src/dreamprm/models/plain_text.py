@@ -25,7 +25,7 @@ from dreamprm.records import Question
 _FREE = re.compile("reserved|unused|extra_|dummy|step")
 _AT_WORK = re.compile(
     "image|img|video|vision|audio|speech|pad|unk|mask|bos|eos|eot|eom|sep|cls|turn|im_|header|think"
-    "|tool|python|call|system|user|assistant|function|control|begin|end_of|endof|start_of"
+    "|tool|python|call|system|user|assistant|function|control|begin|end_of|endof|start_of|row_|col_|global|fake_"
 )
 _MARK = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use, out of all texts
 WITHOUT_IMAGES = "leave the question out, or take a vision-language model"
