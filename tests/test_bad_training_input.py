@@ -84,7 +84,7 @@ def test_steps_beyond_the_limit_are_told_and_have_no_part_in_the_loss(
     rewrite(project / "train_candidates.jsonl", turned)
     assert main(into(words, project / "two")) == 0
     one, two = tree(project / "one"), tree(project / "two")
-    for name in ("model.safetensors", "prm_head.safetensors", "weights.json", "history.jsonl"):
+    for name in ("model.safetensors", "weights.json", "history.jsonl"):
         assert one[name] == two[name], name
     unlimited = train_words(project, model)
     assert main(into(unlimited, project / "three")) == 0

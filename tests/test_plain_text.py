@@ -143,7 +143,8 @@ SPECIAL_TOKENS = {  # of published tokenizers, the end of a text first; what is 
     "llama-3": "<|eot_id|> <|begin_of_text|> <|end_of_text|> <|finetune_right_pad_id|> "
     "<|start_header_id|> <|eom_id|> <|python_tag|> <|reserved_special_token_0|> "
     "<|reserved_special_token_1|>",
-    "gemma-3": "<eos> <pad> <bos> <start_of_turn> <end_of_turn> <start_of_image> <unused0> <unused1>",
+    "gemma-3": "<eos> <pad> <bos> <start_of_turn> <end_of_turn> <start_of_image> <unused0> "
+    "<unused1>",
     "mistral": "</s> <s> [INST] [/INST] [AVAILABLE_TOOLS] [IMG] [IMG_BREAK] [control_8]",
 }
 UNUSED = {

@@ -12,6 +12,7 @@ must score alike on every machine.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,6 +47,8 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 TINY = "tiny"  # `tiny`, `tiny/policy`, `tiny/policy-strong`: the checkpoints in the package
 VIDEO = "video_processor"
+HEAD_TENSOR = "score.weight"
+"""Ends the name of a linear head among a model's weights; vLLM puts classifiers there."""
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 PROCESSOR_ERRORS = (ValueError, TypeError, ArithmeticError)
 """What a processor raises at a text, an image or a setting of its own that it cannot use."""
@@ -142,6 +145,7 @@ def load_backbone(
     config, kind = _config(path)
     if weights:
         model, unread = load_weights(kind, path, dtype=dtype, **kwargs)
+        unread = [name for name in unread if not name.endswith(HEAD_TENSOR)]
         if unread:
             told = f"'{path}' holds weights that the model has no place for: {_some(unread)}"
             if all_read:
@@ -164,7 +168,7 @@ def load_weights(kind: Any, path: str, **kwargs: Any) -> tuple[Any, list[str]]:
     folder, gguf = source(path)
     if not gguf and not any(Path(folder).glob("model*.safetensors*")):
         refuse_pickles(Path(folder))
-    with reading(f"the weights of '{path}'"):
+    with reading(f"the weights of '{path}'"), _without_report():
         if gguf:  # its weights are unpacked, so that it is trained and saved as any other
             from transformers import GgufConfig  # not in all that we run with
 
@@ -186,6 +190,18 @@ def load_weights(kind: Any, path: str, **kwargs: Any) -> tuple[Any, list[str]]:
         missing = _some(report["missing_keys"])
         raise DreamPRMError(f"{wrong}missing are {missing}; copy the folder again")
     return model, sorted(report["unexpected_keys"])
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Without transformers' table of tensors that do not fit: callers tell of each in one line."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -148,8 +148,8 @@ def identity(folder: Path) -> str:
 
     Scores of two trainings must not end up in one file.
     """
-    if not (folder / HEAD_FILE).is_file():
-        raise no_prm(folder, HEAD_FILE)
+    if not any(folder.glob("*.safetensors")):
+        raise no_prm(folder, "weights (*.safetensors)")
     return f"{folder.resolve().name} {weights_digest(folder)}"
 
 

@@ -8,14 +8,18 @@ checkpoint of its architecture.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError
+from dreamprm.models.loading import HEAD_TENSOR, reading
 from dreamprm.models.templates import tokenizer_of
-from dreamprm.prm.folder import LayoutConfig
+from dreamprm.prm.folder import HEAD_FILE, LayoutConfig
 from dreamprm.prm.layout import reply_ids
 
 # Architectures that squeeze their logits, where the config says so. Others (Gemma 3) carry the
@@ -33,6 +37,23 @@ _RESCALED = {
     "hyperclovax_vision_v2", "inkling2", "inkling2_text", "inkling_mm_model", "inkling_text",
     "muse_glimmer", "muse_spark", "t5gemma2",
 }  # fmt: skip
+
+
+def saved_head(folder: Path) -> dict[str, Tensor]:
+    """The parameters of the head in a folder, by name; none for a `token` head.
+
+    Raises:
+        DreamPRMError: the file is damaged.
+    """
+    with reading(f"the head in {folder}"):
+        if (folder / HEAD_FILE).is_file():
+            return load_file(folder / HEAD_FILE)
+        for path in sorted(folder.glob("model*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (not a dictionary)
+                    if name.endswith(HEAD_TENSOR):
+                        return {"weight": file.get_tensor(name)}
+    return {}
 
 
 class TokenHead(nn.Module):

@@ -11,12 +11,13 @@ from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dreamprm.errors import DreamPRMError, offer
 from dreamprm.models.generation import has_cache, positions_in
 from dreamprm.models.loading import (
+    HEAD_TENSOR,
     device_of,
     load_backbone,
     load_processor,
@@ -39,7 +40,7 @@ from dreamprm.prm.folder import (
     is_prm,
     read_config,
 )
-from dreamprm.prm.heads import TokenHead, linear_head, token_head
+from dreamprm.prm.heads import TokenHead, linear_head, saved_head, token_head
 from dreamprm.prm.layout import Batch, Encoder, with_tag
 from dreamprm.prm.lora import (
     Lora,
@@ -375,10 +376,10 @@ class PRM(nn.Module):
             backbone = load_backbone(str(folder), all_read=True, **options)
             base = base_name(str(folder))
         model = cls(backbone, load_processor(str(folder)), config, base)
-        with reading(f"the head in {folder / HEAD_FILE}"):
-            head = load_file(folder / HEAD_FILE)
-            if "bias" in head:
-                model.head = linear_head(head["weight"].shape[1], bias=True)
+        head = saved_head(folder)
+        if "bias" in head:
+            model.head = linear_head(head["weight"].shape[1], bias=True)
+        with reading(f"the head in {folder}"):
             model.head.load_state_dict(head)
         if not trainable:
             model.requires_grad_(False)
@@ -418,16 +419,23 @@ class PRM(nn.Module):
             (folder / CONFIG_FILE).unlink(missing_ok=True)  # the last: without it this is no PRM
             for left in folder.glob(".tmp??????"):  # by safetensors, where it was killed
                 left.unlink(missing_ok=True)
+            head = {k: v.detach().cpu().contiguous() for k, v in head.items()}
+            (folder / HEAD_FILE).unlink(missing_ok=True)
             if adapters and not merged:
                 save_adapter(self.backbone, folder, self.base, of_backbone)
             else:
                 backbone = merged_copy(self.backbone) if adapters else self.backbone
+                if self.config.head == "value" and head.keys() == {"weight"}:
+                    backbone.config.num_labels = 1
+                    where = HEAD_TENSOR if self.plain.text_only else f"language_model.{HEAD_TENSOR}"
+                    whole = of_backbone or backbone.state_dict()
+                    of_backbone = whole | {where: head.pop("weight")}
                 backbone.save_pretrained(folder, state_dict=of_backbone)
                 for stale in (ADAPTER_CONFIG, ADAPTER_FILE):  # would be added once more
                     (folder / stale).unlink(missing_ok=True)
             self.processor.save_pretrained(folder)
-            head = {k: v.detach().cpu().contiguous() for k, v in head.items()}
-            save_file(head, folder / HEAD_FILE)
+            if head:
+                save_file(head, folder / HEAD_FILE)
             facts = asdict(self.config) | {"domain_weights": domain_weights}
             (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
         except (OSError, SafetensorError) as error:

@@ -226,8 +226,8 @@ def add_step_tag(model: Qwen2VLForConditionalGeneration, processor: ImageTextPro
     [line] = tokenizer("\n", add_special_tokens=False).input_ids
     tokenizer.add_tokens(STEP_TAG, special_tokens=True)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    embedding = model.get_input_embeddings().weight.data
-    embedding[-1] = embedding[line]
+    rows = model.model.language_model.embed_tokens.weight.data  # (vocabulary, width)
+    rows[-1] = rows[line]
 
 
 def save(model: Qwen2VLForConditionalGeneration, processor: ImageTextProcessor, path: Path) -> None:
