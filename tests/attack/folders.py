@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from dreamprm.cli.terminal import quiet_transformers
-from dreamprm.models.loading import resolve
+from dreamprm.models.loading import HEAD_TENSOR, resolve
 from dreamprm.prm.lora import Lora
 from dreamprm.prm.model import PRM
 from tests.attack import Case, Check, Result
@@ -180,7 +180,7 @@ def _known() -> Iterator[tuple[str, str, str, Damage]]:
     yield prm, "score", "a tensor missing", partial(_tensors, WEIGHTS, _missing)
     yield adapters, "score", "a tensor too many", partial(_tensors, ADAPTER, _extra)
     yield backbone, DRY_RUN, "code of its own", _code
-    yield prm, "select", "a head of another shape", partial(_tensors, HEAD, _shape)
+    yield prm, "select", "a head of another shape", partial(_head, _shape)
     turns = itertools.cycle(("score", "select", "train", DRY_RUN))
     for kind in (prm, adapters):
         for *path, value in (
@@ -197,10 +197,10 @@ def _known() -> Iterator[tuple[str, str, str, Damage]]:
             name = f"{'.'.join(path)} {value!r}"
             yield kind, next(turns), name, _field(PRM_CONFIG, *path, value)
         loaded_by = itertools.cycle(("score", "select", "train"))
-        yield kind, next(loaded_by), "no head", partial(_remove, HEAD)
+        yield kind, next(loaded_by), "no head", partial(_head, _missing)
         for change in (_nan, _infinite, _missing, _extra, _shape):
             name = f"head {change.__name__}"
-            yield kind, next(loaded_by), name, partial(_tensors, HEAD, change)
+            yield kind, next(loaded_by), name, partial(_head, change)
     for kind, file, pickled, verbs in (
         (prm, WEIGHTS, "pytorch_model.bin", ("score", "train")),
         (adapters, ADAPTER, "adapter_model.bin", ("score", "train")),
@@ -374,6 +374,15 @@ Tensors = dict[str, Tensor]
 def _tensors(name: str, change: Callable[[Tensors, str], None], folder: Path) -> None:
     tensors = load_file(folder / name)
     change(tensors, sorted(tensors)[len(tensors) // 2])
+    (folder / name).unlink()
+    save_file(tensors, folder / name, metadata={"format": "pt"})
+
+
+def _head(change: Callable[[Tensors, str], None], folder: Path) -> None:
+    """Beside adapters the head has a file of its own; otherwise it lies among the weights."""
+    name = HEAD if (folder / HEAD).exists() else WEIGHTS
+    tensors = load_file(folder / name)
+    change(tensors, next(key for key in tensors if name == HEAD or key.endswith(HEAD_TENSOR)))
     (folder / name).unlink()
     save_file(tensors, folder / name, metadata={"format": "pt"})
 
