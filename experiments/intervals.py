@@ -1,9 +1,10 @@
-"""Are the intervals of learned weights right? Read from what `experiments.testbed` left on disk.
+r"""Are the intervals of learned weights right? Read from what `experiments.testbed` left on disk.
 
     python -m experiments.testbed data --seeds 101 102 103 104 105
     python -m experiments.testbed train --seeds 101 102 103 104 105 --methods dreamprm permuted
     python -m experiments.testbed data --variant control --seeds 101 102 103 104 105
-    python -m experiments.testbed train --variant control --seeds 101 ... --methods dreamprm
+    python -m experiments.testbed train --variant control --seeds 101 ... \
+      --methods dreamprm instance_table
     python -m experiments.intervals --seeds 101 102 103 104 105
 
 Writes `docs/results/intervals.json` and `docs/results/intervals.md`:
@@ -125,6 +126,7 @@ def main() -> None:
     args = parser.parse_args()
     sets = {
         "all clean": ("control", "dreamprm"),
+        "all clean, weights of trajectories": ("control", "instance_table"),
         "outcomes permuted": ("seed", "permuted"),
         "standard": ("seed", "dreamprm"),
     }
