@@ -78,8 +78,8 @@ CONFIG = TrainConfig(
     max_steps=120,
     per_device_train_batch_size=4,
     gradient_accumulation_steps=3,  # of nine labellers: a window sees each once
-    meta_batch_questions=8,
-    per_device_meta_batch_size=8,
+    meta_batch_questions=4,  # parts of the meta set: of 36 questions with both outcomes, nine
+    per_device_meta_batch_size=4,
 )
 JUDGE = replace(CONFIG, gradient_accumulation_steps=2, per_device_train_batch_size=6)
 METHODS = ("uniform", "dreamprm", "small_loss", "honest", *LABELLERS)
