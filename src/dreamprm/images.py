@@ -117,9 +117,14 @@ def data_url(reference: Reference) -> str:
     data, name = image_bytes(reference), _name(reference)
     if kind := _plain_kind(data, name):
         return _url(data, kind)
+    return _url(as_png(_read(data, name)[0]), "png")
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A decoded image as the bytes of a PNG file, which loses nothing."""
     buffer = io.BytesIO()
-    _read(data, name)[0].save(buffer, "PNG", compress_level=1)  # a fifth of the usual time
-    return _url(buffer.getvalue(), "png")
+    image.save(buffer, "PNG", compress_level=1)  # a fifth of the usual time
+    return buffer.getvalue()
 
 
 def image_area(reference: Reference) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import math
 import re
 import warnings
@@ -26,7 +25,7 @@ from dreamprm.data.files import DataWarning, atomic_write, image_from_disk
 from dreamprm.data.mathvision import IN_THE_IMAGE, without_marks
 from dreamprm.data.rows import Row, written_value
 from dreamprm.errors import DataError
-from dreamprm.images import image_format, is_data_url
+from dreamprm.images import as_png, image_format, is_data_url
 from dreamprm.prompts import option_letter
 from dreamprm.records import Question
 
@@ -299,12 +298,10 @@ def pictures(value: Any, root: Path | None, field: str) -> tuple[str | bytes, ..
             raise DataError(message, field=field)
         return (image_from_disk(value, root or Path()),)
     if isinstance(value, Image.Image):
-        buffer = io.BytesIO()
-        try:  # PNG loses nothing, and a decoded image no longer knows what it was
-            value.save(buffer, "PNG")
+        try:  # a decoded image no longer knows what it was
+            return (as_png(value),)
         except (OSError, ValueError) as error:
             raise DataError(f"the image cannot be written as PNG: {error}", field=field) from error
-        return (buffer.getvalue(),)
     if isinstance(value, bytes):
         try:
             image_format(value)
