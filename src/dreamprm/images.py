@@ -157,7 +157,7 @@ def image_bytes(reference: Reference, root: Path | None = None) -> bytes:
     if is_data_url(reference):
         return decode_image(reference)
     if is_remote(reference):
-        return _fetched(reference)
+        return fetch_image(reference)
     name = _name(reference, root)
     try:
         facts = Path(name).stat()
@@ -398,7 +398,15 @@ class _OnAllowedHosts(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(*told)
 
 
-def _fetched(url: str) -> bytes:
+def fetch_image(url: str, *handlers: urllib.request.BaseHandler) -> bytes:
+    """The bytes at an address of an allowed host.
+
+    Args:
+        handlers: of urllib, in place of its own.
+
+    Raises:
+        DataError: the host is not allowed, or does not hand the image out.
+    """
     name = _name(url)
     if not may_be_fetched(url):
         raise DataError(
@@ -409,7 +417,8 @@ def _fetched(url: str) -> bytes:
     start, data = time.monotonic(), bytearray()
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "dreamprm"})
-        with urllib.request.build_opener(_OnAllowedHosts).open(request, timeout=_WAIT_S) as reply:
+        opener = urllib.request.build_opener(_OnAllowedHosts, *handlers)
+        with opener.open(request, timeout=_WAIT_S) as reply:
             while part := reply.read1(1 << 16):
                 data += part
                 _check_bytes(len(data), name)

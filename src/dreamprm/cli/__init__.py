@@ -31,6 +31,7 @@ VERBS = {
     "benchmark": "responses or step scores -> figures of a published benchmark",
     "compare": "result files -> differences on shared questions, and how sure they are",
     "report": "an evaluation, or any number of result files -> one HTML page",
+    "serve": "reward model -> scores over HTTP",
     "push": "reward model -> the Hugging Face hub, with a model card",
     "demo": "all of it on the embedded model, in minutes",
 }

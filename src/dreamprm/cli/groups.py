@@ -20,6 +20,7 @@ MAIN_INPUT: Mapping[str, str] = {
     "benchmark": "benchmark",
     "compare": "results",
     "report": "results",
+    "serve": "prm",
     "push": "model_name_or_path",
 }
 """Verb -> the option that words without an option's name are values of."""

@@ -1,0 +1,97 @@
+r"""Serve a reward model over HTTP: step scores for anybody who can send a request.
+
+  dreamprm serve prm
+  curl http://127.0.0.1:8000/v1/score -H 'content-type: application/json' \
+    -d '{"question": "What is 2 + 3?", "candidates": [["2 + 3 = 5"], ["2 + 3 = 6"]]}'
+
+Routes: /v1/score, /pooling (vLLM's form), /v1/models, /health, /metrics, and a page to try it at /.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamprm.errors import DreamPRMError
+
+if TYPE_CHECKING:
+    from dreamprm.serve.app import Served
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of serve.
+
+    Attributes:
+        prm: folder of the reward model.
+        name: that clients call it by; by default that of its folder.
+        host: address to listen at; beyond this machine only with a key.
+        port: to listen at.
+        api_key_env: environment variable that holds the key which clients must send.
+        score_batch_size: candidates in one forward pass.
+        device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
+        max_image_pixels: a picture with more is refused before it is decoded.
+        allowed_image_hosts: hosts that pictures are fetched from where a request names an http(s)
+            address; none by default.
+        timeout_s: seconds until a request is answered, or fails.
+    """
+
+    prm: Path
+    name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key_env: str = "DREAMPRM_API_KEY"
+    score_batch_size: int = 16
+    device: str | None = None
+    max_image_pixels: int = 16_000_000
+    allowed_image_hosts: list[str] = field(default_factory=list)
+    timeout_s: float = 300.0
+
+
+def run(config: Config) -> None:
+    """Load the model and serve it until interrupted."""
+    key = os.environ.get(config.api_key_env, "").strip() or None
+    if key is None and not _is_loopback(config.host):
+        raise DreamPRMError(
+            f"{config.host} can be reached by others; put a key into the environment variable "
+            f"{config.api_key_env}, or serve at 127.0.0.1"
+        )
+    try:
+        from dreamprm.serve.app import make_app
+        from dreamprm.serve.server import serve
+    except ImportError as error:
+        raise DreamPRMError(
+            f"{error.name} is not installed: pip install 'dreamprm[serve]'"
+        ) from error
+    from dreamprm.images import set_image_limits
+    from dreamprm.serve.wire import Limits
+
+    set_image_limits(config.max_image_pixels, config.allowed_image_hosts)
+    app = make_app(
+        _served(config),
+        key=key,
+        limits=Limits(timeout_s=config.timeout_s),
+        batch_size=config.score_batch_size,
+    )
+    serve(app, config.host, config.port)
+
+
+def _served(config: Config) -> Served:
+    from dreamprm.cli.terminal import quiet_transformers
+    from dreamprm.prm.model import PRM
+    from dreamprm.serve.app import Served
+
+    quiet_transformers()
+    model = PRM.from_pretrained(config.prm, device=config.device)
+    name = config.name or config.prm.resolve().name
+    return Served(model, name, model.config.aggregation, model.config.layout)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,224 @@
+"""The service: a reward model behind HTTP, and the routes that ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from dreamprm import __version__
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.prm.folder import LayoutConfig
+from dreamprm.prm.scorer import StepModel
+from dreamprm.search.aggregation import aggregate, get_aggregation, step_scores
+from dreamprm.serve.guard import Guard, Refused, first_problem
+from dreamprm.serve.metrics import Metrics
+from dreamprm.serve.scoring import QueueFull, Scoring
+from dreamprm.serve.wire import (
+    Limits,
+    PoolingData,
+    PoolingRequest,
+    PoolingResponse,
+    ScoredCandidate,
+    ScoreRequest,
+    ScoreResponse,
+    check_characters,
+    read_candidates,
+    read_question,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Served:
+    """The reward model that is served.
+
+    Attributes:
+        name: that clients call it by.
+        layout: where it has one of ours; `/pooling` needs its step tag.
+        aggregation: that it was trained for.
+    """
+
+    model: StepModel
+    name: str
+    aggregation: str
+    layout: LayoutConfig | None = None
+
+
+@dataclass
+class Service:
+    """What all routes share."""
+
+    served: Served
+    limits: Limits
+    metrics: Metrics
+    scoring: Scoring
+    # Few: a large picture takes much memory while it is looked at.
+    readers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="dreamprm-read")
+    )
+
+    async def read(self, reading: Callable[[], T]) -> T:
+        """What a request says, read in a thread: pictures take a while."""
+        return await asyncio.get_running_loop().run_in_executor(self.readers, reading)
+
+    def check_model(self, name: str | None) -> None:
+        """Refuse a reward model that is not served."""
+        if name not in (None, self.served.name):
+            raise no_model()
+
+
+def make_app(
+    served: Served,
+    *,
+    key: str | None = None,
+    limits: Limits | None = None,
+    batch_size: int = 16,
+) -> FastAPI:
+    """The application, for uvicorn or any other ASGI server.
+
+    Args:
+        key: see `Guard`.
+        batch_size: candidates in one forward pass.
+    """
+    limits, metrics = limits or Limits(), Metrics()
+    scoring = Scoring(served.model, batch_size, limits.max_waiting, metrics.scored)
+    service = Service(served, limits, metrics, scoring)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(scoring.close)
+        service.readers.shutdown()
+
+    app = FastAPI(
+        title="dreamprm serve",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.add_middleware(Guard, key=key, limits=limits, metrics=metrics)
+    _handle_errors(app)
+    _add_routes(app, service)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    served, limits = service.served, service.limits
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        return files("dreamprm.serve").joinpath("page.html").read_text("utf-8")
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Is the server at work? Needs no key."""
+        if not service.scoring.alive:
+            raise Refused(503, "the reward model's worker has ended; start the server again")
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> bytes:
+        """Counters for Prometheus."""
+        service.metrics.waiting.set(service.scoring.waiting)
+        return service.metrics.text()
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """What is served, in OpenAI's form."""
+        rows = [{"id": served.name, "object": "model", "created": 0, "owned_by": "dreamprm"}]
+        return {"object": "list", "data": rows}
+
+    @app.post("/v1/score")
+    async def score(body: ScoreRequest) -> ScoreResponse:
+        """Score candidates of one question, and choose among them."""
+        service.check_model(body.model)
+        aggregation = body.aggregation or served.aggregation
+        get_aggregation(aggregation)
+        check_characters(body.question, [*body.options, *body.candidates], limits)
+
+        def reading() -> Any:
+            question = read_question(body.question, body.images, body.options, limits)
+            return question, read_candidates(body.candidates, limits)
+
+        question, candidates = await service.read(reading)
+        logits = await service.scoring.score(question, [steps for steps, _ in candidates])
+        scored = [
+            ScoredCandidate(
+                index=i,
+                steps=steps,
+                answer=answer,
+                step_scores=step_scores(z),
+                step_logits=list(z),
+                score=aggregate(z, aggregation),
+            )
+            for i, ((steps, answer), z) in enumerate(zip(candidates, logits, strict=True))
+        ]
+        chosen = max(scored, key=lambda c: (c.score, -c.index))
+        return ScoreResponse(
+            model=served.name, aggregation=aggregation, candidates=scored, chosen=chosen.index
+        )
+
+    @app.post("/pooling")
+    async def pooling(body: PoolingRequest) -> PoolingResponse:
+        """Step logits of one candidate, as vLLM gives them."""
+        service.check_model(body.model)
+        tag = served.layout.step_tag if served.layout else None
+        if tag is None or served.layout is None:
+            raise Refused(400, "this model has no step tag to ask by; ask /v1/score")
+        user, assistant = body.messages
+        if (user.role, assistant.role) != ("user", "assistant") or assistant.images:
+            raise Refused(400, "messages: give a user's turn and an assistant's with the steps")
+        text = user.text.removesuffix(f"\n{served.layout.instruction}")
+        steps = assistant.text.split(tag)[:-1]  # what no tag ends is not judged
+        check_characters(text, steps, limits)
+
+        def reading() -> Any:
+            question = read_question(text, user.images, (), limits)
+            return question, read_candidates([steps], limits)
+
+        question, candidates = await service.read(reading)
+        [logits] = await service.scoring.score(question, [steps for steps, _ in candidates])
+        values = step_scores(logits) if body.use_activation else logits
+        return PoolingResponse(model=served.name, data=[PoolingData(data=[[z] for z in values])])
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return JSONResponse(error.content, error.status, error.headers)
+
+    @app.exception_handler(DreamPRMError)
+    async def wrong(request: Request, error: Exception) -> Response:
+        if isinstance(error, QueueFull):
+            return await refused(request, Refused(429, str(error), retry_after=error.wait_s))
+        field = error.field if isinstance(error, DataError) else None
+        return await refused(request, Refused(400, str(error), field))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return await refused(request, first_problem(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return await refused(request, Refused(error.status_code, str(error.detail)))
+
+
+def no_model() -> Refused:
+    """The error for a name that is none of the served ones."""
+    message = "no model of this name is served; see /v1/models"
+    return Refused(404, message, "model", "model_not_found")
