@@ -13,12 +13,9 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dreamprm.errors import DreamPRMError
-
-if TYPE_CHECKING:
-    from dreamprm.serve.app import Served
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,7 @@ def run(config: Config) -> None:
     serve(app, config.host, config.port)
 
 
-def _served(config: Config) -> Served:
+def _served(config: Config) -> Any:
     from dreamprm.cli.terminal import quiet_transformers
     from dreamprm.prm.model import PRM
     from dreamprm.serve.app import Served
