@@ -14,7 +14,7 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from PIL import Image
 from dreamprm.answers import read_answer, verdict_on
 from dreamprm.data.sources.columns import pictures
 from dreamprm.errors import DataError
+from dreamprm.images import load_image
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import Logits, Pair, StepModel, StepScorer
+from dreamprm.prompts import PROMPTS
 from dreamprm.records import LONGEST_STEP, UNKNOWN_ANSWER, Question, Trajectory
 from dreamprm.search.aggregation import (
     DEFAULT_AGGREGATION,
@@ -235,6 +237,28 @@ def trl_reward(prm: StepModel | str | Path, **options: Any) -> Callable[..., lis
         return [r.value for r in rewards]
 
     return prm_reward
+
+
+def training_rows(questions: Iterable[Question], prompt: str = "five_steps") -> list[dict[str, Any]]:
+    """Rows of a data set for TRL, with the columns that `trl_reward` reads.
+
+    Args:
+        questions: their images are decoded here.
+        prompt: what the policy is asked, a name of `prompts.PROMPTS`.
+    """
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": PROMPTS[prompt](question)}],
+            "images": [load_image(image) for image in question.images],
+            "question": question.text,
+            "options": list(question.options),
+            "answer": question.answer,
+        }
+        for question in questions
+    ]
+    if not any(row["images"] for row in rows):  # a text model's trainer refuses the column
+        rows = [{name: v for name, v in row.items() if name != "images"} for row in rows]
+    return rows
 
 
 def summary(rewards: Sequence[Reward]) -> dict[str, float]:
