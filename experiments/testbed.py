@@ -42,6 +42,7 @@ from dreamprm.data import (
     write_trajectories,
 )
 from dreamprm.policy.policy import Policy
+from dreamprm.prm.folder import is_prm
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
 from dreamprm.records import Question, StepScores, Trajectory
@@ -120,6 +121,8 @@ CHECKS = {  # of the intervals, and of what is planted in the hard variant
     "without_distance": Method(weights="uniform", without="wrong_distance"),
     "without_demanding": Method(weights="oracle", without="demanding"),
 }
+KEPT = {"dreamprm": "prm", "prm_uniform": "prm_uniform"}
+"""Models that `experiments.search` and `experiments.rl` go on with, and their folders."""
 FOLDERS = {"standard": "seed", "hard": "hard", "control": "control"}
 
 
@@ -197,7 +200,7 @@ def train_method(
     if rate is not None:
         method = replace(method, changes=method.changes | {"meta_learning_rate": rate})
     done = folder / "scores" / f"{name}.json"  # written last
-    if done.exists():
+    if done.exists() and (name not in KEPT or is_prm(folder / KEPT[name])):
         return
     started = time.time()
     trajectories = read_trajectories(folder / "train.labelled.jsonl")
@@ -224,8 +227,8 @@ def train_method(
     result = fit(model, data, replace(config, **changes), weights=weights)
     seconds = time.time() - started
     _score_tests(model, folder, name, method)
-    if name == "dreamprm":
-        model.save_pretrained(folder / "prm")  # `experiments.search` answers with it
+    if name in KEPT:
+        model.save_pretrained(folder / KEPT[name])
     facts = {"weights": result.weights, "seconds": seconds, "history": result.history}
     if name == "prm_uniform":  # what small_loss looks at
         facts["losses"] = reference_losses(model, data.items, 128, CONFIG.lower_loss).tolist()

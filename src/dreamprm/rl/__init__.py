@@ -239,7 +239,9 @@ def trl_reward(prm: StepModel | str | Path, **options: Any) -> Callable[..., lis
     return prm_reward
 
 
-def training_rows(questions: Iterable[Question], prompt: str = "five_steps") -> list[dict[str, Any]]:
+def training_rows(
+    questions: Iterable[Question], prompt: str = "five_steps"
+) -> list[dict[str, Any]]:
     """Rows of a data set for TRL, with the columns that `trl_reward` reads.
 
     Args:
