@@ -135,6 +135,15 @@ class StepReward:
             _LOG.info("lowest reward for %s, of %d completions", counts, len(rewards))
         return rewards
 
+    def scores(self, question: Question, candidates: Sequence[Sequence[str]]) -> list[float]:
+        """The judge's scores of reasonings, whole or not; `lowest` where there is no step."""
+        judged = iter(self._scorer.score_steps(question, [steps for steps in candidates if steps]))
+        logits = [next(judged) if steps else () for steps in candidates]
+        return [self._score(z) if z else self.lowest for z in logits]
+
+    def _score(self, logits: Logits) -> float:
+        return step_scores([aggregate(logits, self.aggregation)])[0]
+
     def _read(self, question: Question, text: str) -> tuple[tuple[str, ...], Reward]:
         """The steps of a completion, and what it earns where no judge is needed to tell."""
         reading = read_answer(text, question.options)
@@ -179,8 +188,7 @@ class StepReward:
             return replace(reward, why="refused by the judge")
         if len(logits) < len(reward.ends):  # what is wrong may stand beyond the judge's context
             return replace(reward, why="too long")
-        [score] = step_scores([aggregate(logits, self.aggregation)])
-        scores = tuple(step_scores(logits))
+        score, scores = self._score(logits), tuple(step_scores(logits))
         if self.gate and not reward.correct:
             return replace(reward, score=score, step_scores=scores, why="wrong")
         return replace(reward, value=score, score=score, step_scores=scores)
