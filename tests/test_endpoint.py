@@ -25,7 +25,7 @@ from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, at_random, scripted
 
 DEAD = "http://127.0.0.1:9/v1"  # the discard port: refuses connections
-KEPT = "what is sampled is kept: run the same command again to go on"
+KEPT = "what is done is kept: run the same command again to go on"
 QUICK = Backoff(first_s=0.01, longest_s=0.1)
 FAULTS = ("429", "408", "409", "500", "503", "reset", "half", "garbage", "page", "empty", "null")
 

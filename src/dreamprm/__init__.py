@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dreamprm.policy.policy import Policy
     from dreamprm.prm.lora import Lora
     from dreamprm.prm.model import PRM
+    from dreamprm.prm.served import ServedPRM
     from dreamprm.records import Label, Question, StepScores, Trajectory
     from dreamprm.search.api import (
         abeam_search,
@@ -40,6 +41,7 @@ __all__ = [
     "Question",
     "Records",
     "SearchResult",
+    "ServedPRM",
     "StepScores",
     "TrainConfig",
     "TrainResult",
@@ -62,6 +64,7 @@ _HOMES = {
     "policy.policy": ("Policy",),
     "prm.lora": ("Lora",),
     "prm.model": ("PRM",),
+    "prm.served": ("ServedPRM",),
     "records": ("Label", "Question", "StepScores", "Trajectory"),
     "search.api": (
         *("best_of_n", "weighted_vote", "beam_search"),

@@ -55,11 +55,12 @@ _TRAIN = {
     "output": """output_dir save_steps save_total_limit resume_from_checkpoint logging_steps
         report_to push_to_hub hub_model_id hub_private_repo""",
 }
+_LIMITS = "concurrency timeout_s max_attempts give_up_after_s"
 _POLICY = {
     "policy": "model_name_or_path base_urls prompt temperature max_new_tokens seed answer_tokens",
     "local model": "per_device_batch_size device dtype",
-    "served model": """concurrency api_key_env continuation max_n timeout_s max_attempts
-        give_up_after_s ask_again extra_body judge_model judge_urls""",
+    "served model": f"""api_key_env continuation max_n {_LIMITS} ask_again extra_body judge_model
+        judge_urls""",
     "images": "image_root max_image_pixels allow_remote_images skip_bad_images",
     "store and budget": """store budget_tokens budget_cost prompt_token_price
         completion_token_price""",
@@ -72,6 +73,7 @@ def _split(groups: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
 
 GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "train": _split(_TRAIN),
+    "score": _split({"served reward model": f"prm_urls prm_api_key_env {_LIMITS}"}),
     **dict.fromkeys(("sample", "label", "select"), _split(_POLICY)),
 }
 """Verb -> title -> options, those that are rarely set last. Options that are not named come first,

@@ -1,16 +1,17 @@
-"""Reading of what several verbs take: candidates of questions, and scores by method."""
+"""What several verbs take: candidates of questions, scores by method, a reward model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dreamprm.cli.resume import recorded_aggregation
 from dreamprm.cli.terminal import held_warnings
 from dreamprm.data import check_references, read_questions, read_scores, read_trajectories
-from dreamprm.errors import DataError
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.policy.options import ServerLimits
 from dreamprm.records import Question, StepScores, Trajectory
 
 if TYPE_CHECKING:
@@ -74,6 +75,39 @@ class EvaluationInputs:
                 f"{', '.join(self.scores) or 'none'}"
             )
         return self.main_method
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModel(ServerLimits):
+    """Where the reward model works.
+
+    Attributes:
+        prm_urls: servers of the reward model (`vllm serve`, `dreamprm serve`), such as
+            http://localhost:8000/v1. Its folder is then read for tokenizer and layout alone, and no
+            model is loaded into this process.
+        prm_api_key_env: environment variable that holds the key of these servers.
+    """
+
+    prm_urls: list[str] = field(default_factory=list)
+    prm_api_key_env: str = "OPENAI_API_KEY"
+
+    def reward_model(
+        self, path: str | Path, device: str | None, convention: str | None = None
+    ) -> Any:
+        """The reward model of a folder: a `ServedPRM` where there are servers, else loaded."""
+        from dreamprm.cli.terminal import quiet_transformers
+
+        quiet_transformers()
+        if not self.prm_urls:
+            from dreamprm.prm.model import PRM
+
+            return PRM.from_pretrained(path, convention=convention, device=device)
+        if convention is not None:
+            raise DreamPRMError("prm_urls are of PRMs of dreamprm; leave convention out")
+        from dreamprm.prm.served import ServedPRM
+
+        limits = {f.name: getattr(self, f.name) for f in fields(ServerLimits)}
+        return ServedPRM(path, self.prm_urls, api_key_env=self.prm_api_key_env, **limits)
 
 
 def read_candidates(

@@ -8,6 +8,8 @@ one batch is scored twice.
 
   dreamprm score --model_name_or_path prm --questions questions.jsonl \
     --trajectories candidates.jsonl --output scores.jsonl
+
+With --prm_urls a server of the model scores, such as `vllm serve prm --config prm/vllm.yaml`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from dreamprm.cli.inputs import RewardModel
 from dreamprm.cli.pictures import UsedImages
 from dreamprm.cli.resume import appending
 from dreamprm.cli.terminal import progress
@@ -32,7 +35,7 @@ WINDOW = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(UsedImages):
+class Config(RewardModel, UsedImages):
     """Options of score.
 
     Attributes:
@@ -80,17 +83,14 @@ def run(config: Config) -> None:
                 if not left:
                     continue
                 if scorer is None:
-                    from dreamprm.cli.terminal import quiet_transformers
-                    from dreamprm.prm.model import PRM
                     from dreamprm.prm.scorer import StepScorer
 
-                    quiet_transformers()
-                    model = PRM.from_pretrained(
-                        config.model_name_or_path,
-                        convention=config.convention,
-                        device=config.device,
+                    model = config.reward_model(
+                        config.model_name_or_path, config.device, config.convention
                     )
-                    scorer = StepScorer(model, config.per_device_batch_size)
+                    served = bool(config.prm_urls)
+                    batch_size = model.batch_size if served else config.per_device_batch_size
+                    scorer = StepScorer(model, batch_size)
                 pairs = [(questions[t.question_id], t) for t in left]
                 for scores in scorer.score(pairs, advance):
                     cut += scores.cut > 0
@@ -151,4 +151,5 @@ def _settings(config: Config) -> dict[str, str]:
         digest = f" {weights_digest(folder)}" if folder.is_dir() else ""
         return {"model": name + digest, "convention": config.convention}
     folder = Path(config.model_name_or_path)
-    return {"model": identity(folder), "aggregation": trained_aggregation(folder)}
+    model = identity(folder, served=bool(config.prm_urls))
+    return {"model": model, "aggregation": trained_aggregation(folder)}

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dreamprm.cli.inputs import RewardModel
 from dreamprm.cli.pictures import UsedImages
 from dreamprm.errors import DataError, DataWarning, DreamPRMError, require_positive
 from dreamprm.policy.options import PolicyOptions
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # these load slowly
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PolicyOptions, UsedImages):
+class Config(PolicyOptions, RewardModel, UsedImages):
     """Options of select.
 
     Attributes:
@@ -123,7 +124,7 @@ def _choose_stored(config: Config, trajectories: Path) -> None:
     from dreamprm.data import read_scores, write_records
     from dreamprm.search.choosing import PARALLEL, TREES, VOTES, Choice, choose_stored
 
-    if config.prm is not None:
+    if config.prm is not None or config.prm_urls:
         raise DreamPRMError(
             "--prm scores what the policy writes; score the file first: "
             "`dreamprm score`, then give --scores"
@@ -267,6 +268,8 @@ def _options(config: Config) -> SearchOptions:
             raise DreamPRMError("max_tokens needs --prm: tokens are counted by its tokenizer")
         if config.scores_output is not None:
             raise DreamPRMError("scores_output needs --prm, which gives the scores")
+        if config.prm_urls:
+            raise DreamPRMError("prm_urls need --prm, the folder of the model that is served")
     aggregation = config.aggregation
     if aggregation is None and config.prm is not None:
         aggregation = trained_aggregation(config.prm)
@@ -283,7 +286,7 @@ def _settings(config: Config, options: SearchOptions) -> dict[str, Any]:
     if config.prm is None:
         del settings["aggregation"]
         return settings
-    return settings | {"prm": identity(config.prm)}
+    return settings | {"prm": identity(config.prm, served=bool(config.prm_urls))}
 
 
 def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int] | None]:
@@ -295,10 +298,9 @@ def _judge(config: Config) -> tuple[StepJudge | None, Callable[[str], int] | Non
     quiet_transformers()
     if config.prm is None:
         return None, None
-    from dreamprm.prm.model import PRM
     from dreamprm.search.api import as_judge
 
-    model = PRM.from_pretrained(config.prm, device=config.device)
+    model = config.reward_model(config.prm, config.device)
     judge, count_tokens, _ = as_judge(model, config.score_batch_size)
     return judge, count_tokens
 

@@ -265,6 +265,11 @@ def reads_images(path: str) -> bool:
     return _config(path)[1] is AutoModelForImageTextToText
 
 
+def text_config(path: str) -> Any:
+    """The config of a model's language part: its context and vocabulary among others."""
+    return _config(path)[0].get_text_config()
+
+
 def load_processor(path: str) -> Any:
     """The model's processor, for images and text alone; the tokenizer of a text model.
 

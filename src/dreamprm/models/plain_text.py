@@ -91,11 +91,17 @@ class PlainText:
         """
         if any(images):
             options["images"] = [list(pictures) for pictures in images]
-        bos, reader = self.tokenizer.bos_token, self.reader(*texts)
-        # Templates of text models write all special tokens; of others some leave out the first.
-        if self.text_only or (bos and texts[0].startswith(bos)):
+        if not self.adds_special_tokens(texts[0]):
             options["add_special_tokens"] = False
-        return dict(reader(text=list(texts), return_tensors="pt", **options))
+        return dict(self.reader(*texts)(text=list(texts), return_tensors="pt", **options))
+
+    def adds_special_tokens(self, text: str) -> bool:
+        """Does the processor put its special tokens around what the chat template wrote?
+
+        Templates of text models write all of them; of others some leave out the first.
+        """
+        bos = self.tokenizer.bos_token
+        return not (self.text_only or (bos and text.startswith(bos)))
 
     @cached_property
     def _marked(self) -> Any:

@@ -9,8 +9,31 @@ from typing import Any, Literal
 from dreamprm.errors import DreamPRMError, require_positive
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerLimits:
+    """How much servers are asked at once, and how long they are waited for.
+
+    Attributes:
+        concurrency: requests in flight per endpoint.
+        timeout_s: seconds until a request counts as lost.
+        max_attempts: failed tries of one request, at servers that work otherwise, after which it is
+            left out; sampling goes on.
+        give_up_after_s: seconds without an answer from any server after which the run stops; until
+            then it waits for them, so that one may be restarted.
+    """
+
+    concurrency: int = 64
+    timeout_s: float = 600.0
+    max_attempts: int = 8
+    give_up_after_s: float = 1800.0
+
+    def check_limits(self) -> None:
+        """Refuse what is not above 0."""
+        require_positive(self, "concurrency", "timeout_s", "max_attempts", "give_up_after_s")
+
+
 @dataclass(frozen=True)
-class PolicyOptions:
+class PolicyOptions(ServerLimits):
     """The policy, how it is sampled, what that may cost, and where its completions are kept.
 
     Attributes:
@@ -25,13 +48,7 @@ class PolicyOptions:
             no fields for it), `prompt` (told in the prompt), or `auto` (the best the server can).
         extra_body: further fields of each request to a served model, as JSON: say
             {"chat_template_kwargs": {"enable_thinking": false}}.
-        concurrency: requests in flight per endpoint.
         max_n: most samples asked for in one request; by default all at once where the server can.
-        timeout_s: seconds until a request counts as lost.
-        max_attempts: failed tries of one request, at servers that work otherwise, after which it is
-            left out; the run goes on.
-        give_up_after_s: seconds without an answer from any server after which the run stops; until
-            then it waits for them, so that one may be restarted.
         prompt: `five_steps` (the paper's), `plain` (step by step) or `bare` (the question alone);
             by default five_steps, and bare for the embedded models, which need no telling.
         temperature: of sampling.
@@ -62,11 +79,7 @@ class PolicyOptions:
     api_key_env: str = "OPENAI_API_KEY"
     continuation: Literal["auto", "prefill", "assistant", "prompt"] = "auto"
     extra_body: dict[str, Any] | None = None
-    concurrency: int = 64
     max_n: int | None = None
-    timeout_s: float = 600.0
-    max_attempts: int = 8
-    give_up_after_s: float = 1800.0
     prompt: Literal["five_steps", "plain", "bare"] | None = None
     temperature: float = 1.0
     max_new_tokens: int = 1024
@@ -143,7 +156,7 @@ class PolicyOptions:
     def check(self) -> None:
         """Refuse what no policy can do, before a model is loaded."""
         require_positive(self, "temperature", "max_new_tokens", "per_device_batch_size")
-        require_positive(self, "concurrency", "timeout_s", "max_attempts", "give_up_after_s")
+        self.check_limits()
         if self.seed is None and not self.base_urls:
             raise DreamPRMError("seed none is for served models; give base_urls, or a number")
         if self.seed is not None and not 0 <= self.seed < 2**63:

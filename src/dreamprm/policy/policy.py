@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Self, TypeVar
@@ -108,11 +109,19 @@ class Policy(PolicyOptions):
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, also for callers inside a running event loop."""
-    future = asyncio.run_coroutine_threadsafe(work, _background_loop())
+    return gathered([work])[0]
+
+
+def gathered(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of coroutines; each begins as soon as it is taken from the iterable."""
+    futures: list[Future[T]] = []
     try:
-        return future.result()
-    except BaseException:  # an interrupt: stop sampling
-        future.cancel()
+        for each in work:
+            futures.append(asyncio.run_coroutine_threadsafe(each, _background_loop()))
+        return [future.result() for future in futures]
+    except BaseException:  # an interrupt or a failure: stop the others
+        for future in futures:
+            future.cancel()
         raise
 
 

@@ -101,7 +101,7 @@ class Failure:
         if self.kind == "again":
             return (NoReply if self.status == OK else RequestFailed)(self.message)
         return DreamPRMError(
-            f"{self.message}; what is sampled is kept: run the same command again to go on"
+            f"{self.message}; what is done is kept: run the same command again to go on"
         )
 
 
@@ -242,13 +242,14 @@ class Pool:
         finally:
             self._asking -= 1
 
-    async def take(self, failed: Mapping[Endpoint, int]) -> Endpoint | None:
+    async def take(self, failed: Mapping[Endpoint, int], url: str = "") -> Endpoint | None:
         """Wait for a slot; `release` gives it back. None once the pool gives up.
 
         Args:
             failed: how often this request has failed at an endpoint; others are preferred.
+            url: of the endpoint that is asked first, where it has a slot.
         """
-        while (endpoint := self._choose(failed)) is None:
+        while (endpoint := self._choose(failed, url)) is None:
             if self.gives_up():
                 return None
             await self._changed.wait()
@@ -334,10 +335,11 @@ class Pool:
         known = [at for at in since if at is not None]
         return max(known) + self.give_up_after_s if len(known) == len(since) else None
 
-    def _choose(self, failed: Mapping[Endpoint, int]) -> Endpoint | None:
+    def _choose(self, failed: Mapping[Endpoint, int], url: str) -> Endpoint | None:
         now = self._loop.time()
         usable = [e for e in self.endpoints if self._free(e) > 0 and e.paused_until <= now]
-        return min(usable, key=lambda e: (failed.get(e, 0), -self._free(e)), default=None)
+        key = lambda e: (failed.get(e, 0), e.url != url, -self._free(e))  # noqa: E731
+        return min(usable, key=key, default=None)
 
     def _free(self, endpoint: Endpoint) -> int:
         return (1 if endpoint.doubted else self.slots) - endpoint.in_flight
@@ -385,7 +387,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call:
-    """One request: `models` has no fields, `chat/completions` has."""
+    """One request: `models` has no fields, `chat/completions` and `pooling` (beside /v1) have."""
 
     path: str
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -460,6 +462,7 @@ class Connection:
         call: Call,
         read: Callable[[bytes, str], T | Failure],
         hello: Call | None = None,
+        first: str = "",
     ) -> T | Failure:
         """Ask until there is an answer.
 
@@ -469,6 +472,7 @@ class Connection:
             read: the body of a reply of status 200, and the base URL it came from; a `Failure`
                 means that it is not whole.
             hello: what a server in doubt is asked first; None asks it `call` at once.
+            first: base URL of the server that has what this request needs in its caches, perhaps.
 
         Returns:
             What `read` gave, or the failure that no further attempt would mend.
@@ -477,7 +481,7 @@ class Connection:
         failed: Counter[Endpoint] = Counter()
         pauses = 0
         with pool.asking():
-            while (endpoint := await pool.take(failed)) is not None:
+            while (endpoint := await pool.take(failed, first)) is not None:
                 started = loop.time()
                 try:
                     outcome = await self._ask(pool, endpoint, call, read, hello)
@@ -548,6 +552,9 @@ class Connection:
         client = self._client(url)
         if call.path == "models":
             return (await client.models.with_raw_response.list()).content
+        if call.path == "pooling":  # not of OpenAI's interface
+            address = f"{url.removesuffix('/v1')}/pooling"
+            return await client.post(address, body=dict(call.fields), cast_to=bytes)
         # All through extra_body: it takes fields that OpenAI's own interface does not have, and
         # spares a walk over the messages that costs a sixth of the whole call.
         fields = dict(call.fields)

@@ -16,6 +16,7 @@ from dreamprm.search.aggregation import get_aggregation
 
 CONFIG_FILE, HEAD_FILE = "prm_config.json", "prm_head.safetensors"
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
+VLLM_FILE = "vllm.yaml"
 _BASE = "base_model_name_or_path"
 
 HeadName = Literal["value", "vocab", "token"]
@@ -138,17 +139,23 @@ def no_prm(folder: Path, missing: str) -> DreamPRMError:
     )
 
 
+def serve_command(folder: str | Path) -> str:
+    """What starts a vLLM server of the model in a folder that has a `VLLM_FILE`."""
+    return f"vllm serve {folder} --config {folder}/{VLLM_FILE}"
+
+
 def trained_aggregation(folder: Path) -> str:
     """The aggregation that the model was trained for."""
     return read_config(folder).aggregation
 
 
-def identity(folder: Path) -> str:
+def identity(folder: Path, served: bool = False) -> str:
     """The folder's name and a digest of its weights, which tells one training from another.
 
-    Scores of two trainings must not end up in one file.
+    Scores of two trainings must not end up in one file. The weights of a served model may lie with
+    the server alone.
     """
-    if not any(folder.glob("*.safetensors")):
+    if not served and not any(folder.glob("*.safetensors")):
         raise no_prm(folder, "weights (*.safetensors)")
     return f"{folder.resolve().name} {weights_digest(folder)}"
 

@@ -178,10 +178,13 @@ class Encoder:
     def _tokenize_step(self, step: str) -> list[int]:
         return self.plain.ids(self.plain.guard(step))
 
+    def asked(self, question: Question) -> str:
+        """What the user's turn says of a question besides its images; not in layout `turns`."""
+        parts = (question_text(question), self.config.instruction)
+        return "\n".join(part for part in parts if part)
+
     def _write_template(self, text: str, images: int) -> str:
-        content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
-        text = "\n".join(part for part in (text, self.config.instruction) if part)
-        content.append({"type": "text", "text": self.plain.guard(text)})
+        content = [*[{"type": "image"}] * images, _text(self.plain.guard(text))]
         [text] = write_chats(self.processor, [[{"role": "user", "content": content}]], True)
         return text
 
@@ -195,7 +198,7 @@ class Encoder:
         for step in steps:
             tail += [*self.step_ids(step), self.tag_id]
             ends.append(len(tail) - 1)
-        return self._template(question_text(question), len(question.images)), tail, ends
+        return self._template(self.asked(question), len(question.images)), tail, ends
 
     def _fitting(
         self, question: Question, steps: Sequence[str], prompt: int, ends: list[int]

@@ -48,6 +48,7 @@ class StepScorer:
 
     def __init__(self, model: StepModel, batch_size: int = 16, share_prefix: bool = True) -> None:
         self.batch_size = batch_size
+        self.at_once = getattr(model, "at_once", False)  # see `StepJudge`
         self.window = 8 * batch_size  # trajectories that are held, and sorted by length, at once
         self._plain, shared = model.passes()
         self._shared = shared if share_prefix else None

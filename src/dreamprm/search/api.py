@@ -16,6 +16,7 @@ from dreamprm.policy.policy import wait_for
 from dreamprm.prm.conventions import TextPRM
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import StepScorer
+from dreamprm.prm.served import ServedPRM
 from dreamprm.records import Question
 from dreamprm.rollouts.sampler import open_sampler
 from dreamprm.rollouts.store import RolloutStore
@@ -23,7 +24,7 @@ from dreamprm.search.aggregation import DEFAULT_AGGREGATION
 from dreamprm.search.search import Search, SearchOptions, SearchResult, StepJudge
 
 T = TypeVar("T")
-Judge = PRM | TextPRM | StepJudge
+Judge = PRM | ServedPRM | TextPRM | StepJudge
 
 
 def best_of_n(
@@ -117,7 +118,7 @@ async def _search(
 ) -> SearchResult:
     """Search one question, with a store of its own that is gone afterwards."""
     judge, count_tokens, trained_for = as_judge(prm)
-    if isinstance(prm, PRM | TextPRM):
+    if isinstance(prm, PRM | ServedPRM | TextPRM):
         prm.plain.check(question)
     how = SearchOptions(aggregation=aggregation or trained_for, **options)
     with (
@@ -132,12 +133,13 @@ def as_judge(
     prm: Judge, batch_size: int = 16
 ) -> tuple[StepJudge, Callable[[str], int] | None, str]:
     """A judge of steps, a counter of tokens, and the aggregation that the model is trained for."""
-    if not isinstance(prm, PRM | TextPRM):
+    if not isinstance(prm, PRM | ServedPRM | TextPRM):
         return prm, None, DEFAULT_AGGREGATION
     tokenizer = prm.plain.tokenizer
-    aggregation = prm.config.aggregation if isinstance(prm, PRM) else DEFAULT_AGGREGATION
+    aggregation = DEFAULT_AGGREGATION if isinstance(prm, TextPRM) else prm.config.aggregation
 
     def count_tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
+    batch_size = prm.batch_size if isinstance(prm, ServedPRM) else batch_size
     return StepScorer(prm, batch_size), count_tokens, aggregation

@@ -45,7 +45,10 @@ _JUDGING = ThreadPoolExecutor(1, thread_name_prefix="dreamprm-judge")
 
 
 class StepJudge(Protocol):
-    """Scores reasonings about one question, whole or not; `prm.scorer.StepScorer` is one."""
+    """Scores reasonings about one question, whole or not; `prm.scorer.StepScorer` is one.
+
+    One whose attribute `at_once` is true is asked from several threads.
+    """
 
     def score_steps(
         self, question: Question, candidates: Sequence[Sequence[str]]
@@ -392,8 +395,9 @@ class Search:
             new.append(Candidate(t, (), tokens, self.tokens, is_open))
         self.sampled += len(new)
         if self.judge is not None:
+            threads = None if getattr(self.judge, "at_once", False) else _JUDGING
             logits = await asyncio.get_running_loop().run_in_executor(
-                _JUDGING, self.judge.score_steps, self.question, [c.steps for c in new]
+                threads, self.judge.score_steps, self.question, [c.steps for c in new]
             )
             new = [replace(c, logits=z) for c, z in zip(new, logits, strict=True)]
         self.candidates += [c for c in new if not c.open]
