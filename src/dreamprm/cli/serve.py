@@ -5,6 +5,11 @@ r"""Serve a reward model over HTTP: step scores for anybody who can send a reque
     -d '{"question": "What is 2 + 3?", "candidates": [["2 + 3 = 5"], ["2 + 3 = 6"]]}'
 
 Routes: /v1/score, /pooling (vLLM's form), /v1/models, /health, /metrics, and a page to try it at /.
+With the servers of a policy, /v1/chat/completions too: it samples, scores, and answers with the
+best, as one model would:
+
+  dreamprm serve prm --policy_model Qwen/Qwen2.5-VL-7B-Instruct \
+    --policy_urls http://localhost:8001/v1
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dreamprm.errors import DreamPRMError
 
@@ -28,6 +33,16 @@ class Config:
         host: address to listen at; beyond this machine only with a key.
         port: to listen at.
         api_key_env: environment variable that holds the key which clients must send.
+        policy_model: name of a served model, whose reasonings are chosen among.
+        policy_urls: OpenAI-compatible endpoints that serve it, such as http://localhost:8001/v1.
+        policy_api_key_env: environment variable that holds their key.
+        policy_extra_body: further fields of each request to them, as JSON; they come before what
+            clients ask for.
+        policy_max_tokens: longest completion where a client does not say.
+        prompt: put behind a client's last turn: `five_steps` (the paper's), `plain` (step by step)
+            or `bare` (nothing).
+        seed: `none` sends no seed to the policy's servers; some break at one. Otherwise the number
+            says nothing: each request has its own, or the client's.
         score_batch_size: candidates in one forward pass.
         device: cpu, cuda, cuda:1, ...; by default cuda where there is one.
         max_image_pixels: a picture with more is refused before it is decoded.
@@ -41,6 +56,13 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8000
     api_key_env: str = "DREAMPRM_API_KEY"
+    policy_model: str | None = None
+    policy_urls: list[str] = field(default_factory=list)
+    policy_api_key_env: str = "OPENAI_API_KEY"
+    policy_extra_body: dict[str, Any] | None = None
+    policy_max_tokens: int = 1024
+    prompt: Literal["five_steps", "plain", "bare"] = "bare"
+    seed: int | None = 0
     score_batch_size: int = 16
     device: str | None = None
     max_image_pixels: int = 16_000_000
@@ -56,6 +78,8 @@ def run(config: Config) -> None:
             f"{config.host} can be reached by others; put a key into the environment variable "
             f"{config.api_key_env}, or serve at 127.0.0.1"
         )
+    if bool(config.policy_urls) != bool(config.policy_model):
+        raise DreamPRMError("policy_urls and policy_model belong together; give both")
     try:
         from dreamprm.serve.app import make_app
         from dreamprm.serve.server import serve
@@ -72,6 +96,7 @@ def run(config: Config) -> None:
         key=key,
         limits=Limits(timeout_s=config.timeout_s),
         batch_size=config.score_batch_size,
+        policy=_policy(config),
     )
     serve(app, config.host, config.port)
 
@@ -84,7 +109,29 @@ def _served(config: Config) -> Any:
     quiet_transformers()
     model = PRM.from_pretrained(config.prm, device=config.device)
     name = config.name or config.prm.resolve().name
-    return Served(model, name, model.config.aggregation, model.config.layout)
+    return Served(model, name, model.config.aggregation, model.config.layout, model.plain.check)
+
+
+def _policy(config: Config) -> Any:
+    """Options of the served policy, for requests that somebody waits for; None without one."""
+    from dreamprm.policy.options import PolicyOptions
+
+    if config.policy_model is None:
+        return None
+    options = PolicyOptions(
+        config.policy_model,
+        base_urls=config.policy_urls,
+        api_key_env=config.policy_api_key_env,
+        extra_body=config.policy_extra_body,
+        max_new_tokens=config.policy_max_tokens,
+        prompt=config.prompt,
+        seed=config.seed,
+        timeout_s=config.timeout_s,
+        max_attempts=4,
+        give_up_after_s=min(60.0, config.timeout_s),
+    )
+    options.check()
+    return options
 
 
 def _is_loopback(host: str) -> bool:

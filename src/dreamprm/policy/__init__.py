@@ -8,7 +8,7 @@ them, and the policy sees to it that its slots are full.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dreamprm.errors import DreamPRMError
@@ -22,11 +22,15 @@ class Request:
     Attributes:
         one_step: stop where the next step ends instead of at the end of the reasoning. A policy
             that cannot stop there writes on; what it wrote is used all the same.
+        before: of served policies: messages of a conversation that the question ends.
+        fields: of served policies: further fields of the request, before the policy's own.
     """
 
     question: Question
     steps: tuple[str, ...] = ()
     one_step: bool = False
+    before: tuple[Mapping[str, Any], ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -339,7 +339,8 @@ class EndpointPolicy:
         self, here: _Here, request: Request, way: Continuation, n: int, seed: int
     ) -> Reply:
         """Samples of a request whose steps are continued in this way."""
-        body: dict[str, Any] = {"messages": self._messages.build(request, way)}
+        messages = [*request.before, *self._messages.build(request, way)]
+        body: dict[str, Any] = {"messages": messages, **request.fields}
         if request.steps and way == "prefill":
             body |= PREFILL_FIELDS
         if request.one_step and await self._takes_stops(here):
@@ -434,11 +435,12 @@ class EndpointPolicy:
         fields = {
             "model": self.name,
             "temperature": self._facts["temperature"],
-            self._max_tokens_field: self._facts["max_new_tokens"],
+            self._max_tokens_field: body.get("max_tokens", self._facts["max_new_tokens"]),
             "n": n,
             **({"seed": seed} if self._seeded else {}),
         }
-        return Call("chat/completions", {**fields, **body, **self._facts["extra_body"]})
+        rest = {name: value for name, value in body.items() if name != "max_tokens"}
+        return Call("chat/completions", {**fields, **rest, **self._facts["extra_body"]})
 
     def _learned_from(self, failure: Failure, limit: str) -> bool:
         """Newer OpenAI models refuse `max_tokens` and name what they want instead."""

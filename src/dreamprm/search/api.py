@@ -90,24 +90,24 @@ async def abest_of_n(
     question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`best_of_n`, to be awaited."""
-    return await _search(question, policy, prm, method="best_of_n", n=n, **options)
+    return await asearch(question, policy, prm, method="best_of_n", n=n, **options)
 
 
 async def aweighted_vote(
     question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`weighted_vote`, to be awaited."""
-    return await _search(question, policy, prm, method="weighted_vote", n=n, **options)
+    return await asearch(question, policy, prm, method="weighted_vote", n=n, **options)
 
 
 async def abeam_search(
     question: Question, policy: Writer, prm: Judge, n: int = 8, **options: Any
 ) -> SearchResult:
     """`beam_search`, to be awaited."""
-    return await _search(question, policy, prm, method="beam_search", n=n, **options)
+    return await asearch(question, policy, prm, method="beam_search", n=n, **options)
 
 
-async def _search(
+async def asearch(
     question: Question,
     policy: Writer,
     prm: Judge,
@@ -116,7 +116,7 @@ async def _search(
     seed: int | None = None,
     **options: Any,
 ) -> SearchResult:
-    """Search one question, with a store of its own that is gone afterwards."""
+    """Search by any method of `SearchOptions`, with a store that is gone afterwards."""
     judge, count_tokens, trained_for = as_judge(prm)
     if isinstance(prm, PRM | ServedPRM | TextPRM):
         prm.plain.check(question)

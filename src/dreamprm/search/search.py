@@ -115,6 +115,7 @@ class Candidate:
             counts them.
         spent: tokens sampled for the question when it was there.
         open: stopped at the end of a step, not finished.
+        text: as the policy wrote it, the prefix included.
     """
 
     trajectory: Trajectory
@@ -122,6 +123,7 @@ class Candidate:
     tokens: int
     spent: int = 0
     open: bool = False
+    text: str = ""
 
     @property
     def steps(self) -> Steps:
@@ -392,7 +394,7 @@ class Search:
             tokens = self._tokens_of(rollout, t.steps, prefix)
             self.tokens += tokens
             ended += not is_open
-            new.append(Candidate(t, (), tokens, self.tokens, is_open))
+            new.append(Candidate(t, (), tokens, self.tokens, is_open, rollout.text))
         self.sampled += len(new)
         if self.judge is not None:
             threads = None if getattr(self.judge, "at_once", False) else _JUDGING

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,10 +17,13 @@ from starlette.exceptions import HTTPException
 
 from dreamprm import __version__
 from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.policy.options import PolicyOptions
 from dreamprm.prm.folder import LayoutConfig
 from dreamprm.prm.scorer import StepModel
+from dreamprm.records import Question
 from dreamprm.search.aggregation import aggregate, get_aggregation, step_scores
-from dreamprm.serve.guard import Guard, Refused, first_problem
+from dreamprm.serve.gateway import ChatRequest, Gateway, chunks
+from dreamprm.serve.guard import Guard, Refused, first_problem, no_model
 from dreamprm.serve.metrics import Metrics
 from dreamprm.serve.scoring import QueueFull, Scoring
 from dreamprm.serve.wire import (
@@ -36,7 +39,7 @@ from dreamprm.serve.wire import (
     read_question,
 )
 
-T = TypeVar("T")
+_SEARCHES = 64  # that wait for scores at once
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Served:
     Attributes:
         name: that clients call it by.
         layout: where it has one of ours; `/pooling` needs its step tag.
+        check: refuses a question that the model cannot read.
         aggregation: that it was trained for.
     """
 
@@ -53,6 +57,7 @@ class Served:
     name: str
     aggregation: str
     layout: LayoutConfig | None = None
+    check: Callable[[Question], None] = lambda question: None
 
 
 @dataclass
@@ -68,9 +73,14 @@ class Service:
         default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="dreamprm-read")
     )
 
-    async def read(self, reading: Callable[[], T]) -> T:
-        """What a request says, read in a thread: pictures take a while."""
-        return await asyncio.get_running_loop().run_in_executor(self.readers, reading)
+    async def question(
+        self, text: str, images: Sequence[str], options: Sequence[str] = ()
+    ) -> Question:
+        """A question that the model can read; in a thread, because pictures take a while."""
+        loop, reading = asyncio.get_running_loop(), (text, images, options, self.limits)
+        question = await loop.run_in_executor(self.readers, read_question, *reading)
+        self.served.check(question)
+        return question
 
     def check_model(self, name: str | None) -> None:
         """Refuse a reward model that is not served."""
@@ -84,20 +94,27 @@ def make_app(
     key: str | None = None,
     limits: Limits | None = None,
     batch_size: int = 16,
+    policy: PolicyOptions | None = None,
 ) -> FastAPI:
     """The application, for uvicorn or any other ASGI server.
 
     Args:
         key: see `Guard`.
         batch_size: candidates in one forward pass.
+        policy: a served policy, whose answers `/v1/chat/completions` chooses among.
     """
     limits, metrics = limits or Limits(), Metrics()
     scoring = Scoring(served.model, batch_size, limits.max_waiting, metrics.scored)
     service = Service(served, limits, metrics, scoring)
+    gateway = policy and Gateway(policy, scoring, served.aggregation, limits, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Searches wait in threads for their scores.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_SEARCHES))
         yield
+        if gateway:
+            await gateway.close()
         await asyncio.to_thread(scoring.close)
         service.readers.shutdown()
 
@@ -110,11 +127,27 @@ def make_app(
     )
     app.add_middleware(Guard, key=key, limits=limits, metrics=metrics)
     _handle_errors(app)
-    _add_routes(app, service)
+    _add_routes(app, service, gateway.names if gateway else [])
+    if gateway:
+        _add_chat(app, service, gateway)
     return app
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
+def _add_chat(app: FastAPI, service: Service, gateway: Gateway) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest) -> Response:
+        """Answer with the best of several reasonings; in OpenAI's form."""
+        how, turn = gateway.check(body), body.messages[-1]
+        check_characters("", [message.text for message in body.messages], service.limits)
+        question = await service.question(turn.text, turn.images)
+        reply = await gateway.answer(body, question, how)
+        if not body.stream:
+            return JSONResponse(reply)
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return Response("".join(chunks(reply, usage)), media_type="text/event-stream")
+
+
+def _add_routes(app: FastAPI, service: Service, policies: Sequence[str]) -> None:
     served, limits = service.served, service.limits
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -137,8 +170,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """What is served, in OpenAI's form."""
-        rows = [{"id": served.name, "object": "model", "created": 0, "owned_by": "dreamprm"}]
-        return {"object": "list", "data": rows}
+        facts = {"object": "model", "created": 0, "owned_by": "dreamprm"}
+        return {"object": "list", "data": [{"id": n} | facts for n in (served.name, *policies)]}
 
     @app.post("/v1/score")
     async def score(body: ScoreRequest) -> ScoreResponse:
@@ -148,11 +181,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         get_aggregation(aggregation)
         check_characters(body.question, [*body.options, *body.candidates], limits)
 
-        def reading() -> Any:
-            question = read_question(body.question, body.images, body.options, limits)
-            return question, read_candidates(body.candidates, limits)
-
-        question, candidates = await service.read(reading)
+        candidates = read_candidates(body.candidates, limits)
+        question = await service.question(body.question, body.images, body.options)
         logits = await service.scoring.score(question, [steps for steps, _ in candidates])
         scored = [
             ScoredCandidate(
@@ -184,11 +214,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         steps = assistant.text.split(tag)[:-1]  # what no tag ends is not judged
         check_characters(text, steps, limits)
 
-        def reading() -> Any:
-            question = read_question(text, user.images, (), limits)
-            return question, read_candidates([steps], limits)
-
-        question, candidates = await service.read(reading)
+        candidates = read_candidates([steps], limits)
+        question = await service.question(text, user.images)
         [logits] = await service.scoring.score(question, [steps for steps, _ in candidates])
         values = step_scores(logits) if body.use_activation else logits
         return PoolingResponse(model=served.name, data=[PoolingData(data=[[z] for z in values])])
@@ -216,9 +243,3 @@ def _handle_errors(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return await refused(request, Refused(error.status_code, str(error.detail)))
-
-
-def no_model() -> Refused:
-    """The error for a name that is none of the served ones."""
-    message = "no model of this name is served; see /v1/models"
-    return Refused(404, message, "model", "model_not_found")

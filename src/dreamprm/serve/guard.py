@@ -210,5 +210,10 @@ def first_problem(errors: Sequence[Any]) -> Refused:
     parts = [str(p) for p in first["loc"] if isinstance(p, int) or p.isidentifier()]
     where = ".".join(parts[1:])  # behind "body"
     message = first["msg"].removeprefix("Value error, ")
-    status = 400 if first["type"] == "json_invalid" else 422
-    return Refused(status, f"{where}: {message}" if where else message, where or None)
+    return Refused(400, f"{where}: {message}" if where else message, where or None)
+
+
+def no_model() -> Refused:
+    """The error for a name that is none of the served ones."""
+    message = "no model of this name is served; see /v1/models"
+    return Refused(404, message, "model", "model_not_found")

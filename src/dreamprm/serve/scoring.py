@@ -79,6 +79,8 @@ class Scoring:
         """Is the worker at work?"""
         return self._worker.is_alive()
 
+    at_once = True  # see `search.StepJudge`
+
     async def score(self, question: Question, candidates: Sequence[Steps]) -> list[Logits]:
         """Step logits of each candidate; fewer than steps where these are beyond the context.
 
@@ -90,6 +92,10 @@ class Scoring:
             DreamPRMError: the model gives no finite logits.
         """
         return await asyncio.wrap_future(self._submit(question, candidates))
+
+    def score_steps(self, question: Question, candidates: Sequence[Steps]) -> list[Logits]:
+        """The same, for a thread that may wait: a search's judge."""
+        return self._submit(question, candidates).result()
 
     def close(self) -> None:
         """Score what is waiting, and end the worker."""

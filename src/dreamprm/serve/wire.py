@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dreamprm.errors import DataError
-from dreamprm.records import Question
+from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rollouts.store import question_key
 from dreamprm.serve.pictures import picture
 from dreamprm.steps import split_steps
@@ -211,7 +211,7 @@ def read_question(
             "text": text,
             "images": tuple(picture(url) for url in images),
             "options": tuple(options),
-            "answer": "?",
+            "answer": UNKNOWN_ANSWER,  # nothing is to be verified
         }
     )
     return question.model_copy(update={"id": question_key(question)})
