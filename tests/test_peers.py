@@ -89,6 +89,15 @@ def test_reward_hub_s_form_splits_where_it_says_and_aggregates_as_it_asks(prm: P
     )
 
 
+def test_reward_hub_s_results_hold_every_step(prm: PRM) -> None:
+    base = pytest.importorskip("reward_hub.base", reason="reward_hub is not installed")
+    turns = [{"role": "user", "content": "what ?"}, {"role": "assistant", "content": "3\n\nso 8"}]
+    how = base.AggregationMethod.MIN
+    [result] = RewardHubPRM(prm).score(turns, aggregation_method=how, return_full_prm_result=True)
+    assert result.step_scores == pytest.approx(prm.score("what ?", [["3", "so 8"]])[0], abs=1e-6)
+    assert result.score == min(result.step_scores)
+
+
 def test_its_hub_s_algorithms_run_on_our_models(
     prm: PRM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: object
 ) -> None:

@@ -157,8 +157,9 @@ class RewardHubPRM:
             from reward_hub.base import PRMResult
 
             return [PRMResult(scores=one, aggregation_method=how) for one in scores]
-        aggregate = {"min": min, "prod": math.prod}.get(how, lambda one: one[-1])
-        return [aggregate(one) for one in scores]
+        if how == "prod":
+            return [math.prod(one) for one in scores]
+        return [min(one) if how == "min" else one[-1] for one in scores]
 
 
 def hub_question(messages: Any, images: Sequence[str | bytes] = ()) -> Question:
