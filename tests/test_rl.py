@@ -20,6 +20,7 @@ from dreamprm.prm.model import PRM
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rl import StepReward, min_form, question_of, trl_reward
 from dreamprm.search.aggregation import aggregate, step_scores
+from tests.fake_pooling import FakePooling
 from tests.tiny_models import picture_question, random_prm
 
 RIGHT = "Step 1: red is 3\nStep 2: blue is 5\nStep 3: 3 + 5 = 8\nFinal answer: 8"
@@ -138,6 +139,16 @@ class Picky:
             return plain(pairs)
 
         return picky, None
+
+
+def test_a_served_model_gives_the_same_rewards(
+    prm: PRM, question: Question, tmp_path: Path
+) -> None:
+    prm.save_pretrained(tmp_path)
+    with FakePooling(prm) as server:
+        served = StepReward(tmp_path, urls=[server.url])([question] * 2, [RIGHT, WRONG])
+    local = StepReward(prm)([question] * 2, [RIGHT, WRONG])
+    assert [r.value for r in served] == pytest.approx([r.value for r in local], abs=1e-4)
 
 
 def test_min_form_credits_a_reasoning_by_its_weakest_step() -> None:

@@ -28,6 +28,7 @@ from dreamprm.errors import DataError
 from dreamprm.images import load_image
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import Logits, Pair, StepModel, StepScorer
+from dreamprm.prm.served import ServedPRM
 from dreamprm.prompts import PROMPTS
 from dreamprm.records import LONGEST_STEP, UNKNOWN_ANSWER, Question, Trajectory
 from dreamprm.search.aggregation import (
@@ -75,6 +76,7 @@ class StepReward:
 
     Args:
         prm: the reward model, or the folder of one that `train` wrote.
+        urls: servers of the folder's model, which then is not loaded: see `ServedPRM`.
         aggregation: of step logits to one score, see `search.aggregation`: `last` rewards by the
             last step, `min` by the weakest. None: what the model was trained for.
         gate: a completion whose answer is wrong earns the lowest reward.
@@ -94,6 +96,7 @@ class StepReward:
         self,
         prm: StepModel | str | Path,
         *,
+        urls: Sequence[str] = (),
         aggregation: str | None = None,
         gate: bool = False,
         lowest: float = 0.0,
@@ -101,11 +104,13 @@ class StepReward:
         device: str | None = None,
     ) -> None:
         if isinstance(prm, str | Path):
-            prm = PRM.from_pretrained(prm, device=device)
-        trained_for = prm.config.aggregation if isinstance(prm, PRM) else DEFAULT_AGGREGATION
-        self.aggregation = aggregation or trained_for
+            prm = ServedPRM(prm, urls) if urls else PRM.from_pretrained(prm, device=device)
+        self.aggregation = aggregation or DEFAULT_AGGREGATION
+        if aggregation is None and isinstance(prm, PRM | ServedPRM):
+            self.aggregation = prm.config.aggregation
         get_aggregation(self.aggregation)  # an unknown one is told of before training begins
         self.gate, self.lowest = gate, lowest
+        batch_size = prm.batch_size if isinstance(prm, ServedPRM) else batch_size
         self._scorer = StepScorer(prm, batch_size)
 
     def __call__(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Reward]:

@@ -12,7 +12,7 @@ the thread that finds the model free judges all that wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache
 from queue import SimpleQueue
@@ -33,6 +33,7 @@ def compute_score(
     extra_info: Mapping[str, Any] | None = None,
     *,
     prm: str,
+    urls: Sequence[str] = (),
     aggregation: str | None = None,
     gate: bool = False,
     lowest: float = 0.0,
@@ -66,7 +67,7 @@ def compute_score(
     row: dict[str, Any] = {"question": facts["question"], "answer": ground_truth}
     row |= {name: list(facts[name]) for name in ("images", "options") if name in facts}
     with _LOADING:
-        judge = _judge(prm, aggregation, gate, lowest, device)
+        judge = _judge(prm, tuple(urls), aggregation, gate, lowest, device)
     reward = judge(question_of("", row), solution_str)
     return {
         "score": reward.value,
@@ -100,8 +101,10 @@ class _Judge:
 
 
 @cache
-def _judge(
-    prm: str, aggregation: str | None, gate: bool, lowest: float, device: str | None
-) -> _Judge:
+def _judge(prm: str, urls: tuple[str, ...], *settings: Any) -> _Judge:
     """One per process and setting."""
-    return _Judge(StepReward(prm, aggregation=aggregation, gate=gate, lowest=lowest, device=device))
+    aggregation, gate, lowest, device = settings
+    reward = StepReward(
+        prm, urls=urls, aggregation=aggregation, gate=gate, lowest=lowest, device=device
+    )
+    return _Judge(reward)
