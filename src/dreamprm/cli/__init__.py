@@ -32,6 +32,7 @@ VERBS = {
     "compare": "result files -> differences on shared questions, and how sure they are",
     "report": "an evaluation, or any number of result files -> one HTML page",
     "serve": "reward model -> scores over HTTP",
+    "export": "reward model -> the form that vLLM serves",
     "push": "reward model -> the Hugging Face hub, with a model card",
     "demo": "all of it on the embedded model, in minutes",
 }

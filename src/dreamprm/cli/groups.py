@@ -21,12 +21,13 @@ MAIN_INPUT: Mapping[str, str] = {
     "compare": "results",
     "report": "results",
     "serve": "prm",
+    "export": "model_name_or_path",
     "push": "model_name_or_path",
 }
 """Verb -> the option that words without an option's name are values of."""
 
 OUTPUTS: Mapping[str, Sequence[str]] = {
-    **dict.fromkeys(("questions", "sample", "label", "weigh", "score"), ("output",)),
+    **dict.fromkeys(("questions", "sample", "label", "weigh", "score", "export"), ("output",)),
     **dict.fromkeys(("evaluate", "compare", "report"), ("output",)),
     "convert": ("output", "output_questions", "output_trajectories"),
     "meta": ("output_questions", "output_trajectories"),

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from dreamprm.errors import DreamPRMError, offer
 from dreamprm.models.generation import has_cache, positions_in
 from dreamprm.models.loading import (
-    HEAD_TENSOR,
     device_of,
     load_backbone,
     load_processor,
@@ -32,6 +31,7 @@ from dreamprm.prm.folder import (
     ADAPTER_FILE,
     CONFIG_FILE,
     HEAD_FILE,
+    VLLM_FILE,
     HeadName,
     LayoutConfig,
     LayoutName,
@@ -53,6 +53,7 @@ from dreamprm.prm.lora import (
 )
 from dreamprm.prm.scorer import Logits, Plain, Shared, Steps, score_question
 from dreamprm.prm.shared_prefix import Group, SharedBatch, share, states_at_steps
+from dreamprm.prm.vllm import head_tensor, linear_row, obstacle, vllm_config
 from dreamprm.records import Question
 
 CONVENTIONS = (*TEXT_CONVENTIONS, "visualprm")
@@ -427,7 +428,7 @@ class PRM(nn.Module):
                 backbone = merged_copy(self.backbone) if adapters else self.backbone
                 if self.config.head == "value" and head.keys() == {"weight"}:
                     backbone.config.num_labels = 1
-                    where = HEAD_TENSOR if self.plain.text_only else f"language_model.{HEAD_TENSOR}"
+                    where = head_tensor(backbone.config.model_type, self.plain.text_only)
                     whole = of_backbone or backbone.state_dict()
                     of_backbone = whole | {where: head.pop("weight")}
                 backbone.save_pretrained(folder, state_dict=of_backbone)
@@ -436,10 +437,36 @@ class PRM(nn.Module):
             self.processor.save_pretrained(folder)
             if head:
                 save_file(head, folder / HEAD_FILE)
+            (folder / VLLM_FILE).unlink(missing_ok=True)
+            whole_value = self.config.head == "value" and not head and (merged or not adapters)
+            if whole_value and obstacle(self.config, self.plain) is None:
+                tag_id, dtype = self.encoder().tag_id, unwrapped(self.backbone).dtype
+                options = vllm_config(tag_id, dtype, self.plain.text_only)
+                (folder / VLLM_FILE).write_text(options)
             facts = asdict(self.config) | {"domain_weights": domain_weights}
             (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
         except (OSError, SafetensorError) as error:
             raise DreamPRMError(f"{folder}: cannot write the model: {error}") from error
+
+
+def export(model: PRM, path: str | Path, domain_weights: dict[str, float] | None = None) -> None:
+    """Write a model as vLLM serves it: adapters merged, and any head as one row of its weights.
+
+    Its scores are the same. Layout `prefix` becomes `trajectory`, which judges at the same tokens.
+
+    Raises:
+        DreamPRMError: vLLM cannot serve it, and why.
+    """
+    reason = obstacle(model.config, model.plain)
+    if reason is not None:
+        raise DreamPRMError(f"vLLM cannot serve this PRM: {reason}")
+    adapted = unwrapped(model.backbone) is not model.backbone
+    backbone = merged_copy(model.backbone) if adapted else model.backbone
+    row = linear_row(model.head, model.config.head, backbone.get_output_embeddings())
+    layout = replace(model.config.layout, name="trajectory")
+    served = PRM(backbone, model.processor, replace(model.config, head="value", layout=layout))
+    served.head.weight.data = row
+    served.save_pretrained(path, domain_weights)
 
 
 def trainable_prm(

@@ -23,7 +23,7 @@ from dreamprm.data.files import atomic_write, in_row, load_json_object
 from dreamprm.data.trajectory_weights import DomainWeight, read_domain_weights
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.models.loading import reads_images
-from dreamprm.prm.folder import CONFIG_FILE, adapter_base, is_prm, no_prm
+from dreamprm.prm.folder import CONFIG_FILE, VLLM_FILE, adapter_base, is_prm, no_prm
 from dreamprm.records import Record
 from dreamprm.training.config import TrainConfig
 from dreamprm.training.meta_ranking import FILE, read_ranking
@@ -174,6 +174,7 @@ def model_card(
         # Of a path of this machine, the last part alone.
         base=(base if is_public else Path(base).name) if base else "not recorded",
         adapter=adapter,
+        served=(folder / VLLM_FILE).is_file(),
         prm=prm,
         domains=trained.domains or {},
         weights=sorted(weights.items(), key=lambda item: -item[1].weight),
