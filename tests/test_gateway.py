@@ -89,24 +89,24 @@ def last_bodies(fake: FakeEndpoint) -> list[dict[str, Any]]:
 def test_the_best_of_n_is_the_answer_and_all_that_was_spent_is_counted(
     client: openai.OpenAI, fake: FakeEndpoint
 ) -> None:
-    reply = client.chat.completions.create(model="fake", messages=ASK, seed=1)  # type: ignore[arg-type]
+    reply = client.chat.completions.create(model="fake", messages=ASK, seed=1)
     texts = fake.answered[-1].texts
     assert len(texts) == 8
     [choice] = reply.choices
     assert choice.message.content == max(texts, key=len), "word for word"
     assert choice.finish_reason == "stop"
-    told = choice.model_extra["dreamprm"]  # type: ignore[index]
+    told = choice.model_extra["dreamprm"]
     assert told["steps"] == [choice.message.content.partition("\n")[0]]
     assert len(told["step_scores"]) == 1 and told["answer"] in ("0", "1", "2")
     assert reply.usage is not None
     assert reply.usage.completion_tokens == sum(len(text.split()) for text in texts)
-    assert reply.model_extra["dreamprm"]["method"] == "best_of_n"  # type: ignore[index]
+    assert reply.model_extra["dreamprm"]["method"] == "best_of_n"
 
 
 def test_n_choices_are_the_best_ones_in_order(client: openai.OpenAI, fake: FakeEndpoint) -> None:
     reply = client.chat.completions.create(
         model="fake@best_of_n:6",
-        messages=ASK,  # type: ignore[arg-type]
+        messages=ASK,
         n=3,
         seed=2,
     )
@@ -118,14 +118,14 @@ def test_n_choices_are_the_best_ones_in_order(client: openai.OpenAI, fake: FakeE
 @pytest.mark.parametrize("method", ["weighted_vote", "self_consistency", "beam_search"])
 def test_method_and_n_may_stand_in_the_body(client: openai.OpenAI, method: str) -> None:
     extra = {"method": method, "n_candidates": 5, "aggregation": "min"}
-    reply = client.chat.completions.create(model="fake", messages=ASK, extra_body=extra)  # type: ignore[arg-type]
-    told = reply.model_extra["dreamprm"]  # type: ignore[index]
+    reply = client.chat.completions.create(model="fake", messages=ASK, extra_body=extra)
+    told = reply.model_extra["dreamprm"]
     assert extra.items() <= told.items() and told["completions"] <= 5
 
 
 def test_the_same_seed_gives_the_same_answer_and_none_another(client: openai.OpenAI) -> None:
     def ask(**options: Any) -> str | None:
-        reply = client.chat.completions.create(model="fake", messages=ASK, **options)  # type: ignore[call-overload]
+        reply = client.chat.completions.create(model="fake", messages=ASK, **options)
         return str(reply.choices[0].model_dump()["message"]["content"])
 
     assert ask(seed=5) == ask(seed=5)
@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_answer_and_none_another(client: openai.Ope
 def test_a_stream_is_the_chosen_answer(client: openai.OpenAI, fake: FakeEndpoint) -> None:
     stream = client.chat.completions.create(
         model="fake",
-        messages=ASK,  # type: ignore[arg-type]
+        messages=ASK,
         stream=True,
         seed=3,
         stream_options={"include_usage": True},
@@ -145,7 +145,7 @@ def test_a_stream_is_the_chosen_answer(client: openai.OpenAI, fake: FakeEndpoint
     assert "".join(text or "" for text in texts) == max(fake.answered[-1].texts, key=len)
     assert len(texts) > 3, "in pieces"
     assert chunks[-2].choices[0].finish_reason == "stop"
-    assert chunks[-2].choices[0].model_extra["dreamprm"]["step_scores"]  # type: ignore[index]
+    assert chunks[-2].choices[0].model_extra["dreamprm"]["step_scores"]
     assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens > 0
 
 
@@ -159,7 +159,7 @@ def test_what_is_said_of_sampling_and_earlier_turns_go_on_to_the_policy(
     ]
     client.chat.completions.create(
         model="fake",
-        messages=[*before, *ASK],  # type: ignore[list-item]
+        messages=[*before, *ASK],
         temperature=0.3,
         top_p=0.9,
         max_tokens=77,
@@ -217,20 +217,20 @@ def test_the_reward_model_sees_the_last_turn_alone(client: openai.OpenAI, png: b
     picture = {"type": "image_url", "image_url": {"url": encode_image(png)}}
     first = {"role": "user", "content": [picture]}
     with pytest.raises(openai.BadRequestError, match="last turn"):
-        client.chat.completions.create(model="fake", messages=[first, *ASK])  # type: ignore[list-item]
+        client.chat.completions.create(model="fake", messages=[first, *ASK])
 
 
 def test_a_policy_that_refuses_or_is_gone_is_told_apart() -> None:
     refusal = Fault("400", body='{"error": {"message": "context is 10 tokens"}}')
     with FakeEndpoint(writer=write) as fake, gateway(fake, give_up_after_s=0.2) as client:
-        client.chat.completions.create(model="fake", messages=ASK)  # type: ignore[arg-type]
+        client.chat.completions.create(model="fake", messages=ASK)
         fake.plan = always(refusal)
         with pytest.raises(openai.BadRequestError, match="context is 10 tokens") as raised:
-            client.chat.completions.create(model="fake", messages=ASK)  # type: ignore[arg-type]
+            client.chat.completions.create(model="fake", messages=ASK)
         assert "127.0.0.1" not in str(raised.value)
         fake.plan = always(Fault("reset"))
         with pytest.raises(openai.InternalServerError) as gone:
-            client.chat.completions.create(model="fake", messages=ASK)  # type: ignore[arg-type]
+            client.chat.completions.create(model="fake", messages=ASK)
         assert gone.value.status_code == 502 and "127.0.0.1" not in str(gone.value)
 
 
@@ -253,7 +253,7 @@ def test_the_embedded_policy_answers_through_it_with_a_picture() -> None:
     with policy, FakeEndpoint(writer=written) as fake, gateway(fake, random_prm()) as client:
         reply = client.chat.completions.create(
             model="fake@best_of_n:4",
-            messages=[{"role": "user", "content": content}],  # type: ignore[list-item,misc]
+            messages=[{"role": "user", "content": content}],
         )
         told = reply.choices[0].model_dump()["dreamprm"]
         assert len(told["step_scores"]) == len(told["steps"]) > 1

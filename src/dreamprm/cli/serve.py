@@ -49,6 +49,8 @@ class Config:
         allowed_image_hosts: hosts that pictures are fetched from where a request names an http(s)
             address; none by default.
         timeout_s: seconds until a request is answered, or fails.
+        max_waiting: candidates that may wait to be scored; more get 429 and are told when to come
+            again.
     """
 
     prm: Path
@@ -68,6 +70,7 @@ class Config:
     max_image_pixels: int = 16_000_000
     allowed_image_hosts: list[str] = field(default_factory=list)
     timeout_s: float = 300.0
+    max_waiting: int = 4096
 
 
 def run(config: Config) -> None:
@@ -94,7 +97,7 @@ def run(config: Config) -> None:
     app = make_app(
         _served(config),
         key=key,
-        limits=Limits(timeout_s=config.timeout_s),
+        limits=Limits(timeout_s=config.timeout_s, max_waiting=config.max_waiting),
         batch_size=config.score_batch_size,
         policy=_policy(config),
     )
