@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,10 +19,10 @@ from dreamprm.policy.policy import Policy, wait_for
 from dreamprm.prm.scorer import Logits, Steps
 from dreamprm.records import Question
 from dreamprm.serve.app import Served, make_app
-from dreamprm.serve.server import server
 from dreamprm.serve.wire import Limits
 from tests.fake_endpoint import FakeEndpoint
 from tests.faults import Fault, always
+from tests.running_app import running
 from tests.tiny_models import picture_question, random_prm
 
 ASK = [{"role": "user", "content": "What is 2?"}]
@@ -52,21 +50,11 @@ def gateway(
     policy = PolicyOptions(endpoint.model, base_urls=[endpoint.url], prompt="bare", **options)
     served = Served(model or Longest(), "prm", "mean_logit")
     app = make_app(served, limits=limits, policy=policy)
-    running = server(app, "127.0.0.1", 0, log_level="warning")
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    try:
-        while not running.started:
-            time.sleep(0.01)
-        port = running.servers[0].sockets[0].getsockname()[1]
-        with openai.OpenAI(
-            base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0
-        ) as client:
-            yield client
-    finally:
-        running.should_exit = True
-        thread.join(20)
-    assert not thread.is_alive()
+    with (
+        running(app) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+import torch
 from starlette.testclient import TestClient
 
 from dreamprm.errors import DataError
 from dreamprm.images import encode_image
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import Logits, Plain, Steps, StepScorer
+from dreamprm.prm.served import ServedPRM
 from dreamprm.records import Question
 from dreamprm.serve.app import Served, make_app
 from dreamprm.serve.pictures import picture
 from dreamprm.serve.scoring import QueueFull, Scoring
 from dreamprm.serve.wire import Limits
 from tests.conftest import Refused
+from tests.running_app import running
 from tests.tiny_models import random_prm
 
 KEY = "a key of many letters"
@@ -42,12 +45,16 @@ LIMITS = Limits(
 
 @pytest.fixture(scope="module")
 def prm() -> PRM:
-    return random_prm()
+    """The embedded architecture, whose step tag is a special token, with a head that tells."""
+    torch.manual_seed(0)
+    model = PRM.from_backbone("tiny")
+    torch.nn.init.normal_(model.head.weight)
+    return model
 
 
 @pytest.fixture(scope="module")
 def client(prm: PRM) -> Iterator[TestClient]:
-    app = make_app(Served(prm, "prm", "min", prm.config.layout), key=KEY, limits=LIMITS)
+    app = make_app(Served(prm, "prm", "min"), key=KEY, limits=LIMITS)
     headers = {"authorization": f"Bearer {KEY}"}
     with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
         yield client
@@ -95,9 +102,32 @@ def test_pooling_answers_as_vllm_does(client: TestClient, prm: PRM, png: bytes) 
         "add_generation_prompt": False,
     }
     reply = client.post("/pooling", json=body).json()
+    assert "data" in reply, reply
     [z] = expected(prm, "What is it?", [png], [steps])
     assert [row[0] for row in reply["data"][0]["data"]] == pytest.approx(z, abs=1e-5)
     assert reply["object"] == "list" and reply["model"] == "prm"
+
+
+def test_a_served_prm_scores_through_it_as_in_process(prm: PRM, tmp_path: Path, png: bytes) -> None:
+    prm.save_pretrained(tmp_path / "prm")
+    prm = PRM.from_pretrained(tmp_path / "prm")
+    candidates = [["it is red", "so 3"], ["it is blue"], ["it is", "red", "so 4"]]
+    questions = [asked("What is red?"), asked("What is it?").model_copy(update={"images": (png,)})]
+    with (
+        running(make_app(Served(prm, "prm", "min"))) as url,
+        closing(ServedPRM(tmp_path / "prm", [f"{url}/v1"])) as served,
+    ):
+        for question in questions:
+            found = StepScorer(served).score_steps(question, candidates)
+            for z, row in zip(
+                StepScorer(prm).score_steps(question, candidates), found, strict=True
+            ):
+                assert row == pytest.approx(z, abs=1e-5)
+    with TestClient(make_app(Served(prm, "prm", "min")), base_url="http://localhost") as client:
+        tag = prm.encoder().tag_id
+        picture = prm.backbone.config.image_token_id
+        for ids in ([], [1, 2], [tag, 1], [10**6, tag], [-1, tag], [1, picture, tag]):
+            assert client.post("/pooling", json={"input": ids}).status_code == 400
 
 
 BODY = {"question": "2 + 3?", "candidates": [["5"]]}
@@ -167,6 +197,15 @@ def test_a_wrong_key_is_refused_before_the_body_is_read(client: TestClient, head
     assert reply.status_code == 401 and reply.json()["error"]["code"] == "invalid_api_key"
     assert client.get("/metrics", headers={"authorization": header}).status_code == 401
     assert client.get("/health", headers={"authorization": header}).status_code == 200
+
+
+def test_pooling_refuses_a_prompt_that_holds_the_tag() -> None:
+    """As where that is a line's end: which of the tags are steps, nothing would tell."""
+    turns = [{"role": "user", "content": "a\nb"}, {"role": "assistant", "content": "c\n"}]
+    app = make_app(Served(random_prm(), "prm", "min"))
+    with TestClient(app, base_url="http://localhost") as client:
+        reply = client.post("/pooling", json={"messages": turns})
+        assert reply.status_code == 400 and "step tag" in reply.text
 
 
 def test_without_a_key_requests_must_name_this_machine(prm: PRM) -> None:

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamprm.errors import DreamPRMError
+from dreamprm.cli.inputs import RewardModel
+from dreamprm.errors import DreamPRMError, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(RewardModel):
     """Options of serve.
 
     Attributes:
@@ -48,7 +49,7 @@ class Config:
         max_image_pixels: a picture with more is refused before it is decoded.
         allowed_image_hosts: hosts that pictures are fetched from where a request names an http(s)
             address; none by default.
-        timeout_s: seconds until a request is answered, or fails.
+        timeout_s: seconds until a request is answered, or fails; here and at other servers.
         max_waiting: candidates that may wait to be scored; more get 429 and are told when to come
             again.
     """
@@ -70,6 +71,8 @@ class Config:
     max_image_pixels: int = 16_000_000
     allowed_image_hosts: list[str] = field(default_factory=list)
     timeout_s: float = 300.0
+    max_attempts: int = 4
+    give_up_after_s: float = 60.0
     max_waiting: int = 4096
 
 
@@ -81,6 +84,7 @@ def run(config: Config) -> None:
             f"{config.host} can be reached by others; put a key into the environment variable "
             f"{config.api_key_env}, or serve at 127.0.0.1"
         )
+    require_positive(config, "score_batch_size", "timeout_s", "max_waiting")
     if bool(config.policy_urls) != bool(config.policy_model):
         raise DreamPRMError("policy_urls and policy_model belong together; give both")
     try:
@@ -94,25 +98,23 @@ def run(config: Config) -> None:
     from dreamprm.serve.wire import Limits
 
     set_image_limits(config.max_image_pixels, config.allowed_image_hosts)
+    model = _served(config)
     app = make_app(
-        _served(config),
+        model,
         key=key,
         limits=Limits(timeout_s=config.timeout_s, max_waiting=config.max_waiting),
-        batch_size=config.score_batch_size,
+        batch_size=getattr(model.model, "batch_size", config.score_batch_size),
         policy=_policy(config),
     )
     serve(app, config.host, config.port)
 
 
 def _served(config: Config) -> Any:
-    from dreamprm.cli.terminal import quiet_transformers
-    from dreamprm.prm.model import PRM
     from dreamprm.serve.app import Served
 
-    quiet_transformers()
-    model = PRM.from_pretrained(config.prm, device=config.device)
+    model = config.reward_model(config.prm, config.device)
     name = config.name or config.prm.resolve().name
-    return Served(model, name, model.config.aggregation, model.config.layout, model.plain.check)
+    return Served(model, name, model.config.aggregation, model.plain.check)
 
 
 def _policy(config: Config) -> Any:
@@ -129,9 +131,10 @@ def _policy(config: Config) -> Any:
         max_new_tokens=config.policy_max_tokens,
         prompt=config.prompt,
         seed=config.seed,
+        concurrency=config.concurrency,
         timeout_s=config.timeout_s,
-        max_attempts=4,
-        give_up_after_s=min(60.0, config.timeout_s),
+        max_attempts=config.max_attempts,
+        give_up_after_s=config.give_up_after_s,
     )
     options.check()
     return options

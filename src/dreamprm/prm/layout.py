@@ -25,10 +25,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from dreamprm.errors import DataError, DataWarning, DreamPRMError
@@ -82,6 +84,14 @@ class Laid(NamedTuple):
     prompt: Prompt
     tail: list[int]  # the tokens behind the prompt
     ends: list[int]  # where in `tail` each step is judged; -1 is the prompt's last token
+
+
+class Tokenized(Question):
+    """A question that is tokens already; its steps are tokens too, each ended by its tag."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    prompt: Prompt
 
 
 class Encoder:
@@ -157,14 +167,19 @@ class Encoder:
         Raises:
             DataError: a text model is given images; the prompt leaves no room for a step.
         """
-        self.plain.check(question)
-        text, tail, ends = self._write(question, steps)
+        if isinstance(question, Tokenized):
+            prompt = question.prompt
+            tail = [token for step in cast(Sequence[Sequence[int]], steps) for token in step]
+            ends = [end - 1 for end in accumulate(map(len, steps))]
+        else:
+            self.plain.check(question)
+            text, tail, ends = self._write(question, steps)
 
-        def encode() -> Prompt:
-            pictures = [load_image(ref, self.root) for ref in question.images]
-            return encode_prompt(self.plain, text, pictures, question.id)
+            def encode() -> Prompt:
+                pictures = [load_image(ref, self.root) for ref in question.images]
+                return encode_prompt(self.plain, text, pictures, question.id)
 
-        prompt = self._prompts.get((text, question.images), encode)
+            prompt = self._prompts.get((text, question.images), encode)
         fit = self._fitting(question, steps, len(prompt), ends)
         return Laid(prompt, tail[: ends[fit - 1] + 1], ends[:fit])
 

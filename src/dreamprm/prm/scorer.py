@@ -73,26 +73,33 @@ class StepScorer:
         """
         left = iter(pairs)
         while held := list(islice(left, self.window)):
-            items = [(i, question, t.steps) for i, (question, t) in enumerate(held)]
-            for done in self._batches(items):
-                for place, logits in done:
-                    if not all(map(math.isfinite, logits)):
-                        raise DreamPRMError(
-                            f"question '{held[place][0].id}': the model gives logits that are not "
-                            "finite; its config files are damaged, or it needs float32"
-                        )
-                    yield StepScores.of(held[place][1], logits)
-                progress(len(done))
+            for place, logits in self.logits([(question, t.steps) for question, t in held]):
+                yield StepScores.of(held[place][1], logits)
+                progress(1)
 
     def score_steps(self, question: Question, candidates: Sequence[Steps]) -> list[Logits]:
         """Step logits of several reasonings of at least one step about one question.
 
         Fewer than steps where these are beyond the backbone's context.
         """
-        logits: dict[int, Logits] = {}
-        for done in self._batches([(i, question, steps) for i, steps in enumerate(candidates)]):
-            logits.update(done)
+        logits = dict(self.logits([(question, steps) for steps in candidates]))
         return [logits[i] for i in range(len(candidates))]
+
+    def logits(self, pairs: Sequence[tuple[Question, Steps]]) -> Iterator[tuple[int, Logits]]:
+        """Each place in the list and its step logits, batch by batch.
+
+        Raises:
+            DreamPRMError: a logit is not a finite number.
+        """
+        items = [(i, question, steps) for i, (question, steps) in enumerate(pairs)]
+        for done in self._batches(items):
+            for place, logits in done:
+                if not all(map(math.isfinite, logits)):
+                    raise DreamPRMError(
+                        f"question '{pairs[place][0].id}': the model gives logits that are not "
+                        "finite; its config files are damaged, or it needs float32"
+                    )
+                yield place, logits
 
     def _batches(self, items: Sequence[_Item]) -> Iterator[list[tuple[int, Logits]]]:
         """Places and logits, batch by batch."""

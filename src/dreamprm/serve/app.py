@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,14 +18,15 @@ from starlette.exceptions import HTTPException
 from dreamprm import __version__
 from dreamprm.errors import DataError, DreamPRMError
 from dreamprm.policy.options import PolicyOptions
-from dreamprm.prm.folder import LayoutConfig
-from dreamprm.prm.scorer import StepModel
+from dreamprm.prm.model import PRM
+from dreamprm.prm.scorer import Logits, StepModel, Steps
 from dreamprm.records import Question
 from dreamprm.search.aggregation import aggregate, get_aggregation, step_scores
 from dreamprm.serve.gateway import ChatRequest, Gateway, chunks
 from dreamprm.serve.guard import Guard, Refused, first_problem, no_model
 from dreamprm.serve.metrics import Metrics
-from dreamprm.serve.scoring import QueueFull, Scoring
+from dreamprm.serve.pooling import Reader
+from dreamprm.serve.scoring import Scoring, told
 from dreamprm.serve.wire import (
     Limits,
     PoolingData,
@@ -39,6 +40,7 @@ from dreamprm.serve.wire import (
     read_question,
 )
 
+T = TypeVar("T")
 _SEARCHES = 64  # that wait for scores at once
 
 
@@ -48,7 +50,6 @@ class Served:
 
     Attributes:
         name: that clients call it by.
-        layout: where it has one of ours; `/pooling` needs its step tag.
         check: refuses a question that the model cannot read.
         aggregation: that it was trained for.
     """
@@ -56,7 +57,6 @@ class Served:
     model: StepModel
     name: str
     aggregation: str
-    layout: LayoutConfig | None = None
     check: Callable[[Question], None] = lambda question: None
 
 
@@ -77,10 +77,21 @@ class Service:
         self, text: str, images: Sequence[str], options: Sequence[str] = ()
     ) -> Question:
         """A question that the model can read; in a thread, because pictures take a while."""
-        loop, reading = asyncio.get_running_loop(), (text, images, options, self.limits)
-        question = await loop.run_in_executor(self.readers, read_question, *reading)
+        question = await self.in_thread(read_question, text, images, options, self.limits)
         self.served.check(question)
         return question
+
+    async def in_thread(self, read: Callable[..., T], *arguments: Any) -> T:
+        """What a function gives, called in one of the threads that read."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.readers, read, *arguments)
+
+    async def score(self, question: Question, candidates: Sequence[Steps]) -> list[Logits]:
+        """See `Scoring.score`; what the reward model cannot help is told without its reasons."""
+        try:
+            return await self.scoring.score(question, candidates)
+        except DreamPRMError as error:
+            raise told(error, "reward model") from None
 
     def check_model(self, name: str | None) -> None:
         """Refuse a reward model that is not served."""
@@ -149,6 +160,9 @@ def _add_chat(app: FastAPI, service: Service, gateway: Gateway) -> None:
 
 def _add_routes(app: FastAPI, service: Service, policies: Sequence[str]) -> None:
     served, limits = service.served, service.limits
+    reader = None
+    if isinstance(served.model, PRM) and served.model.config.layout.name != "turns":
+        reader = Reader(served.model)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
@@ -183,7 +197,7 @@ def _add_routes(app: FastAPI, service: Service, policies: Sequence[str]) -> None
 
         candidates = read_candidates(body.candidates, limits)
         question = await service.question(body.question, body.images, body.options)
-        logits = await service.scoring.score(question, [steps for steps, _ in candidates])
+        logits = await service.score(question, [steps for steps, _ in candidates])
         scored = [
             ScoredCandidate(
                 index=i,
@@ -204,21 +218,24 @@ def _add_routes(app: FastAPI, service: Service, policies: Sequence[str]) -> None
     async def pooling(body: PoolingRequest) -> PoolingResponse:
         """Step logits of one candidate, as vLLM gives them."""
         service.check_model(body.model)
-        tag = served.layout.step_tag if served.layout else None
-        if tag is None or served.layout is None:
-            raise Refused(400, "this model has no step tag to ask by; ask /v1/score")
-        user, assistant = body.messages
-        if (user.role, assistant.role) != ("user", "assistant") or assistant.images:
-            raise Refused(400, "messages: give a user's turn and an assistant's with the steps")
-        text = user.text.removesuffix(f"\n{served.layout.instruction}")
-        steps = assistant.text.split(tag)[:-1]  # what no tag ends is not judged
-        check_characters(text, steps, limits)
-
-        candidates = read_candidates([steps], limits)
-        question = await service.question(text, user.images)
-        [logits] = await service.scoring.score(question, [steps for steps, _ in candidates])
+        if reader is None:
+            raise Refused(400, "this server has no model of its own that is asked so; /v1/score is")
+        if body.input is not None:
+            check_characters("", [[""] * len(body.input)], limits)
+            read = await service.in_thread(reader.tokens, body.input)
+        else:
+            user, assistant = body.messages or []
+            if (user.role, assistant.role) != ("user", "assistant") or assistant.images:
+                raise Refused(400, "give a user's turn and an assistant's with steps", "messages")
+            check_characters(user.text, [assistant.text], limits)
+            asked = user.text.removesuffix(f"\n{reader.instruction}")
+            question = await service.question(asked, user.images)
+            read = await service.in_thread(reader.conversation, question, assistant.text)
+        [logits] = await service.score(read.question, [read.steps])
         values = step_scores(logits) if body.use_activation else logits
-        return PoolingResponse(model=served.name, data=[PoolingData(data=[[z] for z in values])])
+        usage = {"prompt_tokens": read.tokens, "total_tokens": read.tokens, "completion_tokens": 0}
+        data = [PoolingData(data=[[z] for z in values])]
+        return PoolingResponse(model=served.name, data=data, usage=usage)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -229,8 +246,6 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(DreamPRMError)
     async def wrong(request: Request, error: Exception) -> Response:
-        if isinstance(error, QueueFull):
-            return await refused(request, Refused(429, str(error), retry_after=error.wait_s))
         field = error.field if isinstance(error, DataError) else None
         return await refused(request, Refused(400, str(error), field))
 

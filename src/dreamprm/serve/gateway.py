@@ -8,7 +8,6 @@ to the policy; what could not be honoured for the chosen answer is refused.
 from __future__ import annotations
 
 import json
-import logging
 import re
 import secrets
 import time
@@ -19,8 +18,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from dreamprm.errors import DataError, DreamPRMError, offer
-from dreamprm.policy import Reply, Request, RequestRefused
+from dreamprm.errors import DreamPRMError, offer
+from dreamprm.policy import Reply, Request
 from dreamprm.policy.options import PolicyOptions
 from dreamprm.policy.served import EndpointPolicy
 from dreamprm.records import Question
@@ -30,13 +29,11 @@ from dreamprm.search.choosing import METHODS, TREES
 from dreamprm.search.search import Candidate, SearchResult
 from dreamprm.serve.guard import Refused, no_model
 from dreamprm.serve.metrics import Metrics
-from dreamprm.serve.scoring import QueueFull, Scoring
+from dreamprm.serve.scoring import Scoring, told
 from dreamprm.serve.wire import Body, Limits, Message, Text
 
 N_CANDIDATES = 8
 """Reasonings that are sampled where a client does not say."""
-
-_logger = logging.getLogger(__name__)
 
 _PASSED = (
     *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty"),
@@ -226,14 +223,8 @@ class Gateway:
                 aggregation=how.aggregation,
                 seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
             )
-        except (QueueFull, DataError):
-            raise
         except DreamPRMError as error:
-            if type(error) is RequestRefused:
-                _, _, said = str(error).partition(": ")  # behind the server's address
-                raise Refused(400, f"the policy refuses this request: {said}") from None
-            _logger.error("%s", error)
-            raise Refused(502, "the policy does not answer; try again later") from None
+            raise told(error, "policy") from None
         finally:
             self._metrics.sampled(asked.prompt_tokens, asked.completion_tokens)
         return self._reply(body, how, result, asked)

@@ -9,6 +9,7 @@ be scored fails alone, and a full queue is an error at once.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -17,11 +18,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from dreamprm.errors import DreamPRMError
+from dreamprm.errors import DataError, DreamPRMError
+from dreamprm.policy import RequestRefused
 from dreamprm.prm.scorer import Logits, StepModel, Steps, StepScorer
-from dreamprm.records import Question, Trajectory
+from dreamprm.records import Question
+from dreamprm.serve.guard import Refused
 
 _REMEMBERED = 2**28  # bytes of texts and pictures that a scorer may have kept, before it is renewed
+_logger = logging.getLogger(__name__)
 _BYTES_PER_CHARACTER = 32  # of a text and its tokens, in Python's lists
 
 
@@ -31,6 +35,22 @@ class QueueFull(DreamPRMError):
     def __init__(self, wait_s: int) -> None:
         super().__init__("the server has too much to do; try again later")
         self.wait_s = wait_s
+
+
+def told(error: DreamPRMError, who: str) -> Refused | DreamPRMError:
+    """What a client is told of an error of the policy or the reward model, which the log has.
+
+    Messages of either may name servers behind this one.
+    """
+    if isinstance(error, QueueFull):
+        return Refused(429, str(error), retry_after=error.wait_s)
+    if isinstance(error, DataError):
+        return error
+    if type(error) is RequestRefused:
+        _, _, said = str(error).partition(": ")  # behind the server's address
+        return Refused(400, f"the {who} refuses this request: {said}")
+    _logger.error("%s: %s", who, error)
+    return Refused(502, f"the {who} does not answer; try again later")
 
 
 @dataclass
@@ -143,31 +163,25 @@ class Scoring:
 
     def _score(self, jobs: Sequence[_Job]) -> None:
         places = [(job, i) for job in jobs for i in range(len(job.candidates))]
-        pairs = (
-            (
-                job.question,
-                Trajectory(
-                    question_id=job.question.id,
-                    steps=tuple(job.candidates[i]),
-                    sample_index=place,
-                ),
-            )
-            for place, (job, i) in enumerate(places)
-        )
         try:
-            for scores in self._scorer.score(pairs):
-                job, i = places[scores.sample_index]
-                job.logits[i] = scores.logits
+            for place, logits in self._scorer.logits(
+                [(job.question, job.candidates[i]) for job, i in places]
+            ):
+                job, i = places[place]
+                job.logits[i] = logits
                 if len(job.logits) == len(job.candidates):
                     job.future.set_result([job.logits[i] for i in range(len(job.candidates))])
         except Exception as error:
             unfinished = [job for job in jobs if not job.future.done()]
-            if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
-                return
-            for job in unfinished:  # one of them is the reason; it is not to be the others' end
-                job.logits.clear()
-                self._score([job])
+            # Servers that are gone are gone for all; otherwise one of them is the reason, and it is
+            # not to be the others' end.
+            gone = self._scorer.at_once and not isinstance(error, DataError | RequestRefused)
+            for job in unfinished:
+                if gone or len(jobs) == 1:
+                    job.future.set_exception(error)
+                else:
+                    job.logits.clear()
+                    self._score([job])
         for job in jobs:
             pictures = sum(len(image) for image in job.question.images)
             texts = sum(len(step) for steps in job.candidates for step in steps)

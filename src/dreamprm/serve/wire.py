@@ -9,9 +9,9 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question
@@ -154,7 +154,7 @@ class ScoreResponse(BaseModel):
 
 
 class PoolingRequest(Body):
-    """vLLM's request for step logits: a user's turn, and an assistant's with the steps.
+    """vLLM's request for step logits: a user's turn and an assistant's with the steps, or tokens.
 
     Each step ends with the model's step tag. Fields that other servers need and that change nothing
     are taken.
@@ -162,7 +162,8 @@ class PoolingRequest(Body):
 
     model: Text | None = None
     task: Literal["token_classify"] | None = None
-    messages: list[Message] = Field(min_length=2, max_length=2)
+    messages: list[Message] | None = Field(None, min_length=2, max_length=2)
+    input: list[int] | None = Field(None, description="Tokens, of a question without pictures.")
     add_generation_prompt: Literal[False] = False
     continue_final_message: bool = False
     add_special_tokens: bool = False
@@ -172,6 +173,12 @@ class PoolingRequest(Body):
     priority: int = 0
     request_id: Text | None = None
     user: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.messages is None) == (self.input is None):
+            raise ValueError("give messages or input")
+        return self
 
 
 class PoolingData(BaseModel):
@@ -183,16 +190,14 @@ class PoolingData(BaseModel):
 
 
 class PoolingResponse(BaseModel):
-    """vLLM's reply. Tokens are not counted."""
+    """vLLM's reply."""
 
     id: str = Field(default_factory=lambda: f"pool-{uuid.uuid4().hex}")
     object: Literal["list"] = "list"
     created: int = Field(default_factory=lambda: int(time.time()))
     model: str
     data: list[PoolingData]
-    usage: dict[str, Any] = Field(
-        default_factory=lambda: {"prompt_tokens": 0, "total_tokens": 0, "completion_tokens": 0}
-    )
+    usage: dict[str, int]
 
 
 def read_question(
