@@ -8,8 +8,10 @@
 The embedded policy is trained on new questions of the meta set's kind, whose gold answers are
 right. It earns by its answer (`outcome`), by DreamPRM's reward model (`prm`), by that model where
 the answer is right (`gate`), or by a reward model whose domains all weigh the same (`prm_uniform`).
-Before and after, it answers the five benchmarks. Each run is a process of one thread; what is on
-disk is not made again. Writes `docs/results/rl.{json,md,svg}`. Needs the extra `rl`.
+`blind` and `blind_gate` are `prm` and `gate` with a judge that is not shown the pictures: one that
+can be fooled. Before and after, the policy answers the five benchmarks. Each run is a process of
+one thread; what is on disk is not made again. Writes `docs/results/rl.{json,md,svg}`. Needs the
+extra `rl`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,43 +36,90 @@ from dreamprm.evaluation.statistics import estimate_average, paired_difference
 from dreamprm.models.loading import load_backbone, load_processor
 from dreamprm.policy import Reply, Request
 from dreamprm.policy.policy import Policy, wait_for
+from dreamprm.prm.model import PRM
+from dreamprm.prm.scorer import Plain, Shared, StepModel
+from dreamprm.records import Question
 from dreamprm.rl import StepReward, training_rows, trl_reward
 from dreamprm.tiny.world import WorldSize, build_world
 from experiments.testbed import FOLDERS, KEPT
 
 POLICY = "tiny/policy"
-JUDGES = {  # arm -> whose scores are logged, and in all but `outcome` rewarded
-    "outcome": "dreamprm",
-    "prm": "dreamprm",
-    "gate": "dreamprm",
-    "prm_uniform": "prm_uniform",
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a policy earns by.
+
+    Attributes:
+        prm: method of the testbed that trained the reward model.
+        outcome: the answer alone is rewarded; the model's scores are but logged.
+        gate: wrong answers earn nothing.
+        blind: the model is not shown the pictures.
+    """
+
+    prm: str = "dreamprm"
+    outcome: bool = False
+    gate: bool = False
+    blind: bool = False
+
+    def judge(self, folder: Path) -> StepModel:
+        prm = PRM.from_pretrained(folder / KEPT[self.prm])
+        return Blind(prm) if self.blind else prm
+
+
+ARMS = {
+    "outcome": Arm(outcome=True),
+    "prm": Arm(),
+    "gate": Arm(gate=True),
+    "prm_uniform": Arm("prm_uniform"),
+    "blind": Arm(blind=True),
+    "blind_gate": Arm(blind=True, gate=True),
 }
-STEPS, QUESTIONS, COMPLETIONS, RATE = 150, 8, 8, 1e-4
+STEPS, QUESTIONS, COMPLETIONS, RATE = 100, 8, 8, 1e-4
 SAMPLES = 4  # of each question of the benchmarks; accuracy is that of one
 OTHER_WORLD = 10_000  # added to the seed: questions of no file of the testbed
 CURVES = {"score": "#c44e52", "correct": "#4c72b0"}
 
 
-def train(folder: Path, arm: str, seed: int, output: Path, steps: int) -> str:
+class Blind:
+    """A reward model that is not shown the pictures."""
+
+    def __init__(self, prm: PRM) -> None:
+        self.prm = prm
+
+    def passes(self) -> tuple[Plain, Shared | None]:
+        """See `scorer.StepModel`."""
+        plain, shared = self.prm.passes()
+
+        def without(of_question: Sequence[tuple[Question, Any]]) -> list[tuple[Question, Any]]:
+            return [(q.model_copy(update={"images": ()}), rest) for q, rest in of_question]
+
+        return (
+            lambda pairs: plain(without(pairs)),
+            shared and (lambda groups: shared(without(groups))),
+        )
+
+
+def train(folder: Path, name: str, seed: int, output: Path, steps: int) -> str:
     """One run, from the embedded policy to answers of the trained one."""
-    done = output / f"{arm}-{seed}.json"
+    done, arm = output / f"{name}-{seed}.json", ARMS[name]
     if done.exists():
-        return f"{arm}, seed {seed}: on disk"
+        return f"{name}, seed {seed}: on disk"
     torch.set_num_threads(1)
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    judge = folder / KEPT[JUDGES[arm]]
-    judged = trl_reward(judge, gate=arm == "gate", batch_size=64, device="cpu")
+    judge = arm.judge(folder)
+    judged = trl_reward(judge, gate=arm.gate, batch_size=64)
     config = GRPOConfig(
-        output_dir=str(output / f"{arm}-{seed}"),
+        output_dir=str(output / f"{name}-{seed}"),
         max_steps=steps,
         per_device_train_batch_size=QUESTIONS * COMPLETIONS,
         num_generations=COMPLETIONS,
         max_completion_length=48,
         learning_rate=RATE,
         lr_scheduler_type="constant",
-        reward_weights=[0.0, 1.0] if arm == "outcome" else [1.0],
+        reward_weights=[0.0, 1.0] if arm.outcome else [1.0],
         seed=seed,
         use_cpu=True,
         bf16=False,
@@ -82,7 +132,7 @@ def train(folder: Path, arm: str, seed: int, output: Path, steps: int) -> str:
     processor = load_processor(POLICY)
     trainer = GRPOTrainer(
         model=load_backbone(POLICY),
-        reward_funcs=[judged, right_answer] if arm == "outcome" else judged,
+        reward_funcs=[judged, right_answer] if arm.outcome else judged,
         args=config,
         train_dataset=Dataset.from_list(training_rows(asked, prompt="bare")),
         processing_class=processor,
@@ -92,14 +142,14 @@ def train(folder: Path, arm: str, seed: int, output: Path, steps: int) -> str:
     seconds = time.time() - started
     trainer.save_model(config.output_dir)
     history = [
-        {name: entry[f"prm/{name}"] for name in CURVES} | {"reward": entry["reward"]}
+        {curve: entry[f"prm/{curve}"] for curve in CURVES} | {"reward": entry["reward"]}
         for entry in trainer.state.log_history
         if "reward" in entry
     ]
     after = answers(config.output_dir, folder, judge, seed)
     facts = {"seconds": seconds, "steps": steps, "history": history, "after": after}
     done.write_text(json.dumps(facts))
-    return f"{arm}, seed {seed}: {steps} steps in {seconds:.0f} s, {accuracy(after):.3f} right"
+    return f"{name}, seed {seed}: {steps} steps in {seconds:.0f} s, {accuracy(after):.3f} right"
 
 
 def right_answer(
@@ -113,7 +163,7 @@ def right_answer(
     ]
 
 
-def answers(policy_path: str, folder: Path, judge: Path, seed: int) -> dict[str, Any]:
+def answers(policy_path: str, folder: Path, judge: StepModel, seed: int) -> dict[str, Any]:
     """Per benchmark and question: the share of right samples, and the judge's mean score."""
     questions = read_questions(folder / "test.jsonl")
 
@@ -125,7 +175,7 @@ def answers(policy_path: str, folder: Path, judge: Path, seed: int) -> dict[str,
         replies = wait_for(sample(policy))
     texts = [c.text for reply in replies for c in reply.completions]
     repeated = [question for question in questions for _ in range(SAMPLES)]
-    rewards = StepReward(judge, batch_size=128, device="cpu")(repeated, texts)
+    rewards = StepReward(judge, batch_size=128)(repeated, texts)
     found: dict[str, Any] = {}
     for i, question in enumerate(questions):
         mine = rewards[i * SAMPLES : (i + 1) * SAMPLES]
@@ -135,11 +185,11 @@ def answers(policy_path: str, folder: Path, judge: Path, seed: int) -> dict[str,
     return found
 
 
-def before(folder: Path, name: str, seed: int, output: Path) -> dict[str, Any]:
-    """The policy's answers as it is embedded, judged by one of the reward models."""
-    done = output / f"before-{name}-{seed}.json"
+def before(folder: Path, arm: Arm, seed: int, output: Path) -> dict[str, Any]:
+    """The policy's answers as it is embedded, judged by the reward model of an arm."""
+    done = output / f"before-{'blind-' * arm.blind}{arm.prm}-{seed}.json"
     if not done.exists():
-        done.write_text(json.dumps(answers(POLICY, folder, folder / KEPT[name], seed)))
+        done.write_text(json.dumps(answers(POLICY, folder, arm.judge(folder), seed)))
     found: dict[str, Any] = json.loads(done.read_text())
     return found
 
@@ -152,12 +202,12 @@ def table(folders: dict[int, Path], output: Path) -> dict[str, Any]:
     """Every arm over all seeds."""
     rows: dict[str, Any] = {}
     outcome = None
-    for arm, name in JUDGES.items():
-        files = [output / f"{arm}-{seed}.json" for seed in folders]
+    for name, arm in ARMS.items():
+        files = [output / f"{name}-{seed}.json" for seed in folders]
         runs = [json.loads(file.read_text()) for file in files]
-        old = [before(folder, name, seed, output) for seed, folder in folders.items()]
+        old = [before(folder, arm, seed, output) for seed, folder in folders.items()]
         new = [run["after"] for run in runs]
-        facts: dict[str, Any] = {"judge": name, "steps": runs[0]["steps"]}
+        facts: dict[str, Any] = {"steps": runs[0]["steps"]}
         facts["seconds"] = float(np.mean([run["seconds"] for run in runs]))
         for when, found in (("before", old), ("after", new)):
             facts[when] = {
@@ -167,14 +217,14 @@ def table(folders: dict[int, Path], output: Path) -> dict[str, Any]:
             }
         facts["gain"] = paired_difference(stacked(new, "right"), stacked(old, "right")).as_json()
         outcome = outcome or new
-        if arm != "outcome":
+        if not arm.outcome:
             rival = paired_difference(stacked(new, "right"), stacked(outcome, "right"))
             facts["minus_outcome"] = rival.as_json()
         facts["curves"] = {
             curve: np.mean([[e[curve] for e in run["history"]] for run in runs], axis=0).tolist()
             for curve in CURVES
         }
-        rows[arm] = facts
+        rows[name] = facts
     settings = {"questions": QUESTIONS, "completions": COMPLETIONS, "learning_rate": RATE}
     return {"seeds": list(folders), "settings": settings, "arms": rows}
 
@@ -265,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("stage", choices=["train", "table"])
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--arms", nargs="+", choices=list(JUDGES), default=list(JUDGES))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--data", type=Path, default=Path("build/testbed"))
     parser.add_argument("--output-dir", type=Path, default=Path("build/rl"))
@@ -277,8 +327,8 @@ def main() -> None:
     if args.stage == "train":
         with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
             runs = [
-                pool.submit(train, folder, arm, seed, args.output_dir, args.steps)
-                for arm in args.arms
+                pool.submit(train, folder, name, seed, args.output_dir, args.steps)
+                for name in args.arms
                 for seed, folder in folders.items()
             ]
             for run in runs:
