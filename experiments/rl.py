@@ -2,8 +2,8 @@
 
     python -m experiments.testbed data  --seeds 101 102 103
     python -m experiments.testbed train --seeds 101 102 103 --methods dreamprm prm_uniform
-    python -m experiments.rl train      --seeds 101 102 103
-    python -m experiments.rl table      --seeds 101 102 103
+    python -m experiments.rl train --seeds 101 102 103
+    python -m experiments.rl table --seeds 101 102 103
 
 The embedded policy is trained on new questions of the meta set's kind, whose gold answers are
 right. It earns by its answer (`outcome`), by DreamPRM's reward model (`prm`), by that model where
@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dreamprm.answers import extract_answer, verify_answer
 from dreamprm.data import read_questions
@@ -75,7 +76,7 @@ ARMS = {
     "blind": Arm(blind=True),
     "blind_gate": Arm(blind=True, gate=True),
 }
-STEPS, QUESTIONS, COMPLETIONS, RATE = 100, 8, 8, 1e-4
+STEPS, QUESTIONS, COMPLETIONS, RATE = 150, 8, 8, 1e-4
 SAMPLES = 4  # of each question of the benchmarks; accuracy is that of one
 OTHER_WORLD = 10_000  # added to the seed: questions of no file of the testbed
 CURVES = {"score": "#c44e52", "correct": "#4c72b0"}
@@ -199,11 +200,13 @@ def accuracy(found: dict[str, Any]) -> float:
 
 
 def table(folders: dict[int, Path], output: Path) -> dict[str, Any]:
-    """Every arm over all seeds."""
+    """Every arm that has run on all seeds."""
     rows: dict[str, Any] = {}
-    outcome = None
+    outcome: list[dict[str, Any]] = []
     for name, arm in ARMS.items():
         files = [output / f"{name}-{seed}.json" for seed in folders]
+        if not all(file.exists() for file in files):
+            continue
         runs = [json.loads(file.read_text()) for file in files]
         old = [before(folder, arm, seed, output) for seed, folder in folders.items()]
         new = [run["after"] for run in runs]
@@ -216,17 +219,25 @@ def table(folders: dict[int, Path], output: Path) -> dict[str, Any]:
                 "benchmarks": {b: float(v.mean()) for b, v in stacked(found, "right").items()},
             }
         facts["gain"] = paired_difference(stacked(new, "right"), stacked(old, "right")).as_json()
-        outcome = outcome or new
-        if not arm.outcome:
+        if arm.outcome:
+            outcome = new
+        elif outcome:
             rival = paired_difference(stacked(new, "right"), stacked(outcome, "right"))
             facts["minus_outcome"] = rival.as_json()
         facts["curves"] = {
             curve: np.mean([[e[curve] for e in run["history"]] for run in runs], axis=0).tolist()
             for curve in CURVES
         }
+        facts["peak"] = float(smooth(facts["curves"]["correct"]).max())
         rows[name] = facts
     settings = {"questions": QUESTIONS, "completions": COMPLETIONS, "learning_rate": RATE}
     return {"seeds": list(folders), "settings": settings, "arms": rows}
+
+
+def smooth(values: Sequence[float]) -> NDArray[np.float64]:
+    """Means of ten steps that follow each other."""
+    window = min(10, len(values))
+    return np.convolve(values, np.ones(window) / window, "valid")
 
 
 def stacked(seeds: list[dict[str, Any]], what: str) -> dict[str, Any]:
@@ -243,10 +254,12 @@ def to_markdown(result: dict[str, Any]) -> str:
         f"The embedded policy after {steps} steps of TRL's GRPO ({QUESTIONS} questions with "
         f"{COMPLETIONS} completions each), seeds {seeds}: accuracy of one sample, mean of five "
         "benchmarks, with 95% intervals over questions and seeds, and what the reward model of the "
-        f"run says of the same samples. Made by `python -m experiments.rl table --seeds {seeds}`.",
+        "run says of the same samples. Best while training: right answers among the completions of "
+        f"ten steps. Made by `python -m experiments.rl table --seeds {seeds}`.",
         "",
-        "| reward | accuracy before | after | gain | judge before | judge after | minus outcome |",
-        "|---|---|---|---|---|---|---|",
+        "| reward | accuracy before | after | gain | judge before | judge after | minus outcome "
+        "| best while training |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for arm, facts in result["arms"].items():
         old, new = facts["before"], facts["after"]
@@ -254,7 +267,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         lines.append(
             f"| {arm} | {100 * old['accuracy']['mean']:.1f} | {_share(new['accuracy'])} | "
             f"{_difference(facts['gain'])} | {100 * old['score']:.1f} | {100 * new['score']:.1f} | "
-            f"{rival} |"
+            f"{rival} | {100 * facts['peak']:.1f} |"
         )
     names = list(next(iter(result["arms"].values()))["after"]["benchmarks"])
     lines += ["", f"| accuracy after | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -294,12 +307,10 @@ def to_svg(result: dict[str, Any]) -> str:
             parts.append(f'<path d="M{left} {y} h{width}" stroke="#ddd"/>')
             parts.append(f'<text x="{left - 4}" y="{y + 4}" text-anchor="end">{share:g}</text>')
         for curve, colour in CURVES.items():
-            values = np.array(facts["curves"][curve])
-            window = min(10, len(values))
-            smooth = np.convolve(values, np.ones(window) / window, "valid")
-            xs = np.linspace(left, left + width, len(smooth))
+            values = smooth(facts["curves"][curve])
+            xs = np.linspace(left, left + width, len(values))
             points = " ".join(
-                f"{x:.1f},{30 + height * (1 - v):.1f}" for x, v in zip(xs, smooth, strict=True)
+                f"{x:.1f},{30 + height * (1 - v):.1f}" for x, v in zip(xs, values, strict=True)
             )
             parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
     bottom = 30 + height + 24
@@ -315,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("stage", choices=["train", "table"])
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS)[:4])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--data", type=Path, default=Path("build/testbed"))
     parser.add_argument("--output-dir", type=Path, default=Path("build/rl"))
