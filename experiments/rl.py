@@ -143,9 +143,9 @@ def train(folder: Path, name: str, seed: int, output: Path, steps: int) -> str:
     seconds = time.time() - started
     trainer.save_model(config.output_dir)
     history = [
-        {curve: entry[f"prm/{curve}"] for curve in CURVES} | {"reward": entry["reward"]}
+        {name: entry.get(f"prm/{name}", 0.0) for name in ("score", "correct", "steps", "unread")}
         for entry in trainer.state.log_history
-        if "reward" in entry
+        if "prm/unread" in entry
     ]
     after = answers(config.output_dir, folder, judge, seed)
     facts = {"seconds": seconds, "steps": steps, "history": history, "after": after}
@@ -228,6 +228,9 @@ def table(folders: dict[int, Path], output: Path) -> dict[str, Any]:
             curve: np.mean([[e[curve] for e in run["history"]] for run in runs], axis=0).tolist()
             for curve in CURVES
         }
+        facts["steps_written"] = float(
+            np.mean([e["steps"] for run in runs for e in run["history"][-10:]])
+        )
         facts["peak"] = float(smooth(facts["curves"]["correct"]).max())
         rows[name] = facts
     settings = {"questions": QUESTIONS, "completions": COMPLETIONS, "learning_rate": RATE}
@@ -255,11 +258,12 @@ def to_markdown(result: dict[str, Any]) -> str:
         f"{COMPLETIONS} completions each), seeds {seeds}: accuracy of one sample, mean of five "
         "benchmarks, with 95% intervals over questions and seeds, and what the reward model of the "
         "run says of the same samples. Best while training: right answers among the completions of "
-        f"ten steps. Made by `python -m experiments.rl table --seeds {seeds}`.",
+        "ten steps; steps written: by the last completions. Made by "
+        f"`python -m experiments.rl table --seeds {seeds}`.",
         "",
         "| reward | accuracy before | after | gain | judge before | judge after | minus outcome "
-        "| best while training |",
-        "|---|---|---|---|---|---|---|---|",
+        "| best while training | steps written |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, facts in result["arms"].items():
         old, new = facts["before"], facts["after"]
@@ -267,7 +271,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         lines.append(
             f"| {arm} | {100 * old['accuracy']['mean']:.1f} | {_share(new['accuracy'])} | "
             f"{_difference(facts['gain'])} | {100 * old['score']:.1f} | {100 * new['score']:.1f} | "
-            f"{rival} | {100 * facts['peak']:.1f} |"
+            f"{rival} | {100 * facts['peak']:.1f} | {facts['steps_written']:.1f} |"
         )
     names = list(next(iter(result["arms"].values()))["after"]["benchmarks"])
     lines += ["", f"| accuracy after | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]

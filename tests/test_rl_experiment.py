@@ -12,7 +12,7 @@ from experiments.rl import table, to_markdown, to_svg
 
 def run(right: float, score: float) -> dict[str, object]:
     rows = {"right": [right, right], "score": [score, score]}
-    history = [{"score": score, "correct": right, "reward": score}] * 20
+    history = [{"score": score, "correct": right, "steps": 3}] * 20
     return {"seconds": 1.0, "steps": 20, "history": history, "after": {"a": rows, "b": rows}}
 
 

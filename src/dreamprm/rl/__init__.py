@@ -280,12 +280,14 @@ def summary(rewards: Sequence[Reward]) -> dict[str, float]:
     """What to plot beside the reward: where `score` rises and `correct` does not, it is hacked.
 
     Returns:
-        Means of the judge's `score` and of `correct`, over those that have one, and `unread`, the
-        share that could not be judged.
+        Means of the judge's `score` and of `correct`, over those that have one, and of the number
+        of `steps`; and `unread`, the share that was not judged.
     """
     scores = [r.score for r in rewards if r.score is not None]
     right = [r.correct for r in rewards if r.correct is not None]
-    means = {name: float(np.mean(v)) for name, v in (("score", scores), ("correct", right)) if v}
+    steps = [len(r.ends) for r in rewards]
+    values = {"score": scores, "correct": right, "steps": steps}
+    means = {name: float(np.mean(v)) for name, v in values.items() if v}
     return means | {"unread": 1 - len(scores) / len(rewards)}
 
 
