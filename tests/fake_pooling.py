@@ -109,8 +109,9 @@ class FakePooling:
             chat.append(message | {"content": parts})
         [text] = write_chats(self.prm.processor, [chat])
         special = body["add_special_tokens"]
+        images = {"images": [pictures]} if pictures else {}
         return dict(
             self.prm.processor(
-                text=[text], images=[pictures], return_tensors="pt", add_special_tokens=special
+                text=[text], return_tensors="pt", add_special_tokens=special, **images
             )
         )

@@ -76,6 +76,8 @@ def test_logits_are_those_of_this_process_with_images_and_without(prm: PRM, serv
     spelled = TEXT.model_copy(update={"id": "spelled", "text": "what is <|end|> and <|sep|> ?"})
     with FakePooling(prm) as server:
         got = logits(served(server.url), [*questions, spelled])
+        sent_as_tokens = [body for _, body in server.seen if "input" in body]
+        assert len(sent_as_tokens) == len(CANDIDATES), "those of the text with control tokens"
     expected = logits(prm, [*questions, spelled])
     assert got.keys() == expected.keys()
     for key, row in expected.items():
@@ -138,7 +140,7 @@ def test_a_reply_that_does_not_fit_is_an_error(
     prm: PRM, served: Any, spoilt: Any, told: str
 ) -> None:
     def spoil(_: int, body: Any) -> Any:
-        return spoilt(len(body["input"]))
+        return spoilt(server.read(body)["input_ids"].shape[1])
 
     with (
         FakePooling(prm, spoil) as server,

@@ -1,10 +1,10 @@
 """A reward model whose forward passes a server makes: vLLM, or `dreamprm serve`.
 
 The server knows nothing of steps: it gives a logit at every step tag of what it is sent. So what it
-reads must be, token by token, what the model was trained on. A question without images is sent as
-the tokens themselves. One with images is sent as a conversation, which the server writes with its
-own chat template: the same is done here, and a conversation whose tokens are other ones is refused.
-A reply must count as many tokens as expected, and have one logit per tag.
+reads must be, token by token, what the model was trained on. It is sent a conversation, which it
+writes with its chat template: the same is done here, and where the tokens are other ones (a text
+spells a control token, say) it is sent the tokens themselves, which vLLM takes of questions without
+images. A reply must count as many tokens as expected, and have one logit per tag.
 """
 
 from __future__ import annotations
@@ -158,9 +158,11 @@ class ServedPRM:
         """What the server is sent; refuses what it would read otherwise than it is meant."""
         laid = self._encode.lay_out(question, steps)
         prompt, tail = laid.prompt.tokens["input_ids"].tolist(), laid.tail
-        if question.images:
+        try:
             fields, tail = self._conversation(question, steps[: len(laid.ends)], tail)
-        else:
+        except DataError:
+            if question.images:
+                raise
             fields = {"input": [*prompt, *tail], "add_special_tokens": False}
         ids = [*prompt, *tail]
         rows = [place for place, token in enumerate(ids) if token == self._encode.tag_id]
@@ -170,7 +172,11 @@ class ServedPRM:
     def _conversation(
         self, question: Question, steps: Steps, tail: Sequence[int]
     ) -> tuple[dict[str, Any], list[int]]:
-        """Fields of a request with images, and the tail with the tokens that end the turn."""
+        """Fields of a request as a conversation, and the tail with the tokens that end its turn.
+
+        Raises:
+            DataError: a server would read it otherwise.
+        """
         asked = self._encode.asked(question)
         for part in (asked, *steps):
             if self.plain.guard(part) != part:
@@ -235,7 +241,7 @@ class _Request:
         except ValidationError:
             return Failure("again", "this is no reply of /pooling", OK)
         count, rows = reply.usage.prompt_tokens, reply.data[0].data
-        if count != self.tokens:
+        if count and count != self.tokens:
             return Failure(
                 "fatal",
                 f"reads {count} tokens where the PRM's folder makes {self.tokens}; it serves "
@@ -256,11 +262,11 @@ class _Rows(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int
+    prompt_tokens: int = 0  # not counted, as by `dreamprm serve`
 
 
 class _Reply(BaseModel):
     """What is read of a reply of /pooling."""
 
     data: tuple[_Rows]
-    usage: _Usage
+    usage: _Usage = _Usage()
