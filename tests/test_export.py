@@ -105,3 +105,4 @@ def test_what_vllm_cannot_serve_is_refused_with_the_reason(tmp_path: Path) -> No
     refused(old, "its head has a bias")
     old.save_pretrained(tmp_path)
     assert not (tmp_path / "vllm.yaml").exists()
+    assert PRM.from_pretrained(tmp_path).score(TEXT, CANDIDATES) == old.score(TEXT, CANDIDATES)

@@ -152,18 +152,21 @@ def test_a_reply_that_does_not_fit_is_an_error(
 def test_what_a_server_would_read_otherwise_is_refused(
     prm: PRM, served: Any, tmp_path: Path
 ) -> None:
-    """Before anything is sent."""
+    """Before anything is sent where there are images."""
     with FakePooling(prm) as server:
         model = served(server.url)
         spelled = picture_question().model_copy(update={"text": "what is <|end|> ?"})
         with pytest.raises(DataError, match="question 'q': it or a step spells a control token"):
             model.score(spelled, [STEPS])
-        model.plain.processor.chat_template += " "  # the fake one renders with its own processor
-        changing = model.plain.processor.chat_template.replace("<|end|>", "")
-        model.plain.processor.chat_template = "{{ 'x' if messages | length > 1 }}" + changing
+        processor = model.plain.processor
+        processor.chat_template = "{{ messages | length }}" + processor.chat_template
         with pytest.raises(DataError, match="question 'q': a server would read other tokens"):
             model.score(picture_question(), [STEPS])
         assert not server.seen
+        server.spoil = lambda number, body: (400, {"error": "Field required"})
+        told = r"a server would read .* \(the server refuses tokens: .*400 Field required\)"
+        with pytest.raises(DreamPRMError, match=told):  # as `dreamprm serve` does
+            model.score(TEXT, [STEPS])
     turns = PRM.from_backbone("tiny", PRMConfig(head="token", layout=LayoutConfig.named("turns")))
     turns.save_pretrained(tmp_path)
     with pytest.raises(DreamPRMError, match="layout 'turns' judges steps where replies begin"):

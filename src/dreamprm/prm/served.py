@@ -149,6 +149,8 @@ class ServedPRM:
         reply = await connection.until_answered(pool, call, request.read, Call("models"), first)
         if isinstance(reply, Failure):
             message = f"question '{request.question}': {reply.message}"
+            if reply.kind == "refused" and request.as_tokens:
+                message = f"{request.as_tokens} (the server refuses tokens: {reply.message})"
             if reply.status == NOT_FOUND:
                 message += f"; a PRM is served by: {self._command}"
             raise replace(reply, message=message).error()
@@ -156,18 +158,21 @@ class ServedPRM:
 
     def _request(self, question: Question, steps: Steps) -> _Request:
         """What the server is sent; refuses what it would read otherwise than it is meant."""
-        laid = self._encode.lay_out(question, steps)
+        laid, as_tokens = self._encode.lay_out(question, steps), ""
         prompt, tail = laid.prompt.tokens["input_ids"].tolist(), laid.tail
         try:
             fields, tail = self._conversation(question, steps[: len(laid.ends)], tail)
-        except DataError:
+        except DataError as error:
             if question.images:
                 raise
+            as_tokens = str(error)
             fields = {"input": [*prompt, *tail], "add_special_tokens": False}
         ids = [*prompt, *tail]
         rows = [place for place, token in enumerate(ids) if token == self._encode.tag_id]
         steps_at = [rows.index(len(prompt) + end) for end in laid.ends]
-        return _Request(question.id, _TASK | fields, len(ids), len(rows), steps_at, self._command)
+        fields = _TASK | fields
+        expected = (len(ids), len(rows), steps_at)
+        return _Request(question.id, fields, *expected, self._command, as_tokens)
 
     def _conversation(
         self, question: Question, steps: Steps, tail: Sequence[int]
@@ -225,6 +230,7 @@ class _Request:
         rows: that it must give: a step tag that is a line's end stands in prompts and steps too.
         steps: which of the rows are steps.
         command: starts the right server.
+        as_tokens: why no conversation is sent; empty where one is.
     """
 
     question: str
@@ -233,6 +239,7 @@ class _Request:
     rows: int
     steps: Sequence[int]
     command: str
+    as_tokens: str
 
     def read(self, body: bytes, _: str) -> Logits | Failure:
         """The logits in the body of a reply."""
