@@ -321,7 +321,7 @@ def to_svg(result: dict[str, Any]) -> str:
     for i, (curve, colour) in enumerate(CURVES.items()):
         parts.append(f'<text x="{gap + 90 * i}" y="{bottom}" fill="{colour}">{curve}</text>')
     size = f'width="{gap + len(arms) * (width + gap)}" height="{bottom + 10}"'
-    style = 'font-family="sans-serif" font-size="11"'
+    style = 'font-family="sans-serif" font-size="11" style="background: white"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n{body}\n</svg>\n'
 
