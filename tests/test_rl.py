@@ -17,6 +17,7 @@ import dreamprm.rl.verl_reward as verl_file
 from dreamprm.errors import DataError
 from dreamprm.prm.folder import LayoutConfig, PRMConfig
 from dreamprm.prm.model import PRM
+from dreamprm.prm.served import ServedPRM
 from dreamprm.records import UNKNOWN_ANSWER, Question
 from dreamprm.rl import StepReward, min_form, question_of, trl_reward
 from dreamprm.search.aggregation import aggregate, step_scores
@@ -146,7 +147,10 @@ def test_a_served_model_gives_the_same_rewards(
 ) -> None:
     prm.save_pretrained(tmp_path)
     with FakePooling(prm) as server:
-        served = StepReward(tmp_path, urls=[server.url])([question] * 2, [RIGHT, WRONG])
+        reward = StepReward(tmp_path, urls=[server.url])
+        served = reward([question] * 2, [RIGHT, WRONG])
+        assert isinstance(reward.prm, ServedPRM)
+        reward.prm.close()
     local = StepReward(prm)([question] * 2, [RIGHT, WRONG])
     assert [r.value for r in served] == pytest.approx([r.value for r in local], abs=1e-4)
 

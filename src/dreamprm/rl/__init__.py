@@ -105,6 +105,7 @@ class StepReward:
     ) -> None:
         if isinstance(prm, str | Path):
             prm = ServedPRM(prm, urls) if urls else PRM.from_pretrained(prm, device=device)
+        self.prm = prm  # a served one may be closed
         self.aggregation = aggregation or DEFAULT_AGGREGATION
         if aggregation is None and isinstance(prm, PRM | ServedPRM):
             self.aggregation = prm.config.aggregation
@@ -286,7 +287,7 @@ def summary(rewards: Sequence[Reward]) -> dict[str, float]:
     scores = [r.score for r in rewards if r.score is not None]
     right = [r.correct for r in rewards if r.correct is not None]
     steps = [len(r.ends) for r in rewards]
-    values = {"score": scores, "correct": right, "steps": steps}
+    values: dict[str, Sequence[float]] = {"score": scores, "correct": right, "steps": steps}
     means = {name: float(np.mean(v)) for name, v in values.items() if v}
     return means | {"unread": 1 - len(scores) / len(rewards)}
 
