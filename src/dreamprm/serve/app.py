@@ -135,6 +135,7 @@ def make_app(
         lifespan=lifespan,
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(Guard, key=key, limits=limits, metrics=metrics)
     _handle_errors(app)

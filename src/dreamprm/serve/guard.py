@@ -9,6 +9,7 @@ sent, and a bug is an error without its traceback, which the log has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
@@ -30,6 +31,7 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 _BODIES_AT_HAND = 16  # of the largest size, in memory at once
 _RETRY_S = 1
+_DRAIN_S = 0.5
 _logger = logging.getLogger(__name__)
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -145,6 +147,7 @@ class Guard:
         most = self._limits.max_body_bytes
         said = headers.get(b"content-length", b"0")
         if said.isdigit() and int(said[:20]) > most:
+            await _drain(receive)
             raise _too_large(most)
         body = bytearray()
         try:
@@ -155,6 +158,8 @@ class Guard:
                     self._bytes += len(part)
                     reply.held += len(part)
                     if len(body) > most:
+                        body.clear()
+                        await _drain(receive)
                         raise _too_large(most)
                     if self._bytes > _BODIES_AT_HAND * most:
                         raise Refused(429, "the server has too much to do", retry_after=_RETRY_S)
@@ -197,6 +202,14 @@ class _Reply:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _drain(receive: Receive) -> None:
+    """Let a client finish sending, for a while: one that is cut off does not read the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            while (await receive()).get("more_body"):
+                pass
 
 
 def _too_large(most: int) -> Refused:
