@@ -41,6 +41,10 @@ from dreamprm.serve.wire import (
 )
 
 T = TypeVar("T")
+_PAGE_MAY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 _SEARCHES = 64  # that wait for scores at once
 
 
@@ -166,8 +170,9 @@ def _add_routes(app: FastAPI, service: Service, policies: Sequence[str]) -> None
         reader = Reader(served.model)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
-        return files("dreamprm.serve").joinpath("page.html").read_text("utf-8")
+    async def page() -> Response:
+        text = files("dreamprm.serve").joinpath("page.html").read_text("utf-8")
+        return HTMLResponse(text, headers={"content-security-policy": _PAGE_MAY})
 
     @app.get("/health")
     async def health() -> dict[str, str]:
