@@ -123,6 +123,12 @@ def test_a_served_prm_scores_through_it_as_in_process(prm: PRM, tmp_path: Path, 
                 StepScorer(prm).score_steps(question, candidates), found, strict=True
             ):
                 assert row == pytest.approx(z, abs=1e-5)
+        front = make_app(Served(served, "prm", "min"))  # a gateway before another server
+        body = {"question": "What is red?", "candidates": candidates}
+        with TestClient(front, base_url="http://localhost") as client:
+            scored = client.post("/v1/score", json=body).json()["candidates"]
+        for z, row in zip(expected(prm, "What is red?", [], candidates), scored, strict=True):
+            assert row["step_logits"] == pytest.approx(z, abs=1e-5)
     with TestClient(make_app(Served(prm, "prm", "min")), base_url="http://localhost") as client:
         tag = prm.encoder().tag_id
         picture = prm.backbone.config.image_token_id

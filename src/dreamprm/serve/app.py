@@ -201,7 +201,7 @@ def _add_routes(app: FastAPI, service: Service, policies: Sequence[str]) -> None
         get_aggregation(aggregation)
         check_characters(body.question, [*body.options, *body.candidates], limits)
 
-        candidates = read_candidates(body.candidates, limits)
+        candidates = await service.in_thread(read_candidates, body.candidates, limits)
         question = await service.question(body.question, body.images, body.options)
         logits = await service.score(question, [steps for steps, _ in candidates])
         scored = [

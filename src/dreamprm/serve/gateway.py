@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -30,7 +30,7 @@ from dreamprm.search.search import Candidate, SearchResult
 from dreamprm.serve.guard import Refused, no_model
 from dreamprm.serve.metrics import Metrics
 from dreamprm.serve.scoring import Scoring, told
-from dreamprm.serve.wire import Body, Limits, Message, Text
+from dreamprm.serve.wire import Body, Limits, Message, Text, Texts
 
 N_CANDIDATES = 8
 """Reasonings that are sampled where a client does not say."""
@@ -53,7 +53,7 @@ class ChatRequest(Body):
     """OpenAI's request, and how the answer is chosen."""
 
     model: Text = Field(description="The policy's name; NAME@METHOD:N also says how to choose.")
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=1024, fail_fast=True)
     method: Text | None = Field(None, description=f"One of {', '.join(METHODS)}.")
     n_candidates: int | None = Field(None, ge=1, description="Reasonings sampled, at most.")
     aggregation: Text | None = Field(None, description="Of step logits to one score.")
@@ -70,8 +70,8 @@ class ChatRequest(Body):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=2)
-    logit_bias: dict[Text, float] | None = None
-    stop: Text | list[Text] | None = None
+    logit_bias: Annotated[dict[Text, float], Field(max_length=1024)] | None = None
+    stop: Text | Texts | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: Text | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -218,8 +218,9 @@ def _too_large(most: int) -> Refused:
 
 def first_problem(errors: Sequence[Any]) -> Refused:
     """What pydantic found wrong first with a body, without what it was."""
-    first = next((error for error in errors if error["type"] == "value_error"), errors[0])
-    # Of a field that takes several types, pydantic also names the type.
+    # Of a field that takes several types, pydantic tells what each would want, and names it.
+    same = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
+    first = max(same, key=lambda error: len(error["loc"]))
     parts = [str(p) for p in first["loc"] if isinstance(p, int) or p.isidentifier()]
     where = ".".join(parts[1:])  # behind "body"
     message = first["msg"].removeprefix("Value error, ")

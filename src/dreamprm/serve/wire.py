@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dreamprm.errors import DataError
 from dreamprm.records import UNKNOWN_ANSWER, Question
@@ -49,22 +49,24 @@ class Limits:
     timeout_s: float = 300.0
 
 
-def _encodable(text: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError("it has half a surrogate pair, which no text can hold") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
+# Validation stops at the first mistake, and a list has an end: a body may hold a million of either.
+# A text with a limit is also checked to be one: half a surrogate pair is none.
+Text = Annotated[str, Field(max_length=2**25)]
+Texts = Annotated[list[Text], Field(max_length=1024, fail_fast=True)]
+_MOST_FIELDS = 64
 
 
 class Body(BaseModel):
     """Base of all bodies: a field that is not known is refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, body: Any) -> Any:
+        if isinstance(body, dict) and len(body) > _MOST_FIELDS:
+            raise ValueError(f"it has {len(body):,} fields")
+        return body
 
 
 class TextPart(Body):
@@ -89,13 +91,14 @@ class ImagePart(Body):
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Parts = Annotated[list[Part], Field(max_length=1024, fail_fast=True)]
 
 
 class Message(Body):
     """A turn of a conversation, in OpenAI's form."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    content: Text | Parts
     name: Text | None = None
 
     @property
@@ -117,10 +120,13 @@ class ScoreRequest(Body):
 
     model: Text | None = Field(None, description="The reward model's name; may be left out.")
     question: Text
-    images: list[Text] = Field([], description="Data URLs.")
-    options: list[Text] = Field([], description="Texts of the options, without letters.")
-    candidates: list[Text | list[Text]] = Field(
-        description="Each a list of steps, or a text, which is split into its steps.", min_length=1
+    images: Texts = Field([], description="Data URLs.")
+    options: Texts = Field([], description="Texts of the options, without letters.")
+    candidates: list[Text | Texts] = Field(
+        description="Each a list of steps, or a text, which is split into its steps.",
+        min_length=1,
+        max_length=256,
+        fail_fast=True,
     )
     aggregation: Text | None = Field(
         None, description="Of step logits to one score; by default the model's own."
@@ -162,8 +168,10 @@ class PoolingRequest(Body):
 
     model: Text | None = None
     task: Literal["token_classify"] | None = None
-    messages: list[Message] | None = Field(None, min_length=2, max_length=2)
-    input: list[int] | None = Field(None, description="Tokens, of a question without pictures.")
+    messages: Annotated[list[Message], Field(min_length=2, max_length=2)] | None = None
+    input: Annotated[list[int], Field(max_length=2**20, fail_fast=True)] | None = Field(
+        None, description="Tokens, of a question without pictures."
+    )
     add_generation_prompt: Literal[False] = False
     continue_final_message: bool = False
     add_special_tokens: bool = False
