@@ -172,7 +172,7 @@ def largest_difference(folder: Path, url: str) -> dict[str, Any]:
     """Of all step logits, ours from one sequence per candidate."""
     ours, theirs = PRM.from_pretrained(folder), ServedPRM(folder, [url], give_up_after_s=60)
     mine, served = StepScorer(ours), StepScorer(theirs)
-    largest = {"images": 0.0, "text": 0.0}
+    largest: dict[str, float] = {}
     steps, spread = 0, []
     for question, candidates in make_questions(reads_images(str(folder))):
         kind = "images" if question.images else "text"
@@ -182,7 +182,7 @@ def largest_difference(folder: Path, url: str) -> dict[str, Any]:
             strict=True,
         ):
             largest[kind] = max(
-                largest[kind], *(abs(a - b) for a, b in zip(one, other, strict=True))
+                largest.get(kind, 0.0), *(abs(a - b) for a, b in zip(one, other, strict=True))
             )
             steps += len(one)
             spread += one

@@ -21,6 +21,7 @@ from tests.tiny_backbones import BUILDERS, TEXT_BUILDERS
 from tests.tiny_models import picture_question
 
 STEP = "<|step|>"
+INSIDE = ["qwen2_vl", "internvl", "llava_onevision", "gemma3"]  # in vLLM's language model
 
 
 def prm(lora: Lora | None = None, **config: Any) -> PRM:
@@ -77,19 +78,25 @@ def test_an_exported_model_gives_the_same_scores(
             assert row == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "idefics3", "llama"])
+@pytest.mark.parametrize("name", INSIDE + ["qwen3_vl", "idefics3", "llama"])
 def test_a_whole_model_is_saved_as_vllm_reads_it(name: str, tmp_path: Path) -> None:
     """The head where vLLM looks for it, which is not the same place in every architecture."""
     backbone, processor = (BUILDERS | TEXT_BUILDERS)[name]()
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.add_tokens(STEP, special_tokens=True)
     backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    PRM(backbone, processor, PRMConfig()).save_pretrained(tmp_path)
-    at = "language_model.score.weight" if name == "qwen2_vl" else "score.weight"
+    model = PRM(backbone, processor).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    model.save_pretrained(tmp_path)
+    at = "language_model.score.weight" if name in INSIDE else "score.weight"
     assert [name for name in tensors(tmp_path) if name.endswith("score.weight")] == [at]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert len(config.get("text_config", config)["id2label"]) == len(config["id2label"]) == 1
     options = yaml.safe_load((tmp_path / "vllm.yaml").read_text())
     assert options["pooler-config"]["step_tag_id"] == len(tokenizer) - 1
-    assert PRM.from_pretrained(tmp_path).head.weight.shape == (1, 32)
+    question = TEXT if name == "llama" else picture_question()
+    scores = PRM.from_pretrained(tmp_path).score(question, CANDIDATES)
+    assert scores == model.score(question, CANDIDATES)
 
 
 def test_what_vllm_cannot_serve_is_refused_with_the_reason(tmp_path: Path) -> None:

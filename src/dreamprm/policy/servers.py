@@ -338,8 +338,11 @@ class Pool:
     def _choose(self, failed: Mapping[Endpoint, int], url: str) -> Endpoint | None:
         now = self._loop.time()
         usable = [e for e in self.endpoints if self._free(e) > 0 and e.paused_until <= now]
-        key = lambda e: (failed.get(e, 0), e.url != url, -self._free(e))  # noqa: E731
-        return min(usable, key=key, default=None)
+        return min(
+            usable,
+            key=lambda e: (failed.get(e, 0), e.url != url, -self._free(e)),
+            default=None,
+        )
 
     def _free(self, endpoint: Endpoint) -> int:
         return (1 if endpoint.doubted else self.slots) - endpoint.in_flight

@@ -53,7 +53,7 @@ from dreamprm.prm.lora import (
 )
 from dreamprm.prm.scorer import Logits, Plain, Shared, Steps, score_question
 from dreamprm.prm.shared_prefix import Group, SharedBatch, share, states_at_steps
-from dreamprm.prm.vllm import head_tensor, linear_row, obstacle, vllm_config
+from dreamprm.prm.vllm import linear_row, obstacle, saved_with, vllm_config
 from dreamprm.records import Question
 
 CONVENTIONS = (*TEXT_CONVENTIONS, "visualprm")
@@ -426,12 +426,11 @@ class PRM(nn.Module):
                 save_adapter(self.backbone, folder, self.base, of_backbone)
             else:
                 backbone = merged_copy(self.backbone) if adapters else self.backbone
+                options: dict[str, Any] = {"state_dict": of_backbone}
                 if self.config.head == "value" and head.keys() == {"weight"}:
-                    backbone.config.num_labels = 1
-                    where = head_tensor(backbone.config.model_type, self.plain.text_only)
                     whole = of_backbone or backbone.state_dict()
-                    of_backbone = whole | {where: head.pop("weight")}
-                backbone.save_pretrained(folder, state_dict=of_backbone)
+                    options = saved_with(head.pop("weight"), backbone, whole)
+                backbone.save_pretrained(folder, **options)
                 for stale in (ADAPTER_CONFIG, ADAPTER_FILE):  # would be added once more
                     (folder / stale).unlink(missing_ok=True)
             self.processor.save_pretrained(folder)
@@ -441,8 +440,8 @@ class PRM(nn.Module):
             whole_value = self.config.head == "value" and not head and (merged or not adapters)
             if whole_value and obstacle(self.config, self.plain) is None:
                 tag_id, dtype = self.encoder().tag_id, unwrapped(self.backbone).dtype
-                options = vllm_config(tag_id, dtype, self.plain.text_only)
-                (folder / VLLM_FILE).write_text(options)
+                facts_of_server = vllm_config(tag_id, dtype, self.plain.text_only)
+                (folder / VLLM_FILE).write_text(facts_of_server)
             facts = asdict(self.config) | {"domain_weights": domain_weights}
             (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
         except (OSError, SafetensorError) as error:

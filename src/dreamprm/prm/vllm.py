@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
 
 from dreamprm.errors import DreamPRMError
 from dreamprm.models.loading import HEAD_TENSOR
@@ -28,10 +29,20 @@ _BESIDE = {
 }  # fmt: skip
 
 
-def head_tensor(model_type: str, text_only: bool) -> str:
-    """The name that vLLM reads a linear head by."""
-    at_top = text_only or model_type in _BESIDE
-    return HEAD_TENSOR if at_top else f"language_model.{HEAD_TENSOR}"
+def saved_with(head: Tensor, backbone: Any, state: dict[str, Tensor]) -> dict[str, Any]:
+    """Arguments of transformers' `save_pretrained` that write a linear head as vLLM reads it.
+
+    Args:
+        head: its row, (1, width).
+        state: of the backbone.
+    """
+    config, text = backbone.config, backbone.config.get_text_config()
+    config.num_labels = text.num_labels = 1  # the one or the other is read
+    beside = text is config or config.model_type in _BESIDE
+    name = HEAD_TENSOR if beside else f"language_model.{HEAD_TENSOR}"
+    # Names of older checkpoints, under which some models are saved, would take the head along.
+    kept = name in revert_weight_conversion(backbone, {name: head})
+    return {"state_dict": state | {name: head}, "save_original_format": kept}
 
 
 def obstacle(config: PRMConfig, plain: PlainText) -> str | None:
