@@ -28,6 +28,7 @@ from dreamprm.serve.metrics import Metrics
 from dreamprm.serve.pooling import Reader
 from dreamprm.serve.scoring import Scoring, told
 from dreamprm.serve.wire import (
+    ErrorReply,
     Limits,
     PoolingData,
     PoolingRequest,
@@ -140,6 +141,7 @@ def make_app(
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        responses={"4XX": {"model": ErrorReply}, "5XX": {"model": ErrorReply}},
     )
     app.add_middleware(Guard, key=key, limits=limits, metrics=metrics)
     _handle_errors(app)

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dreamprm.errors import shortened
 from dreamprm.serve.wire import Limits
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 _BODIES_AT_HAND = 16  # of the largest size, in memory at once
 _RETRY_S = 1
-_DRAIN_S = 0.5
+_DRAIN_S = 0.8
 _logger = logging.getLogger(__name__)
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -224,7 +225,10 @@ def first_problem(errors: Sequence[Any]) -> Refused:
     parts = [str(p) for p in first["loc"] if isinstance(p, int) or p.isidentifier()]
     where = ".".join(parts[1:])  # behind "body"
     message = first["msg"].removeprefix("Value error, ")
-    return Refused(400, f"{where}: {message}" if where else message, where or None)
+    if first["type"].startswith("union_tag"):  # else it repeats what was sent
+        message = f"type must be one of {first['ctx'].get('expected_tags', 'those known')}"
+    message = shortened(f"{where}: {message}" if where else message)
+    return Refused(400, message, shortened(where, 100) or None)
 
 
 def no_model() -> Refused:

@@ -69,6 +69,21 @@ class Body(BaseModel):
         return body
 
 
+class Problem(BaseModel):
+    """What is wrong with a request."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    """An error in OpenAI's form."""
+
+    error: Problem
+
+
 class TextPart(Body):
     """Text of a message."""
 
