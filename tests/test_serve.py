@@ -192,6 +192,12 @@ def test_bytes_that_are_no_request_are_refused(
     assert client.post("/v1/score", content=parts, headers=headers).status_code == status
 
 
+def test_a_wrong_method_is_told_which_is_right(client: TestClient) -> None:
+    reply = client.get("/v1/score")
+    assert reply.status_code == 405 and reply.headers["allow"] == "POST"
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
 def test_a_web_page_cannot_post_without_being_asked_first(client: TestClient) -> None:
     headers = {"content-type": "text/plain"}
     content = b'{"question": "q", "candidates": [["5"]]}'

@@ -265,4 +265,6 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return await refused(request, Refused(error.status_code, str(error.detail)))
+        reply = Refused(error.status_code, str(error.detail))
+        reply.headers |= dict(error.headers or {})  # `allow`, with 405
+        return await refused(request, reply)
