@@ -50,6 +50,7 @@ WRITES = {
     "benchmark": [f"{o} --benchmark x" for o in ("output", "questions_output", "export")],
     "compare": ["output --results x"],
     "report": ["output"],
+    "export": ["output --model_name_or_path x"],
     "push": ["model_name_or_path --repo_id x/y"],
     "demo": ["output_dir"],
 }
