@@ -168,6 +168,13 @@ def test_what_is_said_of_sampling_and_earlier_turns_go_on_to_the_policy(
     assert "method" not in body and "logprobs" not in body
 
 
+def test_a_stop_ends_the_answer_and_no_step(client: openai.OpenAI, fake: FakeEndpoint) -> None:
+    reply = client.chat.completions.create(model="fake", messages=ASK, stop=["answer"], seed=1)
+    texts = [text.partition("answer")[0] for text in fake.answered[-1].texts]
+    assert reply.choices[0].message.content in texts and "\nFinal" in texts[0]
+    assert reply.choices[0].finish_reason == "stop"
+
+
 @pytest.mark.parametrize(
     ("change", "error", "param"),
     [
@@ -185,6 +192,7 @@ def test_what_is_said_of_sampling_and_earlier_turns_go_on_to_the_policy(
         ({"logprobs": True}, openai.BadRequestError, "logprobs"),
         ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools"),
         ({"temperature": -1}, openai.BadRequestError, "temperature"),
+        ({"stop": "END", "model": "fake@beam_search"}, openai.BadRequestError, "stop"),
         (
             {"response_format": {"type": "json_object"}, "model": "fake@beam_search"},
             openai.BadRequestError,

@@ -385,3 +385,4 @@ def test_a_server_beyond_this_machine_needs_a_key(
 ) -> None:
     monkeypatch.delenv("DREAMPRM_API_KEY", raising=False)
     assert "DREAMPRM_API_KEY" in refused(["serve", str(tmp_path), "--host", "0.0.0.0"])
+    assert "UNSET holds no key" in refused(["serve", str(tmp_path), "--api_key_env", "UNSET"])

@@ -79,6 +79,8 @@ class Config(RewardModel):
 def run(config: Config) -> None:
     """Load the model and serve it until interrupted."""
     key = os.environ.get(config.api_key_env, "").strip() or None
+    if key is None and config.api_key_env != Config.api_key_env:
+        raise DreamPRMError(f"the environment variable {config.api_key_env} holds no key")
     if key is None and not _is_loopback(config.host):
         raise DreamPRMError(
             f"{config.host} can be reached by others; put a key into the environment variable "

@@ -14,7 +14,15 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, cast
@@ -343,9 +351,10 @@ class EndpointPolicy:
         body: dict[str, Any] = {"messages": messages, **request.fields}
         if request.steps and way == "prefill":
             body |= PREFILL_FIELDS
+        stops: Sequence[str] = ()  # that end a step; a `stop` of `fields` ends the whole
         if request.one_step and await self._takes_stops(here):
-            body["stop"] = step_stops(request.steps, self._facts["prompt"] in MARKED)
-        reply = await self._sample_in_parts(here, body, n, seed)
+            body["stop"] = stops = step_stops(request.steps, self._facts["prompt"] in MARKED)
+        reply = await self._sample_in_parts(here, body, stops, n, seed)
         if not request.steps:
             return reply
         cut = (
@@ -360,7 +369,9 @@ class EndpointPolicy:
         if here is not None and here.loop is asyncio.get_running_loop():
             await here.connection.aclose()
 
-    async def _sample_in_parts(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
+    async def _sample_in_parts(
+        self, here: _Here, body: dict[str, Any], stops: Sequence[str], n: int, seed: int
+    ) -> Reply:
         """N samples in as many requests as the servers' limit asks for.
 
         Where one of them fails, the samples before it are the reply; if it was not by chance, the
@@ -371,7 +382,7 @@ class EndpointPolicy:
             size = min(n, self._max_n or n)
             parts = await asyncio.gather(
                 *(
-                    self._complete(here, body, min(size, n - start), part_seed(seed, start))
+                    self._complete(here, body, stops, min(size, n - start), part_seed(seed, start))
                     for start in range(0, n, size)
                 ),
                 return_exceptions=True,
@@ -385,11 +396,13 @@ class EndpointPolicy:
             # Was it the number? One request with n = 1 tells; the others wait for what it says.
             async with here.counting:
                 if self._max_n is None or self._max_n >= size:
-                    paid.append(await self._complete(here, body, 1, part_seed(seed, 0)))
+                    paid.append(await self._complete(here, body, stops, 1, part_seed(seed, 0)))
                     self._max_n = max(1, size // 2)
 
-    async def _complete(self, here: _Here, body: dict[str, Any], n: int, seed: int) -> Reply:
-        read = functools.partial(self._read, n, body)
+    async def _complete(
+        self, here: _Here, body: dict[str, Any], stops: Sequence[str], n: int, seed: int
+    ) -> Reply:
+        read = functools.partial(self._read, n, body, stops)
         while True:
             limit = self._max_tokens_field
             call = self._call(self._plain | body, n, seed)
@@ -400,7 +413,9 @@ class EndpointPolicy:
             if not self._learned_from(outcome, limit):
                 raise outcome.error()
 
-    def _read(self, n: int, body: Mapping[str, Any], answer: bytes, url: str) -> Reply | Failure:
+    def _read(
+        self, n: int, body: Mapping[str, Any], stops: Sequence[str], answer: bytes, url: str
+    ) -> Reply | Failure:
         """The reply of a server, without the key; what is odd about it is told once per server."""
 
         def tell(name: str, sentence: str) -> None:
@@ -408,7 +423,7 @@ class EndpointPolicy:
                 self._told.add((url, name))
                 _logger.warning("%s %s", url, one_line(self._key.mask(sentence)))
 
-        reply = read_reply(answer, n, body.get("stop", ()), self.name, tell)
+        reply = read_reply(answer, n, stops, self.name, tell)
         if isinstance(reply, Failure):
             return reply
         counted = with_estimates(reply, body["messages"])

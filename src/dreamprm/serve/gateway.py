@@ -195,6 +195,8 @@ class Gateway:
         if how.method in TREES and (whole.get("type") != "text" or body.structured_outputs):
             message = f"{how.method} goes on behind steps, which a format of the whole rules out"
             raise Refused(400, message, "response_format")
+        if how.method in TREES and body.stop:
+            raise Refused(400, f"{how.method} has stops of its own, which end steps", "stop")
         _check_turns(body.messages)
         return how
 
