@@ -229,7 +229,11 @@ def test_verl_loads_the_file_and_asks_from_many_threads(
 ) -> None:
     prm.save_pretrained(tmp_path)
     compute_score = load_as_verl_does()
-    info = {"question": f"<image>{question.text}", "images": [{"bytes": question.images[0]}]}
+    info: dict[str, Any] = {
+        "question": f"<image>{question.text}",
+        "images": [{"bytes": question.images[0]}],
+    }
+    info |= {"options": None}  # as Parquet fills a column that a row lacks
 
     def ask(text: str) -> dict[str, float]:
         kwargs = {"prm": str(tmp_path), "aggregation": "last", "gate": True, "device": "cpu"}
@@ -246,3 +250,5 @@ def test_verl_loads_the_file_and_asks_from_many_threads(
     assert found[2] == {"score": 0.0, "prm": 0.0, "acc": 0.0, "unread": 1.0}
     with pytest.raises(DataError, match="extra_info has no 'question'"):
         compute_score("world", RIGHT, "8", {}, prm=str(tmp_path))
+    with pytest.raises(DataError, match="ground_truth is a list"):
+        compute_score("world", RIGHT, ["8"], info, prm=str(tmp_path))  # type: ignore[arg-type]

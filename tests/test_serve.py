@@ -21,13 +21,14 @@ from starlette.testclient import TestClient
 
 from dreamprm.errors import DataError
 from dreamprm.images import encode_image
+from dreamprm.policy import RequestRefused
 from dreamprm.prm.model import PRM
 from dreamprm.prm.scorer import Logits, Plain, Steps, StepScorer
 from dreamprm.prm.served import ServedPRM
 from dreamprm.records import Question
 from dreamprm.serve.app import Served, make_app
 from dreamprm.serve.pictures import picture
-from dreamprm.serve.scoring import QueueFull, Scoring
+from dreamprm.serve.scoring import QueueFull, Scoring, told
 from dreamprm.serve.wire import Limits
 from tests.conftest import Refused
 from tests.running_app import running
@@ -386,3 +387,10 @@ def test_a_server_beyond_this_machine_needs_a_key(
     monkeypatch.delenv("DREAMPRM_API_KEY", raising=False)
     assert "DREAMPRM_API_KEY" in refused(["serve", str(tmp_path), "--host", "0.0.0.0"])
     assert "UNSET holds no key" in refused(["serve", str(tmp_path), "--api_key_env", "UNSET"])
+
+
+def test_a_refusal_is_told_without_the_address_of_the_server_behind() -> None:
+    error = RequestRefused("question 'a': http://10.0.0.7:8001/v1: 400 too long")
+    refusal = told(error, "reward model")
+    message = str(refusal)
+    assert "10.0.0.7" not in message and message.endswith("question 'a': its server: 400 too long")

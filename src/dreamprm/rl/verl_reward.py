@@ -64,10 +64,14 @@ def compute_score(
             "extra_info has no 'question', which is what the reward model judges by; add it, and "
             "'images', where the data set is prepared"
         )
+    if not isinstance(ground_truth, str | int | float):
+        raise DataError(f"ground_truth is a {type(ground_truth).__name__}; give the answer's text")
     row: dict[str, Any] = {"question": facts["question"], "answer": ground_truth}
-    row |= {name: list(facts[name]) for name in ("images", "options") if name in facts}
+    # Parquet fills columns that a row lacks with None.
+    given = {name: facts.get(name) for name in ("images", "options")}
+    row |= {name: list(values) for name, values in given.items() if values is not None}
     with _LOADING:
-        judge = _judge(prm, tuple(urls), aggregation, gate, lowest, device)
+        judge = _judge(prm, tuple(urls or ()), aggregation, gate, lowest, device)
     reward = judge(question_of("", row), solution_str)
     return {
         "score": reward.value,

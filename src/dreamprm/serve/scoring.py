@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from dreamprm.serve.guard import Refused
 
 _REMEMBERED = 2**28  # bytes of texts and pictures that a scorer may have kept, before it is renewed
 _logger = logging.getLogger(__name__)
+_ADDRESS = re.compile(r"https?://[^\s:]+(:\d+)?[^\s:]*")  # of a server
 _BYTES_PER_CHARACTER = 32  # of a text and its tokens, in Python's lists
 
 
@@ -47,7 +49,7 @@ def told(error: DreamPRMError, who: str) -> Refused | DreamPRMError:
     if isinstance(error, DataError):
         return error
     if type(error) is RequestRefused:
-        _, _, said = str(error).partition(": ")  # behind the server's address
+        said = _ADDRESS.sub("its server", str(error))
         return Refused(400, f"the {who} refuses this request: {said}")
     _logger.error("%s: %s", who, error)
     return Refused(502, f"the {who} does not answer; try again later")
