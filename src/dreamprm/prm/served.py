@@ -269,7 +269,7 @@ class _Rows(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = 0  # not counted, as by `dreamprm serve`
+    prompt_tokens: int = 0  # not counted by this server
 
 
 class _Reply(BaseModel):
